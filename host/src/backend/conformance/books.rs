@@ -1,0 +1,110 @@
+//! The books: each entry that was published is in exactly one place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::DEAD_LETTERS_MAX;
+use super::desk::{Desk, fresh};
+use super::forms::*;
+use crate::backend::{Backend, Entry, Settled, Start};
+use crate::model::dead_letter::ReasonClass;
+use crate::model::delivery::Disposition;
+
+/// A mix of everything, on a stream that two handlers read and one writes to. `Desk::books` checks the balance.
+pub async fn the_books_balance(backend: Arc<dyn Backend>) {
+    let one = Desk::new(&backend).await;
+    let two = one.neighbour().await;
+    let id = Uuid::new_v4();
+    one.publish_count(5).await;
+    let late = Desk::on(&backend, &one.source.stream, Start::New).await;
+    one.publish_count(55).await;
+    for round in 0..6 {
+        for desk in [&one, &two] {
+            let heir = desk.consumer().await;
+            let _ = heir.fetch(2).await; // lost: its consumer dies
+            heir.dies().await;
+            let entries = desk.fetch(10).await.into_iter().enumerate().map(|(n, d)| match n {
+                0 => Entry { mark: Some((id, THIS)), ..commit(d) }, // a duplicate from the second round on
+                1 => Entry { mark: Some((id, OTHER)), ..commit(d) }, // a conflict
+                2 => Entry { state: Some(("k".into(), 99)), ..commit(d) }, // stale
+                3 => entry(d, Disposition::Skip),
+                4 => retry(d, Duration::ZERO, record(1, "soon")),
+                5 => retry(d, Duration::from_secs(3600), record(1, "much later")),
+                6 => entry(d, Disposition::Release),
+                7 => dead_letter(d, ReasonClass::Rejected, Some(record(1, "no"))),
+                8 => commit_with(d, emits(&one.source.stream, &["to itself"])),
+                _ => commit(d),
+            });
+            let answers = desk.settle(entries.collect()).await;
+            assert_eq!((answers[1], answers[2]), (Settled::Conflict, Settled::Stale));
+            desk.books().await;
+            let found = desk.recover(5).await; // two that were lost, three that were left pending
+            let answers = desk.settle(found.into_iter().map(commit).collect()).await;
+            assert!(answers.iter().all(|s| *s == Settled::Committed));
+            desk.promote(1).await;
+            if round % 2 == 1 {
+                let letter = desk.dead().await[0].id;
+                assert_eq!(backend.replay(&desk.source, &[letter]).await.expect("replay"), 1);
+            }
+            desk.books().await;
+        }
+    }
+    late.books().await;
+    overflow(&one).await;
+    trim(&backend, &[&one, &two, &late]).await;
+}
+
+/// More dead letters than may lie here.
+async fn overflow(desk: &Desk) {
+    desk.publish_count(DEAD_LETTERS_MAX as usize + 1).await;
+    let got = desk.fetch(DEAD_LETTERS_MAX as usize + 1).await;
+    desk.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
+    let books = desk.books().await;
+    assert!(books.dropped > 0 && books.dead == DEAD_LETTERS_MAX, "{books:?}");
+}
+
+/// Everything is taken to its end, and the stream is emptied.
+async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
+    for desk in desks {
+        let books = desk.books().await;
+        let rest = desk.fetch((books.lag + books.again) as usize).await;
+        desk.settle(rest.into_iter().map(commit).collect()).await;
+        let books = desk.books().await;
+        assert_eq!((books.lag, books.again, books.pending), (0, 0, 0), "{books:?}");
+        assert_eq!(books.waiting(), books.due);
+    }
+    while backend.trim(&desks[0].source.stream, Some(0), None).await.expect("trim") > 0 {}
+    for desk in desks {
+        desk.books().await;
+    }
+}
+
+pub async fn waiting_has_an_age(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    assert_eq!(desk.books().await.oldest_age, None, "nothing waits");
+    desk.publish(&["a"]).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let age = desk.books().await.oldest_age.expect("it waits in the stream");
+    assert!(age >= Duration::from_millis(10), "it has waited for 20 ms at least, not {age:?}");
+    let delivery = desk.fetch_one().await;
+    let older = desk.books().await.oldest_age.expect("it waits in a consumer's hands");
+    assert!(older >= age, "handing it out does not make it younger: {older:?} after {age:?}");
+    desk.settle_one(commit(delivery)).await;
+    assert_eq!(desk.books().await.oldest_age, None, "nothing waits any more");
+}
+
+pub async fn a_duplicate_is_booked_as_skipped(backend: Arc<dyn Backend>) {
+    let desk = Desk::on(&backend, &fresh("stream"), Start::Beginning).await;
+    let id = Uuid::new_v4();
+    desk.publish_count(5).await;
+    let got = desk.fetch(5).await.into_iter().enumerate();
+    let entries = got.map(|(n, d)| match n {
+        4 => entry(d, Disposition::Skip),
+        _ => Entry { mark: Some((id, THIS)), ..commit(d) },
+    });
+    desk.settle(entries.collect()).await;
+    let books = desk.books().await;
+    assert_eq!((books.committed, books.skipped, books.duplicates, books.waiting()), (1, 4, 3, 0));
+}

@@ -1,0 +1,202 @@
+//! The desk at which a story is told: a fresh stream, one handler, one consumer, and short ways to say what they do.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::backend::{self, Backend, Entry, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start};
+use crate::model::dead_letter::DeadLetter;
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+use crate::model::event::PayloadHash;
+
+/// Long past any honest answer: whoever runs into it hangs.
+const HANGS: Duration = Duration::from_secs(60);
+
+pub struct Desk {
+    pub backend: Arc<dyn Backend>,
+    pub source: Source,
+    pub consumer: Arc<str>,
+}
+
+impl Desk {
+    /// A stream of its own with one group, read from the beginning, and a consumer that lives.
+    pub async fn new(backend: &Arc<dyn Backend>) -> Self {
+        Self::on(backend, &fresh("stream"), Start::Beginning).await
+    }
+
+    pub async fn on(backend: &Arc<dyn Backend>, stream: &str, start: Start) -> Self {
+        let source = Source { stream: stream.into(), handler: fresh("handler").into() };
+        backend.ensure_group(&source, start).await.expect("ensure_group");
+        let desk = Self { backend: backend.clone(), source, consumer: "".into() };
+        desk.consumer().await
+    }
+
+    /// Another handler on the same stream.
+    pub async fn neighbour(&self) -> Self {
+        Self::on(&self.backend, &self.source.stream, Start::Beginning).await
+    }
+
+    /// Another consumer of the same handler.
+    pub async fn consumer(&self) -> Self {
+        let consumer: Arc<str> = fresh("consumer").into();
+        self.backend.beat(&consumer, Duration::from_secs(600)).await.expect("beat");
+        Self { backend: self.backend.clone(), source: self.source.clone(), consumer }
+    }
+
+    /// The consumer's heartbeat runs out, as if its process had died.
+    pub async fn dies(&self) {
+        self.backend.beat(&self.consumer, Duration::from_millis(1)).await.expect("beat");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    pub async fn publish(&self, bodies: &[&str]) -> Vec<EntryId> {
+        let entries: Vec<NewEntry> =
+            bodies.iter().map(|b| NewEntry { body: Bytes::copy_from_slice(b.as_bytes()), mark: None }).collect();
+        let answers = self.backend.publish(&self.source.stream, &entries).await.expect("publish");
+        assert_eq!(answers.len(), bodies.len(), "publish answers for every entry");
+        answers.iter().map(added).collect()
+    }
+
+    pub async fn publish_count(&self, count: usize) -> Vec<EntryId> {
+        let bodies: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+        self.publish(&bodies.iter().map(String::as_str).collect::<Vec<_>>()).await
+    }
+
+    /// Exactly `count` deliveries, however many calls it takes.
+    pub async fn fetch(&self, count: usize) -> Vec<Delivery> {
+        let mut got = Vec::new();
+        let all = async {
+            while got.len() < count {
+                let max = count - got.len();
+                let wait = Duration::from_secs(1);
+                let some = self.backend.fetch(&self.source, &self.consumer, max, wait).await.expect("fetch");
+                assert!(some.len() <= max, "fetch handed out {} where at most {max} were asked for", some.len());
+                got.extend(some);
+            }
+        };
+        if tokio::time::timeout(HANGS, all).await.is_err() {
+            panic!("{count} deliveries were to come on {}, but only {} came", self.source, got.len());
+        }
+        got
+    }
+
+    pub async fn fetch_one(&self) -> Delivery {
+        self.fetch(1).await.remove(0)
+    }
+
+    pub async fn fetches_nothing(&self) {
+        let wait = Duration::from_millis(20);
+        let got = self.backend.fetch(&self.source, &self.consumer, 10, wait).await.expect("fetch");
+        assert!(got.is_empty(), "nothing was to come on {}, but this came: {got:?}", self.source);
+    }
+
+    pub async fn try_settle(&self, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
+        let settlement = Settlement { source: self.source.clone(), consumer: self.consumer.clone(), token, entries };
+        self.backend.settle(&settlement).await
+    }
+
+    pub async fn settle(&self, entries: Vec<Entry>) -> Vec<Settled> {
+        let count = entries.len();
+        let answers = self.try_settle(Uuid::new_v4(), entries).await.expect("settle");
+        assert_eq!(answers.len(), count, "settle answers for every entry");
+        answers
+    }
+
+    pub async fn settle_one(&self, entry: Entry) -> Settled {
+        self.settle(vec![entry]).await[0]
+    }
+
+    /// The books, which have to balance at any time.
+    pub async fn books(&self) -> SourceStatus {
+        let books = self.backend.status(&self.source).await.expect("status");
+        assert!(books.balances(), "the books of {} do not balance: {books:?}", self.source);
+        books
+    }
+
+    pub async fn state(&self, key: &str) -> KeyState {
+        let found = self.backend.look_up(&self.source, &[], &[key.into()]).await.expect("look_up");
+        assert_eq!((found.seen.len(), found.states.len()), (0, 1), "look_up answers what was asked");
+        found.states.into_iter().next().expect("counted above")
+    }
+
+    pub async fn seen(&self, id: Uuid) -> Option<PayloadHash> {
+        let found = self.backend.look_up(&self.source, &[id], &[]).await.expect("look_up");
+        assert_eq!((found.seen.len(), found.states.len()), (1, 0), "look_up answers what was asked");
+        found.seen[0]
+    }
+
+    /// Promotes until `count` were moved: what is due by the backend's clock may take a moment.
+    pub async fn promote(&self, count: usize) {
+        let mut moved = 0;
+        let all = async {
+            while moved < count {
+                let Promoted { moved: now, next_in } = self.promote_once(count - moved).await;
+                moved += now;
+                if now == 0 {
+                    assert!(next_in.is_some(), "something waits for its time, and promote does not know when");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        hangs_not("promote", all).await;
+    }
+
+    pub async fn promote_once(&self, max: usize) -> Promoted {
+        self.backend.promote(&self.source, max).await.expect("promote")
+    }
+
+    pub async fn recover_once(&self, held: &HashSet<(Lane, EntryId)>, lease: Duration, max: usize) -> Vec<Delivery> {
+        let found = self.backend.recover(&self.source, &self.consumer, held, lease, max).await.expect("recover");
+        assert!(found.len() <= max, "recover handed out {} where at most {max} were asked for", found.len());
+        found
+    }
+
+    /// Exactly `count` deliveries out of what was lost or left behind. What comes is held from then on.
+    pub async fn recover(&self, count: usize) -> Vec<Delivery> {
+        let (mut found, mut held) = (Vec::new(), HashSet::new());
+        let all = async {
+            while found.len() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                for delivery in self.recover_once(&held, Duration::from_millis(1), count - found.len()).await {
+                    assert!(held.insert((delivery.lane, delivery.entry)), "recovered twice: {delivery:?}");
+                    found.push(delivery);
+                }
+            }
+        };
+        hangs_not("recover", all).await;
+        found
+    }
+
+    pub async fn dead(&self) -> Vec<DeadLetter> {
+        self.backend.dead_letters(&self.source, None, 1000).await.expect("dead_letters")
+    }
+}
+
+/// The events on a stream, oldest first.
+pub async fn bodies(backend: &Arc<dyn Backend>, stream: &str) -> Vec<Bytes> {
+    let entries = backend.entries(stream, None, 10_000).await.expect("entries");
+    entries.into_iter().map(|(_, body)| body).collect()
+}
+
+pub async fn hangs_not<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(HANGS, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what} did not come to an end"),
+    }
+}
+
+/// A name that no other story and no earlier run uses.
+pub fn fresh(what: &str) -> String {
+    format!("{what}-{}", Uuid::new_v4().simple())
+}
+
+pub fn added(answer: &Published) -> EntryId {
+    match answer {
+        Published::Added(id) => *id,
+        other => panic!("the entry was to be added, but: {other:?}"),
+    }
+}

@@ -1,0 +1,202 @@
+//! Who gets what: groups, consumers, lanes, waiting.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::desk::{Desk, added, fresh, hangs_not};
+use super::forms::*;
+use crate::backend::{Backend, Error, NewEntry, Settled, Start};
+use crate::model::dead_letter::ReasonClass;
+use crate::model::delivery::{Body, Delivery, Lane, Source};
+
+pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let ids = desk.publish(&["a", "b", "c"]).await;
+    assert!(ids.is_sorted() && ids[0] < ids[2], "ids grow: {ids:?}");
+    let got = desk.fetch(3).await;
+    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(got.iter().map(|d| d.entry).collect::<Vec<_>>(), ids, "fetch and publish speak of the same ids");
+    for delivery in &got {
+        assert_eq!(delivery.lane, Lane::Input);
+        assert_eq!(delivery.origin, delivery.entry, "on the input lane an entry is its own origin");
+        assert_eq!((delivery.attempts, delivery.crashes), (0, 0), "a new delivery has no history");
+        assert!(delivery.history.is_empty());
+    }
+    assert_eq!(desk.books().await.pending, 3);
+}
+
+pub async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>) {
+    let one = Desk::new(&backend).await;
+    let two = one.neighbour().await;
+    one.publish(&["a", "b"]).await;
+    for desk in [&one, &two] {
+        let got = desk.fetch(2).await;
+        assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "b"]);
+    }
+    let first = one.recover(2).await;
+    one.settle(first.into_iter().map(commit).collect()).await;
+    assert_eq!(two.books().await.pending, 2, "what one handler settles is still the other's to do");
+}
+
+pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let count = 200;
+    let published: HashSet<_> = desk.publish_count(count).await.into_iter().collect();
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        let desk = desk.consumer().await;
+        readers.push(tokio::spawn(async move {
+            let mut got = Vec::new();
+            loop {
+                let some = desk.backend.fetch(&desk.source, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
+                if some.is_empty() {
+                    return got;
+                }
+                got.extend(some.iter().map(|d| d.entry));
+            }
+        }));
+    }
+    let mut handed_out = Vec::new();
+    for reader in readers {
+        handed_out.extend(hangs_not("reading", reader).await.expect("reader"));
+    }
+    assert_eq!(handed_out.len(), count, "each entry is handed out once");
+    assert_eq!(handed_out.into_iter().collect::<HashSet<_>>(), published);
+    assert_eq!(desk.books().await.pending, count as u64);
+}
+
+pub async fn fetch_takes_no_more_than_asked(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    again(&desk, 5).await;
+    desk.publish_count(5).await;
+    let mut seen = HashSet::new();
+    for _ in 0..10 {
+        let delivery = desk.fetch_one().await; // `fetch` checks the bound
+        assert!(seen.insert((delivery.lane, delivery.entry)), "handed out twice: {delivery:?}");
+    }
+    desk.fetches_nothing().await;
+}
+
+pub async fn fetch_waits_and_wakes(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.fetches_nothing().await;
+    let waiting = spawn_fetch(&desk).await;
+    desk.publish(&["at last"]).await;
+    let got = hangs_not("a fetch that waits for a publish", waiting).await.expect("fetch");
+    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["at last"]);
+}
+
+pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backend>) {
+    let from = Desk::new(&backend).await;
+    let to = Desk::new(&backend).await;
+    from.publish(&["a"]).await;
+    let delivery = from.fetch_one().await;
+    let waiting = spawn_fetch(&to).await;
+    from.settle_one(commit_with(delivery, emits(&to.source.stream, &["emitted"]))).await;
+    let got = hangs_not("a fetch that waits for an emitted event", waiting).await.expect("fetch");
+    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["emitted"]);
+
+    to.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
+    let waiting = spawn_fetch(&to).await;
+    let letter = to.dead().await.remove(0);
+    assert_eq!(backend.replay(&to.source, &[letter.id]).await.expect("replay"), 1);
+    let got = hangs_not("a fetch that waits for a replayed event", waiting).await.expect("fetch");
+    assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "emitted"));
+}
+
+/// A fetch that would wait for an hour, and has begun to.
+async fn spawn_fetch(desk: &Desk) -> tokio::task::JoinHandle<Vec<Delivery>> {
+    let (backend, source, consumer) = (desk.backend.clone(), desk.source.clone(), desk.consumer.clone());
+    let fetch =
+        tokio::spawn(
+            async move { backend.fetch(&source, &consumer, 10, Duration::from_secs(3600)).await.expect("fetch") },
+        );
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    fetch
+}
+
+pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    again(&desk, 20).await;
+    desk.publish_count(20).await;
+    let mut lanes = Vec::new();
+    while lanes.len() < 40 {
+        let got = desk.backend.fetch(&desk.source, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
+        assert!(!got.is_empty(), "40 wait, but after {} nothing came", lanes.len());
+        lanes.extend(got.iter().map(|d| d.lane));
+    }
+    let span = |lane| (lanes.iter().position(|l| *l == lane), lanes.iter().rposition(|l| *l == lane));
+    let ((input, input_end), (again, again_end)) = (span(Lane::Input), span(Lane::Again));
+    assert!(input < again_end, "the input lane waited until the lane `again` was empty");
+    assert!(again < input_end, "the lane `again` waited until the input lane was empty");
+}
+
+/// Puts `count` deliveries on the lane `Again`.
+async fn again(desk: &Desk, count: usize) {
+    desk.publish_count(count).await;
+    let got = desk.fetch(count).await;
+    let retries = got.into_iter().map(|d| retry(d, Duration::ZERO, record(1, "later")));
+    assert!(desk.settle(retries.collect()).await.iter().all(|s| *s == Settled::Retried));
+    desk.promote(count).await;
+}
+
+pub async fn a_source_without_a_group_says_so(backend: Arc<dyn Backend>) {
+    let source = Source { stream: fresh("stream").into(), handler: fresh("handler").into() };
+    let answer = backend.fetch(&source, "nobody", 1, Duration::ZERO).await;
+    assert!(matches!(answer, Err(Error::GroupGone { .. })), "no group: {answer:?}");
+    backend.publish(&source.stream, &[new_entry("a", None)]).await.expect("a stream needs no group");
+    let answer = backend.fetch(&source, "nobody", 1, Duration::ZERO).await;
+    assert!(matches!(answer, Err(Error::GroupGone { .. })), "a stream, but no group: {answer:?}");
+}
+
+pub async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish(&["a", "b"]).await;
+    let first = desk.fetch_one().await;
+    for start in [Start::New, Start::Beginning] {
+        desk.backend.ensure_group(&desk.source, start).await.expect("ensure_group");
+    }
+    let books = desk.books().await;
+    assert_eq!((books.published, books.pending, books.lag), (2, 1, 1));
+    assert_eq!(text(&desk.fetch_one().await), "b");
+    assert_eq!(desk.settle_one(commit(first)).await, Settled::Committed);
+}
+
+pub async fn start_new_skips_history(backend: Arc<dyn Backend>) {
+    let old = Desk::new(&backend).await;
+    old.publish(&["a", "b", "c"]).await;
+    let new = Desk::on(&backend, &old.source.stream, Start::New).await;
+    new.fetches_nothing().await;
+    assert_eq!(new.books().await, Default::default(), "history is not this group's business");
+    new.publish(&["d"]).await;
+    assert_eq!(text(&new.fetch_one().await), "d");
+    assert_eq!(new.books().await.published, 1);
+    let late = old.neighbour().await;
+    assert_eq!(late.fetch(4).await.len(), 4, "who starts at the beginning gets it all");
+    assert_eq!(late.books().await.published, 4);
+}
+
+pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let every_byte: Bytes = (0..=255u8).chain((0..=255).rev()).collect();
+    let payloads = [every_byte, Bytes::from_static(b"\0"), Bytes::new(), Bytes::from(vec![b'x'; 300_000])];
+    for body in &payloads {
+        let entry = NewEntry { body: body.clone(), mark: None };
+        added(&desk.backend.publish(&desk.source.stream, &[entry]).await.expect("publish")[0]);
+    }
+    let got = desk.fetch(payloads.len()).await;
+    for (delivery, body) in got.iter().zip(&payloads) {
+        assert!(delivery.body == Body::Event(body.clone()), "a payload of {} bytes changed on its way", body.len());
+    }
+    let retries = got.into_iter().map(|d| retry(d, Duration::ZERO, record(1, "once more")));
+    desk.settle(retries.collect()).await;
+    desk.promote(payloads.len()).await;
+    let mut back = desk.fetch(payloads.len()).await;
+    back.sort_by_key(|d| d.origin);
+    for (delivery, body) in back.iter().zip(&payloads) {
+        assert!(delivery.body == Body::Event(body.clone()), "a payload of {} bytes changed by a retry", body.len());
+    }
+}

@@ -1,0 +1,149 @@
+//! The exam that every backend sits: one story for each rule of the contract in `backend`, told over the traits alone.
+//!
+//! Open the backend with [`options`], then let it [`pass`], or run the [`STORIES`] one by one to name them in your own
+//! test harness. Every story uses fresh names, so all may share one backend and run side by side, and leftovers of an
+//! earlier run do no harm. A story panics with the rule that was broken. None of them asserts how fast anything is:
+//! waits have generous bounds, and only a backend that never answers runs into them.
+
+// Panicking is how an exam says no.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod desk;
+mod forms;
+
+mod books;
+mod dead_letters;
+mod fetching;
+mod inbox;
+mod recovery;
+mod retries;
+mod settling;
+mod state;
+mod streams;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Backend, Options};
+
+pub type Story = fn(Arc<dyn Backend>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How many dead letters a source keeps during the exam: few, so that a story can overflow them.
+pub const DEAD_LETTERS_MAX: u64 = 20;
+
+/// What a backend under exam is opened with.
+pub fn options() -> Options {
+    Options { inbox_window: Duration::from_secs(3600), dead_letters_max: DEAD_LETTERS_MAX }
+}
+
+macro_rules! stories {
+    ($($topic:ident: $($name:ident)*;)*) => {
+        &[$($((stringify!($name), |backend| Box::pin($topic::$name(backend)))),*),*]
+    };
+}
+
+/// Every rule, by name.
+pub const STORIES: &[(&str, Story)] = stories! {
+    fetching:
+        what_is_published_is_fetched_in_order
+        two_handlers_each_get_every_entry
+        an_entry_is_handed_to_one_consumer_only
+        fetch_takes_no_more_than_asked
+        fetch_waits_and_wakes
+        fetch_wakes_for_emitted_and_replayed_events
+        both_lanes_are_served
+        a_source_without_a_group_says_so
+        making_a_group_twice_changes_nothing
+        start_new_skips_history
+        binary_payloads_survive;
+    settling:
+        settled_is_not_fetched_again
+        a_commit_applies_emits_state_inbox_and_ack_together
+        emits_keep_their_order
+        the_same_token_is_settled_once
+        a_stranger_is_fenced
+        what_is_settled_is_fenced_for_a_second_token
+        a_fenced_entry_does_not_spoil_its_batch
+        release_leaves_it_pending
+        answers_come_in_the_order_of_the_entries
+        a_large_settlement_is_settled_whole
+        settlements_side_by_side_do_not_mix;
+    inbox:
+        a_commit_is_remembered
+        a_duplicate_drops_its_effects
+        a_duplicate_within_one_settlement_drops_its_effects
+        a_conflict_stays_pending
+        a_conflict_within_one_settlement_stays_pending
+        only_a_commit_marks_the_inbox
+        each_handler_has_its_own_inbox
+        a_duplicate_is_a_duplicate_whatever_its_state_version;
+    state:
+        state_is_written_read_and_deleted
+        a_stale_state_version_stays_pending
+        a_stale_entry_leaves_no_mark
+        reading_state_does_not_raise_its_version
+        a_chain_on_one_key_commits_in_one_settlement
+        a_broken_chain_makes_its_followers_stale
+        each_handler_has_its_own_state
+        deleting_the_last_value_keeps_the_version
+        states_are_listed_in_the_order_of_their_keys
+        odd_keys_and_names_are_kept_apart;
+    retries:
+        a_retry_comes_back_with_its_history_when_it_is_due
+        a_retry_is_not_promoted_before_its_time
+        a_retry_comes_back_again_and_again
+        promotion_is_bounded
+        a_retry_belongs_to_its_own_handler;
+    dead_letters:
+        a_dead_letter_keeps_the_exact_bytes
+        a_dead_letter_without_a_try_has_no_history
+        dead_letters_are_listed_in_pages
+        dead_letters_are_bounded
+        replay_goes_to_its_own_handler_only_and_once
+        a_replayed_letter_starts_afresh_and_can_die_again;
+    recovery:
+        own_pending_is_found_again_minus_what_is_held
+        what_a_dead_consumer_held_is_recovered_with_a_crash_counted
+        crashes_add_up_and_survive_a_retry
+        what_a_living_consumer_holds_is_left_alone
+        a_dead_consumer_s_lease_is_waited_for
+        recovery_finds_the_again_lane_too
+        recovery_is_bounded
+        who_takes_leave_is_dead_at_once;
+    streams:
+        publish_knows_its_ids
+        publish_knows_its_ids_within_one_call
+        each_stream_has_its_own_ids
+        entries_are_listed_in_pages
+        trim_spares_what_a_group_has_not_finished
+        trim_by_age_spares_what_is_pending;
+    books:
+        the_books_balance
+        waiting_has_an_age
+        a_duplicate_is_booked_as_skipped;
+};
+
+/// Lets the backend sit the whole exam; panics with the names of all stories that it failed.
+pub async fn pass(backend: Arc<dyn Backend>) {
+    let mut failed = Vec::new();
+    for (name, story) in STORIES {
+        // A task of its own for each, so that one broken rule does not hide the next.
+        if tokio::spawn(story(backend.clone())).await.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} stories failed: {}", failed.len(), STORIES.len(), failed.join(", "));
+}
+
+/// A story that the traits cannot tell alone: how an entry without the field `event` gets on a stream is the backend's
+/// own affair, so it brings `put`.
+pub async fn foreign_fields_are_kept<F>(backend: Arc<dyn Backend>, put: F)
+where
+    F: AsyncFn(&str, &[(Bytes, Bytes)]),
+{
+    dead_letters::foreign_fields_are_kept(backend, put).await;
+}

@@ -1,0 +1,269 @@
+//! Where streams, inboxes, state and dead letters live. Two traits, and two backends that pass the same exam
+//! (`conformance`): SQLite for one machine, Redis for many.
+//!
+//! The contract, in short:
+//! - a *source* is one handler (consumer group) on one stream; what one source does never shows in another;
+//! - everything that a delivery changes, changes in [`DataPlane::settle`], whole or not at all;
+//! - every time is the backend's own clock, never a host's;
+//! - an `Err` says that the backend could not do its work; it never says anything about an event.
+
+pub mod conformance;
+pub mod redis;
+pub mod sqlite;
+pub mod wire;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::model::dead_letter::DeadLetter;
+use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
+use crate::model::event::PayloadHash;
+
+/// What a backend claims. The conformance suite holds it to that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// What is written survives the end of this process.
+    pub durable: bool,
+    /// Hosts on several machines may share it.
+    pub shared: bool,
+}
+
+/// What a backend needs to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long the inbox remembers at least (`idempotency.window`).
+    pub inbox_window: Duration,
+    /// How many dead letters a source keeps at most; the oldest go first.
+    pub dead_letters_max: u64,
+}
+
+/// Where a new group begins on a stream that already holds entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Beginning,
+    New,
+}
+
+/// Deliveries in, effects out. Called for each batch.
+#[async_trait]
+pub trait DataPlane: Send + Sync {
+    /// Takes up to `max` new deliveries, from both lanes, waiting up to `wait` for the first one; empty if none came.
+    /// They are then pending under `consumer`. To be called by one task per source and consumer, and never dropped
+    /// half way: entries that were handed over would be lost to sight until `recover`.
+    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
+
+    /// Reads the inbox for `ids` and the state of `keys`; answers have the same order. One round trip.
+    async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp>;
+
+    /// Settles a batch: every entry by its disposition, all in one atomic step. Entries that do not fit any more
+    /// (not pending under this consumer, other state version, known id) are left out, and the answer says so.
+    /// May be called again with the same token after an error: what was done is not done twice.
+    async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>>;
+
+    /// Appends events to a stream, in order. With a mark, an id that this stream has seen within the inbox window
+    /// is not appended again.
+    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>>;
+
+    /// Brings back what would otherwise be forgotten, up to `max` at a time: deliveries pending under `consumer` that
+    /// are not among `held` (a reply got lost), and deliveries of consumers whose heartbeat has run out and which
+    /// have been idle for `lease`, with one more crash on their account.
+    async fn recover(
+        &self,
+        source: &Source,
+        consumer: &str,
+        held: &HashSet<(Lane, EntryId)>,
+        lease: Duration,
+        max: usize,
+    ) -> Result<Vec<Delivery>>;
+}
+
+/// Groups, time, and the view from outside. Called now and then.
+#[async_trait]
+pub trait ControlPlane: Send + Sync {
+    fn features(&self) -> Features;
+
+    /// One line about the backend for people: kind, version, where.
+    async fn describe(&self) -> Result<String>;
+
+    /// Makes the group of this source (and the stream) unless it is there.
+    async fn ensure_group(&self, source: &Source, start: Start) -> Result<()>;
+
+    /// Says that `consumer` lives; it counts as dead when this has not been said for `ttl`.
+    async fn beat(&self, consumer: &str, ttl: Duration) -> Result<()>;
+
+    /// Takes leave: ends the heartbeat at once and removes the consumer from `sources` where nothing is pending.
+    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()>;
+
+    /// Moves retries that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
+    async fn promote(&self, source: &Source, max: usize) -> Result<Promoted>;
+
+    async fn status(&self, source: &Source) -> Result<SourceStatus>;
+
+    /// Dead letters after `after` in order of their ids, at most `max`.
+    async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
+
+    /// Puts dead letters back on the lane `Again` of their own handler, with no attempts on their account. Answers how
+    /// many there were. One that is gone already is not replayed again.
+    async fn replay(&self, source: &Source, ids: &[EntryId]) -> Result<usize>;
+
+    /// The state of keys after `after` in the order of their names, at most `max`.
+    async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>>;
+
+    /// Removes old entries from a stream: those over `maxlen` or older than `retention`, but never one that a group
+    /// has not finished. Answers how many went.
+    async fn trim(&self, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64>;
+
+    /// The events of a stream after `after`, at most `max`. For people and tests.
+    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>>;
+}
+
+pub trait Backend: DataPlane + ControlPlane {}
+impl<T: DataPlane + ControlPlane> Backend for T {}
+
+/// What the inbox and the state hold, in the order of the question.
+#[derive(Debug, Default)]
+pub struct LookUp {
+    pub seen: Vec<Option<PayloadHash>>,
+    pub states: Vec<KeyState>,
+}
+
+/// A batch on its way to be settled: deliveries of one source, in one consumer's hands.
+#[derive(Debug)]
+pub struct Settlement {
+    pub source: Source,
+    pub consumer: Arc<str>,
+    /// Makes a lost reply safe: the same token is never settled twice.
+    pub token: Uuid,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+pub struct Entry {
+    pub delivery: Delivery,
+    /// The event's id and the hash of its bytes, if it got as far as being an event.
+    pub mark: Option<(Uuid, PayloadHash)>,
+    /// The key whose state was read, and the version that it had then (or will have through earlier entries of this
+    /// settlement). `None`: the handler has no state.
+    pub state: Option<(Arc<str>, u64)>,
+    pub disposition: Disposition,
+}
+
+/// What became of one entry of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    Committed,
+    Skipped,
+    Retried,
+    Dead,
+    /// Nothing was to be done.
+    Released,
+    /// The inbox held this very event: acked, effects dropped.
+    Duplicate,
+    /// The inbox held another event with this id: nothing was done, the delivery is still pending.
+    Conflict,
+    /// The state has another version by now: nothing was done, the delivery is still pending.
+    Stale,
+    /// Not pending under this consumer any more: nothing was done, it is somebody else's.
+    Fenced,
+}
+
+/// An event for a stream. With a `mark`, the stream's own inbox is asked first.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    pub body: Bytes,
+    pub mark: Option<(Uuid, PayloadHash)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    Added(EntryId),
+    /// This very event is on the stream.
+    Duplicate,
+    /// Another event with this id is on the stream; this one was not added.
+    Conflict,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Promoted {
+    pub moved: usize,
+    pub next_in: Option<Duration>,
+}
+
+/// The books of one source. They balance: `published = committed + skipped + dead + dropped + waiting`, where waiting
+/// is `lag + pending + due + again`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// Entries of the stream that are this group's business: all since the group's start.
+    pub published: u64,
+    pub committed: u64,
+    /// Acked without effects: not wanted, or a duplicate.
+    pub skipped: u64,
+    /// Of those skipped: duplicates.
+    pub duplicates: u64,
+    /// Times that a delivery was put off for another try.
+    pub retried: u64,
+    /// Dead letters that lie here now.
+    pub dead: u64,
+    /// Dead letters that went because there were more than `dead_letters_max`.
+    pub dropped: u64,
+    /// Not yet fetched by anybody.
+    pub lag: u64,
+    /// In some consumer's hands (both lanes).
+    pub pending: u64,
+    /// Waiting for their time.
+    pub due: u64,
+    /// Due again, not yet fetched.
+    pub again: u64,
+    /// Age of the oldest entry that waits in `lag` or `pending`.
+    pub oldest_age: Option<Duration>,
+}
+
+impl SourceStatus {
+    pub fn waiting(&self) -> u64 {
+        self.lag + self.pending + self.due + self.again
+    }
+
+    pub fn balances(&self) -> bool {
+        self.published == self.committed + self.skipped + self.dead + self.dropped + self.waiting()
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a backend could not do. Callers differ only in whether trying again may help.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Away, busy, full, restarting: worth trying again.
+    #[error("{what}: {cause}")]
+    Unavailable { what: String, cause: String },
+    /// The stream or the group is gone: somebody deleted it, or the data was lost.
+    #[error(
+        "{source_name}: the stream or its group is gone\n  hint: it is made anew from the configured start; what it held is lost"
+    )]
+    GroupGone { source_name: String },
+    /// Wrong address, wrong version, wrong rights, wrong type of a key: trying again is no use.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+/// Opens the backend that the URL names: `sqlite:FILE`, `sqlite::memory:`, or `redis://HOST:PORT/DB`.
+pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
+    match url.split_once(':') {
+        Some(("sqlite", file)) => Ok(Arc::new(sqlite::Sqlite::open(file, options).await?)),
+        Some(("redis", _)) => Ok(Arc::new(redis::Redis::open(url, options).await?)),
+        _ => Err(Error::Refused(format!(
+            "broker url \"{url}\" names no backend\n  hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379"
+        ))),
+    }
+}

@@ -1,0 +1,45 @@
+//! What comes back to a handler: retries whose time has come, and dead letters that a person replays.
+
+use std::time::Duration;
+
+use super::keys::Keys;
+use super::record::WriteId;
+use super::script::{PROMOTE, REPLAY};
+use super::{Redis, value};
+use crate::backend::{Promoted, Result};
+use crate::model::delivery::{EntryId, Source};
+
+/// A script holds up the server while it runs: no call moves more than this.
+const CALL_MAX: usize = 200;
+
+impl Redis {
+    pub(super) async fn promote_due(&self, source: &Source, max: usize) -> Result<Promoted> {
+        let keys = Keys::of(source);
+        let keys = [keys.again(), keys.due(), keys.due_bodies()];
+        let mut moved = 0;
+        loop {
+            let count = (max - moved).min(CALL_MAX);
+            let mut call = PROMOTE.call(&keys);
+            call.arg(count);
+            let [now, next_in] = value::tuple(self.run_script(&PROMOTE, &call, source).await?)?;
+            let now = usize::try_from(value::count(&now)?).unwrap_or(usize::MAX);
+            moved = moved.saturating_add(now).min(max);
+            if now < count || moved == max {
+                let next_in = u64::try_from(value::number(&next_in)?).ok().map(Duration::from_millis);
+                return Ok(Promoted { moved, next_in });
+            }
+        }
+    }
+
+    pub(super) async fn replay_dead(&self, source: &Source, ids: &[EntryId]) -> Result<usize> {
+        let keys = Keys::of(source);
+        let keys = [keys.dead(), keys.again()];
+        let mut replayed = 0;
+        for some in ids.chunks(CALL_MAX) {
+            let mut call = REPLAY.call(&keys);
+            some.iter().for_each(|id| call.write_id(*id));
+            replayed += value::count(&self.run_script(&REPLAY, &call, source).await?)?;
+        }
+        Ok(usize::try_from(replayed).unwrap_or(usize::MAX))
+    }
+}

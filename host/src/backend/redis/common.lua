@@ -1,0 +1,89 @@
+-- What several scripts need. It is put after the first line of each of them.
+
+-- Lua's stack holds some 8000 values: longer argument lists go in pieces (of even length, for pairs).
+local PIECE = 1000
+
+-- Runs a command with all of `list` as its last arguments. `group` comes before them if it is given.
+local function call_with(list, command, key, group)
+    for from = 1, #list, PIECE do
+        local to = math.min(from + PIECE - 1, #list)
+        if group then
+            redis.call(command, key, group, unpack(list, from, to))
+        else
+            redis.call(command, key, unpack(list, from, to))
+        end
+    end
+end
+
+-- Lua writes large numbers as 1.7e+12; Redis wants all their digits.
+local function whole(number)
+    return string.format('%.0f', number)
+end
+
+-- The server's clock in milliseconds. Scripts ask once, so that one step has one time.
+local function clock()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Raises an error if the user that runs this script may not run a command. Scripts ask before they write anything.
+local function may(...)
+    if not redis.acl_check_cmd(...) then
+        error({err = 'NOPERM the command ' .. select(1, ...) .. ' is not allowed on ' .. select(2, ...)})
+    end
+end
+
+-- Makes a table of names from a list of names and values in turn.
+local function named(list)
+    local table = {}
+    for i = 1, #list, 2 do table[list[i]] = list[i + 1] end
+    return table
+end
+
+-- What XINFO GROUPS says of one group of a stream; nil if there is no such group or stream.
+local function group_info(key, group)
+    local groups = redis.pcall('XINFO', 'GROUPS', key)
+    if groups.err and not string.find(groups.err, 'no such key', 1, true) then error(groups) end
+    for i = 1, #groups do
+        local info = named(groups[i])
+        if info.name == group then return info end
+    end
+    return nil
+end
+
+-- An inbox is a hash of event id -> payload hash for each window of time, named `<base>:<number of the window>`. Both
+-- the current and the one before are asked, so an id is known for at least one window and at most two. These keys
+-- cannot be among KEYS because only the server's clock says which they are; they share the slot of their base.
+local function bucket(base, window, now, back)
+    return base .. ':' .. whole(math.floor(now / window) - back)
+end
+
+-- The payload hashes that the inbox holds for `ids`, in their order; false or nil for what it does not know.
+local function recall(base, window, now, ids)
+    local seen = {}
+    for back = 0, 1 do
+        local key = bucket(base, window, now, back)
+        if #ids > 0 and redis.call('EXISTS', key) == 1 then
+            for from = 1, #ids, PIECE do
+                local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
+                for i = 1, #found do
+                    seen[from + i - 1] = seen[from + i - 1] or found[i]
+                end
+            end
+        end
+    end
+    return seen
+end
+
+-- Writes marks (id, hash, id, hash, ...) into the current bucket.
+local function remember(base, window, now, marks)
+    if #marks == 0 then return end
+    local key = bucket(base, window, now, 0)
+    call_with(marks, 'HSET', key)
+    if redis.call('PTTL', key) < 0 then
+        redis.call('PEXPIRE', key, whole(2 * window + 60000))
+        -- Nobody asks this one any more. Left to its TTL it would be freed in one go, and a bucket may be large.
+        redis.call('UNLINK', bucket(base, window, now, 2))
+    end
+end
+

@@ -1,0 +1,229 @@
+//! Fetching: taking new entries from both lanes of a source.
+//!
+//! COUNT goes for each lane by itself, and no more than `max` may be handed out in all, so the lanes have to share. A
+//! reader that finds little waits on both lanes at once with half of `max` for each: one round trip, and the shortest
+//! way from publish to handler. Once a lane gives all that was asked for there is a backlog, and the reader stops
+//! waiting: it asks both lanes in one round trip, by shares that follow what they had last time.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Pipeline};
+use tokio::sync::Mutex;
+
+use super::keys::Keys;
+use super::link::Link;
+use super::value::{self, RawEntry};
+use super::{Redis, error, record};
+use crate::backend::Result;
+use crate::model::delivery::{Delivery, Lane, Source};
+
+/// How much later than the end of its wait an answer may come.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+/// With `max` = 1 only one lane can be waited on. The other is looked at this often.
+const SINGLE_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// One reader for each source and consumer.
+#[derive(Default)]
+pub(super) struct Readers(std::sync::Mutex<HashMap<(Source, String), Arc<Mutex<Reader>>>>);
+
+impl Readers {
+    fn of(&self, source: &Source, consumer: &str, new: impl FnOnce() -> Reader) -> Arc<Mutex<Reader>> {
+        let mut readers = self.lock();
+        readers.entry((source.clone(), consumer.to_owned())).or_insert_with(|| Arc::new(Mutex::new(new()))).clone()
+    }
+
+    /// Closes the connections of a consumer that takes leave.
+    pub fn close(&self, consumer: &str) {
+        self.lock().retain(|(_, name), _| name != consumer);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Source, String), Arc<Mutex<Reader>>>> {
+        // The map is whole at any time: a panic elsewhere is no reason to stop reading.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+struct Reader {
+    link: Link,
+    source: Source,
+    consumer: String,
+    stream: String,
+    again: String,
+    /// The last read found a backlog.
+    busy: bool,
+    /// The lane `Again` gave all that it was asked for.
+    again_full: bool,
+    /// The input lane had nothing.
+    input_empty: bool,
+    /// Counts the single fetches, so that each lane has its turn.
+    turn: u32,
+}
+
+type Raw = Vec<(Lane, RawEntry)>;
+
+impl Redis {
+    pub(super) async fn fetch_batch(
+        &self,
+        source: &Source,
+        consumer: &str,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Delivery>> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let reader = self.readers.of(source, consumer, || Reader::new(self.client.clone(), source, consumer));
+        let mut reader = reader.lock().await;
+        let raw = match max {
+            1 => reader.read_one(wait).await,
+            _ => reader.read(max, wait).await,
+        };
+        let raw = raw.map_err(|failure| failure.meaning(&self.at, source))?;
+        raw.into_iter().map(|(lane, (id, fields))| record::delivery(lane, id, fields)).collect()
+    }
+}
+
+/// A read either gets no proper answer from the server, or one of an odd form.
+enum Failure {
+    Redis(redis::RedisError),
+    Form(crate::backend::Error),
+}
+
+impl Failure {
+    fn meaning(self, at: &str, source: &dyn Display) -> crate::backend::Error {
+        match self {
+            Self::Redis(error) => error::meaning(at, source, &error),
+            Self::Form(error) => error,
+        }
+    }
+}
+
+impl From<redis::RedisError> for Failure {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl From<crate::backend::Error> for Failure {
+    fn from(error: crate::backend::Error) -> Self {
+        Self::Form(error)
+    }
+}
+
+impl Reader {
+    fn new(client: redis::Client, source: &Source, consumer: &str) -> Self {
+        let keys = Keys::of(source);
+        Self {
+            link: Link::new(client),
+            source: source.clone(),
+            consumer: consumer.to_owned(),
+            stream: keys.stream(),
+            again: keys.again(),
+            busy: false,
+            again_full: false,
+            input_empty: false,
+            turn: 0,
+        }
+    }
+
+    /// `max` is at least 2: each lane can be asked for something.
+    async fn read(&mut self, max: usize, wait: Duration) -> std::result::Result<Raw, Failure> {
+        if self.busy {
+            let raw = self.read_backlog(max).await?;
+            if !raw.is_empty() {
+                return Ok(raw);
+            }
+        }
+        let each = max / 2;
+        let raw = self.read_both(each, wait).await?;
+        let on = |lane| raw.iter().filter(|(l, _)| *l == lane).count();
+        (self.again_full, self.input_empty) = (on(Lane::Again) == each, on(Lane::Input) == 0);
+        self.busy = self.again_full || on(Lane::Input) == each;
+        Ok(raw)
+    }
+
+    /// Both lanes by shares, without waiting. A lane that had little is asked for one entry, to see whether that has
+    /// changed; the other gets the rest.
+    async fn read_backlog(&mut self, max: usize) -> std::result::Result<Raw, Failure> {
+        let again_share = match (self.again_full, self.input_empty) {
+            (true, false) => max / 2,
+            (_, true) => max - 1,
+            (false, false) => 1,
+        };
+        let input_share = max - again_share;
+        let mut both = Pipeline::with_capacity(2);
+        both.add_command(self.command(again_share, None, &[&self.again]));
+        both.add_command(self.command(input_share, None, &[&self.stream]));
+        let [again, input] = value::tuple(redis::Value::Array(self.link.send_all(&both).await?))?;
+        let (again, input) = (value::read_entries(again)?, value::read_entries(input)?);
+        (self.again_full, self.input_empty) = (again.len() == again_share, input.is_empty());
+        self.busy = self.again_full || input.len() == input_share;
+        Ok(lane(Lane::Again, again).chain(lane(Lane::Input, input)).collect())
+    }
+
+    /// One entry, from either lane: `Again` comes first at every fourth time. Both cannot be asked at once, because
+    /// both might answer.
+    async fn read_one(&mut self, wait: Duration) -> std::result::Result<Raw, Failure> {
+        let deadline = Instant::now() + wait;
+        self.turn = self.turn.wrapping_add(1);
+        let lanes = if self.turn.is_multiple_of(4) { [Lane::Again, Lane::Input] } else { [Lane::Input, Lane::Again] };
+        loop {
+            for lane in lanes {
+                let found = self.read_lane(lane, None).await?;
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now()).min(SINGLE_WAIT_MAX);
+            if left.is_zero() {
+                return Ok(Vec::new());
+            }
+            let found = self.read_lane(Lane::Input, Some(left)).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn read_lane(&self, of: Lane, wait: Option<Duration>) -> std::result::Result<Raw, Failure> {
+        let key = if of == Lane::Again { &self.again } else { &self.stream };
+        let answer = self.send(&self.command(1, wait, &[key]), wait).await?;
+        Ok(lane(of, value::read_entries(answer)?).collect())
+    }
+
+    async fn read_both(&self, count: usize, wait: Duration) -> std::result::Result<Raw, Failure> {
+        let wait = (!wait.is_zero()).then_some(wait);
+        let command = self.command(count, wait, &[&self.again, &self.stream]);
+        let mut raw = Vec::new();
+        for (key, entries) in value::read_streams(self.send(&command, wait).await?)? {
+            let of = if key == self.again.as_bytes() { Lane::Again } else { Lane::Input };
+            raw.extend(lane(of, entries));
+        }
+        Ok(raw)
+    }
+
+    async fn send(&self, command: &Cmd, wait: Option<Duration>) -> redis::RedisResult<redis::Value> {
+        self.link.send_within(command, wait.unwrap_or_default() + ANSWER_MARGIN).await
+    }
+
+    fn command(&self, count: usize, wait: Option<Duration>, keys: &[&String]) -> Cmd {
+        let mut cmd = redis::cmd("XREADGROUP");
+        cmd.arg("GROUP").arg(&*self.source.handler).arg(&self.consumer).arg("COUNT").arg(count);
+        if let Some(wait) = wait {
+            // BLOCK 0 would mean for ever.
+            cmd.arg("BLOCK").arg(super::millis(wait).max(1));
+        }
+        cmd.arg("STREAMS").arg(keys);
+        for _ in keys {
+            cmd.arg(">");
+        }
+        cmd
+    }
+}
+
+fn lane(lane: Lane, entries: Vec<RawEntry>) -> impl Iterator<Item = (Lane, RawEntry)> {
+    entries.into_iter().map(move |entry| (lane, entry))
+}

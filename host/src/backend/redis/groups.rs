@@ -1,0 +1,55 @@
+//! Groups and consumers: made, alive, gone; and the trimming of streams, which has to spare what groups still need.
+
+use std::time::Duration;
+
+use super::keys::{self, Keys};
+use super::script::{ENSURE, LEAVE, TRIM};
+use super::{Redis, millis, value};
+use crate::backend::{Result, Start};
+use crate::model::delivery::Source;
+
+impl Redis {
+    pub(super) async fn make_group(&self, source: &Source, start: Start) -> Result<()> {
+        let keys = Keys::of(source);
+        let mut call = ENSURE.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats()]);
+        call.arg(&*source.handler).arg(match start {
+            Start::Beginning => "0",
+            Start::New => "$",
+        });
+        self.run_script(&ENSURE, &call, source).await?;
+        Ok(())
+    }
+
+    pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration) -> Result<()> {
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(keys::heartbeat(consumer)).arg(1).arg("PX").arg(millis(ttl).max(1));
+        self.run(&cmd, &consumer).await?;
+        Ok(())
+    }
+
+    pub(super) async fn take_leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
+        self.readers.close(consumer);
+        let mut cmd = redis::cmd("DEL");
+        cmd.arg(keys::heartbeat(consumer));
+        self.run(&cmd, &consumer).await?;
+        for source in sources {
+            let keys = Keys::of(source);
+            let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
+            call.arg(&*source.handler).arg(consumer);
+            self.run_script(&LEAVE, &call, source).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn trim_stream(
+        &self,
+        stream: &str,
+        maxlen: Option<u64>,
+        retention: Option<Duration>,
+    ) -> Result<u64> {
+        let mut call = TRIM.call(&[stream.to_owned()]);
+        call.arg(maxlen.map(|max| max.to_string()).unwrap_or_default());
+        call.arg(retention.map(|age| millis(age).to_string()).unwrap_or_default());
+        value::count(&self.run_script(&TRIM, &call, &stream).await?)
+    }
+}

@@ -1,0 +1,172 @@
+//! The view from outside: the books of a source, its dead letters and states, the events of a stream.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
+
+use super::keys::Keys;
+use super::publish::key_state;
+use super::record::{self, WriteId};
+use super::script::{COUNT, STATUS};
+use super::value::RawEntry;
+use super::{Redis, error, value};
+use crate::backend::{Result, SourceStatus};
+use crate::model::dead_letter::DeadLetter;
+use crate::model::delivery::{EntryId, KeyState, Source};
+
+/// Entries read at a time. Bodies may be large, so an answer of more would be a large one.
+const PAGE: usize = 200;
+/// Entries counted in one script, and in all, where Redis cannot tell the lag of a group.
+const COUNT_PAGE: u64 = 1000;
+const COUNT_MAX: u64 = 100_000;
+
+impl Redis {
+    pub(super) async fn read_books(&self, source: &Source) -> Result<SourceStatus> {
+        let keys = Keys::of(source);
+        let mut call = STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats()]);
+        call.arg(&*source.handler);
+        let answer = value::array(self.run_script(&STATUS, &call, source).await?)?;
+        if answer.len() < 15 {
+            return Err(error::odd_answer("the books of a source"));
+        }
+        let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
+        let lag = match &answer[2] {
+            Value::Nil => self.count_after(source, value::entry_id(&answer[3])?).await?,
+            lag => value::count(lag)?,
+        };
+        let mut status = SourceStatus {
+            published: 0,
+            committed: count(9)?,
+            skipped: count(10)?,
+            duplicates: count(11)?,
+            retried: count(12)?,
+            dead: count(8)?,
+            dropped: count(13)?,
+            lag,
+            pending: count(4)? + count(5)?,
+            due: count(7)?,
+            again: count(6)?.saturating_sub(count(5)?),
+            oldest_age: oldest_age(count(14)?, &answer[15..])?,
+        };
+        status.published = match &answer[1] {
+            // The books of a group that somebody else made begin with what it holds.
+            Value::Nil => status.committed + status.skipped + status.dead + status.dropped + status.waiting(),
+            base => (value::number(&answer[0])? - value::number(base)?).max(0).unsigned_abs(),
+        };
+        Ok(status)
+    }
+
+    /// Redis does not know a group's lag after somebody deleted entries in the middle of its stream.
+    async fn count_after(&self, source: &Source, mut after: EntryId) -> Result<u64> {
+        let mut counted = 0;
+        while counted < COUNT_MAX {
+            let mut call = COUNT.call(&[source.stream.to_string()]);
+            call.write_id(after);
+            call.arg(COUNT_PAGE);
+            let [count, last] = value::tuple(self.run_script(&COUNT, &call, source).await?)?;
+            let count = value::count(&count)?;
+            counted += count;
+            if count < COUNT_PAGE {
+                break;
+            }
+            after = value::entry_id(&last)?;
+        }
+        Ok(counted)
+    }
+
+    pub(super) async fn list_dead(
+        &self,
+        source: &Source,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let (key, mut letters, mut after) = (Keys::of(source).dead(), Vec::new(), after);
+        while letters.len() < max {
+            let (page, more) = self.page(&key, after, max - letters.len(), source).await?;
+            after = page.last().map(|(id, _)| *id);
+            for (id, fields) in page {
+                letters.push(record::dead_letter(id, fields.unwrap_or_default())?);
+            }
+            if !more {
+                break;
+            }
+        }
+        Ok(letters)
+    }
+
+    pub(super) async fn list_entries(
+        &self,
+        stream: &str,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<(EntryId, Bytes)>> {
+        let (mut events, mut after) = (Vec::new(), after);
+        while events.len() < max {
+            let (page, more) = self.page(stream, after, max - events.len(), &stream).await?;
+            after = page.last().map(|(id, _)| *id);
+            for (id, fields) in page {
+                // An entry without the field `event` is no event.
+                if let Some(event) = record::event(fields.unwrap_or_default())? {
+                    events.push((id, event));
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    pub(super) async fn list_states(
+        &self,
+        source: &Source,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, KeyState)>> {
+        let keys = Keys::of(source);
+        let mut cmd = redis::cmd("ZRANGEBYLEX");
+        cmd.arg(keys.state_index()).arg(after.map_or_else(|| "-".to_owned(), |after| format!("({after}"))).arg("+");
+        cmd.arg("LIMIT").arg(0).arg(max);
+        let names = value::array(self.run(&cmd, source).await?)?;
+        let names = names.into_iter().map(value::text).collect::<Result<Vec<_>>>()?;
+        let mut states = Vec::with_capacity(names.len());
+        for some in names.chunks(PAGE) {
+            let mut read = Pipeline::with_capacity(some.len());
+            for name in some {
+                read.cmd("HGETALL").arg(keys.state_prefix() + name);
+            }
+            for (name, fields) in some.iter().zip(self.run_all(&read, source).await?) {
+                states.push((name.clone(), key_state(fields)?));
+            }
+        }
+        Ok(states)
+    }
+
+    /// One page of a stream, and whether there may be more.
+    async fn page(
+        &self,
+        key: &str,
+        after: Option<EntryId>,
+        max: usize,
+        subject: &(dyn std::fmt::Display + Sync),
+    ) -> Result<(Vec<RawEntry>, bool)> {
+        let count = max.min(PAGE);
+        let mut cmd = Cmd::new();
+        cmd.arg("XRANGE").arg(key).arg(after.map_or_else(|| "-".to_owned(), |id| format!("({id}")));
+        cmd.arg("+").arg("COUNT").arg(count);
+        let page = value::entries(self.run(&cmd, subject).await?)?;
+        let more = page.len() == count;
+        Ok((page, more))
+    }
+}
+
+/// An id begins with the time at which its entry was added, by the server's clock.
+fn oldest_age(now_ms: u64, ids: &[Value]) -> Result<Option<Duration>> {
+    let mut oldest: Option<u64> = None;
+    for id in ids {
+        let EntryId(ms, _) = value::entry_id(id)?;
+        oldest = Some(oldest.map_or(ms, |before| before.min(ms)));
+    }
+    Ok(oldest.map(|ms| Duration::from_millis(now_ms.saturating_sub(ms))))
+}

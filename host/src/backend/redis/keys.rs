@@ -1,0 +1,134 @@
+//! The name of every key in Redis, and the only place that knows them.
+//!
+//! An input stream keeps the name that its user gave it, say `orders`. Whatever belongs to it is named
+//! `{orders}:tm:<what>[:<handler>[:...]]`: the braces put all of it in the stream's own cluster slot.
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `{s}:tm:again:H` | stream | what comes back to handler H: due retries and replayed dead letters |
+//! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due, and their records |
+//! | `{s}:tm:dead:H` | stream | dead letters |
+//! | `{s}:tm:seen:H:<bucket>` | hash | inbox: event id -> payload hash; scripts add the bucket (see `common.lua`) |
+//! | `{s}:tm:ids:<bucket>` | hash | the same for what was published on `s` with a mark |
+//! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
+//! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
+//! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
+//! | `{s}:tm:stats:H` | hash | the counters of the source's books |
+//! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for ten minutes |
+//! | `tm:host:<consumer>` | string | the heartbeat of a host |
+
+use std::borrow::Cow;
+
+use uuid::Uuid;
+
+use crate::model::delivery::Source;
+
+/// The keys of one source.
+pub(super) struct Keys {
+    stream: String,
+    prefix: String,
+    handler: String,
+}
+
+impl Keys {
+    pub fn of(source: &Source) -> Self {
+        Self {
+            stream: source.stream.to_string(),
+            prefix: prefix(&source.stream),
+            handler: escape(&source.handler, &[':']).into_owned(),
+        }
+    }
+
+    pub fn stream(&self) -> String {
+        self.stream.clone()
+    }
+    pub fn again(&self) -> String {
+        self.name("again")
+    }
+    pub fn due(&self) -> String {
+        self.name("due")
+    }
+    pub fn due_bodies(&self) -> String {
+        self.name("due") + ":body"
+    }
+    pub fn dead(&self) -> String {
+        self.name("dead")
+    }
+    pub fn seen(&self) -> String {
+        self.name("seen")
+    }
+    pub fn tries(&self) -> String {
+        self.name("tries")
+    }
+    pub fn stats(&self) -> String {
+        self.name("stats")
+    }
+    pub fn state_index(&self) -> String {
+        self.name("keys")
+    }
+    /// What every state key of this handler begins with; the event's key follows.
+    pub fn state_prefix(&self) -> String {
+        self.name("state") + ":"
+    }
+    pub fn receipt(&self, token: Uuid) -> String {
+        format!("{}receipt:{}", self.prefix, token.simple())
+    }
+
+    fn name(&self, what: &str) -> String {
+        format!("{}{what}:{}", self.prefix, self.handler)
+    }
+}
+
+/// The base of the buckets that remember what was published on a stream.
+pub(super) fn published_ids(stream: &str) -> String {
+    prefix(stream) + "ids"
+}
+
+pub(super) fn heartbeat(consumer: &str) -> String {
+    format!("tm:host:{consumer}")
+}
+
+fn prefix(stream: &str) -> String {
+    format!("{{{}}}:tm:", escape(stream, &['{', '}']))
+}
+
+/// Two different names must never make the same key, however odd they are: what separates the parts is escaped in them.
+fn escape<'a>(name: &'a str, reserved: &[char]) -> Cow<'a, str> {
+    if !name.contains(|c| c == '%' || reserved.contains(&c)) {
+        return name.into();
+    }
+    let mut escaped = String::with_capacity(name.len() + 8);
+    for c in name.chars() {
+        if c == '%' || reserved.contains(&c) {
+            escaped += &format!("%{:02x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(stream: &str, handler: &str) -> Keys {
+        Keys::of(&Source { stream: stream.into(), handler: handler.into() })
+    }
+
+    #[test]
+    fn plain_names_stay_readable() {
+        let keys = keys("orders", "fraud");
+        assert_eq!(keys.again(), "{orders}:tm:again:fraud");
+        assert_eq!(keys.due_bodies(), "{orders}:tm:due:fraud:body");
+        assert_eq!(keys.state_prefix() + "a:b", "{orders}:tm:state:fraud:a:b");
+    }
+
+    #[test]
+    fn odd_names_never_meet() {
+        assert_ne!(keys("s", "a").state_prefix() + "b:c", keys("s", "a:b").state_prefix() + "c");
+        assert_ne!(keys("s", "a:b").dead(), keys("s", "a%3ab").dead());
+        assert_ne!(keys("s", "a").due_bodies(), keys("s", "a:body").due());
+        assert_ne!(keys("a}:tm:state:H:x", "h").dead(), keys("a", "H").state_prefix() + "x}:tm:dead:h");
+    }
+}

@@ -1,0 +1,124 @@
+//! A connection to Redis that is made when it is needed, shared by many calls, and replaced once it has failed.
+//!
+//! There are no retries in here: whoever calls knows better when to try again. The library's own connection manager is
+//! not used because it keeps a connection whose answers no longer come, and because it goes on trying by itself.
+
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion};
+use redis::{RedisError, RedisResult, Value};
+use tokio::sync::Mutex;
+
+/// To connect, from the first packet to the last answer of the greeting.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A command that is not answered by then never will be.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// A peer that has been silent for this long is asked whether it still lives.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+pub(super) struct Link {
+    client: Client,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<MultiplexedConnection>,
+    /// Counts the connections, so that a late failure of an old one does not end the new one.
+    number: u64,
+    failed: Option<(Instant, RedisError)>,
+}
+
+/// Reads the URL and settles how every connection to this server is made.
+pub(super) fn client(url: &str) -> RedisResult<Client> {
+    let info = url.into_connection_info()?;
+    // Answers are taken apart by hand, so their form must not depend on a parameter of the URL.
+    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+    let keepalive = TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(SILENCE_MAX / 3);
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    Client::open(info.set_redis_settings(redis).set_tcp_settings(tcp))
+}
+
+/// The server's address for people: never with a password in it.
+pub(super) fn address(client: &Client) -> String {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
+        ConnectionAddr::Unix(path) => path.display().to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Link {
+    pub fn new(client: Client) -> Self {
+        Self { client, state: Mutex::default() }
+    }
+
+    pub async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
+        self.send_within(cmd, ANSWER_MAX).await
+    }
+
+    /// Sends one command; an error that the server answers is an `Err` too.
+    pub async fn send_within(&self, cmd: &Cmd, timeout: Duration) -> RedisResult<Value> {
+        let (number, mut connection) = self.connection().await?;
+        connection.set_response_timeout(timeout);
+        match self.keep_or_drop(number, connection.send_packed_command(cmd).await).await? {
+            Value::ServerError(error) => Err(error.into()),
+            value => Ok(value),
+        }
+    }
+
+    /// Sends several commands in one round trip; the first error that the server answers is an `Err`.
+    pub async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let (number, mut connection) = self.connection().await?;
+        connection.set_response_timeout(ANSWER_MAX);
+        let answers = connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+        let answers = self.keep_or_drop(number, answers).await?;
+        let checked = answers.into_iter().map(|value| match value {
+            Value::ServerError(error) => Err(error.into()),
+            value => Ok(value),
+        });
+        checked.collect()
+    }
+
+    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(connection) = &state.connection {
+            return Ok((state.number, connection.clone()));
+        }
+        // Many may have waited here for the same attempt: its failure is the answer to all of them.
+        if let Some((at, error)) = &state.failed
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_MAX))
+            .set_response_timeout(Some(CONNECT_MAX));
+        match self.client.get_multiplexed_async_connection_with_config(&config).await {
+            Ok(connection) => {
+                state.number += 1;
+                state.connection = Some(connection.clone());
+                Ok((state.number, connection))
+            }
+            Err(error) => {
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives up the connection after anything but an answer: also after a time-out, because the answer may still come
+    /// and because a connection that swallows commands looks just like that.
+    async fn keep_or_drop<T>(&self, number: u64, result: RedisResult<T>) -> RedisResult<T> {
+        if result.is_err() {
+            let mut state = self.state.lock().await;
+            if state.number == number {
+                state.connection = None;
+            }
+        }
+        result
+    }
+}

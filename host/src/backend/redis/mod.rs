@@ -1,0 +1,165 @@
+//! Redis 7.0 or newer (or Valkey) as the backend: streams and consumer groups, and Lua scripts where several things
+//! have to happen at once.
+//!
+//! | file | what |
+//! |---|---|
+//! | `keys` | the name of every key |
+//! | `link`, `error`, `value`, `script` | connections, what errors mean, answers taken apart, scripts |
+//! | `server` | what a server must be before it is used |
+//! | `record` | how deliveries are written down and read |
+//! | `settle`, `fetch`, `publish`, `recover` | the data plane |
+//! | `groups`, `again`, `inspect` | the control plane |
+//!
+//! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
+
+mod again;
+mod error;
+mod fetch;
+mod groups;
+mod inspect;
+mod keys;
+mod link;
+mod publish;
+mod record;
+mod recover;
+mod script;
+mod server;
+mod settle;
+mod value;
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
+use uuid::Uuid;
+
+use super::{
+    ControlPlane, DataPlane, Features, LookUp, NewEntry, Options, Promoted, Published, Result, Settled, Settlement,
+    SourceStatus, Start,
+};
+use crate::model::dead_letter::DeadLetter;
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+use link::Link;
+use script::Script;
+
+pub struct Redis {
+    client: redis::Client,
+    /// For people: host and port.
+    at: String,
+    options: Options,
+    link: Link,
+    readers: fetch::Readers,
+}
+
+impl Redis {
+    /// Connects and looks whether this server will do. An absent server is an error at once: the caller tries again.
+    pub async fn open(url: &str, options: Options) -> Result<Self> {
+        let client = link::client(url).map_err(|error| server::bad_url(&error))?;
+        let at = link::address(&client);
+        let link = Link::new(client.clone());
+        server::check(&link, &at).await?;
+        Ok(Self { client, at, options, link, readers: fetch::Readers::default() })
+    }
+
+    /// Runs one command; `subject` is the source or the stream that it is about.
+    async fn run(&self, cmd: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
+        self.link.send(cmd).await.map_err(|error| error::meaning(&self.at, subject, &error))
+    }
+
+    /// Runs several commands in one round trip.
+    async fn run_all(&self, commands: &Pipeline, subject: &(dyn Display + Sync)) -> Result<Vec<Value>> {
+        self.link.send_all(commands).await.map_err(|error| error::meaning(&self.at, subject, &error))
+    }
+
+    /// Runs a call of a script, and makes the script known to the server first if it is not.
+    async fn run_script(&self, script: &Script, call: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
+        let mut answer = self.link.send(call).await;
+        if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
+            self.run(&script.load(), subject).await?;
+            answer = self.link.send(call).await;
+        }
+        answer.map_err(|error| error::meaning(&self.at, subject, &error))
+    }
+
+    /// Never zero: buckets are numbered by it.
+    fn inbox_window_ms(&self) -> u64 {
+        u64::try_from(self.options.inbox_window.as_millis()).unwrap_or(u64::MAX).clamp(1, MS_MAX)
+    }
+}
+
+/// Lua counts in doubles, which are exact up to 2^53. No time or delay here needs more than a thousand years.
+const MS_MAX: u64 = 1000 * 365 * 24 * 3600 * 1000;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(MS_MAX)
+}
+
+#[async_trait]
+impl DataPlane for Redis {
+    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        self.fetch_batch(source, consumer, max, wait).await
+    }
+    async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
+        self.read_inbox_and_state(source, ids, keys).await
+    }
+    async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
+        self.settle_batch(settlement).await
+    }
+    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
+        self.publish_all(stream, entries).await
+    }
+    async fn recover(
+        &self,
+        source: &Source,
+        consumer: &str,
+        held: &HashSet<(Lane, EntryId)>,
+        lease: Duration,
+        max: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.recover_some(source, consumer, held, lease, max).await
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Redis {
+    fn features(&self) -> Features {
+        Features { durable: true, shared: true }
+    }
+    async fn describe(&self) -> Result<String> {
+        server::describe(&self.link, &self.at).await
+    }
+    async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
+        self.make_group(source, start).await
+    }
+    async fn beat(&self, consumer: &str, ttl: Duration) -> Result<()> {
+        self.say_alive(consumer, ttl).await
+    }
+    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
+        self.take_leave(consumer, sources).await
+    }
+    async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {
+        self.promote_due(source, max).await
+    }
+    async fn status(&self, source: &Source) -> Result<SourceStatus> {
+        self.read_books(source).await
+    }
+    async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+        self.list_dead(source, after, max).await
+    }
+    async fn replay(&self, source: &Source, ids: &[EntryId]) -> Result<usize> {
+        self.replay_dead(source, ids).await
+    }
+    async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+        self.list_states(source, after, max).await
+    }
+    async fn trim(&self, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64> {
+        self.trim_stream(stream, maxlen, retention).await
+    }
+    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
+        self.list_entries(stream, after, max).await
+    }
+}

@@ -1,0 +1,42 @@
+#!lua
+-- Appends events to a stream, in order, except those with an id that this stream has seen within the window.
+--
+-- KEYS     1 stream  2 base of the stream's inbox
+-- ARGV     1 inbox window in ms  2.. for each event: its bytes, its id and payload hash (both empty: no mark)
+-- returns  for each event its entry id, or U (duplicate) or X (conflict)
+
+local stream, base, window = KEYS[1], KEYS[2], tonumber(ARGV[1])
+local now = clock()
+
+may('XADD', stream, '*', 'event', '')
+local ids = {}
+for i = 3, #ARGV, 3 do
+    if ARGV[i] ~= '' then ids[#ids + 1] = ARGV[i] end
+end
+if #ids > 0 then
+    local key = bucket(base, window, now, 0)
+    may('HSET', key, '', '')
+    may('PEXPIRE', key, '1')
+    may('UNLINK', bucket(base, window, now, 2))
+end
+
+local seen = {}
+for i, hash in pairs(recall(base, window, now, ids)) do seen[ids[i]] = hash end
+
+local answer, marks = {}, {}
+for i = 2, #ARGV, 3 do
+    local id, hash = ARGV[i + 1], ARGV[i + 2]
+    local before = id ~= '' and seen[id]
+    if before then
+        answer[#answer + 1] = before == hash and 'U' or 'X'
+    else
+        answer[#answer + 1] = redis.call('XADD', stream, '*', 'event', ARGV[i])
+        if id ~= '' then
+            seen[id] = hash
+            marks[#marks + 1] = id
+            marks[#marks + 1] = hash
+        end
+    end
+end
+remember(base, window, now, marks)
+return answer

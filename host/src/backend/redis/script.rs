@@ -1,0 +1,82 @@
+//! The Lua scripts: each is one atomic step. They lie beside this file and open with a table of their keys and
+//! arguments; `common.lua` is put after the first line of each.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+pub(super) struct Script {
+    code: String,
+    sha: String,
+}
+
+macro_rules! scripts {
+    ($($name:ident $file:literal)*) => {
+        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));)*
+        #[cfg(test)]
+        const FILES: &[(&str, &str)] = &[$(($file, include_str!($file))),*];
+    };
+}
+
+scripts! {
+    CLAIM "claim.lua"
+    COUNT "count.lua"
+    ENSURE "ensure.lua"
+    LEAVE "leave.lua"
+    LOOK_UP "look_up.lua"
+    PROMOTE "promote.lua"
+    PUBLISH "publish.lua"
+    REPLAY "replay.lua"
+    SETTLE "settle.lua"
+    STATUS "status.lua"
+    TRIM "trim.lua"
+}
+
+impl Script {
+    fn new(file: &str) -> Self {
+        // The first line says which flags the script has, and has to stay the first.
+        let (flags, body) = file.split_once('\n').unwrap_or((file, ""));
+        let code = format!("{flags}\n{}{body}", include_str!("common.lua"));
+        let sha = redis::Script::new(&code).get_hash().to_owned();
+        Self { code, sha }
+    }
+
+    /// A call with these keys; the arguments are still to be added.
+    pub fn call(&self, keys: &[String]) -> Cmd {
+        self.call_with_room(keys, 8, 256)
+    }
+
+    /// The same, with room for that many arguments and bytes.
+    pub fn call_with_room(&self, keys: &[String], args: usize, bytes: usize) -> Cmd {
+        let key_bytes: usize = keys.iter().map(String::len).sum();
+        let mut cmd = Cmd::with_capacity(3 + keys.len() + args, 64 + key_bytes + bytes);
+        cmd.arg("EVALSHA").arg(&self.sha).arg(keys.len());
+        for key in keys {
+            cmd.arg(key);
+        }
+        cmd
+    }
+
+    /// What makes the server know this script. It forgets all scripts when it restarts or fails over.
+    pub fn load(&self) -> Cmd {
+        let mut cmd = redis::cmd("SCRIPT");
+        cmd.arg("LOAD").arg(&self.code);
+        cmd
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FILES;
+
+    #[test]
+    fn every_script_opens_with_flags_job_and_table() {
+        for (name, text) in FILES {
+            assert!(text.starts_with("#!lua"), "{name} has no flags");
+            assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("-- ")), "{name} does not say its job");
+            for row in ["-- KEYS", "-- ARGV", "-- returns"] {
+                assert!(text.contains(row), "{name} has no row {row}");
+            }
+        }
+    }
+}

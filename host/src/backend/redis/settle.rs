@@ -1,0 +1,205 @@
+//! Settling: a batch becomes one call of `settle.lua`, whose table says what goes where.
+
+use std::collections::HashMap;
+
+use redis::Cmd;
+
+use super::keys::Keys;
+use super::record::{self, WriteId};
+use super::script::SETTLE;
+use super::{Redis, millis, value};
+use crate::backend::{Entry, Error, Result, Settled, Settlement};
+use crate::model::delivery::{Disposition, Effects, EntryId, Lane};
+
+impl Redis {
+    pub(super) async fn settle_batch(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
+        let entries = &settlement.entries;
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = Keys::of(&settlement.source);
+        let names = Names::of(entries, &keys, settlement)?;
+        let (args, bytes) = room(entries);
+        let mut call = SETTLE.call_with_room(&names.keys, args, bytes);
+        call.arg(&*settlement.source.handler).arg(&*settlement.consumer);
+        call.arg(self.inbox_window_ms()).arg(self.options.dead_letters_max).arg(names.state_prefix.len());
+        call.arg(entries.iter().map(lane_letter).collect::<String>());
+        call.arg(entries.iter().map(kind_letter).collect::<String>());
+        for lane in [Lane::Input, Lane::Again] {
+            write_span(&mut call, entries, lane);
+        }
+        let marks = || entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
+        call.arg(marks().count());
+        for lane in [Lane::Input, Lane::Again] {
+            ids(entries, lane).for_each(|id| call.write_id(id));
+        }
+        for (id, hash) in marks() {
+            call.arg(id.as_bytes().as_slice()).arg(hash.as_slice());
+        }
+        for (number, entry) in entries.iter().enumerate() {
+            write_extras(&mut call, entry, number, settlement, &names);
+        }
+        let answer = self.run_script(&SETTLE, &call, &settlement.source).await?;
+        let letters = value::bytes(answer)?;
+        if letters.len() != entries.len() {
+            return Err(super::error::odd_answer("one letter for each entry"));
+        }
+        letters.into_iter().map(settled).collect()
+    }
+}
+
+fn lane_letter(entry: &Entry) -> char {
+    match entry.delivery.lane {
+        Lane::Input => 'i',
+        Lane::Again => 'a',
+    }
+}
+
+fn kind_letter(entry: &Entry) -> char {
+    match &entry.disposition {
+        Disposition::Commit(effects) if entry.mark.is_some() && entry.state.is_none() && effects.emits.is_empty() => {
+            'c'
+        }
+        Disposition::Commit(_) => 'e',
+        Disposition::Skip => 's',
+        Disposition::Retry { .. } => 'r',
+        Disposition::Release => 'l',
+        Disposition::DeadLetter { .. } => 'd',
+    }
+}
+
+fn settled(letter: u8) -> Result<Settled> {
+    Ok(match letter {
+        b'C' => Settled::Committed,
+        b'S' => Settled::Skipped,
+        b'R' => Settled::Retried,
+        b'D' => Settled::Dead,
+        b'L' => Settled::Released,
+        b'U' => Settled::Duplicate,
+        b'X' => Settled::Conflict,
+        b'T' => Settled::Stale,
+        b'F' => Settled::Fenced,
+        _ => return Err(super::error::odd_answer("a letter of settle.lua")),
+    })
+}
+
+fn is_commit(entry: &Entry) -> bool {
+    matches!(entry.disposition, Disposition::Commit(_))
+}
+
+fn ids(entries: &[Entry], lane: Lane) -> impl Iterator<Item = EntryId> {
+    entries.iter().map(|entry| &entry.delivery).filter(move |delivery| delivery.lane == lane).map(|d| d.entry)
+}
+
+/// How many entries of a lane there are, and between which ids they lie.
+fn write_span(call: &mut Cmd, entries: &[Entry], lane: Lane) {
+    let zero = EntryId(0, 0);
+    call.arg(ids(entries, lane).count());
+    call.write_id(ids(entries, lane).min().unwrap_or(zero));
+    call.write_id(ids(entries, lane).max().unwrap_or(zero));
+}
+
+/// What an entry has to say beyond its id and its mark.
+fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement, names: &Names) {
+    let delivery = &entry.delivery;
+    match &entry.disposition {
+        Disposition::Commit(effects) if kind_letter(entry) == 'e' => write_effects(call, entry, effects, names),
+        Disposition::Commit(_) | Disposition::Skip | Disposition::Release => {}
+        Disposition::Retry { after, record } => {
+            // Where it came from makes the name readable, the token makes it the only one.
+            call.arg(format!("{}:{}:{number}", delivery.origin, settlement.token.simple()));
+            call.arg(millis(*after));
+            record::write(call, delivery, Some(record));
+        }
+        Disposition::DeadLetter { reason, record } => {
+            call.arg("class").arg(reason.class.as_str()).arg("text").arg(&reason.text);
+            record::write(call, delivery, record.as_ref());
+        }
+    }
+}
+
+fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names) {
+    call.arg(u8::from(entry.mark.is_some()));
+    match &entry.state {
+        Some((key, version)) => call.arg(names.states[&**key]).arg(*version),
+        None => call.arg(0).arg(0),
+    };
+    let deleted = effects.writes.values().filter(|value| value.is_none()).count();
+    call.arg(effects.writes.len() - deleted).arg(deleted).arg(effects.emits.len());
+    for (name, value) in &effects.writes {
+        if let Some(value) = value {
+            call.arg(format!("={name}")).arg(&value[..]);
+        }
+    }
+    for (name, _) in effects.writes.iter().filter(|(_, value)| value.is_none()) {
+        call.arg(format!("={name}"));
+    }
+    for emitted in &effects.emits {
+        call.arg(names.streams[&*emitted.stream]).arg(&emitted.body[..]);
+    }
+}
+
+/// All keys of a settlement, and by which numbers (from 1, as Lua counts) its entries call them.
+struct Names<'a> {
+    keys: Vec<String>,
+    state_prefix: String,
+    states: HashMap<&'a str, usize>,
+    streams: HashMap<&'a str, usize>,
+}
+
+impl<'a> Names<'a> {
+    fn of(entries: &'a [Entry], keys: &Keys, settlement: &Settlement) -> Result<Self> {
+        let state_prefix = keys.state_prefix();
+        let (mut states, mut streams) = (HashMap::new(), HashMap::new());
+        let mut keys = vec![
+            keys.stream(),
+            keys.again(),
+            keys.due(),
+            keys.due_bodies(),
+            keys.dead(),
+            keys.tries(),
+            keys.stats(),
+            keys.seen(),
+            keys.state_index(),
+            keys.receipt(settlement.token),
+        ];
+        for entry in entries {
+            let Disposition::Commit(effects) = &entry.disposition else { continue };
+            match &entry.state {
+                Some((key, _)) => number(&mut keys, &mut states, key, || format!("{state_prefix}{key}")),
+                None if effects.writes.is_empty() => {}
+                None => return Err(Error::Refused(format!("{}: a commit writes state of no key", settlement.source))),
+            }
+            for emitted in &effects.emits {
+                number(&mut keys, &mut streams, &emitted.stream, || emitted.stream.to_string());
+            }
+        }
+        Ok(Self { keys, state_prefix, states, streams })
+    }
+}
+
+fn number<'a>(keys: &mut Vec<String>, known: &mut HashMap<&'a str, usize>, name: &'a str, key: impl Fn() -> String) {
+    known.entry(name).or_insert_with(|| {
+        keys.push(key());
+        keys.len()
+    });
+}
+
+/// How many arguments and bytes a settlement takes, near enough to allocate once.
+fn room(entries: &[Entry]) -> (usize, usize) {
+    let (mut args, mut bytes) = (16 + 3 * entries.len(), 256 + 64 * entries.len());
+    for entry in entries {
+        match &entry.disposition {
+            Disposition::Commit(effects) => {
+                args += 6 + 2 * (effects.writes.len() + effects.emits.len());
+                bytes += effects.emits.iter().map(|emitted| emitted.body.len() + 2).sum::<usize>();
+                let values = effects.writes.iter();
+                bytes +=
+                    values.map(|(name, value)| name.len() + 1 + value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
+            }
+            Disposition::Retry { .. } | Disposition::DeadLetter { .. } => args += 4 + record::WRITTEN,
+            Disposition::Skip | Disposition::Release => {}
+        }
+    }
+    (args, bytes)
+}

@@ -1,0 +1,31 @@
+//! Wakes fetches of this process when something came to their stream. Other processes' writes are found by polling.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// One bell a stream that was ever fetched from here.
+#[derive(Default)]
+pub struct Bell(Mutex<HashMap<Arc<str>, Arc<Notify>>>);
+
+impl Bell {
+    pub fn of(&self, stream: &Arc<str>) -> Arc<Notify> {
+        self.bells().entry(stream.clone()).or_default().clone()
+    }
+
+    pub fn ring(&self, streams: &[Arc<str>]) {
+        if streams.is_empty() {
+            return;
+        }
+        let bells = self.bells();
+        for bell in streams.iter().filter_map(|stream| bells.get(stream)) {
+            bell.notify_waiters();
+        }
+    }
+
+    fn bells(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Notify>>> {
+        // Nothing can be half done in this map, whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,47 @@
+//! Consumers and their heartbeats.
+
+use std::time::Duration;
+
+use super::worker::{Tx, millis};
+use crate::backend::Result;
+
+/// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+/// The number of a consumer. One that never beat is there, but dead.
+pub fn make(tx: &Tx<'_>, name: &str) -> Result<i64> {
+    match seek(tx, name)? {
+        Some(id) => Ok(id),
+        None => Ok(tx.insert("INSERT INTO consumers (name, until_ms) VALUES (?1, 0)", [name])?),
+    }
+}
+
+pub fn seek(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
+    Ok(tx.get("SELECT id FROM consumers WHERE name = ?1", [name], |row| row.get(0))?)
+}
+
+pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration) -> Result<()> {
+    let until = tx.now_ms.saturating_add(millis(ttl));
+    tx.run("UPDATE consumers SET until_ms = ?2 WHERE id = ?1", (make(tx, name)?, until))?;
+    Ok(())
+}
+
+/// A consumer is one row for all its sources, so it goes when it holds nothing in any; else it waits for `recover`.
+pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<()> {
+    if let Some(id) = seek(tx, name)? {
+        tx.run("UPDATE consumers SET until_ms = 0 WHERE id = ?1", [id])?;
+        tx.run("DELETE FROM consumers WHERE id = ?1 AND id NOT IN (SELECT consumer FROM pending)", [id])?;
+    }
+    Ok(())
+}
+
+/// Removes consumers that died long ago and hold nothing, a few at a time: each start of a host makes one.
+pub fn forget_some(tx: &Tx<'_>) -> Result<()> {
+    let long_ago = tx.now_ms.saturating_sub(millis(FORGOTTEN_AFTER));
+    if tx.get("SELECT 1 FROM consumers WHERE until_ms < ?1 LIMIT 1", [long_ago], |_| Ok(()))?.is_some() {
+        let sql = "DELETE FROM consumers WHERE id IN (
+            SELECT id FROM consumers WHERE until_ms < ?1 AND id NOT IN (SELECT consumer FROM pending) LIMIT 100)";
+        tx.run(sql, [long_ago])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Fetching: what comes next on both lanes, and waiting for it without holding the thread.
+
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use tokio::sync::futures::Notified;
+use tokio::time::{Instant, timeout_at};
+
+use super::parcel::{from_again, from_input, limit, number};
+use super::worker::{Access, Db, Tx};
+use super::{consumers, sources};
+use crate::backend::Result;
+use crate::model::delivery::{Delivery, Source};
+
+/// How often a waiting fetch asks whether another process has written. Its own process rings a bell.
+const POLL: Duration = Duration::from_millis(50);
+
+pub async fn fetch(
+    db: &Db,
+    source: &Source,
+    consumer: &str,
+    max: usize,
+    wait: Duration,
+    others_write: bool,
+) -> Result<Vec<Delivery>> {
+    // A wait beyond the end of time is a wait without end.
+    let deadline = Instant::now().checked_add(wait);
+    let bell = db.bell.of(&source.stream);
+    loop {
+        // Listens before it looks: what comes between the two is heard.
+        let mut rung = pin!(bell.notified());
+        rung.as_mut().enable();
+        let (job_source, job_consumer) = (source.clone(), consumer.to_owned());
+        let work = move |tx: &mut Tx<'_>| Ok((take(tx, &job_source, &job_consumer, max)?, data_version(tx)?));
+        let (got, version) = db.ask(Access::Note, "fetch", work).await?;
+        if !got.is_empty() || max == 0 || !news(db, rung, version, deadline, others_write).await? {
+            return Ok(got);
+        }
+    }
+}
+
+/// Waits until there may be something to fetch; `false` when the time is up.
+async fn news(
+    db: &Db,
+    mut rung: Pin<&mut Notified<'_>>,
+    version: i64,
+    deadline: Option<Instant>,
+    others_write: bool,
+) -> Result<bool> {
+    loop {
+        let poll = others_write.then(|| Instant::now() + POLL);
+        let until = [poll, deadline].into_iter().flatten().min();
+        let heard = match until {
+            Some(until) => timeout_at(until, rung.as_mut()).await.is_ok(),
+            None => {
+                rung.as_mut().await;
+                true
+            }
+        };
+        if heard {
+            return Ok(true);
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(false);
+        }
+        if db.ask(Access::Look, "fetch", |tx| data_version(tx)).await? != version {
+            return Ok(true);
+        }
+    }
+}
+
+/// A number that changes when another connection, hence another process, commits. Costs a look at shared memory.
+fn data_version(tx: &Tx<'_>) -> Result<i64> {
+    Ok(tx.number("PRAGMA data_version", [])?)
+}
+
+/// Up to half of what is asked for comes from the lane `Again`, the rest from the stream; either makes room for the
+/// other when it has nothing. An odd one goes by chance, so that neither lane starves when one is asked for at a time.
+fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
+    let before = sources::find(tx, source)?;
+    let mut now = before;
+    let odd = if tx.now_ms % 2 == 0 { max % 2 } else { 0 };
+    let mut got = take_again(tx, &mut now, max / 2 + odd)?;
+    let again = got.len();
+    got.extend(take_input(tx, &mut now, max - again)?);
+    let input = got.len() - again;
+    if got.len() < max && again == max / 2 + odd {
+        got.extend(take_again(tx, &mut now, max - got.len())?);
+    }
+    if !got.is_empty() {
+        hand_over(tx, &before, &now, consumer, input)?;
+    }
+    Ok(got)
+}
+
+fn take_again(tx: &Tx<'_>, group: &mut sources::Source, max: usize) -> Result<Vec<Delivery>> {
+    let sql = "SELECT id, kind, body, origin, attempts, crashes, history FROM again
+               WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+    let got = tx.all(sql, (group.id, group.again_id, limit(max)), from_again)?;
+    group.again_id = got.last().map_or(group.again_id, |last| number(last.entry));
+    Ok(got)
+}
+
+fn take_input(tx: &Tx<'_>, group: &mut sources::Source, max: usize) -> Result<Vec<Delivery>> {
+    let sql = "SELECT id, kind, body FROM entries WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+    let got = tx.all(sql, (group.stream, group.last_id, limit(max)), from_input)?;
+    group.last_id = got.last().map_or(group.last_id, |last| number(last.entry));
+    Ok(got)
+}
+
+/// Makes what was read pending under its consumer: everything between how far the lanes had been read, and are now.
+fn hand_over(tx: &Tx<'_>, before: &sources::Source, now: &sources::Source, consumer: &str, input: usize) -> Result<()> {
+    let consumer = consumers::make(tx, consumer)?;
+    if now.last_id > before.last_id {
+        let sql = "INSERT INTO pending (source, lane, entry, consumer, delivered_ms, crashes)
+                   SELECT ?1, 0, id, ?2, ?3, 0 FROM entries WHERE stream = ?4 AND id > ?5 AND id <= ?6";
+        tx.run(sql, (now.id, consumer, tx.now_ms, now.stream, before.last_id, now.last_id))?;
+    }
+    if now.again_id > before.again_id {
+        let sql = "INSERT INTO pending (source, lane, entry, consumer, delivered_ms, crashes)
+                   SELECT ?1, 1, id, ?2, ?3, 0 FROM again WHERE source = ?1 AND id > ?4 AND id <= ?5";
+        tx.run(sql, (now.id, consumer, tx.now_ms, before.again_id, now.again_id))?;
+    }
+    let sql = "UPDATE sources SET last_id = ?2, again_id = ?3, delivered = delivered + ?4 WHERE id = ?1";
+    tx.run(sql, (now.id, now.last_id, now.again_id, limit(input)))?;
+    Ok(())
+}

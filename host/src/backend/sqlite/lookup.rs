@@ -1,0 +1,22 @@
+//! What the inbox and the state hold, before a batch is handled.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::inbox::Inbox;
+use super::worker::Tx;
+use super::{sources, state};
+use crate::backend::{LookUp, Result};
+use crate::model::delivery::{KeyState, Source};
+
+pub fn look_up(tx: &Tx<'_>, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
+    let Some(source) = sources::seek(tx, source)? else {
+        return Ok(LookUp { seen: vec![None; ids.len()], states: vec![KeyState::default(); keys.len()] });
+    };
+    let inbox = Inbox::look(tx, source.id)?;
+    Ok(LookUp {
+        seen: ids.iter().map(|id| inbox.find(tx, *id)).collect::<Result<_>>()?,
+        states: keys.iter().map(|key| state::read(tx, source.id, key)).collect::<Result<_>>()?,
+    })
+}

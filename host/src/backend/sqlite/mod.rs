@@ -1,0 +1,174 @@
+//! The backend for one machine: a SQLite file that several processes may share, or `:memory:` for tests.
+//!
+//! ```text
+//! callers ──jobs──► the one thread that owns the connection ──one transaction for all that wait──► the file
+//!    ▲                                                                                               │
+//!    └──────────────────────────── answers, once the transaction has been committed ◄────────────────┘
+//! ```
+//! An fsync costs more than a batch of SQL, so whatever waits for the thread is committed together (`worker`). Each job
+//! is one function of a file here that is named like what it does. Nothing is cached between jobs: another process may
+//! have written meanwhile, and `BEGIN IMMEDIATE` makes sure that what a job reads is still so when it writes.
+
+mod bell;
+mod consumers;
+mod dead;
+mod error;
+mod fetch;
+mod inbox;
+mod lookup;
+mod open;
+mod pack;
+mod parcel;
+mod plan;
+mod receipts;
+mod recover;
+mod retries;
+mod settle;
+mod sources;
+mod state;
+mod status;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use self::worker::{Access, Db};
+use super::{
+    ControlPlane, DataPlane, Features, LookUp, NewEntry, Options, Promoted, Published, Result, Settled, Settlement,
+    SourceStatus, Start,
+};
+use crate::model::dead_letter::DeadLetter;
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+
+pub struct Sqlite {
+    db: Db,
+    options: Options,
+    in_memory: bool,
+}
+
+impl Sqlite {
+    /// Opens or makes the file; `:memory:` is a database that nobody else sees and that ends with this value.
+    pub async fn open(file: &str, options: Options) -> Result<Self> {
+        let place = open::Place::parse(file)?;
+        let in_memory = place.is_memory();
+        Ok(Self { db: Db::start(place).await?, options, in_memory })
+    }
+
+    /// Appends an entry without the field `event`, as a stranger might. Who publishes events has no use for it.
+    pub async fn publish_fields(&self, stream: &str, fields: &[(Bytes, Bytes)]) -> Result<EntryId> {
+        let (stream, fields) = (Arc::from(stream), fields.to_vec());
+        self.db.ask(Access::Keep, "publish", move |tx| streams::publish_fields(tx, stream, &fields)).await
+    }
+}
+
+#[async_trait]
+impl DataPlane for Sqlite {
+    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let others_write = !self.in_memory;
+        fetch::fetch(&self.db, source, consumer, max, wait, others_write).await
+    }
+
+    async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
+        let (source, ids, keys) = (source.clone(), ids.to_vec(), keys.to_vec());
+        self.db.ask(Access::Look, "look up", move |tx| lookup::look_up(tx, &source, &ids, &keys)).await
+    }
+
+    async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
+        if settlement.entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (plan, options) = (plan::Plan::of(settlement), self.options.clone());
+        self.db.ask(Access::Keep, "settle", move |tx| settle::settle(tx, plan, &options)).await
+    }
+
+    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (stream, entries, window) = (Arc::from(stream), entries.to_vec(), self.options.inbox_window);
+        self.db.ask(Access::Keep, "publish", move |tx| streams::publish(tx, stream, &entries, window)).await
+    }
+
+    async fn recover(
+        &self,
+        source: &Source,
+        consumer: &str,
+        held: &HashSet<(Lane, EntryId)>,
+        lease: Duration,
+        max: usize,
+    ) -> Result<Vec<Delivery>> {
+        let (source, consumer, held) = (source.clone(), consumer.to_owned(), held.clone());
+        let ask =
+            self.db.ask(Access::Note, "recover", move |tx| recover::recover(tx, &source, &consumer, &held, lease, max));
+        ask.await
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Sqlite {
+    fn features(&self) -> Features {
+        Features { durable: !self.in_memory, shared: false }
+    }
+
+    async fn describe(&self) -> Result<String> {
+        let place = self.db.place().to_owned();
+        self.db.ask(Access::Look, "describe", move |tx| open::describe(tx, &place)).await
+    }
+
+    async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
+        let source = source.clone();
+        self.db.ask(Access::Keep, "make a group", move |tx| sources::ensure(tx, &source, start)).await
+    }
+
+    async fn beat(&self, consumer: &str, ttl: Duration) -> Result<()> {
+        let consumer = consumer.to_owned();
+        self.db.ask(Access::Note, "beat", move |tx| consumers::beat(tx, &consumer, ttl)).await
+    }
+
+    async fn leave(&self, consumer: &str, _sources: &[Source]) -> Result<()> {
+        let consumer = consumer.to_owned();
+        self.db.ask(Access::Note, "leave", move |tx| consumers::leave(tx, &consumer)).await
+    }
+
+    async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {
+        let source = source.clone();
+        self.db.ask(Access::Note, "promote", move |tx| retries::promote(tx, &source, max)).await
+    }
+
+    async fn status(&self, source: &Source) -> Result<SourceStatus> {
+        let source = source.clone();
+        self.db.ask(Access::Look, "status", move |tx| status::status(tx, &source)).await
+    }
+
+    async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+        let source = source.clone();
+        self.db.ask(Access::Look, "list dead letters", move |tx| dead::list(tx, &source, after, max)).await
+    }
+
+    async fn replay(&self, source: &Source, ids: &[EntryId]) -> Result<usize> {
+        let (source, ids) = (source.clone(), ids.to_vec());
+        self.db.ask(Access::Keep, "replay", move |tx| dead::replay(tx, &source, &ids)).await
+    }
+
+    async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+        let (source, after) = (source.clone(), after.map(str::to_owned));
+        self.db.ask(Access::Look, "list states", move |tx| state::list(tx, &source, after.as_deref(), max)).await
+    }
+
+    async fn trim(&self, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64> {
+        streams::trim(&self.db, stream, maxlen, retention).await
+    }
+
+    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
+        let stream = stream.to_owned();
+        self.db.ask(Access::Look, "list entries", move |tx| streams::entries(tx, &stream, after, max)).await
+    }
+}

@@ -1,0 +1,153 @@
+//! Opening the file: refuses what is not ours before touching it, sets it up, lays it out if it is new.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::worker::Tx;
+use crate::backend::{Error, Result};
+
+/// "TDML": this file is Tidemill's. `file` and SQLite's own tools show it.
+const APPLICATION_ID: i64 = 0x5444_4D4C;
+/// The layout of `schema.sql`.
+const LAYOUT_VERSION: i64 = 1;
+/// How long to wait for another process's transaction before saying "busy".
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// More than this backend has; a statement that falls out is only compiled again.
+const STATEMENTS_CACHED: usize = 128;
+/// `wal_autocheckpoint`: pages in the log before they are copied into the file. Each copy costs two fsyncs and writes a
+/// page once, however often it changed since the last one, so a longer log is less work; 4096 pages are 16 MiB.
+/// `cache_size` in KiB: mostly for the inbox, whose rows come in random order.
+const SET_UP: &str = "
+    PRAGMA wal_autocheckpoint = 4096;
+    PRAGMA journal_size_limit = 67108864;
+    PRAGMA cache_size = -32768;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA trusted_schema = OFF;
+";
+
+pub enum Place {
+    Memory,
+    File(PathBuf),
+}
+
+impl Place {
+    pub fn parse(file: &str) -> Result<Self> {
+        match file {
+            "" => Err(refused("no file", "the broker url names no file", "sqlite:tidemill.db or sqlite::memory:")),
+            ":memory:" => Ok(Self::Memory),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+
+    pub fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory)
+    }
+
+    pub fn name(&self) -> String {
+        match self {
+            Self::Memory => ":memory:".into(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    pub fn open(&self) -> Result<Connection> {
+        let mut conn = match self {
+            Self::Memory => Connection::open_in_memory()?,
+            Self::File(path) => open_file(path)?,
+        };
+        let name = self.name();
+        set_up(&mut conn, &name).map_err(|error| match error {
+            Told::Ours(error) => error,
+            // Not the file, which is open, but the log beside it.
+            Told::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                refused(&name, &error.to_string(), "check that this user may make files in the folder")
+            }
+            Told::Sqlite(error) => match Error::from(error) {
+                Error::Unavailable { cause, .. } => Error::Unavailable { what: format!("SQLite {name}, open"), cause },
+                other => refused(&name, &other.to_string(), "give the path of a Tidemill database, or of a new file"),
+            },
+        })?;
+        Ok(conn)
+    }
+}
+
+fn open_file(path: &Path) -> Result<Connection> {
+    let name = path.display().to_string();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let what = format!("there is no folder {}", folder.display());
+        return Err(refused(&name, &what, "make the folder, or give another path"));
+    }
+    if path.is_dir() {
+        return Err(refused(&name, "this is a folder", "give the path of a file in it"));
+    }
+    // No SQLITE_OPEN_URI: a path is a path, whatever characters it has.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)
+        .map_err(|error| refused(&name, &error.to_string(), "check that this user may read and write there"))?;
+    // Without the right to write, SQLite opens a file for reading and says nothing.
+    if conn.is_readonly("main")? {
+        return Err(refused(&name, "the file may not be written", "check the file's owner and rights"));
+    }
+    Ok(conn)
+}
+
+enum Told {
+    Ours(Error),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Told {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    is_new(conn, name)?;
+    conn.execute_batch(SET_UP)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" && mode != "memory" {
+        let what = format!("a write-ahead log cannot be kept there (journal_mode is {mode})");
+        return Err(Told::Ours(refused(name, &what, "use a local disk, not a network share")));
+    }
+    // Two processes may do this at once: whoever comes second finds it done.
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if is_new(&tx, name)? {
+        tx.execute_batch(include_str!("schema.sql"))?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", LAYOUT_VERSION)?;
+    }
+    Ok(tx.commit()?)
+}
+
+/// Whether the database is empty; refuses one that is not ours to write to.
+fn is_new(conn: &Connection, name: &str) -> std::result::Result<bool, Told> {
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let application = number("PRAGMA application_id")?;
+    let version = number("PRAGMA user_version")?;
+    match (application, version) {
+        (APPLICATION_ID, LAYOUT_VERSION) => Ok(false),
+        (APPLICATION_ID, _) => {
+            let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
+            Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))
+        }
+        (0, 0) if number("SELECT count(*) FROM sqlite_schema")? == 0 => Ok(true),
+        _ => Err(Told::Ours(refused(name, "another program's database", "give the path of a new file"))),
+    }
+}
+
+fn refused(name: &str, what: &str, hint: &str) -> Error {
+    Error::Refused(format!("SQLite {name}: {what}\n  hint: {hint}"))
+}
+
+pub fn describe(tx: &Tx<'_>, place: &str) -> Result<String> {
+    let pages = tx.number("SELECT page_count FROM pragma_page_count", [])?;
+    let page_size = tx.number("SELECT page_size FROM pragma_page_size", [])?;
+    let kib = pages.saturating_mul(page_size) / 1024;
+    Ok(format!("SQLite {}, {place}, {kib} KiB, write-ahead log, synchronous FULL", rusqlite::version()))
+}

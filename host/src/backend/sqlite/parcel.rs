@@ -1,0 +1,101 @@
+//! How deliveries and their bodies stand in rows.
+
+use bytes::Bytes;
+use rusqlite::Row;
+
+use super::pack::{pack, unpack};
+use crate::backend::wire;
+use crate::model::dead_letter::AttemptRecord;
+use crate::model::delivery::{Body, Delivery, EntryId, Lane};
+
+const EVENT: i64 = 0;
+const FIELDS: i64 = 1;
+
+/// A delivery that leaves its lane, with everything that must come back: the columns that `due`, `again` and `dead`
+/// have in common.
+pub struct Parcel {
+    pub origin: i64,
+    pub kind: i64,
+    pub body: Bytes,
+    pub attempts: u32,
+    pub crashes: u32,
+    pub history: String,
+}
+
+impl Parcel {
+    /// With a record, the try that it tells of is counted.
+    pub fn of(delivery: &Delivery, record: Option<&AttemptRecord>) -> Self {
+        let (kind, body) = columns(&delivery.body);
+        let history = match record {
+            Some(record) => wire::write_history(&[&delivery.history[..], std::slice::from_ref(record)].concat()),
+            None => wire::write_history(&delivery.history),
+        };
+        let attempts = delivery.attempts.saturating_add(u32::from(record.is_some()));
+        Self { origin: number(delivery.origin), kind, body, attempts, crashes: delivery.crashes, history }
+    }
+}
+
+/// The columns `kind` and `body`.
+pub fn columns(body: &Body) -> (i64, Bytes) {
+    match body {
+        Body::Event(bytes) => (EVENT, bytes.clone()),
+        Body::Fields(fields) => (FIELDS, pack(fields.iter().map(|(name, value)| (&name[..], &value[..]))).into()),
+    }
+}
+
+/// Reads the columns `kind` and `body`, which stand side by side from `at`.
+pub fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
+    let bytes = Bytes::from(row.get::<_, Vec<u8>>(at + 1)?);
+    Ok(match row.get(at)? {
+        EVENT => Body::Event(bytes),
+        // Written by a stranger in our name: not an event, and kept as it is.
+        _ => Body::Fields(unpack(&bytes).unwrap_or_else(|| vec![(Bytes::new(), bytes)])),
+    })
+}
+
+/// A row of `entries`, read as `id, kind, body`: a delivery that nobody has touched yet.
+pub fn from_input(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let entry = id(row.get(0)?);
+    let (attempts, crashes, history) = (0, 0, Vec::new());
+    Ok(Delivery { lane: Lane::Input, entry, origin: entry, body: body(row, 1)?, attempts, crashes, history })
+}
+
+/// A row of `again`, read as `id, kind, body, origin, attempts, crashes, history`.
+pub fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        lane: Lane::Again,
+        entry: id(row.get(0)?),
+        origin: id(row.get(3)?),
+        body: body(row, 1)?,
+        attempts: row.get(4)?,
+        crashes: row.get(5)?,
+        history: wire::read_history(row.get_ref(6)?.as_bytes()?),
+    })
+}
+
+/// A row number as the contract's id.
+pub fn id(number: i64) -> EntryId {
+    EntryId(number.unsigned_abs(), 0)
+}
+
+/// The row number of an id; one that no row can have for an id that is none of ours.
+pub fn number(id: EntryId) -> i64 {
+    if id.1 == 0 { i64::try_from(id.0).unwrap_or(-1) } else { -1 }
+}
+
+/// The row number after which to go on when `id` was the last one.
+pub fn after(id: Option<EntryId>) -> i64 {
+    id.map_or(0, |id| i64::try_from(id.0).unwrap_or(i64::MAX))
+}
+
+/// `LIMIT` in SQL; a negative one would mean "no limit".
+pub fn limit(max: usize) -> i64 {
+    i64::try_from(max).unwrap_or(i64::MAX)
+}
+
+pub fn lane_number(lane: Lane) -> i64 {
+    match lane {
+        Lane::Input => 0,
+        Lane::Again => 1,
+    }
+}

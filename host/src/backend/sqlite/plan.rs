@@ -1,0 +1,68 @@
+//! A settlement in the form in which it goes to the thread: owned, and with everything that is work for the CPU alone
+//! (packing, histories as JSON) done before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::parcel::{Parcel, lane_number, number};
+use super::worker::millis;
+use crate::backend::{Entry, Settlement};
+use crate::model::dead_letter::Reason;
+use crate::model::delivery::{Disposition, Emitted, Source};
+use crate::model::event::PayloadHash;
+
+pub struct Plan {
+    pub source: Source,
+    pub consumer: Arc<str>,
+    pub token: Uuid,
+    pub steps: Vec<Step>,
+}
+
+pub struct Step {
+    pub place: Place,
+    pub mark: Option<(Uuid, PayloadHash)>,
+    pub state: Option<(Arc<str>, u64)>,
+    pub deed: Deed,
+}
+
+/// Where a delivery lies: number of the lane, row in it.
+pub type Place = (i64, i64);
+
+pub enum Deed {
+    Commit { emits: Vec<Emitted>, writes: BTreeMap<String, Option<Bytes>> },
+    Skip,
+    Retry { after_ms: i64, parcel: Parcel },
+    DeadLetter { reason: Reason, parcel: Parcel },
+    Release,
+}
+
+impl Plan {
+    pub fn of(settlement: &Settlement) -> Self {
+        Self {
+            source: settlement.source.clone(),
+            consumer: settlement.consumer.clone(),
+            token: settlement.token,
+            steps: settlement.entries.iter().map(step).collect(),
+        }
+    }
+}
+
+fn step(entry: &Entry) -> Step {
+    let delivery = &entry.delivery;
+    let deed = match &entry.disposition {
+        Disposition::Commit(effects) => Deed::Commit { emits: effects.emits.clone(), writes: effects.writes.clone() },
+        Disposition::Skip => Deed::Skip,
+        Disposition::Retry { after, record } => {
+            Deed::Retry { after_ms: millis(*after), parcel: Parcel::of(delivery, Some(record)) }
+        }
+        Disposition::DeadLetter { reason, record } => {
+            Deed::DeadLetter { reason: reason.clone(), parcel: Parcel::of(delivery, record.as_ref()) }
+        }
+        Disposition::Release => Deed::Release,
+    };
+    let place = (lane_number(delivery.lane), number(delivery.entry));
+    Step { place, mark: entry.mark, state: entry.state.clone(), deed }
+}

@@ -1,0 +1,130 @@
+-- The file's layout, version 1. Names that would stand in every row (streams, handlers, consumers) stand once and are
+-- numbers elsewhere. Times are Unix milliseconds by this machine's clock.
+
+-- `added - trimmed` entries lie on the stream now.
+CREATE TABLE streams (
+  id      INTEGER PRIMARY KEY,
+  name    TEXT    NOT NULL UNIQUE,
+  added   INTEGER NOT NULL DEFAULT 0,
+  trimmed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- One consumer group. `last_id` and `again_id` are how far it has read its two lanes, `base` is how many entries of the
+-- stream came before its start, `delivered` how many it has read since. The rest are its books.
+CREATE TABLE sources (
+  id         INTEGER PRIMARY KEY,
+  stream     INTEGER NOT NULL,
+  handler    TEXT    NOT NULL,
+  last_id    INTEGER NOT NULL,
+  again_id   INTEGER NOT NULL DEFAULT 0,
+  base       INTEGER NOT NULL,
+  delivered  INTEGER NOT NULL DEFAULT 0,
+  committed  INTEGER NOT NULL DEFAULT 0,
+  skipped    INTEGER NOT NULL DEFAULT 0,
+  duplicates INTEGER NOT NULL DEFAULT 0,
+  retried    INTEGER NOT NULL DEFAULT 0,
+  dropped    INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (stream, handler)
+) STRICT;
+
+-- A consumer lives until `until_ms`. AUTOINCREMENT, so that no later consumer inherits a number that is still pending.
+CREATE TABLE consumers (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  name     TEXT    NOT NULL UNIQUE,
+  until_ms INTEGER NOT NULL
+) STRICT;
+
+-- `kind` 0: the body is an event; 1: it is the packed fields of an entry without one.
+-- AUTOINCREMENT, so that ids grow for ever, whatever was trimmed.
+CREATE TABLE entries (
+  id     INTEGER PRIMARY KEY AUTOINCREMENT,
+  stream INTEGER NOT NULL,
+  at_ms  INTEGER NOT NULL,
+  kind   INTEGER NOT NULL,
+  body   BLOB    NOT NULL
+) STRICT;
+CREATE INDEX entries_by_stream ON entries (stream);
+
+-- What consumers hold. `lane` 0: `entry` is in `entries`; 1: in `again`. `crashes`: since it was read from its lane.
+CREATE TABLE pending (
+  source       INTEGER NOT NULL,
+  lane         INTEGER NOT NULL,
+  entry        INTEGER NOT NULL,
+  consumer     INTEGER NOT NULL,
+  delivered_ms INTEGER NOT NULL,
+  crashes      INTEGER NOT NULL,
+  PRIMARY KEY (source, lane, entry)
+) STRICT, WITHOUT ROWID;
+
+-- Deliveries on their way back: waiting for their time (`due`), due and not finished (`again`), given up (`dead`).
+CREATE TABLE due (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  source   INTEGER NOT NULL,
+  due_ms   INTEGER NOT NULL,
+  origin   INTEGER NOT NULL,
+  kind     INTEGER NOT NULL,
+  body     BLOB    NOT NULL,
+  attempts INTEGER NOT NULL,
+  crashes  INTEGER NOT NULL,
+  history  TEXT    NOT NULL
+) STRICT;
+CREATE INDEX due_by_time ON due (source, due_ms);
+
+CREATE TABLE again (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  source   INTEGER NOT NULL,
+  at_ms    INTEGER NOT NULL,
+  origin   INTEGER NOT NULL,
+  kind     INTEGER NOT NULL,
+  body     BLOB    NOT NULL,
+  attempts INTEGER NOT NULL,
+  crashes  INTEGER NOT NULL,
+  history  TEXT    NOT NULL
+) STRICT;
+CREATE INDEX again_by_source ON again (source);
+
+CREATE TABLE dead (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  source   INTEGER NOT NULL,
+  at_ms    INTEGER NOT NULL,
+  class    TEXT    NOT NULL,
+  reason   TEXT    NOT NULL,
+  origin   INTEGER NOT NULL,
+  kind     INTEGER NOT NULL,
+  body     BLOB    NOT NULL,
+  attempts INTEGER NOT NULL,
+  crashes  INTEGER NOT NULL,
+  history  TEXT    NOT NULL
+) STRICT;
+CREATE INDEX dead_by_source ON dead (source);
+
+-- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time in
+-- which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side.
+CREATE TABLE inbox_buckets (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  began_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE inbox (
+  bucket INTEGER NOT NULL,
+  scope  INTEGER NOT NULL,
+  event  BLOB    NOT NULL,
+  hash   BLOB    NOT NULL,
+  PRIMARY KEY (bucket, scope, event)
+) STRICT, WITHOUT ROWID;
+
+-- `pairs`: the packed values. Stays when the last value goes, for its version must not begin anew.
+CREATE TABLE state (
+  source  INTEGER NOT NULL,
+  key     TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  pairs   BLOB    NOT NULL,
+  PRIMARY KEY (source, key)
+) STRICT, WITHOUT ROWID;
+
+-- Answers to settlements, one byte an entry. `id` grows with time, so the oldest are found without an index over it.
+CREATE TABLE receipts (
+  id     INTEGER PRIMARY KEY,
+  token  BLOB    NOT NULL UNIQUE,
+  answer BLOB    NOT NULL,
+  at_ms  INTEGER NOT NULL
+) STRICT;

@@ -1,0 +1,200 @@
+//! The one door for effects: a settlement, entry by entry, in one transaction.
+//!
+//! ```text
+//! receipt? ─► held by this consumer? ─► id seen before? ─► state as expected? ─► effects ─► ack ─► receipt
+//!  answer        else Fenced            Duplicate, Conflict     else Stale
+//! ```
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::inbox::Inbox;
+use super::parcel::limit;
+use super::plan::{Deed, Place, Plan, Step};
+use super::state::Shelf;
+use super::worker::Tx;
+use super::{consumers, dead, receipts, retries, sources, streams};
+use crate::backend::{Options, Result, Settled};
+use crate::model::delivery::Emitted;
+use crate::model::event::PayloadHash;
+
+pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Settled>> {
+    if let Some(answer) = receipts::find(tx, plan.token)? {
+        return Ok(answer);
+    }
+    let source = sources::find(tx, &plan.source)?.id;
+    let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, Deed::Commit { .. }));
+    let mut batch = Batch {
+        held: held(tx, source, &plan)?,
+        inbox: if marks { Some(Inbox::open(tx, source, options.inbox_window)?) } else { None },
+        shelf: Shelf::new(source),
+        source,
+        tally: Tally::default(),
+        acked: Vec::new(),
+        emitted: HashMap::new(),
+        tx,
+    };
+    let answers = plan.steps.into_iter().map(|step| batch.step(step)).collect::<Result<Vec<_>>>()?;
+    batch.close(options)?;
+    receipts::keep(tx, plan.token, &answers)?;
+    Ok(answers)
+}
+
+/// What this consumer holds of what is to be settled, in one look at each lane.
+fn held(tx: &Tx<'_>, source: i64, plan: &Plan) -> Result<HashSet<Place>> {
+    let mut held = HashSet::new();
+    let Some(consumer) = consumers::seek(tx, &plan.consumer)? else { return Ok(held) };
+    for lane in 0..=1 {
+        let entries = || plan.steps.iter().filter(|step| step.place.0 == lane).map(|step| step.place.1);
+        let (Some(from), Some(to)) = (entries().min(), entries().max()) else { continue };
+        let sql = "SELECT entry FROM pending
+                   WHERE source = ?1 AND lane = ?2 AND entry BETWEEN ?3 AND ?4 AND consumer = ?5";
+        held.extend(tx.all(sql, (source, lane, from, to, consumer), |row| Ok((lane, row.get(0)?)))?);
+    }
+    Ok(held)
+}
+
+struct Batch<'a, 'b> {
+    tx: &'a mut Tx<'b>,
+    source: i64,
+    held: HashSet<Place>,
+    inbox: Option<Inbox>,
+    shelf: Shelf,
+    tally: Tally,
+    acked: Vec<Place>,
+    /// Streams that were emitted to: number, and how many events.
+    emitted: HashMap<Arc<str>, (i64, i64)>,
+}
+
+/// What goes into the source's books.
+#[derive(Default)]
+struct Tally {
+    committed: i64,
+    skipped: i64,
+    duplicates: i64,
+    retried: i64,
+    dead: i64,
+}
+
+impl Batch<'_, '_> {
+    fn step(&mut self, step: Step) -> Result<Settled> {
+        if !self.held.contains(&step.place) {
+            return Ok(Settled::Fenced);
+        }
+        let settled = match step.deed {
+            Deed::Release => Settled::Released,
+            Deed::Skip => Settled::Skipped,
+            Deed::Commit { emits, writes } => self.commit(step.mark, step.state, &emits, writes)?,
+            // A verdict that a plugin reached from a state that is no more is no verdict.
+            Deed::Retry { .. } | Deed::DeadLetter { .. } if !self.fits(&step.state)? => Settled::Stale,
+            Deed::Retry { after_ms, parcel } => {
+                retries::put_off(self.tx, self.source, after_ms, &parcel)?;
+                Settled::Retried
+            }
+            Deed::DeadLetter { reason, parcel } => {
+                dead::bury(self.tx, self.source, &reason, &parcel)?;
+                Settled::Dead
+            }
+        };
+        if self.tally.book(settled) {
+            self.held.remove(&step.place);
+            self.acked.push(step.place);
+        }
+        Ok(settled)
+    }
+
+    fn commit(
+        &mut self,
+        mark: Option<(Uuid, PayloadHash)>,
+        state: Option<(Arc<str>, u64)>,
+        emits: &[Emitted],
+        writes: BTreeMap<String, Option<Bytes>>,
+    ) -> Result<Settled> {
+        if let (Some(inbox), Some((id, hash))) = (&self.inbox, mark) {
+            match inbox.find(self.tx, id)? {
+                Some(seen) if seen == hash => return Ok(Settled::Duplicate),
+                Some(_) => return Ok(Settled::Conflict),
+                None => {}
+            }
+        }
+        if !self.fits(&state)? {
+            return Ok(Settled::Stale);
+        }
+        if let (Some(inbox), Some((id, hash))) = (&self.inbox, mark) {
+            inbox.add(self.tx, id, hash)?;
+        }
+        if let Some((key, _)) = state.filter(|_| !writes.is_empty()) {
+            self.shelf.write(self.tx, key, writes)?;
+        }
+        for event in emits {
+            self.emit(event)?;
+        }
+        Ok(Settled::Committed)
+    }
+
+    /// Whether the key has the version that the entry was handled with, after what was committed before it here.
+    fn fits(&mut self, state: &Option<(Arc<str>, u64)>) -> Result<bool> {
+        match state {
+            Some((key, expected)) => Ok(self.shelf.version(self.tx, key)? == *expected),
+            None => Ok(true),
+        }
+    }
+
+    fn emit(&mut self, event: &Emitted) -> Result<()> {
+        let stream = match self.emitted.get_mut(&event.stream) {
+            Some((stream, count)) => {
+                *count += 1;
+                *stream
+            }
+            None => {
+                let stream = sources::make_stream(self.tx, &event.stream)?;
+                self.emitted.insert(event.stream.clone(), (stream, 1));
+                stream
+            }
+        };
+        streams::append(self.tx, stream, &event.body)?;
+        Ok(())
+    }
+
+    fn close(mut self, options: &Options) -> Result<()> {
+        self.shelf.close(self.tx)?;
+        for (name, (id, count)) in self.emitted.drain() {
+            streams::added(self.tx, &name, id, count)?;
+        }
+        for (lane, entry) in &self.acked {
+            let sql = "DELETE FROM pending WHERE source = ?1 AND lane = ?2 AND entry = ?3";
+            self.tx.run(sql, (self.source, lane, entry))?;
+            if *lane == 1 {
+                self.tx.run("DELETE FROM again WHERE id = ?1", [entry])?;
+            }
+        }
+        let max = i64::try_from(options.dead_letters_max).unwrap_or(i64::MAX);
+        let dropped = if self.tally.dead > 0 { dead::drop_oldest(self.tx, self.source, max)? } else { 0 };
+        let Tally { committed, skipped, duplicates, retried, dead: _ } = self.tally;
+        let sql = "UPDATE sources SET committed = committed + ?2, skipped = skipped + ?3,
+                   duplicates = duplicates + ?4, retried = retried + ?5, dropped = dropped + ?6 WHERE id = ?1";
+        self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, limit(dropped)))?;
+        Ok(())
+    }
+}
+
+impl Tally {
+    /// Books an answer; says whether the entry is off its consumer's hands.
+    fn book(&mut self, settled: Settled) -> bool {
+        match settled {
+            Settled::Committed => self.committed += 1,
+            Settled::Skipped => self.skipped += 1,
+            Settled::Duplicate => {
+                self.skipped += 1;
+                self.duplicates += 1;
+            }
+            Settled::Retried => self.retried += 1,
+            Settled::Dead => self.dead += 1,
+            Settled::Released | Settled::Conflict | Settled::Stale | Settled::Fenced => return false,
+        }
+        true
+    }
+}

@@ -1,0 +1,59 @@
+//! Streams and consumer groups by name.
+
+use std::sync::Arc;
+
+use super::worker::Tx;
+use crate::backend::{Error, Result, Start};
+use crate::model::delivery;
+
+/// A group as it stands at the beginning of a job.
+#[derive(Clone, Copy)]
+pub struct Source {
+    pub id: i64,
+    pub stream: i64,
+    /// How far the lanes were read.
+    pub last_id: i64,
+    pub again_id: i64,
+}
+
+pub fn find(tx: &Tx<'_>, source: &delivery::Source) -> Result<Source> {
+    seek(tx, source)?.ok_or_else(|| Error::GroupGone { source_name: source.to_string() })
+}
+
+/// For questions whose answer is "nothing" where there is no group.
+pub fn seek(tx: &Tx<'_>, source: &delivery::Source) -> Result<Option<Source>> {
+    let sql = "SELECT g.id, g.stream, g.last_id, g.again_id FROM sources g JOIN streams s ON s.id = g.stream
+               WHERE s.name = ?1 AND g.handler = ?2";
+    Ok(tx.get(sql, (&*source.stream, &*source.handler), |row| {
+        Ok(Source { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, again_id: row.get(3)? })
+    })?)
+}
+
+pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Result<()> {
+    let stream = make_stream(tx, &source.stream)?;
+    let (last_id, base) = match start {
+        // What was trimmed before is no business of this group.
+        Start::Beginning => (0, tx.number("SELECT trimmed FROM streams WHERE id = ?1", [stream])?),
+        Start::New => (
+            tx.number("SELECT coalesce(max(id), 0) FROM entries WHERE stream = ?1", [stream])?,
+            tx.number("SELECT added FROM streams WHERE id = ?1", [stream])?,
+        ),
+    };
+    tx.run(
+        "INSERT INTO sources (stream, handler, last_id, base) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        (stream, &*source.handler, last_id, base),
+    )?;
+    Ok(())
+}
+
+pub fn seek_stream(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
+    Ok(tx.get("SELECT id FROM streams WHERE name = ?1", [name], |row| row.get(0))?)
+}
+
+/// The number of a stream, which is there from now on.
+pub fn make_stream(tx: &Tx<'_>, name: &Arc<str>) -> Result<i64> {
+    match seek_stream(tx, name)? {
+        Some(id) => Ok(id),
+        None => Ok(tx.insert("INSERT INTO streams (name) VALUES (?1)", [&**name])?),
+    }
+}

@@ -1,0 +1,66 @@
+//! The books of a source: counters for what is over, counts of rows for what waits.
+
+use std::time::Duration;
+
+use super::sources;
+use super::worker::Tx;
+use crate::backend::{Result, SourceStatus};
+use crate::model::delivery::Source;
+
+pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
+    let group = sources::find(tx, source)?;
+    let count = |sql: &str| tx.number(sql, [group.id]);
+    let pending_input = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 0")?;
+    let pending_again = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 1")?;
+    let due = count("SELECT count(*) FROM due WHERE source = ?1")?;
+    let again = count("SELECT count(*) FROM again WHERE source = ?1")? - pending_again;
+    let dead = count("SELECT count(*) FROM dead WHERE source = ?1")?;
+    let sql = "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped
+               FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
+    let books: Option<[i64; 7]> = tx.get(sql, [group.id], |row| {
+        let mut books = [0; 7];
+        for (at, book) in books.iter_mut().enumerate() {
+            *book = row.get(at)?;
+        }
+        Ok(books)
+    })?;
+    let [published, delivered, committed, skipped, duplicates, retried, dropped] = books.unwrap_or_default();
+    // Below zero only if a stranger deleted rows.
+    let books = |number: i64| u64::try_from(number).unwrap_or(0);
+    Ok(SourceStatus {
+        published: books(published),
+        committed: books(committed),
+        skipped: books(skipped),
+        duplicates: books(duplicates),
+        retried: books(retried),
+        dead: books(dead),
+        dropped: books(dropped),
+        lag: books(published - delivered),
+        pending: books(pending_input + pending_again),
+        due: books(due),
+        again: books(again),
+        oldest_age: oldest(tx, &group)?.map(|at_ms| Duration::from_millis(books(tx.now_ms - at_ms))),
+    })
+}
+
+/// When the oldest of what waits in the stream or is pending came.
+fn oldest(tx: &Tx<'_>, group: &sources::Source) -> Result<Option<i64>> {
+    let one = |sql: &str, params: &[i64]| tx.get(sql, rusqlite::params_from_iter(params), |row| row.get::<_, i64>(0));
+    let waits = [
+        one(
+            "SELECT at_ms FROM entries WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT 1",
+            &[group.stream, group.last_id],
+        )?,
+        one(
+            "SELECT e.at_ms FROM pending p JOIN entries e ON e.id = p.entry
+             WHERE p.source = ?1 AND p.lane = 0 ORDER BY p.entry LIMIT 1",
+            &[group.id],
+        )?,
+        one(
+            "SELECT a.at_ms FROM pending p JOIN again a ON a.id = p.entry
+             WHERE p.source = ?1 AND p.lane = 1 ORDER BY p.entry LIMIT 1",
+            &[group.id],
+        )?,
+    ];
+    Ok(waits.into_iter().flatten().min())
+}

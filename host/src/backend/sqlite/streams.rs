@@ -1,0 +1,117 @@
+//! Streams: appending, listing, trimming.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::inbox::{Inbox, scope_of_stream};
+use super::parcel::{after, columns, id, limit};
+use super::sources;
+use super::worker::{Access, Db, Tx, millis};
+use crate::backend::{NewEntry, Published, Result};
+use crate::model::delivery::{Body, EntryId};
+
+/// How many entries one transaction removes at most, so that trimming holds up nobody.
+const TRIM_STEP: usize = 1000;
+
+pub fn publish(tx: &mut Tx<'_>, name: Arc<str>, entries: &[NewEntry], window: Duration) -> Result<Vec<Published>> {
+    let stream = sources::make_stream(tx, &name)?;
+    let marks = entries.iter().any(|entry| entry.mark.is_some());
+    let inbox = if marks { Some(Inbox::open(tx, scope_of_stream(stream), window)?) } else { None };
+    let mut answers = Vec::with_capacity(entries.len());
+    for entry in entries {
+        answers.push(publish_one(tx, stream, inbox.as_ref(), entry)?);
+    }
+    let count = answers.iter().filter(|answer| matches!(answer, Published::Added(_))).count();
+    added(tx, &name, stream, limit(count))?;
+    Ok(answers)
+}
+
+fn publish_one(tx: &Tx<'_>, stream: i64, inbox: Option<&Inbox>, entry: &NewEntry) -> Result<Published> {
+    if let (Some(inbox), Some((id, hash))) = (inbox, entry.mark) {
+        match inbox.find(tx, id)? {
+            Some(seen) if seen == hash => return Ok(Published::Duplicate),
+            Some(_) => return Ok(Published::Conflict),
+            None => inbox.add(tx, id, hash)?,
+        }
+    }
+    Ok(Published::Added(id(append(tx, stream, &entry.body)?)))
+}
+
+pub fn publish_fields(tx: &mut Tx<'_>, name: Arc<str>, fields: &[(Bytes, Bytes)]) -> Result<EntryId> {
+    let stream = sources::make_stream(tx, &name)?;
+    let (kind, body) = columns(&Body::Fields(fields.to_vec()));
+    let row = insert(tx, stream, kind, &body)?;
+    added(tx, &name, stream, 1)?;
+    Ok(id(row))
+}
+
+/// Appends an event; `added` is still to be told how many.
+pub fn append(tx: &Tx<'_>, stream: i64, body: &Bytes) -> Result<i64> {
+    let (kind, body) = columns(&Body::Event(body.clone()));
+    insert(tx, stream, kind, &body)
+}
+
+fn insert(tx: &Tx<'_>, stream: i64, kind: i64, body: &[u8]) -> Result<i64> {
+    let sql = "INSERT INTO entries (stream, at_ms, kind, body) VALUES (?1, ?2, ?3, ?4)";
+    Ok(tx.insert(sql, (stream, tx.now_ms, kind, body))?)
+}
+
+/// Counts what was appended, and wakes who waits for it.
+pub fn added(tx: &mut Tx<'_>, name: &Arc<str>, stream: i64, count: i64) -> Result<()> {
+    if count > 0 {
+        tx.run("UPDATE streams SET added = added + ?2 WHERE id = ?1", (stream, count))?;
+        tx.ring(name);
+    }
+    Ok(())
+}
+
+pub fn entries(tx: &Tx<'_>, stream: &str, last: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
+    let Some(stream) = sources::seek_stream(tx, stream)? else { return Ok(Vec::new()) };
+    // Entries without an event (kind 1) are no events.
+    let sql = "SELECT id, body FROM entries WHERE stream = ?1 AND id > ?2 AND kind = 0 ORDER BY id LIMIT ?3";
+    let read = |row: &rusqlite::Row<'_>| Ok((id(row.get(0)?), Bytes::from(row.get::<_, Vec<u8>>(1)?)));
+    Ok(tx.all(sql, (stream, after(last), limit(max)), read)?)
+}
+
+pub async fn trim(db: &Db, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64> {
+    if maxlen.is_none() && retention.is_none() {
+        return Ok(0);
+    }
+    let mut gone = 0;
+    loop {
+        let stream = stream.to_owned();
+        let step = db.ask(Access::Note, "trim", move |tx| trim_step(tx, &stream, maxlen, retention)).await?;
+        gone += step as u64;
+        if step < TRIM_STEP {
+            return Ok(gone);
+        }
+    }
+}
+
+fn trim_step(tx: &Tx<'_>, name: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<usize> {
+    let Some(stream) = sources::seek_stream(tx, name)? else { return Ok(0) };
+    let there = tx.number("SELECT added - trimmed FROM streams WHERE id = ?1", [stream])?;
+    let over = maxlen.map_or(0, |max| there.saturating_sub(i64::try_from(max).unwrap_or(i64::MAX)));
+    let too_old = retention.map_or(i64::MIN, |age| tx.now_ms.saturating_sub(millis(age)));
+    let sql = "SELECT id, at_ms FROM entries WHERE stream = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    let oldest = tx.all(sql, (stream, finished_before(tx, stream)?, TRIM_STEP as i64), |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    let goes = |at: usize, at_ms: i64| limit(at) < over || at_ms < too_old;
+    let count = oldest.iter().enumerate().take_while(|(at, (_, at_ms))| goes(*at, *at_ms)).count();
+    if let Some((last, _)) = count.checked_sub(1).and_then(|at| oldest.get(at)) {
+        tx.run("DELETE FROM entries WHERE stream = ?1 AND id <= ?2", (stream, last))?;
+        tx.run("UPDATE streams SET trimmed = trimmed + ?2 WHERE id = ?1", (stream, limit(count)))?;
+    }
+    Ok(count)
+}
+
+/// The first entry that some group has not finished: pending, or not read yet. A stream that no group reads has none.
+fn finished_before(tx: &Tx<'_>, stream: i64) -> Result<i64> {
+    let sql = "SELECT coalesce(min(coalesce(
+                 (SELECT min(p.entry) FROM pending p WHERE p.source = g.id AND p.lane = 0), g.last_id + 1)), ?2)
+               FROM sources g WHERE g.stream = ?1";
+    Ok(tx.number(sql, (stream, i64::MAX))?)
+}

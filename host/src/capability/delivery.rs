@@ -1,0 +1,32 @@
+//! `tidemill:plugin/delivery`: more about the event in hand, for those who ask.
+
+use super::context::Context;
+use crate::plugin::abi::latest::tidemill::plugin::{delivery, types};
+
+impl types::Host for Context {}
+
+impl delivery::Host for Context {
+    fn time(&mut self) -> wasmtime::Result<String> {
+        Ok(self.event()?.time().to_owned())
+    }
+
+    fn correlation_id(&mut self) -> wasmtime::Result<String> {
+        Ok(self.event()?.correlation_id().to_string())
+    }
+
+    fn causation_id(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(self.event()?.causation_id().map(|id| id.to_string()))
+    }
+
+    fn stream(&mut self) -> wasmtime::Result<String> {
+        Ok(self.attempt.stream.to_string())
+    }
+
+    fn attribute(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.event()?.attribute(&name).map(str::to_owned))
+    }
+
+    fn envelope(&mut self) -> wasmtime::Result<Vec<u8>> {
+        Ok(self.event()?.envelope().to_vec())
+    }
+}

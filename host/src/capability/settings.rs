@@ -1,0 +1,14 @@
+//! `tidemill:plugin/config`: the handler's own `[handlers.NAME.config]`, and nothing else.
+
+use super::context::Context;
+use crate::plugin::abi::latest::tidemill::plugin::config;
+
+impl config::Host for Context {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.terms.config.get(&key).cloned())
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        Ok(self.terms.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}

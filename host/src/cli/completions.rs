@@ -1,0 +1,15 @@
+//! `tidemill completions SHELL`
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+#[derive(clap::Args)]
+pub struct Args {
+    shell: clap_complete::Shell,
+}
+
+pub fn completions(args: &Args) -> anyhow::Result<ExitCode> {
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "tidemill", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}

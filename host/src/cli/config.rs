@@ -1,0 +1,32 @@
+//! `tidemill config check`: everything that would stop the host from starting, found without touching the backend.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Globals;
+use crate::service::build;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Check the file, the schemas, the routes and the plugins.
+    Check,
+}
+
+pub fn config(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let Command::Check = command;
+    globals.log("error");
+    let (config, checked) = globals.load_checked()?;
+    let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
+    if globals.json {
+        let handlers: Vec<_> = plugins
+            .iter()
+            .map(|plugin| json!({ "handler": &*plugin.handler, "plugin": &*plugin.digest, "imports": plugin.asks }))
+            .collect();
+        println!("{}", json!({ "ok": true, "schemas": checked.schemas.names().count(), "handlers": handlers }));
+    } else {
+        let (schemas, streams) = (checked.schemas.names().count(), checked.streams.rows.len());
+        println!("good: {} handlers, {streams} streams, {schemas} schemas", plugins.len());
+    }
+    Ok(ExitCode::SUCCESS)
+}

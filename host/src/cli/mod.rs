@@ -1,0 +1,181 @@
+//! The command line: one command a file. Results go to stdout, everything else to stderr. Exit codes: 0 good, 1 failed,
+//! 2 refused input or usage.
+
+mod completions;
+mod config;
+mod dead;
+pub mod demo;
+mod init;
+mod plugin;
+mod publish;
+mod run;
+mod state;
+mod status;
+mod table;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::config::check::describe;
+use crate::config::read::read;
+use crate::service::build;
+
+/// Validates and routes stream events to sandboxed WebAssembly handlers, and settles what they do exactly once.
+#[derive(Parser)]
+#[command(name = "tidemill", version, arg_required_else_help = true)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", env = "TIDEMILL_CONFIG", default_value = "tidemill.toml")]
+    config: PathBuf,
+
+    /// Another backend than the configured one: sqlite:FILE or redis://HOST:PORT/DB.
+    #[arg(long, global = true, value_name = "URL")]
+    broker: Option<String>,
+
+    /// One JSON document (or JSON Lines) on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Log lines as JSON.
+    #[arg(long, global = true)]
+    log_json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a ready project: configuration, schemas, one Rust plugin.
+    Init(init::Args),
+    /// Run the whole main job on generated events and check that every one is accounted for.
+    Demo(demo::Args),
+    /// Run the host.
+    Run(run::Args),
+    /// Publish events from JSON Lines: enriched, validated, put on their streams.
+    Publish(publish::Args),
+    /// Show what became of the events, for each handler.
+    Status,
+    /// Look at dead letters and bring them back.
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Show the state that a handler keeps, key by key.
+    State(state::Args),
+    /// Build plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print completions for a shell.
+    Completions(completions::Args),
+}
+
+/// What every command gets.
+pub struct Globals {
+    config: PathBuf,
+    broker: Option<String>,
+    json: bool,
+    log_json: bool,
+}
+
+/// Input that was refused, or wrong usage: exit code 2, where other errors give 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let globals = Globals { config: cli.config, broker: cli.broker, json: cli.json, log_json: cli.log_json };
+    match dispatch(cli.command, &globals) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{}", message(&error));
+            ExitCode::from(if error.is::<Refused>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Init(args) => init::init(&args),
+        Command::Demo(args) => demo::demo(&args, globals),
+        Command::Run(args) => run::run(&args, globals),
+        Command::Publish(args) => publish::publish(&args, globals),
+        Command::Status => status::status(globals),
+        Command::Dead(command) => dead::dead(command, globals),
+        Command::State(args) => state::state(&args, globals),
+        Command::Plugin(command) => plugin::plugin(command, globals),
+        Command::Config(command) => config::config(command, globals),
+        Command::Completions(args) => completions::completions(&args),
+    }
+}
+
+/// Findings bring their own level and place; everything else is an error in so many words.
+fn message(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    if text.starts_with("error: ") || text.starts_with("warning: ") { text } else { format!("error: {text}") }
+}
+
+impl Globals {
+    /// The configuration with `--broker` over it.
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut config = read(&self.config).map_err(|error| Refused(error.to_string()))?;
+        if let Some(url) = &self.broker {
+            // Given on the command line, a relative file starts where the command was typed.
+            let here = std::env::current_dir()?;
+            config.broker.url = match url.strip_prefix("sqlite:") {
+                Some(":memory:") | None => url.clone(),
+                Some(file) => format!("sqlite:{}", here.join(file).display()),
+            };
+        }
+        Ok(config)
+    }
+
+    /// The configuration, checked; warnings are printed.
+    fn load_checked(&self) -> anyhow::Result<(Config, build::Checked)> {
+        let config = self.load()?;
+        let checked = build::check(&config).map_err(|error| self.refused(error))?;
+        let text = std::fs::read_to_string(&self.config).unwrap_or_default();
+        for warning in &checked.warnings {
+            eprintln!("{}", describe(warning, &self.config, &text));
+        }
+        Ok((config, checked))
+    }
+
+    /// An error of building the host, in the words for a person; what the person wrote wrong gives exit code 2.
+    fn refused(&self, error: build::Error) -> anyhow::Error {
+        match error {
+            build::Error::Config(findings) => {
+                let text = std::fs::read_to_string(&self.config).unwrap_or_default();
+                let lines: Vec<String> =
+                    findings.iter().map(|finding| describe(finding, &self.config, &text)).collect();
+                Refused(lines.join("\n")).into()
+            }
+            build::Error::Schemas(_) | build::Error::Plugins(_) => Refused(error.to_string()).into(),
+            other => other.into(),
+        }
+    }
+
+    /// Logs to stderr. `RUST_LOG` overrides the level.
+    fn log(&self, level: &str) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+        let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(!plain);
+        if self.log_json {
+            builder.json().init();
+        } else {
+            builder.init();
+        }
+    }
+}
+
+/// Runs a command's async part.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}

@@ -1,0 +1,77 @@
+//! `tidemill state HANDLER`: what a handler remembers, key by key, a page at a time.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{Globals, Refused};
+use crate::model::delivery::{KeyState, Source};
+use crate::service::build;
+
+/// Keys read in one step.
+const PAGE: usize = 500;
+
+#[derive(clap::Args)]
+pub struct Args {
+    handler: String,
+
+    /// Only this key.
+    #[arg(long)]
+    key: Option<String>,
+}
+
+pub fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    globals.log("warn");
+    let config = globals.load()?;
+    let sources: Vec<Source> = build::sources(&config)
+        .into_iter()
+        .map(|(source, _)| source)
+        .filter(|source| *source.handler == *args.handler)
+        .collect();
+    if sources.is_empty() {
+        let known: Vec<&str> = config.handlers.keys().map(String::as_str).collect();
+        return Err(Refused(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into());
+    }
+    super::block_on(async {
+        let backend = build::open_backend(&config).await?;
+        for source in &sources {
+            let mut after: Option<String> = None;
+            loop {
+                let page = backend.states(source, after.as_deref(), PAGE).await?;
+                for (key, state) in page.iter().filter(|(key, _)| args.key.as_ref().is_none_or(|wanted| wanted == key))
+                {
+                    print(source, key, state, globals.json);
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => after = Some(last.clone()),
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(source: &Source, key: &str, state: &KeyState, as_json: bool) {
+    let values: serde_json::Map<String, Value> =
+        state.values.iter().map(|(name, bytes)| (name.clone(), value(bytes))).collect();
+    if as_json {
+        let (handler, stream) = (&*source.handler, &*source.stream);
+        println!(
+            "{}",
+            json!({ "handler": handler, "stream": stream, "key": key, "version": state.version, "values": values })
+        );
+    } else {
+        println!("{key} (version {}, {})", state.version, source.stream);
+        for (name, value) in values {
+            println!("  {name} = {value}");
+        }
+    }
+}
+
+/// JSON as JSON, other text as text, other bytes by their length.
+fn value(bytes: &[u8]) -> Value {
+    let text = || std::str::from_utf8(bytes).map(Value::from).unwrap_or_else(|_| json!({ "bytes": bytes.len() }));
+    serde_json::from_slice(bytes).unwrap_or_else(|_| text())
+}

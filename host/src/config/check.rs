@@ -1,0 +1,306 @@
+//! Holding the configuration together: names that refer to each other, values that make sense. Everything that is
+//! wrong is found in one go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use super::read::nearest;
+use super::{Config, limits};
+use crate::policy::route::{Pattern, Streams};
+use crate::schema::Registry;
+
+/// Something wrong or doubtful, at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// As it would be written in TOML: `handlers.payment-service.plugin`
+    pub key: String,
+    pub what: String,
+    pub hint: String,
+    /// True: the host runs all the same.
+    pub warning: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}\n  hint: {}", self.key, self.what, self.hint)
+    }
+}
+
+/// Gathers findings; a pattern that cannot be read becomes one.
+struct Check<'a> {
+    config: &'a Config,
+    findings: Vec<Finding>,
+}
+
+/// Checks the configuration against itself and against the schemas.
+pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
+    let mut check = Check { config, findings: Vec::new() };
+    check.routing();
+    let streams = check.streams();
+    for name in config.handlers.keys() {
+        check.handler(name, &streams, schemas);
+    }
+    check.known_types(schemas);
+    check.host();
+    check.findings
+}
+
+/// The streams and what they take. Patterns that cannot be read are left out; `check` names them.
+pub fn streams(config: &Config) -> Streams {
+    let row = |(name, stream): (&String, &super::Stream)| {
+        (name.as_str().into(), stream.events.iter().filter_map(|text| text.parse().ok()).collect())
+    };
+    Streams { rows: config.streams.iter().map(row).collect() }
+}
+
+pub fn patterns(texts: &[&str]) -> Vec<Pattern> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+impl Check<'_> {
+    fn find(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
+        self.findings.push(Finding { key: key.into(), what: what.into(), hint: hint.into(), warning: false });
+    }
+
+    fn warn(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
+        self.findings.push(Finding { key: key.into(), what: what.into(), hint: hint.into(), warning: true });
+    }
+
+    fn pattern(&mut self, key: &str, text: &str) -> Option<Pattern> {
+        match text.parse::<Pattern>() {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                let (what, hint) = error.split_once("\n  hint: ").unwrap_or((&error, "see docs/guides"));
+                self.find(key, what, hint);
+                None
+            }
+        }
+    }
+
+    /// Every service that an event is routed to needs a handler: a route to nobody is an event lost on the way.
+    fn routing(&mut self) {
+        for (event, services) in &self.config.routing {
+            let key = format!("routing.\"{event}\"");
+            self.pattern(&key, event);
+            for service in services.iter().filter(|service| !self.config.handlers.contains_key(*service)) {
+                let hint = match nearest(service, self.config.handlers.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("add [handlers.{service}], or take the service out of the route"),
+                };
+                self.find(&key, format!("service \"{service}\" has no handler"), hint);
+            }
+        }
+    }
+
+    fn streams(&mut self) -> Streams {
+        let mut rows = Vec::new();
+        for (name, stream) in &self.config.streams {
+            let key = format!("streams.{name}.events");
+            if name.contains(['{', '}']) || name.is_empty() {
+                self.find(
+                    format!("streams.{name}"),
+                    "a stream's name cannot hold braces",
+                    "they mark cluster slots; choose another name",
+                );
+            }
+            if stream.events.is_empty() {
+                self.find(&key, "it takes no events", "name at least one pattern, such as \"Order.*\"");
+            }
+            if stream.maxlen == Some(0) {
+                self.find(format!("streams.{name}.maxlen"), "0 entries is no stream", "leave the key out for no bound");
+            }
+            let taken = stream.events.iter().filter_map(|text| self.pattern(&key, text)).collect();
+            rows.push((name.as_str().into(), taken));
+        }
+        Streams { rows }
+    }
+
+    fn handler(&mut self, name: &str, streams: &Streams, schemas: &Registry) {
+        let handler = &self.config.handlers[name];
+        let at = |key: &str| format!("handlers.{name}.{key}");
+        let events = self.config.events_of(name);
+        if events.is_empty() {
+            self.find(at("events"), "it wants no events", "name a pattern here, or the handler in [routing]");
+        }
+        let wanted: Vec<Pattern> = events.iter().filter_map(|text| self.pattern(&at("events"), text)).collect();
+        for pattern in &wanted {
+            if streams.overlapping(std::slice::from_ref(pattern)).next().is_none() {
+                self.find(
+                    at("events"),
+                    format!("no stream takes \"{pattern}\""),
+                    "add it to the events of a [streams.NAME]",
+                );
+            }
+        }
+        for text in handler.grants.emit.iter().flatten() {
+            if let Some(pattern) = self.pattern(&at("grants.emit"), text) {
+                self.emit_grant(&at("grants.emit"), &pattern, streams, schemas);
+            }
+        }
+        for pointer in handler.key.iter().filter(|pointer| !pointer.starts_with('/')) {
+            self.find(
+                at("key"),
+                format!("\"{pointer}\" is not a JSON pointer"),
+                "it begins with a slash, such as \"/data/order_id\"",
+            );
+        }
+        if handler.deadline.is_zero() || handler.deadline > limits::DEADLINE_MAX {
+            self.find(
+                at("deadline"),
+                "out of range",
+                format!("more than 0 and at most {}", humantime::format_duration(limits::DEADLINE_MAX)),
+            );
+        }
+        if handler.retry.factor.is_nan() || handler.retry.factor < 1.0 {
+            self.find(at("retry.factor"), "below 1 the waits would shrink", "2 doubles each wait");
+        }
+        if handler.breaker.failure_rate.is_nan() || handler.breaker.failure_rate <= 0.0 {
+            self.find(
+                at("breaker.failure_rate"),
+                "it must be above 0",
+                "0.5 opens when half of the attempts fail; 2 never opens",
+            );
+        }
+        if handler.instance_events_max == 0 {
+            self.find(
+                at("instance_events_max"),
+                "an instance that handles no event is none",
+                "1 makes a fresh instance for each event",
+            );
+        }
+        if handler.limits.memory > limits::GUEST_MEMORY_MAX {
+            self.find(at("limits.memory"), "too much", format!("at most {}", limits::GUEST_MEMORY_MAX));
+        }
+    }
+
+    fn emit_grant(&mut self, key: &str, pattern: &Pattern, streams: &Streams, schemas: &Registry) {
+        if streams.overlapping(std::slice::from_ref(pattern)).next().is_none() {
+            self.find(key, format!("no stream takes \"{pattern}\""), "add it to the events of a [streams.NAME]");
+        }
+        if !schemas.names().any(|name| pattern.matches(&name.kind, name.version)) {
+            self.find(
+                key,
+                format!("no schema fits \"{pattern}\""),
+                "every emitted event is checked: add its schema to [schemas] path",
+            );
+        }
+    }
+
+    /// A wanted type without a schema would make every such event a dead letter.
+    fn known_types(&mut self, schemas: &Registry) {
+        let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+        for name in self.config.handlers.keys() {
+            for text in self.config.events_of(name) {
+                wanted.entry(text.to_owned()).or_insert_with(|| format!("handlers.{name}.events"));
+            }
+        }
+        for (text, key) in wanted {
+            let Ok(pattern) = text.parse::<Pattern>() else { continue };
+            if !schemas.names().any(|name| pattern.matches(&name.kind, name.version)) {
+                let known: Vec<String> = schemas.names().map(|name| name.kind.to_string()).collect();
+                let hint = match nearest(&text, known.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => "add its schema to the folder of [schemas] path".to_owned(),
+                };
+                self.find(key, format!("\"{text}\" has no schema"), hint);
+            }
+        }
+    }
+
+    fn host(&mut self) {
+        if self.config.host.batch == 0 || self.config.host.batch > limits::BATCH_MAX {
+            self.find("host.batch", "out of range", format!("1 to {}", limits::BATCH_MAX));
+        }
+        if let Some(http) = &self.config.http
+            && !http.listen.ip().is_loopback()
+        {
+            self.find(
+                "http.listen",
+                "anything but loopback needs a token, which this version does not have",
+                "listen on 127.0.0.1",
+            );
+        }
+        if self.config.handlers.is_empty() {
+            self.warn("handlers", "there is none, so nothing will be handled", "add a [handlers.NAME]");
+        }
+    }
+}
+
+/// The line of the file that a finding's key is about, as good as text alone can tell.
+pub fn line_of(text: &str, key: &str) -> Option<usize> {
+    let mut best = None;
+    let mut table = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            table = header.split(']').next().unwrap_or_default().trim().to_owned();
+        } else if let Some((name, _)) = line.split_once('=') {
+            if !line.starts_with('#') && format!("{table}.{}", name.trim()) == key {
+                return Some(number + 1);
+            }
+            continue;
+        }
+        if key.strip_prefix(&table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) && !table.is_empty() {
+            best = best.or(Some((table.len(), number + 1))).max(Some((table.len(), number + 1)));
+        }
+    }
+    best.map(|(_, line)| line)
+}
+
+/// A finding with its place in the file.
+pub fn describe(finding: &Finding, path: &Path, text: &str) -> String {
+    let level = if finding.warning { "warning" } else { "error" };
+    match line_of(text, &finding.key) {
+        Some(line) => format!("{level}: {}:{line}: {finding}", path.display()),
+        None => format!("{level}: {}: {finding}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+[streams.orders]
+events = ["Order.*"]
+
+[handlers.payment-service]
+plugin = "a.wasm"
+deadline = "0s"
+[handlers.payment-service.grants]
+emit = ["Payment.Order.Paid"]
+
+[routing]
+"Order.Created" = ["payment-service", "paiment-service", "stranger"]
+"#;
+
+    fn findings(text: &str) -> Vec<String> {
+        let mut schemas = Registry::default();
+        schemas.add("Order.Created.v1", "{}").unwrap();
+        let path = Path::new("t.toml");
+        let config = super::super::read::parse(text, path, "".into(), &[]).unwrap();
+        check(&config, &schemas).iter().map(|finding| describe(finding, path, text)).collect()
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_with_its_line() {
+        assert_eq!(
+            findings(TEXT),
+            [
+                "error: t.toml:12: routing.\"Order.Created\": service \"paiment-service\" has no handler\n  hint: did you mean \"payment-service\"?",
+                "error: t.toml:12: routing.\"Order.Created\": service \"stranger\" has no handler\n  hint: add [handlers.stranger], or take the service out of the route",
+                "error: t.toml:9: handlers.payment-service.grants.emit: no stream takes \"Payment.Order.Paid\"\n  hint: add it to the events of a [streams.NAME]",
+                "error: t.toml:9: handlers.payment-service.grants.emit: no schema fits \"Payment.Order.Paid\"\n  hint: every emitted event is checked: add its schema to [schemas] path",
+                "error: t.toml:7: handlers.payment-service.deadline: out of range\n  hint: more than 0 and at most 5m",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_type_without_a_schema_is_said() {
+        let said =
+            findings("[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Creatd\"]\n").join("\n");
+        assert!(said.contains("\"Order.Creatd\" has no schema\n  hint: did you mean \"Order.Created\"?"), "{said}");
+    }
+}

@@ -1,0 +1,97 @@
+//! A dead letter: what a person needs to see why a delivery was given up, and to bring it back.
+
+use std::fmt;
+
+use super::delivery::{Body, EntryId};
+
+/// Why a delivery was given up. `class` groups them; the text is for the person who looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    pub class: ReasonClass,
+    pub text: String,
+}
+
+/// The classes by which dead letters are counted and grouped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReasonClass {
+    /// Not an envelope: broken JSON, wrong UTF-8, too large, too deep, no `event` field.
+    Undecodable,
+    /// An envelope that its schema refuses.
+    Invalid,
+    /// An envelope whose type and version have no schema.
+    Unknown,
+    /// Another event with the same id was handled before.
+    Conflict,
+    /// The plugin said that it will never work, or asked for an effect that it may not have.
+    Rejected,
+    /// Every attempt failed.
+    Exhausted,
+    /// The host died each time that this was run.
+    Poison,
+}
+
+impl ReasonClass {
+    pub const ALL: [Self; 7] = [
+        Self::Undecodable,
+        Self::Invalid,
+        Self::Unknown,
+        Self::Conflict,
+        Self::Rejected,
+        Self::Exhausted,
+        Self::Poison,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Invalid => "invalid",
+            Self::Unknown => "unknown",
+            Self::Conflict => "conflict",
+            Self::Rejected => "rejected",
+            Self::Exhausted => "exhausted",
+            Self::Poison => "poison",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == text)
+    }
+}
+
+impl fmt::Display for ReasonClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One failed try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// 1 = the first try.
+    pub attempt: u32,
+    /// Unix time in milliseconds, by the host's clock: for people, never for decisions.
+    pub at_ms: u64,
+    /// How it ended: `failed`, `rejected`, `trap`, `deadline`, `memory`, `stack` or `limit`.
+    pub class: String,
+    pub reason: String,
+    /// The first 12 hex digits of the plugin's SHA-256.
+    pub plugin: String,
+    /// The attempt's last log lines.
+    pub log: Vec<String>,
+}
+
+/// A dead letter as it lies in the backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its own id among the dead letters of its source.
+    pub id: EntryId,
+    /// The entry of the input stream that it came from.
+    pub origin: EntryId,
+    pub body: Body,
+    pub reason: Reason,
+    /// Unix time in milliseconds, by the backend's clock.
+    pub at_ms: u64,
+    pub attempts: u32,
+    pub crashes: u32,
+    pub history: Vec<AttemptRecord>,
+}

@@ -1,0 +1,130 @@
+//! A delivery: one stream entry handed to one handler, and what becomes of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::dead_letter::{AttemptRecord, Reason};
+
+/// One handler reading one stream: a consumer group (named like the handler) on that stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub stream: Arc<str>,
+    pub handler: Arc<str>,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.handler, self.stream)
+    }
+}
+
+/// The broker's id of an entry: `1700000000000-0` in Redis; the row number and 0 in SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(pub u64, pub u64);
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('-').and_then(|(a, b)| Some(Self(a.parse().ok()?, b.parse().ok()?)));
+        parsed.ok_or_else(|| format!("\"{text}\" is not an entry id; one looks like 1700000000000-0"))
+    }
+}
+
+/// Where a delivery was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// The stream itself.
+    Input,
+    /// This handler's stream of what comes back: due retries and replayed dead letters.
+    Again,
+}
+
+/// What a producer put on the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// The field `event`, untouched.
+    Event(Bytes),
+    /// An entry without that field: all its fields, untouched. It ends as a dead letter.
+    Fields(Vec<(Bytes, Bytes)>),
+}
+
+/// One stream entry handed to one handler. Owned and not `Clone`: it goes into exactly one settlement.
+#[must_use = "a delivery that is not settled stays pending"]
+#[derive(Debug)]
+pub struct Delivery {
+    pub lane: Lane,
+    pub entry: EntryId,
+    /// The entry of the input stream that all this began with; equal to `entry` on the input lane.
+    pub origin: EntryId,
+    pub body: Body,
+    /// Tries that failed so far, by the handler's own doing. The try now starting is number `attempts + 1`.
+    pub attempts: u32,
+    /// Times that a host died with this delivery in its hands. Counted apart: not the handler's doing.
+    pub crashes: u32,
+    /// One record for each failed try, oldest first.
+    pub history: Vec<AttemptRecord>,
+}
+
+/// The state of one handler for one event key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyState {
+    /// 0 = never written. Each committed settlement that writes the key adds one.
+    pub version: u64,
+    pub values: BTreeMap<String, Bytes>,
+}
+
+impl KeyState {
+    /// What the state becomes when these effects are committed.
+    pub fn apply(&mut self, effects: &Effects) {
+        if effects.writes.is_empty() {
+            return;
+        }
+        self.version += 1;
+        for (name, value) in &effects.writes {
+            match value {
+                Some(value) => self.values.insert(name.clone(), value.clone()),
+                None => self.values.remove(name),
+            };
+        }
+    }
+}
+
+/// What the plugin asked for. Nothing of it leaves the host before the settlement.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    pub emits: Vec<Emitted>,
+    /// The last write of each name; `None` deletes.
+    pub writes: BTreeMap<String, Option<Bytes>>,
+}
+
+/// An event that a plugin emitted: checked against its schema, complete with its envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emitted {
+    pub stream: Arc<str>,
+    pub body: Bytes,
+}
+
+/// What the host decided to do with a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Disposition {
+    /// Effects, inbox mark and ack, all at once.
+    Commit(Effects),
+    /// Ack, no effects: another handler's event, or one that was handled before.
+    Skip,
+    /// Ack, and come back after this delay.
+    Retry { after: std::time::Duration, record: AttemptRecord },
+    /// Nothing: stays pending with this consumer, to be run again. No attempt is counted.
+    Release,
+    /// Ack, and keep the exact bytes for a person to look at.
+    DeadLetter { reason: Reason, record: Option<AttemptRecord> },
+}

@@ -1,0 +1,7 @@
+//! The nouns of the house. No I/O, no async, no clock: everything here can be built in a test by hand.
+
+pub mod dead_letter;
+pub mod delivery;
+pub mod event;
+pub mod name;
+pub mod outcome;

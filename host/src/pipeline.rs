@@ -1,0 +1,278 @@
+//! One batch through the house. If a delivery can turn, the turn is here or in `policy::disposition`.
+//!
+//! ```text
+//! fetch -> admit (decode, route, validate) -> look up (seen? state) -> invoke -> decide -> settle
+//!           CPU                               one round trip, only      CPU       pure     one round trip
+//!                                             for handlers with state
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::backend::{Backend, Entry, Error, Settled, Settlement};
+use crate::clock;
+use crate::model::delivery::{Body, Delivery, Disposition, KeyState, Source};
+use crate::model::event::Event;
+use crate::model::outcome::{Outcome, Refusal, Verdict};
+use crate::observe::{self, Meters};
+use crate::plugin::Plugin;
+use crate::plugin::workers::{Called, Job, JobCall, Workers};
+use crate::policy::disposition::{Facts, decide};
+use crate::policy::retry::RetryPolicy;
+use crate::policy::route::Pattern;
+use crate::schema::Registry;
+use crate::schema::admit::{Terms, admit};
+
+/// Hosts that may die with a delivery in hand before it is taken for the cause.
+pub const CRASHES_MAX: u32 = 3;
+
+/// What every handler of this host shares.
+pub struct House {
+    pub backend: Arc<dyn Backend>,
+    pub schemas: Arc<Registry>,
+    pub workers: Workers,
+    pub consumer: Arc<str>,
+    pub payload_bytes_max: usize,
+    pub meters: Meters,
+}
+
+/// A route bound to a plugin, with its policies.
+pub struct Handler {
+    pub name: Arc<str>,
+    pub plugin: Arc<Plugin>,
+    pub events: Vec<Pattern>,
+    pub key: Vec<String>,
+    pub state: bool,
+    pub retry: RetryPolicy,
+    pub deadline: Duration,
+    pub instance_events_max: u32,
+}
+
+/// What came of a batch.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// To be run again, soon and by this host: their turn did not come, or their state moved on. No attempt was counted.
+    pub again: Vec<Delivery>,
+    /// Attempts that worked and attempts that failed, for the breaker.
+    pub good: u32,
+    pub bad: u32,
+    pub retried: u32,
+}
+
+/// A delivery on its way: with its event if it has one, and its verdict as soon as there is one.
+struct Item {
+    delivery: Delivery,
+    event: Option<Arc<Event>>,
+    verdict: Option<Verdict>,
+    state_version: Option<u64>,
+}
+
+/// Takes a batch through. An error is the host's: nothing was settled then, and the deliveries stay pending.
+pub async fn deliver(house: &House, handler: &Handler, source: &Source, batch: Vec<Delivery>) -> Result<Report, Error> {
+    let begun = Instant::now();
+    let mut report = Report::default();
+    let mut items: Vec<Item> = batch.into_iter().map(|delivery| admitted(house, handler, delivery)).collect();
+    let states = if handler.state {
+        report.again = take_repeated(&mut items);
+        look_up(house, source, &mut items).await?
+    } else {
+        HashMap::new()
+    };
+    invoke(house, handler, source, &mut items, states).await?;
+    settle(house, handler, source, items, &mut report).await?;
+    Meters::record(&house.meters.batch_us, std::iter::once(begun.elapsed()));
+    Ok(report)
+}
+
+/// Decodes, routes and validates one delivery.
+fn admitted(house: &House, handler: &Handler, delivery: Delivery) -> Item {
+    let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
+    let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
+    let admission = match &delivery.body {
+        Body::Event(bytes) => admit(&house.schemas, bytes, &terms),
+        Body::Fields(fields) => {
+            let names: Vec<_> = fields.iter().take(10).map(|(name, _)| String::from_utf8_lossy(name)).collect();
+            Err(Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", "))))
+        }
+    };
+    match admission {
+        Ok(event) if delivery.crashes >= CRASHES_MAX => {
+            let text = format!("{} hosts died with it in hand", delivery.crashes);
+            Item {
+                delivery,
+                event: Some(Arc::new(event)),
+                verdict: Some(Err(Refusal::Poison(text))),
+                state_version: None,
+            }
+        }
+        Ok(event) => Item { delivery, event: Some(Arc::new(event)), verdict: None, state_version: None },
+        Err(refusal) => Item { delivery, event: None, verdict: Some(Err(refusal)), state_version: None },
+    }
+}
+
+/// Takes out what repeats an event of this very batch: it has its turn in the next one, where the inbox knows the first.
+fn take_repeated(items: &mut Vec<Item>) -> Vec<Delivery> {
+    let mut seen = HashSet::new();
+    let repeats = |item: &mut Item| item.event.as_ref().is_some_and(|event| !seen.insert(event.id()));
+    items.extract_if(.., repeats).map(|item| item.delivery).collect()
+}
+
+/// Asks the inbox and reads the state of every key in the batch.
+async fn look_up(house: &House, source: &Source, items: &mut [Item]) -> Result<HashMap<Arc<str>, KeyState>, Error> {
+    let waiting: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none()).collect();
+    let events: Vec<Arc<Event>> = waiting.iter().filter_map(|item| item.event.clone()).collect();
+    if events.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id()).collect();
+    let keys: Vec<Arc<str>> =
+        events.iter().map(|event| event.key().clone()).collect::<HashSet<_>>().into_iter().collect();
+    let found = house.backend.look_up(source, &ids, &keys).await?;
+    for ((item, event), seen) in waiting.into_iter().zip(&events).zip(found.seen) {
+        item.verdict = match seen {
+            Some(hash) if hash == event.hash() => Some(Err(Refusal::Duplicate)),
+            Some(_) => Some(Err(Refusal::Conflict)),
+            None => None,
+        };
+    }
+    Ok(keys.into_iter().zip(found.states).collect())
+}
+
+/// Runs the plugin on every event that has no verdict yet. Some may be left without one: the batch's time was up.
+async fn invoke(
+    house: &House,
+    handler: &Handler,
+    source: &Source,
+    items: &mut [Item],
+    states: HashMap<Arc<str>, KeyState>,
+) -> Result<(), Error> {
+    let waiting: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none()).collect();
+    let calls: Vec<JobCall> = waiting
+        .iter()
+        .filter_map(|item| Some(JobCall { event: item.event.clone()?, attempt: item.delivery.attempts + 1 }))
+        .collect();
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let job = |reply| Job {
+        plugin: handler.plugin.clone(),
+        stream: source.stream.clone(),
+        now: clock::now_rfc3339(),
+        calls,
+        states,
+        deadline: handler.deadline,
+        budget: handler.deadline,
+        instance_events_max: handler.instance_events_max,
+        reply,
+    };
+    let ending = || Error::Unavailable { what: "workers".to_owned(), cause: "the host is ending".to_owned() };
+    let called: Vec<Called> = house.workers.run(job).await.ok_or_else(ending)?;
+    Meters::record(&house.meters.call_us, called.iter().map(|called| called.took));
+    for (item, called) in waiting.into_iter().zip(called) {
+        item.verdict = Some(Ok(called.outcome));
+        item.state_version = called.state_version;
+    }
+    Ok(())
+}
+
+/// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
+/// state is run again.
+async fn settle(
+    house: &House,
+    handler: &Handler,
+    source: &Source,
+    items: Vec<Item>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let mut entries = Vec::with_capacity(items.len());
+    for item in items {
+        match item.verdict {
+            None => report.again.push(item.delivery),
+            Some(verdict) => {
+                count(&verdict, report);
+                entries.push(entry(handler, source, item.delivery, item.event, item.state_version, verdict));
+            }
+        }
+    }
+    let mut conflicts = Vec::new();
+    for (entry, settled) in settle_entries(house, source, entries).await? {
+        match settled {
+            Settled::Stale => report.again.push(entry.delivery),
+            Settled::Conflict => {
+                conflicts.push(self::entry(handler, source, entry.delivery, None, None, Err(Refusal::Conflict)))
+            }
+            Settled::Retried => report.retried += 1,
+            _ => {}
+        }
+    }
+    settle_entries(house, source, conflicts).await?;
+    Ok(())
+}
+
+fn count(verdict: &Verdict, report: &mut Report) {
+    match verdict {
+        Ok(Outcome::Done(_) | Outcome::Rejected { .. }) => report.good += 1,
+        Ok(Outcome::Failed { .. } | Outcome::Crashed { .. }) => report.bad += 1,
+        Err(_) => {}
+    }
+}
+
+fn entry(
+    handler: &Handler,
+    source: &Source,
+    delivery: Delivery,
+    event: Option<Arc<Event>>,
+    state_version: Option<u64>,
+    verdict: Verdict,
+) -> Entry {
+    let facts = Facts {
+        attempts: delivery.attempts,
+        retry: &handler.retry,
+        now_ms: clock::now_ms(),
+        plugin: &handler.plugin.digest,
+        dice: rand::random(),
+    };
+    let disposition = decide(verdict, &facts);
+    match &disposition {
+        Disposition::Retry { after, record } => {
+            observe::retried(source, &delivery, *after, &record.class, &record.reason)
+        }
+        Disposition::DeadLetter { reason, .. } => observe::dead_lettered(source, &delivery, reason),
+        _ => {}
+    }
+    let mark = event.as_ref().map(|event| (event.id(), event.hash()));
+    let state = event.and_then(|event| Some((event.key().clone(), state_version?)));
+    Entry { delivery, mark, state, disposition }
+}
+
+/// How long to wait before a settlement is sent again: doubled each time, up to the last.
+const RESEND_FIRST: Duration = Duration::from_millis(50);
+const RESEND_LAST: Duration = Duration::from_secs(5);
+
+/// Settles under one token until the backend has said what came of it: a reply may be lost, a settlement may not.
+async fn settle_entries(house: &House, source: &Source, entries: Vec<Entry>) -> Result<Vec<(Entry, Settled)>, Error> {
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let begun = Instant::now();
+    let settlement =
+        Settlement { source: source.clone(), consumer: house.consumer.clone(), token: Uuid::new_v4(), entries };
+    let mut wait = RESEND_FIRST;
+    let results = loop {
+        match house.backend.settle(&settlement).await {
+            Ok(results) => break results,
+            Err(error @ Error::Unavailable { .. }) => {
+                observe::backend_trouble("settling", source, &error, wait);
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RESEND_LAST);
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    Meters::record(&house.meters.settle_us, std::iter::once(begun.elapsed()));
+    observe::settled(source, &results);
+    Ok(settlement.entries.into_iter().zip(results).collect())
+}

@@ -1,0 +1,121 @@
+//! The one wasmtime engine of this process: how guests are compiled, bounded in time, and given memory.
+
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::Error;
+use crate::config::limits;
+
+/// How often the epoch moves on. A guest that overruns its deadline is stopped at the next tick: at most this much
+/// late. 200 ticks a second cost well under 0.1 % of a core.
+pub const EPOCH_TICK: Duration = Duration::from_millis(5);
+
+/// The guest's stack. Threads that call guests need a native stack well above it (`WORKER_STACK_BYTES`).
+const GUEST_STACK_BYTES: usize = 1 << 20;
+
+/// Live instances at once: workers x handlers, twice during a reload.
+const INSTANCES_MAX: u32 = 128;
+
+/// Core instances that one component may be made of. A Python component has 17, most others 1 to 4.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 40;
+
+#[derive(Clone)]
+pub struct Engine {
+    inner: wasmtime::Engine,
+    /// False: the machine would not give the pool's address space, instances are mapped one by one.
+    pub pooled: bool,
+}
+
+impl Engine {
+    /// Makes the engine and starts its ticker, which ends with the engine.
+    pub fn new() -> Result<Self, Error> {
+        let (inner, pooled) = match wasmtime::Engine::new(&config(true)) {
+            Ok(engine) => (engine, true),
+            // A container or `ulimit -v` may forbid to reserve terabytes of address space: slower, but the same.
+            Err(_) => {
+                (wasmtime::Engine::new(&config(false)).map_err(|error| Error::Engine(format!("{error:#}")))?, false)
+            }
+        };
+        let weak = inner.weak();
+        std::thread::Builder::new()
+            .name("epoch".to_owned())
+            .spawn(move || {
+                while let Some(engine) = weak.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    std::thread::sleep(EPOCH_TICK);
+                }
+            })
+            .map_err(|error| Error::Engine(format!("no thread for the epoch ticker: {error}")))?;
+        Ok(Self { inner, pooled })
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner
+    }
+
+    /// The epoch deadline that stands for this much time, rounded up.
+    pub(super) fn ticks(deadline: Duration) -> u64 {
+        let ticks = deadline.as_nanos().div_ceil(EPOCH_TICK.as_nanos());
+        u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
+    }
+}
+
+fn config(pooled: bool) -> Config {
+    let mut config = Config::new();
+    config
+        // Off, a call into a guest is one push on a vector; on, it builds task objects.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        // Copy-on-write images also for the memories of whole language runtimes (Python: about 13 MB).
+        .memory_init_cow(true)
+        .memory_guaranteed_dense_image_size(64 << 20)
+        .wasm_memory64(false)
+        // Newer guest toolchains may mark imports this way; it costs nothing to understand them.
+        .wasm_component_model_map(true)
+        .wasm_component_model_implements(true)
+        // A trap's backtrace is walked frame by frame: enough to see where, not enough to be slow.
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
+    if pooled {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    }
+    config
+}
+
+/// A pool makes a fresh instance several times cheaper than mapping one. Sizes are upper bounds, paid in address space.
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(INSTANCES_MAX)
+        .total_core_instances(INSTANCES_MAX * 8)
+        .total_memories(INSTANCES_MAX * 3)
+        .total_tables(INSTANCES_MAX * 4)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(8)
+        .max_tables_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_module(2)
+        .max_tables_per_module(4)
+        .table_elements(100_000)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .max_memory_size(limits::GUEST_MEMORY_MAX.as_u64() as usize)
+        // Pages that a guest dirtied are wiped in place up to here, instead of being given back and faulted in again.
+        .linear_memory_keep_resident(512 << 10)
+        .table_keep_resident(64 << 10)
+        // Asks the kernel (6.7 and later) which pages are dirty, instead of touching them all.
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_never_becomes_fewer_ticks_than_it_needs() {
+        assert_eq!(Engine::ticks(Duration::from_millis(1)), 2);
+        assert_eq!(Engine::ticks(Duration::from_secs(1)), 201);
+        assert!(Engine::ticks(Duration::MAX) > 1 << 60);
+    }
+}

@@ -1,0 +1,131 @@
+//! From a component to a `Plugin`: what does it ask for, is that granted, does it export the world?
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, Linker};
+
+use super::abi::latest::HandlerPluginPre;
+use super::compile::{Cache, hex};
+use super::{Engine, Error, abi};
+use crate::capability::CAPABILITIES;
+use crate::capability::context::{Context, Terms};
+
+/// A compiled plugin with its grants: ready to make instances of. Immutable; a reload makes another one.
+pub struct Plugin {
+    pub handler: Arc<str>,
+    /// The first 12 hex digits of the component's SHA-256: what records and status show.
+    pub digest: Arc<str>,
+    /// The interfaces it imports, for `status` and `plugin check`.
+    pub asks: Vec<String>,
+    pub(super) pre: HandlerPluginPre<Context>,
+    pub(super) terms: Arc<Terms>,
+}
+
+impl Plugin {
+    pub fn load(engine: &Engine, cache: &Cache, path: &Path, terms: Arc<Terms>) -> Result<Self, Error> {
+        let handler = terms.handler.to_string();
+        let wasm = std::fs::read(path).map_err(|cause| Error::Unreadable {
+            handler: handler.clone(),
+            path: path.to_owned(),
+            cause,
+        })?;
+        Self::from_bytes(engine, cache, path, &wasm, terms)
+    }
+
+    /// As `load`, for a component that is in memory; `path` is for words only.
+    pub fn from_bytes(
+        engine: &Engine,
+        cache: &Cache,
+        path: &Path,
+        wasm: &[u8],
+        terms: Arc<Terms>,
+    ) -> Result<Self, Error> {
+        let handler = terms.handler.to_string();
+        let not_a_component = |what| Error::NotAComponent { handler: handler.clone(), path: path.to_owned(), what };
+        if wasm.starts_with(b"\0asm\x01\0\0\0") {
+            return Err(not_a_component(
+                "it is a core module\n  hint: encode it as a component (cargo xtask guests does)".to_owned(),
+            ));
+        }
+        let component = cache.component(engine, wasm).map_err(|error| not_a_component(format!("{error:#}")))?;
+        check_export(engine, &component, &handler)?;
+        let mut linker = Linker::new(engine.wasmtime());
+        let asks = link_what_is_granted(engine, &component, &terms, &mut linker)?;
+        let wrong_world = |error: wasmtime::Error| Error::WrongWorld {
+            handler: handler.clone(),
+            what: format!("it does not fit the world handler-plugin: {error:#}"),
+            hint: "build it from wit/0.1.0 as it is".to_owned(),
+        };
+        let pre = linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map_err(wrong_world)?;
+        let digest = hex(&Sha256::digest(wasm))[..12].into();
+        Ok(Self { handler: terms.handler.clone(), digest, asks, pre, terms })
+    }
+}
+
+/// Links the rows that the component imports, and no others.
+fn link_what_is_granted(
+    engine: &Engine,
+    component: &Component,
+    terms: &Terms,
+    linker: &mut Linker<Context>,
+) -> Result<Vec<String>, Error> {
+    let handler = terms.handler.to_string();
+    let mut asks = Vec::new();
+    for (import, _) in component.component_type().imports(engine.wasmtime()) {
+        let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+        let Some(row) = CAPABILITIES.iter().find(|row| row.interface == interface) else {
+            return Err(Error::WrongWorld {
+                handler,
+                what: format!("it imports \"{import}\", which this host does not offer"),
+                hint: hint_for_import(interface),
+            });
+        };
+        if row.version != version {
+            return Err(Error::WrongWorld {
+                handler,
+                what: format!("it imports \"{import}\"; this host speaks version {}", row.version),
+                hint: format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
+            });
+        }
+        if !(row.granted)(terms) {
+            return Err(Error::NotGranted { handler, capability: row.name });
+        }
+        (row.link)(linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
+        asks.push(import.to_owned());
+    }
+    Ok(asks)
+}
+
+fn hint_for_import(interface: &str) -> String {
+    if interface.starts_with("wasi:") {
+        return "build it without WASI: wasm32-unknown-unknown for Rust, the stub options of other tools (docs/guides/languages.md)"
+            .to_owned();
+    }
+    let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();
+    format!("the host offers {}", offered.join(", "))
+}
+
+/// Says what is wrong in the words of the worlds, before wasmtime says it in its own.
+fn check_export(engine: &Engine, component: &Component, handler: &str) -> Result<(), Error> {
+    let exports: Vec<String> =
+        component.component_type().exports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
+    let wanted = format!("{}/handler@", abi::PACKAGE);
+    let Some(found) = exports.iter().find_map(|name| name.strip_prefix(&wanted)) else {
+        let listed = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        return Err(Error::WrongWorld {
+            handler: handler.to_owned(),
+            what: format!("it does not export {wanted}{}; it exports {listed}", abi::VERSIONS[0]),
+            hint: "build it for the world handler-plugin of wit/0.1.0".to_owned(),
+        });
+    };
+    if !abi::VERSIONS.contains(&found) {
+        return Err(Error::WrongWorld {
+            handler: handler.to_owned(),
+            what: format!("it is built for {} {found}; this host speaks {}", abi::PACKAGE, abi::VERSIONS.join(", ")),
+            hint: "build it again with the interfaces of this host".to_owned(),
+        });
+    }
+    Ok(())
+}

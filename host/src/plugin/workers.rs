@@ -1,0 +1,153 @@
+//! The workers: plain OS threads that own live instances and call guests synchronously, a batch at a time.
+//!
+//! Why not on tokio: a guest computes, for up to its deadline, and would hold up everything else on that thread; and a
+//! synchronous call is the cheapest way into a guest.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Plugin;
+use super::invoke::{Call, Live, Ran};
+use crate::model::delivery::KeyState;
+use crate::model::event::Event;
+use crate::model::outcome::{Crash, Outcome};
+
+/// The native stack of a worker: well above the guest's own bound, which must be what trips first.
+const WORKER_STACK_BYTES: usize = 8 << 20;
+
+/// Batches that may wait for a worker. Consumers keep no more in flight than a few each, so it is rarely reached.
+const JOBS_MAX: usize = 1024;
+
+/// A batch of events for one plugin.
+pub struct Job {
+    pub plugin: Arc<Plugin>,
+    pub stream: Arc<str>,
+    pub now: Arc<str>,
+    pub calls: Vec<JobCall>,
+    /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
+    pub states: HashMap<Arc<str>, KeyState>,
+    pub deadline: Duration,
+    /// No new call is begun after this: what is left comes back untouched, so that a slow event does not make its
+    /// neighbours outlive their lease.
+    pub budget: Duration,
+    pub instance_events_max: u32,
+    pub reply: oneshot::Sender<Vec<Called>>,
+}
+
+pub struct JobCall {
+    pub event: Arc<Event>,
+    pub attempt: u32,
+}
+
+/// One answer for each call that was begun, in order.
+pub struct Called {
+    pub outcome: Outcome,
+    /// The version of the key's state that the outcome stands on, if it does.
+    pub state_version: Option<u64>,
+    pub took: Duration,
+}
+
+#[derive(Clone)]
+pub struct Workers {
+    jobs: crossbeam_channel::Sender<Job>,
+}
+
+impl Workers {
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let (jobs, queue) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
+        for number in 0..threads {
+            let queue = queue.clone();
+            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES).spawn(
+                move || {
+                    let mut lives = HashMap::new();
+                    while let Ok(job) = queue.recv() {
+                        run(&mut lives, job);
+                    }
+                },
+            )?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs a batch. None: the workers are gone, the process is ending.
+    pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Vec<Called>>) -> Job) -> Option<Vec<Called>> {
+        let (reply, answer) = oneshot::channel();
+        let (mut job, jobs) = (job(reply), &self.jobs);
+        while let Err(error) = jobs.try_send(job) {
+            match error {
+                crossbeam_channel::TrySendError::Full(back) => job = back,
+                crossbeam_channel::TrySendError::Disconnected(_) => return None,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        answer.await.ok()
+    }
+}
+
+/// One live instance for each handler: a handler's next batch finds it warm.
+type Lives = HashMap<Arc<str>, Live>;
+
+fn run(lives: &mut Lives, mut job: Job) {
+    let begun = Instant::now();
+    let mut called = Vec::with_capacity(job.calls.len());
+    for index in 0..job.calls.len() {
+        if index > 0 && begun.elapsed() >= job.budget {
+            break;
+        }
+        called.push(one_call(lives, &mut job, index));
+    }
+    // Nobody waits any more if the host is ending; what was done then is simply not settled.
+    let _ = job.reply.send(called);
+}
+
+fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> Called {
+    let begun = Instant::now();
+    let JobCall { event, attempt } = &job.calls[index];
+    let state = job.states.get(event.key());
+    let version = state.map_or(0, |state| state.version);
+    let call = Call {
+        event,
+        stream: &job.stream,
+        now: &job.now,
+        attempt: *attempt,
+        values: Arc::new(state.map(|state| state.values.clone()).unwrap_or_default()),
+        deadline: job.deadline,
+    };
+    // A panic in here is a fault of the host. It must not end the worker, and the event must not come back for ever:
+    // so it counts as a crash of this attempt.
+    let ran = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<Ran> {
+        let mut live = take_live(lives, job)?;
+        let ran = live.call(&call);
+        if !matches!(ran.outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
+            lives.insert(job.plugin.handler.clone(), live);
+        }
+        Ok(ran)
+    }));
+    let (outcome, state_touched) = match ran {
+        Ok(Ok(ran)) => (ran.outcome, ran.state_touched),
+        Ok(Err(error)) => (crashed(format!("no instance could be made: {error:#}")), false),
+        Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
+    };
+    let key = event.key().clone();
+    if let (Outcome::Done(effects), false) = (&outcome, job.states.is_empty()) {
+        job.states.entry(key).or_default().apply(effects);
+    }
+    Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed() }
+}
+
+fn crashed(reason: String) -> Outcome {
+    Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() }
+}
+
+/// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
+/// cannot leave a broken one behind.
+fn take_live(lives: &mut Lives, job: &Job) -> wasmtime::Result<Live> {
+    match lives.remove(&job.plugin.handler) {
+        Some(live) if Arc::ptr_eq(live.plugin(), &job.plugin) => Ok(live),
+        _ => Live::new(&job.plugin),
+    }
+}

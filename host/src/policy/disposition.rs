@@ -1,0 +1,136 @@
+//! The one table: what came of a delivery -> what is done with it.
+//!
+//! | verdict | attempts left | none left |
+//! |---|---|---|
+//! | Done | Commit | Commit |
+//! | Failed, Crashed | Retry | DeadLetter(exhausted) |
+//! | Rejected, Undecodable, Invalid, Unknown, Conflict, Poison | DeadLetter | DeadLetter |
+//! | Duplicate, NotWanted | Skip | Skip |
+//! | Closed | Release | Release |
+
+use std::time::Duration;
+
+use super::retry::RetryPolicy;
+use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
+use crate::model::delivery::Disposition;
+use crate::model::outcome::{Outcome, Refusal, Verdict};
+
+/// What `decide` needs to know besides the verdict.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// Tries that failed before this one.
+    pub attempts: u32,
+    pub retry: &'a RetryPolicy,
+    /// Unix time in milliseconds, for the record.
+    pub now_ms: u64,
+    /// The plugin's short digest, for the record.
+    pub plugin: &'a str,
+    /// Evenly spread in 0..1, for the jitter.
+    pub dice: f64,
+}
+
+pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
+    match verdict {
+        Ok(Outcome::Done(effects)) => Disposition::Commit(effects),
+        Ok(Outcome::Failed { reason, after, log }) => again(facts, "failed", reason, after, log),
+        Ok(Outcome::Crashed { crash, reason, log }) => again(facts, crash.as_str(), reason, None, log),
+        Ok(Outcome::Rejected { reason, log }) => {
+            let record = record(facts, "rejected", reason.clone(), log);
+            Disposition::DeadLetter {
+                reason: Reason { class: ReasonClass::Rejected, text: reason },
+                record: Some(record),
+            }
+        }
+        Err(Refusal::Undecodable(text)) => dead(ReasonClass::Undecodable, text),
+        Err(Refusal::Invalid(text)) => dead(ReasonClass::Invalid, text),
+        Err(Refusal::Unknown(text)) => dead(ReasonClass::Unknown, text),
+        Err(Refusal::Poison(text)) => dead(ReasonClass::Poison, text),
+        Err(Refusal::Conflict) => dead(
+            ReasonClass::Conflict,
+            "another event with this event_id and other content was handled before".to_owned(),
+        ),
+        Err(Refusal::NotWanted | Refusal::Duplicate) => Disposition::Skip,
+        Err(Refusal::Closed) => Disposition::Release,
+    }
+}
+
+/// Retry while the policy allows it, then a dead letter.
+fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>, log: Vec<String>) -> Disposition {
+    let failed = facts.attempts + 1;
+    let record = record(facts, class, reason, log);
+    if facts.retry.allows(failed) {
+        return Disposition::Retry { after: facts.retry.wait(failed, after, facts.dice), record };
+    }
+    let text = format!("{failed} attempts failed, the last one: {class}: {}", record.reason);
+    Disposition::DeadLetter { reason: Reason { class: ReasonClass::Exhausted, text }, record: Some(record) }
+}
+
+fn dead(class: ReasonClass, text: String) -> Disposition {
+    Disposition::DeadLetter { reason: Reason { class, text }, record: None }
+}
+
+fn record(facts: &Facts<'_>, class: &str, reason: String, log: Vec<String>) -> AttemptRecord {
+    AttemptRecord {
+        attempt: facts.attempts + 1,
+        at_ms: facts.now_ms,
+        class: class.to_owned(),
+        reason,
+        plugin: facts.plugin.to_owned(),
+        log,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::delivery::Effects;
+    use crate::model::outcome::Crash;
+
+    const RETRY: RetryPolicy =
+        RetryPolicy { max: 3, base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(300) };
+
+    fn decided(verdict: Verdict, attempts: u32) -> String {
+        let facts = Facts { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0 };
+        match decide(verdict, &facts) {
+            Disposition::Commit(_) => "commit".to_owned(),
+            Disposition::Skip => "skip".to_owned(),
+            Disposition::Release => "release".to_owned(),
+            Disposition::Retry { after, record } => format!("retry {} in {after:?}", record.attempt),
+            Disposition::DeadLetter { reason, .. } => format!("dead {}", reason.class),
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        let failed = |after| Ok(Outcome::Failed { reason: "busy".into(), after, log: vec![] });
+        let crashed = || Ok(Outcome::Crashed { crash: Crash::Deadline, reason: "1s".into(), log: vec![] });
+        let rejected = || Ok(Outcome::Rejected { reason: "no".into(), log: vec![] });
+        let rows: Vec<(Verdict, &str, &str)> = vec![
+            (Ok(Outcome::Done(Effects::default())), "commit", "commit"),
+            (failed(None), "retry 1 in 1s", "dead exhausted"),
+            (failed(Some(Duration::from_secs(9))), "retry 1 in 9s", "dead exhausted"),
+            (crashed(), "retry 1 in 1s", "dead exhausted"),
+            (rejected(), "dead rejected", "dead rejected"),
+            (Err(Refusal::Undecodable("x".into())), "dead undecodable", "dead undecodable"),
+            (Err(Refusal::Invalid("x".into())), "dead invalid", "dead invalid"),
+            (Err(Refusal::Unknown("x".into())), "dead unknown", "dead unknown"),
+            (Err(Refusal::Poison("x".into())), "dead poison", "dead poison"),
+            (Err(Refusal::Conflict), "dead conflict", "dead conflict"),
+            (Err(Refusal::Duplicate), "skip", "skip"),
+            (Err(Refusal::NotWanted), "skip", "skip"),
+            (Err(Refusal::Closed), "release", "release"),
+        ];
+        for (verdict, first, last) in rows {
+            assert_eq!(decided(verdict.clone(), 0), first, "{verdict:?}");
+            assert_eq!(decided(verdict.clone(), 3), last, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn three_retries_are_four_runs() {
+        let runs: Vec<String> = (0..4)
+            .map(|attempts| decided(Ok(Outcome::Failed { reason: "x".into(), after: None, log: vec![] }), attempts))
+            .collect();
+        assert_eq!(runs, ["retry 1 in 1s", "retry 2 in 2s", "retry 3 in 4s", "dead exhausted"]);
+    }
+}

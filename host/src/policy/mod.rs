@@ -1,0 +1,6 @@
+//! The rules. Pure functions of facts: no async, no clock, no dice of their own; a test needs four values and no mocks.
+
+pub mod breaker;
+pub mod disposition;
+pub mod retry;
+pub mod route;

@@ -1,0 +1,240 @@
+//! The event schemas: one file for each full name, `schemas/Order.Created.v1.json`, compiled once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jsonschema::{Draft, PatternOptions, Validator};
+use serde_json::Value;
+
+use crate::model::name::EventName;
+use crate::model::outcome::Refusal;
+
+/// The largest schema file, in bytes: a schema is code that runs for every event.
+pub const SCHEMA_BYTES_MAX: u64 = 256 * 1024;
+/// How deep a schema may nest.
+pub const SCHEMA_DEPTH_MAX: usize = 64;
+/// How many objects a schema may hold in all.
+pub const SUBSCHEMAS_MAX: usize = 2_000;
+/// How many findings an error lists before it stops.
+const FINDINGS_MAX: usize = 3;
+
+/// All schemas of a folder. Immutable: a changed folder makes a new registry.
+#[derive(Debug, Default)]
+pub struct Registry {
+    schemas: BTreeMap<Arc<str>, BTreeMap<u32, Schema>>,
+}
+
+#[derive(Debug)]
+pub struct Schema {
+    pub name: EventName,
+    validator: Validator,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the schemas in {}: {cause}\n  hint: [schemas] path names the folder", path.display())]
+    Folder { path: PathBuf, cause: std::io::Error },
+    #[error("schema {}: {what}", path.display())]
+    Schema { path: PathBuf, what: String },
+}
+
+impl Registry {
+    /// Loads every `*.json` in the folder; subfolders hold examples and are left alone. All files are looked at, so
+    /// that one call names all that is wrong.
+    pub fn load(folder: &Path) -> Result<Self, Vec<Error>> {
+        let unreadable = |cause| vec![Error::Folder { path: folder.to_owned(), cause }];
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if path.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let mut registry = Self::default();
+        let mut errors = Vec::new();
+        for path in paths {
+            match load_schema(&path) {
+                Ok(schema) => registry.insert(schema),
+                Err(what) => errors.push(Error::Schema { path, what }),
+            }
+        }
+        if errors.is_empty() { Ok(registry) } else { Err(errors) }
+    }
+
+    /// Compiles one schema from its text.
+    pub fn add(&mut self, full_name: &str, text: &str) -> Result<(), String> {
+        let name = EventName::parse(full_name).map_err(|error| error.to_string())?;
+        self.insert(compile(name, text)?);
+        Ok(())
+    }
+
+    fn insert(&mut self, schema: Schema) {
+        self.schemas.entry(schema.name.kind.clone()).or_default().insert(schema.name.version, schema);
+    }
+
+    pub fn get(&self, kind: &str, version: u32) -> Option<&Schema> {
+        self.schemas.get(kind)?.get(&version)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &EventName> {
+        self.schemas.values().flat_map(|versions| versions.values().map(|schema| &schema.name))
+    }
+
+    /// The schema for an event, or the words that say why there is none.
+    pub fn find(&self, kind: &str, version: u32) -> Result<&Schema, Refusal> {
+        self.get(kind, version).ok_or_else(|| Refusal::Unknown(self.explain_unknown(kind, version)))
+    }
+
+    fn explain_unknown(&self, kind: &str, version: u32) -> String {
+        if let Some(versions) = self.schemas.get(kind) {
+            let known: Vec<String> = versions.keys().map(|version| format!("\"{version}\"")).collect();
+            return format!("{kind} has no version \"{version}\"; there is {}", known.join(", "));
+        }
+        if let Some((stem, major)) = kind.rsplit_once(".v")
+            && self.schemas.contains_key(stem)
+        {
+            return format!("event_type \"{kind}\": write \"{stem}\" and version \"{major}\"");
+        }
+        let nearest =
+            self.schemas.keys().max_by(|a, b| strsim::jaro_winkler(a, kind).total_cmp(&strsim::jaro_winkler(b, kind)));
+        match nearest {
+            Some(name) if strsim::jaro_winkler(name, kind) > 0.8 => {
+                format!("event_type \"{kind}\" has no schema; did you mean \"{name}\"?")
+            }
+            _ => format!("event_type \"{kind}\" has no schema (schemas/{kind}.v{version}.json)"),
+        }
+    }
+}
+
+impl Schema {
+    /// Checks a whole envelope. The error names, for each finding, where in the event, what, and where in the schema.
+    pub fn check(&self, envelope: &Value) -> Result<(), Refusal> {
+        if self.validator.is_valid(envelope) {
+            return Ok(());
+        }
+        let mut findings: Vec<String> = Vec::new();
+        for error in self.validator.iter_errors(envelope) {
+            if findings.len() == FINDINGS_MAX {
+                findings.push("and more".to_owned());
+                break;
+            }
+            findings.push(self.describe(&error));
+        }
+        Err(Refusal::Invalid(findings.join("; ")))
+    }
+
+    fn describe(&self, error: &jsonschema::ValidationError<'_>) -> String {
+        let at = error.instance_path().as_str();
+        let place = if at.is_empty() { "the event" } else { at };
+        let mut said = error.to_string();
+        if said.len() > 300 {
+            said.truncate(said.floor_char_boundary(300));
+            said.push_str("...");
+        }
+        let hint = match (at, error.instance().as_str()) {
+            ("/timestamp", Some(_)) => " (hint: RFC 3339 with a zone, for example 2026-01-31T12:00:00Z)",
+            ("/event_type", Some(text)) if text.contains(".v") => " (hint: the version goes into the member version)",
+            _ => "",
+        };
+        format!("{place}: {said}{hint} [{} {}]", self.name, error.schema_path().as_str())
+    }
+}
+
+fn load_schema(path: &Path) -> Result<Schema, String> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).ok_or("its name is not UTF-8")?;
+    let name = EventName::parse(stem).map_err(|error| error.to_string())?;
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > SCHEMA_BYTES_MAX {
+        return Err(format!("it has {size} bytes; at most {SCHEMA_BYTES_MAX} (schema_bytes_max) are allowed"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    compile(name, &text)
+}
+
+fn compile(name: EventName, text: &str) -> Result<Schema, String> {
+    let schema: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
+    let mut subschemas = 0;
+    measure(&schema, 0, &mut subschemas)?;
+    let validator = jsonschema::options()
+        .with_draft(Draft::Draft7)
+        .should_validate_formats(true)
+        .should_ignore_unknown_formats(false)
+        // `uuid` came with a later draft: without this line a conforming validator lets "not-a-uuid" pass.
+        .with_format("uuid", |text: &str| uuid::Uuid::try_parse(text).is_ok() && text.len() == 36)
+        // Linear time: a schema's pattern cannot be made to backtrack by an event.
+        .with_pattern_options(PatternOptions::regex().size_limit(1 << 20))
+        .build(&schema)
+        .map_err(|error| format!("{}: {error}", error.instance_path().as_str()))?;
+    Ok(Schema { name, validator })
+}
+
+/// Refuses schemas that are too deep or too large to be worth the risk.
+fn measure(value: &Value, depth: usize, subschemas: &mut usize) -> Result<(), String> {
+    if depth > SCHEMA_DEPTH_MAX {
+        return Err(format!("it nests deeper than {SCHEMA_DEPTH_MAX} (schema_depth_max)"));
+    }
+    match value {
+        Value::Object(members) => {
+            *subschemas += 1;
+            if *subschemas > SUBSCHEMAS_MAX {
+                return Err(format!("it has more than {SUBSCHEMAS_MAX} subschemas (subschemas_max)"));
+            }
+            if let Some(Value::String(reference)) = members.get("$ref")
+                && !reference.starts_with('#')
+            {
+                return Err(format!(
+                    "\"$ref\": \"{reference}\" leaves the file\n  hint: only references within it (\"#/...\") are followed"
+                ));
+            }
+            members.values().try_for_each(|member| measure(member, depth + 1, subschemas))
+        }
+        Value::Array(items) => items.iter().try_for_each(|item| measure(item, depth + 1, subschemas)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Registry::default().add("Test.Made.v1", text).unwrap_err()
+    }
+
+    #[test]
+    fn bombs_are_refused_when_they_are_loaded() {
+        assert!(refused(r#"{"$ref": "http://example.com/x.json"}"#).contains("leaves the file"));
+        let deep = format!("{}{}", r#"{"not":"#.repeat(100), "{}".to_owned() + &"}".repeat(100));
+        assert!(refused(&deep).contains("schema_depth_max"));
+        let wide = format!(r#"{{"oneOf":[{}]}}"#, vec!["{}"; 10_000].join(","));
+        assert!(refused(&wide).contains("subschemas_max"));
+        assert!(refused(r#"{"type":"string","format":"credit-card"}"#).contains("credit-card"));
+        assert!(!refused(r#"{"pattern":"(a+"}"#).is_empty());
+    }
+
+    #[test]
+    fn a_catastrophic_pattern_is_harmless() {
+        let mut registry = Registry::default();
+        registry.add("Test.Made.v1", r#"{"properties":{"x":{"pattern":"^(a+)+$"}}}"#).unwrap();
+        let event = serde_json::json!({ "x": format!("{}b", "a".repeat(50_000)) });
+        assert!(registry.get("Test.Made", 1).unwrap().check(&event).is_err());
+    }
+
+    #[test]
+    fn a_near_miss_gets_a_hint() {
+        let mut registry = Registry::default();
+        registry.add("User.Created.v1", "{}").unwrap();
+        let said = |kind, version| match registry.find(kind, version) {
+            Err(Refusal::Unknown(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            said("User.Created.v1", 1),
+            "event_type \"User.Created.v1\": write \"User.Created\" and version \"1\""
+        );
+        assert!(said("User.Crated", 1).contains("did you mean \"User.Created\"?"));
+        assert!(said("User.Created", 2).contains("there is \"1\""));
+    }
+}

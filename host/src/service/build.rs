@@ -1,0 +1,203 @@
+//! From a configuration to a host that is ready to run: schemas, streams, plugins, handlers, backend. Everything that
+//! is wrong is found here, before the first event.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::consumer::Consumer;
+use super::{Host, StreamBounds};
+use crate::backend::{self, Backend, Options, Start};
+use crate::capability::context::{Limits, Terms};
+use crate::config::check::{self, Finding};
+use crate::config::{self, Config, limits};
+use crate::model::delivery::Source;
+use crate::observe::Meters;
+use crate::pipeline::{Handler, House};
+use crate::plugin::compile::Cache;
+use crate::plugin::workers::Workers;
+use crate::plugin::{self, Engine, Plugin};
+use crate::policy::breaker::Breaker;
+use crate::policy::route::Streams;
+use crate::schema::{Registry, registry};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Schemas(Vec<registry::Error>),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Finding>),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Plugins(Vec<plugin::Error>),
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    #[error("cannot start the worker threads: {0}")]
+    Workers(#[from] std::io::Error),
+}
+
+/// What the file says, checked: the schemas and the streams with it.
+pub struct Checked {
+    pub schemas: Arc<Registry>,
+    pub streams: Arc<Streams>,
+    pub warnings: Vec<Finding>,
+}
+
+pub fn check(config: &Config) -> Result<Checked, Error> {
+    let schemas = Registry::load(&config.path(&config.schemas.path)).map_err(Error::Schemas)?;
+    let (warnings, errors): (Vec<_>, Vec<_>) =
+        check::check(config, &schemas).into_iter().partition(|finding| finding.warning);
+    if !errors.is_empty() {
+        return Err(Error::Config(errors));
+    }
+    Ok(Checked { schemas: Arc::new(schemas), streams: Arc::new(check::streams(config)), warnings })
+}
+
+/// Loads every handler's plugin. All are tried, so that one call names all that is wrong.
+pub fn plugins(config: &Config, checked: &Checked) -> Result<Vec<Arc<Plugin>>, Error> {
+    let engine = Engine::new().map_err(|error| Error::Plugins(vec![error]))?;
+    let cache =
+        Cache::open(&config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder)));
+    let mut errors = Vec::new();
+    let mut plugins = Vec::new();
+    for (name, handler) in &config.handlers {
+        let terms = Arc::new(terms(name, handler, checked));
+        match Plugin::load(&engine, &cache, &config.path(&handler.plugin), terms) {
+            Ok(plugin) => plugins.push(Arc::new(plugin)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(plugins) } else { Err(Error::Plugins(errors)) }
+}
+
+fn terms(name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
+    let emit = handler.grants.emit.as_ref();
+    Terms {
+        handler: name.into(),
+        emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
+        state: handler.grants.state,
+        config: handler.config.clone(),
+        limits: Limits {
+            memory_bytes_max: handler.limits.memory.as_u64() as usize,
+            table_elements_max: limits::TABLE_ELEMENTS,
+            emits_max: handler.limits.emits,
+            emit_bytes_max: handler.limits.emit_bytes.as_u64() as usize,
+            state_bytes_max: handler.limits.state.as_u64() as usize,
+            log_lines_max: handler.limits.log_lines,
+            log_bytes_max: limits::LOG_LINE_BYTES.as_u64() as usize,
+            hostcall_bytes_max: limits::HOSTCALL_BYTES.as_u64() as usize,
+        },
+        schemas: checked.schemas.clone(),
+        streams: checked.streams.clone(),
+    }
+}
+
+pub fn backend_options(config: &Config) -> Options {
+    Options { inbox_window: config.idempotency.window, dead_letters_max: config.host.dead_letters_max }
+}
+
+/// How long to look for a backend that does not answer before giving up.
+const BACKEND_WAIT: Duration = Duration::from_secs(10);
+
+/// Opens the backend; one that is away for a moment (starting, loading) is waited for.
+pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
+    let (url, options) = (config.broker_url(), backend_options(config));
+    let give_up = tokio::time::Instant::now() + BACKEND_WAIT;
+    let mut said = false;
+    loop {
+        match backend::open(&url, options.clone()).await {
+            Err(error) if error.is_transient() && tokio::time::Instant::now() < give_up => {
+                if !said {
+                    tracing::warn!(%error, "waiting up to {BACKEND_WAIT:?} for the backend");
+                    said = true;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Puts the host together.
+pub fn host(
+    config: &Config,
+    checked: &Checked,
+    plugins: Vec<Arc<Plugin>>,
+    backend: Arc<dyn Backend>,
+) -> Result<Host, Error> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if config.host.workers == 0 { cores } else { config.host.workers };
+    let house = Arc::new(House {
+        backend,
+        schemas: checked.schemas.clone(),
+        workers: Workers::start(threads)?,
+        consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
+        payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
+        meters: Meters::default(),
+    });
+    let mut consumers = Vec::new();
+    for plugin in plugins {
+        let name = plugin.handler.clone();
+        let wanted = &config.handlers[&*name];
+        let handler = Arc::new(handler(config, wanted, plugin));
+        let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.policy())));
+        for stream in checked.streams.overlapping(&handler.events) {
+            let source = Source { stream: stream.clone(), handler: name.clone() };
+            let (house, handler, breaker) = (house.clone(), handler.clone(), breaker.clone());
+            consumers.push(Arc::new(Consumer::new(
+                house,
+                handler,
+                source,
+                start(wanted.start),
+                config.host.batch,
+                breaker,
+            )));
+        }
+    }
+    let streams = config.streams.iter().map(|(name, stream)| StreamBounds {
+        name: name.clone(),
+        maxlen: stream.maxlen,
+        retention: stream.retention,
+    });
+    Ok(Host { streams: streams.collect(), house, consumers })
+}
+
+fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Handler {
+    Handler {
+        name: plugin.handler.clone(),
+        events: check::patterns(&config.events_of(&plugin.handler)),
+        key: wanted.key.clone(),
+        state: plugin.asks.iter().any(|import| import.starts_with("tidemill:plugin/state")),
+        retry: wanted.retry.policy(),
+        deadline: wanted.deadline,
+        instance_events_max: wanted.instance_events_max,
+        plugin,
+    }
+}
+
+pub fn start(start: config::Start) -> Start {
+    match start {
+        config::Start::Beginning => Start::Beginning,
+        config::Start::New => Start::New,
+    }
+}
+
+/// The sources of all handlers: what `status`, `dead` and `state` look at, no plugin needed.
+pub fn sources(config: &Config) -> Vec<(Source, Start)> {
+    let streams = check::streams(config);
+    let mut sources = Vec::new();
+    for (name, handler) in &config.handlers {
+        let events = check::patterns(&config.events_of(name));
+        for stream in streams.overlapping(&events) {
+            sources.push((Source { stream: stream.clone(), handler: name.as_str().into() }, start(handler.start)));
+        }
+    }
+    sources
+}
+
+/// For people who look at consumers: whose host this is. Unique it becomes by the UUID behind it.
+fn host_name() -> String {
+    let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname")).unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    if name.is_empty() { "host".to_owned() } else { name }
+}

@@ -1,0 +1,206 @@
+//! A consumer: one handler on one stream. A few identical lanes; each one does nothing but: take a batch, deliver it,
+//! and again. While one lane's batch is in the plugin or being settled, another one fetches.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::{HEARTBEAT_TTL, Quiet, lease};
+use crate::backend::{Error, Start};
+use crate::model::delivery::{Delivery, EntryId, Lane, Source};
+use crate::observe;
+use crate::pipeline::{Handler, House, Report, deliver};
+use crate::policy::breaker::{Breaker, Permit};
+
+/// How long a fetch waits for something to come; stopping waits no longer either.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
+/// How often to look for what dead hosts left behind.
+const RECOVER_EVERY: Duration = Duration::from_secs(2);
+/// Waits after backend trouble: doubled each time, up to the last.
+const TROUBLE_FIRST: Duration = Duration::from_millis(100);
+const TROUBLE_LAST: Duration = Duration::from_secs(5);
+
+pub struct Consumer {
+    pub house: Arc<House>,
+    pub handler: Arc<Handler>,
+    pub source: Source,
+    pub start: Start,
+    /// 1 for a handler with state: its batches would only make each other stale.
+    pub lanes: usize,
+    pub batch: usize,
+    pub breaker: Arc<Mutex<Breaker>>,
+    /// Rung when a retry was put off, so that the scheduler looks at once when it is due.
+    pub put_off: Notify,
+    /// Held while fetching or recovering, so that one lane does it at a time.
+    gate: tokio::sync::Mutex<Gate>,
+    /// What this host has in hand: fetched and not settled.
+    held: Mutex<HashSet<(Lane, EntryId)>>,
+    /// Of those, what no lane is working on: it goes into the next batches.
+    carry: Mutex<Vec<Delivery>>,
+    busy: AtomicUsize,
+}
+
+struct Gate {
+    recover_at: Instant,
+    trouble: Duration,
+}
+
+impl Consumer {
+    pub fn new(
+        house: Arc<House>,
+        handler: Arc<Handler>,
+        source: Source,
+        start: Start,
+        batch: usize,
+        breaker: Arc<Mutex<Breaker>>,
+    ) -> Self {
+        Self {
+            lanes: if handler.state { 1 } else { 2 },
+            house,
+            handler,
+            source,
+            start,
+            batch,
+            breaker,
+            put_off: Notify::new(),
+            gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            held: Mutex::default(),
+            carry: Mutex::default(),
+            busy: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether this host has anything of this source in hand.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.carry).is_empty()
+    }
+
+    /// One lane, until it is time to stop.
+    pub async fn lane(self: Arc<Self>, number: usize, mut quiet: Quiet) {
+        while !quiet.is_set() {
+            let permit = lock(&self.breaker).permit(Instant::now());
+            let max = match permit {
+                Permit::Full => self.batch,
+                // A probe is one delivery, and one lane's business.
+                Permit::Probe if number == 0 => 1,
+                Permit::Probe => {
+                    quiet.sleep(FETCH_WAIT).await;
+                    continue;
+                }
+                Permit::Wait(time) => {
+                    quiet.sleep(time.min(FETCH_WAIT)).await;
+                    continue;
+                }
+            };
+            let batch = self.take(max, &mut quiet).await;
+            if !batch.is_empty() {
+                self.busy.fetch_add(1, Ordering::Relaxed);
+                self.run(batch, &mut quiet).await;
+                self.busy.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The next batch: what is in hand first, then what the backend has.
+    async fn take(&self, max: usize, quiet: &mut Quiet) -> Vec<Delivery> {
+        let mut gate = self.gate.lock().await;
+        let carried = self.take_carried(max);
+        if !carried.is_empty() || quiet.is_set() {
+            return carried;
+        }
+        match self.fetch(&mut gate, max).await {
+            Ok(batch) => {
+                gate.trouble = TROUBLE_FIRST;
+                let mut held = lock(&self.held);
+                held.extend(batch.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                batch
+            }
+            Err(error) => {
+                let wait = gate.trouble;
+                gate.trouble = (wait * 2).min(TROUBLE_LAST);
+                // Whatever the broken connection had handed over is found by looking again.
+                gate.recover_at = Instant::now();
+                observe::backend_trouble("fetching", &self.source, &error, wait);
+                if matches!(error, Error::GroupGone { .. }) {
+                    self.make_group_again().await;
+                }
+                quiet.sleep(wait).await;
+                Vec::new()
+            }
+        }
+    }
+
+    fn take_carried(&self, max: usize) -> Vec<Delivery> {
+        let mut carry = lock(&self.carry);
+        let count = carry.len().min(max);
+        carry.drain(..count).collect()
+    }
+
+    async fn fetch(&self, gate: &mut Gate, max: usize) -> Result<Vec<Delivery>, Error> {
+        let (backend, consumer) = (&self.house.backend, &*self.house.consumer);
+        if Instant::now() >= gate.recover_at {
+            gate.recover_at = Instant::now() + RECOVER_EVERY;
+            let held = lock(&self.held).clone();
+            let found = backend.recover(&self.source, consumer, &held, lease(&self.handler), max).await?;
+            if !found.is_empty() {
+                observe::recovered(&self.source, found.len());
+                return Ok(found);
+            }
+        }
+        backend.fetch(&self.source, consumer, max, FETCH_WAIT).await
+    }
+
+    async fn make_group_again(&self) {
+        match self.house.backend.ensure_group(&self.source, self.start).await {
+            Ok(()) => observe::group_remade(&self.source),
+            Err(error) => observe::task_trouble("making the group again", &error),
+        }
+    }
+
+    async fn run(&self, batch: Vec<Delivery>, quiet: &mut Quiet) {
+        let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
+        let result = deliver(&self.house, &self.handler, &self.source, batch).await;
+        // What is no longer held and still pending is found again by `recover`.
+        let mut keep = HashSet::new();
+        match result {
+            Ok(report) => {
+                self.note(&report);
+                keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                lock(&self.carry).extend(report.again);
+            }
+            Err(error) => {
+                observe::backend_trouble("delivering", &self.source, &error, TROUBLE_FIRST);
+                self.gate.lock().await.recover_at = Instant::now();
+                quiet.sleep(TROUBLE_FIRST).await;
+            }
+        }
+        let mut held = lock(&self.held);
+        for id in ids.iter().filter(|id| !keep.contains(*id)) {
+            held.remove(id);
+        }
+    }
+
+    fn note(&self, report: &Report) {
+        let mut breaker = lock(&self.breaker);
+        if breaker.record(Instant::now(), report.good, report.bad) {
+            observe::breaker_changed(&self.handler.name, breaker.name());
+        }
+        if report.retried > 0 {
+            self.put_off.notify_one();
+        }
+    }
+}
+
+/// After this long without a word from a host, and its lease, its deliveries are taken over.
+pub fn takeover_after(handler: &Handler) -> Duration {
+    HEARTBEAT_TTL + lease(handler) + RECOVER_EVERY
+}
+
+/// A lock whose holder panicked guards plain sets and lists, which are as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,181 @@
+//! The host: who runs when, and how it ends.
+//!
+//! ```text
+//! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
+//!                   +-- scheduler  one for each handler and stream: what is due comes back
+//!                   +-- janitor    trims streams
+//!                   +-- heartbeat  says that this host lives
+//!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
+//! ```
+//! Ending: first everybody stops fetching, then what is in hand is settled; what cannot be settled in time stays
+//! pending for the next host. No attempt is counted for it.
+
+pub mod books;
+pub mod build;
+pub mod consumer;
+pub mod publisher;
+pub mod scheduler;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::backend::Error;
+use crate::model::delivery::Source;
+use crate::observe;
+use crate::pipeline::{Handler, House};
+use consumer::Consumer;
+
+/// A consumer counts as dead when it has not said otherwise for this long.
+pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
+/// A beat may be late twice before anybody thinks that this host is dead.
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
+const TRIM_EVERY: Duration = Duration::from_secs(10);
+const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
+/// What ending may take beyond the longest deadline: the settlements after the last call.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// A stream with its bounds, for the janitor.
+pub struct StreamBounds {
+    pub name: String,
+    pub maxlen: Option<u64>,
+    pub retention: Option<Duration>,
+}
+
+/// Everything that `run` needs, made by `build`.
+pub struct Host {
+    pub house: Arc<House>,
+    pub consumers: Vec<Arc<Consumer>>,
+    pub streams: Vec<StreamBounds>,
+}
+
+/// Tells every task to stop fetching. Cheap to clone and to ask.
+#[derive(Clone)]
+pub struct Quiet(watch::Receiver<bool>);
+
+impl Quiet {
+    pub fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Sleeps, but not past the moment when it is time to stop. True: time to stop.
+    pub async fn sleep(&mut self, time: Duration) -> bool {
+        // An error means that the sender is gone, and so the host.
+        tokio::time::timeout(time, self.0.wait_for(|quiet| *quiet)).await.is_ok()
+    }
+}
+
+/// The switch that `Quiet` listens to.
+pub struct Switch(watch::Sender<bool>);
+
+impl Switch {
+    pub fn new() -> (Self, Quiet) {
+        let (sender, receiver) = watch::channel(false);
+        (Self(sender), Quiet(receiver))
+    }
+
+    pub fn quiet(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Host {
+    /// Runs until `quiet` is set, or until nothing waits any more if `until_idle`.
+    pub async fn run(self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
+        let backend = self.house.backend.clone();
+        self.beat().await?;
+        for consumer in &self.consumers {
+            backend.ensure_group(&consumer.source, consumer.start).await?;
+        }
+        observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len(), true);
+        let host = Arc::new(self);
+        // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
+        let heart = tokio::spawn(host.clone().heartbeat());
+        let mut tasks = JoinSet::new();
+        for consumer in &host.consumers {
+            for lane in 0..consumer.lanes {
+                tasks.spawn(consumer.clone().lane(lane, quiet.clone()));
+            }
+            tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
+        }
+        tasks.spawn(host.clone().janitor(quiet.clone()));
+        if until_idle {
+            tasks.spawn(host.clone().idle(switch, quiet.clone()));
+        }
+        host.drain(tasks, quiet).await;
+        heart.abort();
+        let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
+        if let Err(error) = backend.leave(&host.house.consumer, &sources).await {
+            observe::task_trouble("leave", &error);
+        }
+        observe::host_stopped(&host.house.consumer);
+        Ok(())
+    }
+
+    /// Waits for all tasks; once it is time to stop, not longer than the longest deadline and a margin.
+    async fn drain(&self, mut tasks: JoinSet<()>, mut quiet: Quiet) {
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let longest = self.consumers.iter().map(|consumer| consumer.handler.deadline).max().unwrap_or_default();
+        let late = async {
+            while !quiet.sleep(Duration::from_secs(3600)).await {}
+            tokio::time::sleep(longest * 2 + DRAIN_MARGIN).await;
+        };
+        tokio::select! { () = all => {}, () = late => {} }
+        tasks.abort_all();
+    }
+
+    async fn beat(&self) -> Result<(), Error> {
+        self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL).await
+    }
+
+    async fn heartbeat(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(HEARTBEAT_EVERY).await;
+            if let Err(error) = self.beat().await {
+                observe::task_trouble("heartbeat", &error);
+            }
+        }
+    }
+
+    async fn janitor(self: Arc<Self>, mut quiet: Quiet) {
+        while !quiet.sleep(TRIM_EVERY).await {
+            for stream in self.streams.iter().filter(|stream| stream.maxlen.is_some() || stream.retention.is_some()) {
+                match self.house.backend.trim(&stream.name, stream.maxlen, stream.retention).await {
+                    Ok(0) => {}
+                    Ok(count) => observe::trimmed(&stream.name, count),
+                    Err(error) => observe::task_trouble("janitor", &error),
+                }
+            }
+        }
+    }
+
+    /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come.
+    async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
+        while !quiet.sleep(IDLE_CHECK_EVERY).await {
+            if self.consumers.iter().any(|consumer| consumer.is_busy()) {
+                continue;
+            }
+            match self.waiting().await {
+                Ok(0) => switch.quiet(),
+                Ok(_) => {}
+                Err(error) => observe::task_trouble("idle check", &error),
+            }
+        }
+    }
+
+    async fn waiting(&self) -> Result<u64, Error> {
+        let mut waiting = 0;
+        for consumer in &self.consumers {
+            waiting += self.house.backend.status(&consumer.source).await?.waiting();
+        }
+        Ok(waiting)
+    }
+}
+
+/// Deliveries whose consumer may still be at work on them are left alone for this long: the time of a batch, of the
+/// call that is running when that is over, and of the settlement.
+pub fn lease(handler: &Handler) -> Duration {
+    handler.deadline * 2 + Duration::from_secs(1)
+}

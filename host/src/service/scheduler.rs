@@ -1,0 +1,32 @@
+//! The scheduler: moves retries that are due back to where their handler fetches from, a bounded number at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Quiet;
+use super::consumer::Consumer;
+use crate::observe;
+
+/// Retries moved in one step.
+const PROMOTE_MAX: usize = 500;
+/// How long to sleep when nothing is known to come: another host may have put something off.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Not more often than this, however soon the next one is due.
+const LOOK_SOONEST: Duration = Duration::from_millis(10);
+
+pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
+    while !quiet.is_set() {
+        let wait = match consumer.house.backend.promote(&consumer.source, PROMOTE_MAX).await {
+            Ok(promoted) if promoted.moved == PROMOTE_MAX => LOOK_SOONEST,
+            Ok(promoted) => promoted.next_in.unwrap_or(LOOK_EVERY).clamp(LOOK_SOONEST, LOOK_EVERY),
+            Err(error) => {
+                observe::task_trouble("scheduler", &error);
+                LOOK_EVERY
+            }
+        };
+        tokio::select! {
+            _ = quiet.sleep(wait) => {}
+            () = consumer.put_off.notified() => {}
+        }
+    }
+}

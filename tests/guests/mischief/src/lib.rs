@@ -1,0 +1,120 @@
+//! A hostile guest: it misbehaves as its event's data says, so that the tests can see the host's answer.
+//!
+//! | `do` | does | reads |
+//! |---|---|---|
+//! | `ok` | nothing | |
+//! | `loop` | never ends | |
+//! | `memory` | takes, touches and keeps that many blocks of 1 MiB; a refused one is a trap | `count` |
+//! | `stack` | calls itself, that deep | `count` |
+//! | `trap` | panics, which is `unreachable` | |
+//! | `emit-many` | emits `Test.Thing.Done.v1` {"n": 0, 1, ..} | `count`, `stubborn` |
+//! | `emit-forbidden` | emits `Forbidden.Thing.Done.v1`, which no grant names | `stubborn` |
+//! | `emit-invalid` | emits `Test.Thing.Done.v1` with data against its schema | `stubborn` |
+//! | `emit-then-trap` | emits, then panics | |
+//! | `state-then-trap` | sets state `n`, then panics | |
+//! | `state-count` | adds 1 to state `n`, a JSON integer | |
+//! | `state-big` | sets state `big`, raw, to that many bytes | `bytes`, `stubborn` |
+//! | `retry` | fails, may be retried | |
+//! | `retry-after` | the same, not before that time | `after_ms` |
+//! | `reject` | fails for good | |
+//! | `log-flood` | writes that many log lines | `count` |
+//! | `return-big` | fails for good, with a reason of that many bytes | `bytes` |
+//! | `remember` | counts in its own memory, emits {"n": how often this instance was asked} | |
+//! | `fail-until` | retries, and at that attempt emits {"n": the attempt} | `attempt` |
+//!
+//! Without `count` there is no end.
+//! `"stubborn": true`: goes on as if nothing had happened when the host refuses, and returns ok.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tidemill_sdk::prelude::*;
+
+handler!(handle);
+
+#[derive(Deserialize)]
+struct Data {
+    r#do: String,
+    #[serde(default)]
+    attempt: u32,
+    #[serde(default)]
+    after_ms: u64,
+    #[serde(default)]
+    bytes: usize,
+    count: Option<u64>,
+    #[serde(default)]
+    stubborn: bool,
+}
+
+fn handle(event: &Event) -> Result<(), Failure> {
+    let data: Data = event.json()?;
+    let count = data.count.unwrap_or(u64::MAX);
+    match data.r#do.as_str() {
+        "ok" => {}
+        "loop" => endless(),
+        "memory" => memory(count),
+        "stack" => stack(count),
+        "trap" => panic!("as told"),
+        "emit-many" => (0..count).try_for_each(|n| data.unless_stubborn(emit_n(n)))?,
+        "emit-forbidden" => data.unless_stubborn(emit("Forbidden.Thing.Done.v1", &json!({ "n": 1 })))?,
+        "emit-invalid" => data.unless_stubborn(emit("Test.Thing.Done.v1", &json!({ "n": "one" })))?,
+        "emit-then-trap" => emit_n(1).map(|_| panic!("as told, after an emit"))?,
+        "state-then-trap" => state::set("n", &1000).map(|()| panic!("as told, after a write"))?,
+        "state-count" => state::set("n", &(state::get::<u64>("n")?.unwrap_or(0) + 1))?,
+        "state-big" => data.unless_stubborn(state::set_raw("big", &vec![b'x'; data.bytes]))?,
+        "retry" => return Err(Failure::retry("as told")),
+        "retry-after" => return Err(Failure::retry("as told").after(Duration::from_millis(data.after_ms))),
+        "reject" => return Err(Failure::reject("as told")),
+        "log-flood" => (0..count).for_each(|n| log::info(format!("line {n}"))),
+        "return-big" => return Err(Failure::reject("x".repeat(data.bytes))),
+        "remember" => emit_n(remember()).map(drop)?,
+        "fail-until" if event.attempt < data.attempt => return Err(Failure::retry("as told, too early")),
+        "fail-until" => emit_n(event.attempt.into()).map(drop)?,
+        unknown => return Err(Failure::reject(format!("no mischief is called {unknown:?}"))),
+    }
+    Ok(())
+}
+
+impl Data {
+    fn unless_stubborn<T>(&self, answer: Result<T, Failure>) -> Result<(), Failure> {
+        if self.stubborn { Ok(()) } else { answer.map(drop) }
+    }
+}
+
+fn emit_n(n: u64) -> Result<String, Failure> {
+    emit("Test.Thing.Done.v1", &json!({ "n": n }))
+}
+
+fn endless() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn memory(blocks: u64) {
+    let mut held = Vec::new();
+    for n in 0..blocks {
+        held.push(black_box(vec![n as u8 | 1; 1 << 20]));
+    }
+}
+
+fn stack(depth: u64) {
+    black_box(dive(0, depth));
+}
+
+/// The end is not known when this is compiled, and the rotation needs the inner result: so this stays a recursion. It
+/// keeps nothing in memory, so what runs out is the host's stack for guests, not the guest's own.
+#[inline(never)]
+fn dive(depth: u64, end: u64) -> u64 {
+    if depth == end {
+        return depth;
+    }
+    dive(depth + 1, end).rotate_left(7) ^ depth
+}
+
+/// What no handler should do: a static outlives the event, as long as its instance does.
+fn remember() -> u64 {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    ASKED.fetch_add(1, Relaxed) + 1
+}
