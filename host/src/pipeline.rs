@@ -20,6 +20,7 @@ use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
 use crate::plugin::workers::{Called, Job, JobCall, Workers};
+use crate::policy::breaker::Tally;
 use crate::policy::disposition::{Facts, decide};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
@@ -56,9 +57,8 @@ pub struct Handler {
 pub struct Report {
     /// To be run again, soon and by this host: their turn did not come, or their state moved on. No attempt was counted.
     pub again: Vec<Delivery>,
-    /// Attempts that worked and attempts that failed, for the breaker.
-    pub good: u32,
-    pub bad: u32,
+    /// For the breaker.
+    pub tally: Tally,
     pub retried: u32,
 }
 
@@ -192,7 +192,7 @@ async fn settle(
         match item.verdict {
             None => report.again.push(item.delivery),
             Some(verdict) => {
-                count(&verdict, report);
+                count(&verdict, item.delivery.attempts, &mut report.tally);
                 entries.push(entry(handler, source, item.delivery, item.event, item.state_version, verdict));
             }
         }
@@ -212,10 +212,11 @@ async fn settle(
     Ok(())
 }
 
-fn count(verdict: &Verdict, report: &mut Report) {
+fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
     match verdict {
-        Ok(Outcome::Done(_) | Outcome::Rejected { .. }) => report.good += 1,
-        Ok(Outcome::Failed { .. } | Outcome::Crashed { .. }) => report.bad += 1,
+        Ok(Outcome::Done(_) | Outcome::Rejected { .. }) => tally.good += 1,
+        Ok(Outcome::Failed { .. } | Outcome::Crashed { .. }) if attempts == 0 => tally.bad += 1,
+        Ok(Outcome::Failed { .. } | Outcome::Crashed { .. }) => tally.bad_again += 1,
         Err(_) => {}
     }
 }

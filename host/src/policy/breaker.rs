@@ -1,5 +1,8 @@
 //! A handler's circuit breaker. Open means *stop fetching*: no attempts are burned, no dead letters fill up.
 //!
+//! Only first tries can open it. Those who fail again are a chosen few: when the backlog is done and nothing but hopeless
+//! retries is left, their failures say nothing about whatever the handler depends on.
+//!
 //! ```text
 //! closed --(failure rate reached over at least min_events)--> open --(open_for)--> half-open --(one probe works)--> closed
 //!                                                              ^---------------------(it fails)---'
@@ -25,6 +28,16 @@ pub enum Permit {
     Probe,
     /// Fetch nothing for this long.
     Wait(Duration),
+}
+
+/// What finished attempts came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub good: u32,
+    /// First tries that failed.
+    pub bad: u32,
+    /// Retries that failed.
+    pub bad_again: u32,
 }
 
 #[derive(Debug)]
@@ -66,14 +79,14 @@ impl Breaker {
     }
 
     /// Takes note of finished attempts. True if the breaker has opened or closed by it.
-    pub fn record(&mut self, now: Instant, good: u32, bad: u32) -> bool {
+    pub fn record(&mut self, now: Instant, Tally { good, bad, bad_again }: Tally) -> bool {
         let open = State::Open { until: now + self.policy.open_for };
         match &mut self.state {
             // Results of attempts that began before it opened change nothing.
             State::Open { .. } => false,
-            State::HalfOpen if good + bad == 0 => false,
+            State::HalfOpen if good + bad + bad_again == 0 => false,
             State::HalfOpen => {
-                self.state = if bad > 0 { open } else { State::Closed { good: 0, bad: 0 } };
+                self.state = if bad + bad_again > 0 { open } else { State::Closed { good: 0, bad: 0 } };
                 true
             }
             State::Closed { good: all_good, bad: all_bad } => {
@@ -114,25 +127,40 @@ mod tests {
         (Breaker::new(policy), Instant::now())
     }
 
+    fn tally(good: u32, bad: u32) -> Tally {
+        Tally { good, bad, bad_again: 0 }
+    }
+
+    #[test]
+    fn hopeless_retries_do_not_open_it_but_fail_a_probe() {
+        let (mut breaker, now) = breaker();
+        assert!(!breaker.record(now, Tally { good: 0, bad: 0, bad_again: 1000 }));
+        assert!(breaker.record(now, tally(0, 20)));
+        let later = now + Duration::from_secs(31);
+        assert_eq!(breaker.permit(later), Permit::Probe);
+        assert!(breaker.record(later, Tally { good: 0, bad: 0, bad_again: 1 }));
+        assert_eq!(breaker.name(), "open");
+    }
+
     #[test]
     fn a_few_failures_do_not_open_it() {
         let (mut breaker, now) = breaker();
-        assert!(!breaker.record(now, 0, 19));
+        assert!(!breaker.record(now, tally(0, 19)));
         assert_eq!(breaker.permit(now), Permit::Full);
     }
 
     #[test]
     fn it_opens_then_probes_one_by_one_and_closes_on_success() {
         let (mut breaker, now) = breaker();
-        assert!(breaker.record(now, 10, 10));
+        assert!(breaker.record(now, tally(10, 10)));
         assert_eq!(breaker.permit(now), Permit::Wait(Duration::from_secs(30)));
         let later = now + Duration::from_secs(31);
         assert_eq!(breaker.permit(later), Permit::Probe);
-        assert!(breaker.record(later, 0, 1), "a failed probe opens it again");
+        assert!(breaker.record(later, tally(0, 1)), "a failed probe opens it again");
         assert_eq!(breaker.permit(later), Permit::Wait(Duration::from_secs(30)));
         let later = later + Duration::from_secs(31);
         assert_eq!(breaker.permit(later), Permit::Probe);
-        assert!(breaker.record(later, 1, 0));
+        assert!(breaker.record(later, tally(1, 0)));
         assert_eq!((breaker.permit(later), breaker.name()), (Permit::Full, "closed"));
     }
 
@@ -140,9 +168,9 @@ mod tests {
     fn old_successes_fade() {
         let (mut breaker, now) = breaker();
         for _ in 0..1000 {
-            breaker.record(now, 10, 0);
+            breaker.record(now, tally(10, 0));
         }
-        let opened_after = (0..200).position(|_| breaker.record(now, 0, 1)).expect("it opens");
+        let opened_after = (0..200).position(|_| breaker.record(now, tally(0, 1))).expect("it opens");
         assert!(opened_after <= 100, "opened only after {opened_after} failures in a row");
     }
 }

@@ -186,7 +186,7 @@ impl Consumer {
 
     fn note(&self, report: &Report) {
         let mut breaker = lock(&self.breaker);
-        if breaker.record(Instant::now(), report.good, report.bad) {
+        if breaker.record(Instant::now(), report.tally) {
             observe::breaker_changed(&self.handler.name, breaker.name());
         }
         if report.retried > 0 {

@@ -3,10 +3,10 @@
 -- Lua's stack holds some 8000 values: longer argument lists go in pieces (of even length, for pairs).
 local PIECE = 1000
 
--- Runs a command with all of `list` as its last arguments. `group` comes before them if it is given.
-local function call_with(list, command, key, group)
-    for from = 1, #list, PIECE do
-        local to = math.min(from + PIECE - 1, #list)
+-- Runs a command with list[first..last] as its last arguments, after `group` if there is one.
+local function call_with(list, first, last, command, key, group)
+    for from = first, last, PIECE do
+        local to = math.min(from + PIECE - 1, last)
         if group then
             redis.call(command, key, group, unpack(list, from, to))
         else
@@ -58,7 +58,7 @@ local function bucket(base, window, now, back)
     return base .. ':' .. whole(math.floor(now / window) - back)
 end
 
--- The payload hashes that the inbox holds for `ids`, in their order; false or nil for what it does not know.
+-- The payload hashes that the inbox holds for `ids`, by their positions. What it does not know is not in the answer.
 local function recall(base, window, now, ids)
     local seen = {}
     for back = 0, 1 do
@@ -67,7 +67,7 @@ local function recall(base, window, now, ids)
             for from = 1, #ids, PIECE do
                 local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
                 for i = 1, #found do
-                    seen[from + i - 1] = seen[from + i - 1] or found[i]
+                    if found[i] then seen[from + i - 1] = found[i] end
                 end
             end
         end
@@ -75,15 +75,23 @@ local function recall(base, window, now, ids)
     return seen
 end
 
--- Writes marks (id, hash, id, hash, ...) into the current bucket.
-local function remember(base, window, now, marks)
-    if #marks == 0 then return end
+-- Writes marks[first..last] (id, hash, id, hash, ...) into the current bucket.
+local function remember(base, window, now, marks, first, last)
+    if first > last then return end
     local key = bucket(base, window, now, 0)
-    call_with(marks, 'HSET', key)
+    call_with(marks, first, last, 'HSET', key)
     if redis.call('PTTL', key) < 0 then
         redis.call('PEXPIRE', key, whole(2 * window + 60000))
         -- Nobody asks this one any more. Left to its TTL it would be freed in one go, and a bucket may be large.
         redis.call('UNLINK', bucket(base, window, now, 2))
     end
+end
+
+-- Asks beforehand whether `remember` would be allowed.
+local function may_remember(base, window, now)
+    local key = bucket(base, window, now, 0)
+    may('HSET', key, '', '')
+    may('PEXPIRE', key, '1')
+    may('UNLINK', bucket(base, window, now, 2))
 end
 

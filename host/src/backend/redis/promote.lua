@@ -20,8 +20,8 @@ if #names > 0 then
         if body then records[#records + 1] = cmsgpack.unpack(body) end
     end
     for i = 1, #records do redis.call('XADD', again, '*', unpack(records[i])) end
-    call_with(names, 'ZREM', due)
-    call_with(names, 'HDEL', due_bodies)
+    call_with(names, 1, #names, 'ZREM', due)
+    call_with(names, 1, #names, 'HDEL', due_bodies)
 end
 
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')

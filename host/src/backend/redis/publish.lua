@@ -13,12 +13,7 @@ local ids = {}
 for i = 3, #ARGV, 3 do
     if ARGV[i] ~= '' then ids[#ids + 1] = ARGV[i] end
 end
-if #ids > 0 then
-    local key = bucket(base, window, now, 0)
-    may('HSET', key, '', '')
-    may('PEXPIRE', key, '1')
-    may('UNLINK', bucket(base, window, now, 2))
-end
+if #ids > 0 then may_remember(base, window, now) end
 
 local seen = {}
 for i, hash in pairs(recall(base, window, now, ids)) do seen[ids[i]] = hash end
@@ -38,5 +33,5 @@ for i = 2, #ARGV, 3 do
         end
     end
 end
-remember(base, window, now, marks)
+remember(base, window, now, marks, 1, #marks)
 return answer

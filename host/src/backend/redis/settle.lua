@@ -8,9 +8,9 @@
 -- KEYS     1 stream  2 again  3 due  4 due bodies  5 dead  6 tries  7 stats  8 base of the inbox  9 index of states
 --          10 receipt  11.. state keys and streams to emit to, which the entries below name by their numbers
 -- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most  5 length of a state key's prefix
---          6 the lane of each entry: i(nput), a(gain)  7 the kind of each entry, see below
---          8-10 lane i: entries, lowest id, highest id  11-13 lane a: the same  14 number of marks
---          15.. ids of lane i; ids of lane a; marks (event id, payload hash); then what the kinds add
+--          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
+--          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
+--          14.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
 -- kinds    c commit with a mark and nothing else    s skip    l release
 --          e commit: has a mark (0, 1), number of the state key (0 = none), its version, number of values set,
 --            of values deleted, of emits; then (name, value).. name.. (number of the stream, event)..
@@ -19,10 +19,10 @@
 -- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) L (released)
 --          U (duplicate) X (conflict) T (stale) F(enced)
 
+local ARGV, KEYS, byte = ARGV, KEYS, string.byte -- globals are slower to reach, and this script is the hot one
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local group, me, window, dead_max = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local lanes, kinds = ARGV[6], ARGV[7]
+local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
 local RETRY_ARGS, DEAD_ARGS = 12, 14
 local COUNTERS = {'committed', 'skipped', 'duplicates', 'retried', 'dropped'}
 
@@ -30,42 +30,52 @@ local COUNTERS = {'committed', 'skipped', 'duplicates', 'retried', 'dropped'}
 local settled = redis.call('GET', receipt)
 if settled then return settled end
 
+-- Each lane has its ids in ARGV[first..last]; `left_out` are the positions of those that are not acked.
 local now = clock()
-local lane = {
-    i = {key = stream, count = tonumber(ARGV[8]), low = ARGV[9], high = ARGV[10], at = 15, acks = {}},
-    a = {key = again, count = tonumber(ARGV[11]), low = ARGV[12], high = ARGV[13], acks = {}},
-}
-lane.a.at = lane.i.at + lane.i.count
-local mark_at = lane.a.at + lane.a.count
-local marks_end = mark_at + 2 * tonumber(ARGV[14])
-local extra_at = marks_end
+local function lane(name, key, first, at)
+    local last = first + tonumber(ARGV[at]) - 1
+    return {name = name, key = key, first = first, last = last, low = ARGV[at + 1], high = ARGV[at + 2], left_out = {}}
+end
+local input = lane('i', stream, 14, 7)
+local back = lane('a', again, input.last + 1, 10)
+local marks_first = back.last + 1
+local marks_last = marks_first + 2 * tonumber(ARGV[13]) - 1
 
 -- 2. The fence: which entries are pending under this very consumer? One question for all of a lane.
 local function fence(l)
-    l.mine = {}
-    if l.count == 0 then return end
+    local count = l.last - l.first + 1
+    if count == 0 then return end
     -- Entries of this consumer that are not in the batch may lie between: ask for some more.
-    local limit = l.count + 64
+    local limit = count + 64
     local rows = redis.call('XPENDING', l.key, group, l.low, l.high, limit, me)
-    for i = 1, #rows do l.mine[rows[i][1]] = true end
-    if #rows < limit then return end
-    for i = l.at, l.at + l.count - 1 do
-        local id = ARGV[i]
-        l.mine[id] = l.mine[id] or #redis.call('XPENDING', l.key, group, id, id, 1, me) == 1
+    l.all_mine = #rows == count
+    for i = 1, #rows do
+        l.all_mine = l.all_mine and rows[i][1] == ARGV[l.first + i - 1]
+        if not l.all_mine then break end
     end
+    if l.all_mine then return end
+    local mine = {}
+    for i = 1, #rows do mine[rows[i][1]] = true end
+    if #rows == limit then
+        for i = l.first, l.last do
+            local id = ARGV[i]
+            mine[id] = mine[id] or #redis.call('XPENDING', l.key, group, id, id, 1, me) == 1
+        end
+    end
+    l.mine = mine
 end
-fence(lane.i)
-fence(lane.a)
+fence(input)
+fence(back)
 
 -- 3. Whatever could fail is tried before anything is written. Asking a key of the wrong type raises an error.
 local function has(kind)
-    return string.find(kinds, kind, 1, true)
+    return string.find(plan, '[' .. kind .. string.upper(kind) .. ']')
 end
 
 may('SET', receipt, '', 'PX', '1')
 may('XACK', stream, group, '0-1')
 may('HSET', stats, 'committed', '0')
-if lane.a.count > 0 then
+if back.last >= back.first then
     may('XACK', again, group, '0-1')
     may('XDEL', again, '0-1')
 end
@@ -86,12 +96,14 @@ if has('d') then
     may('XADD', dead, '*', 'class', '')
     may('XTRIM', dead, 'MAXLEN', '1')
 end
-if mark_at < marks_end then
-    local key = bucket(seen_base, window, now, 0)
-    may('HSET', key, '', '')
-    may('PEXPIRE', key, '1')
-    may('UNLINK', bucket(seen_base, window, now, 2))
+if marks_first < marks_last then may_remember(seen_base, window, now) end
+
+local ids, number = {}, 0
+for i = marks_first, marks_last, 2 do
+    number = number + 1
+    ids[number] = ARGV[i]
 end
+local seen = recall(seen_base, window, now, ids)
 
 -- A stream that someone has given the highest of all ids takes no entry any more.
 local checked = {}
@@ -121,27 +133,26 @@ local function version(key)
     return versions[key]
 end
 
-local ids = {}
-for i = mark_at, marks_end - 1, 2 do ids[#ids + 1] = ARGV[i] end
-local seen = recall(seen_base, window, now, ids)
+-- 4. Decide. Nothing is written in here, but each decision knows those before it: two entries may carry one event, or
+-- write one state in turn. `work` is what is done once all are decided: functions and their arguments.
+local work, marked, marks_left_out = {}, {}, {}
+local mark_at, extra_at = marks_first - 2, marks_last + 1
 
--- What each entry does once all are decided: functions and their arguments.
-local work = {}
 local function later(run, at, extra)
     work[#work + 1] = {run, at, extra}
 end
 
 local function commit(at, new_version)
-    local key, sets, deletes, emits = KEYS[tonumber(ARGV[at + 1])], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-    local names = at + 6 + 2 * sets
+    local key, deletes, emits = KEYS[tonumber(ARGV[at + 1])], ARGV[at + 4], ARGV[at + 5]
+    local sets_last = at + 5 + 2 * ARGV[at + 3]
+    local deletes_last = sets_last + deletes
     if new_version then
         redis.call('HSET', key, 'v', new_version)
-        for i = at + 6, names - 1, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
-        for i = names, names + deletes - 1 do redis.call('HDEL', key, ARGV[i]) end
+        call_with(ARGV, at + 6, sets_last, 'HSET', key)
+        call_with(ARGV, sets_last + 1, deletes_last, 'HDEL', key)
         if new_version == '1' then redis.call('ZADD', index, 0, string.sub(key, ARGV[5] + 1)) end
     end
-    local first = names + deletes
-    for i = first, first + 2 * emits - 1, 2 do
+    for i = deletes_last + 1, deletes_last + 2 * emits - 1, 2 do
         redis.call('XADD', KEYS[tonumber(ARGV[i])], '*', 'event', ARGV[i + 1])
     end
 end
@@ -155,26 +166,7 @@ local function bury(at)
     redis.call('XADD', dead, '*', unpack(ARGV, at, at + DEAD_ARGS - 1))
 end
 
--- 4. Decide. Nothing is written in here, but each decision knows those before it: two entries may carry one event, or
--- write one state in turn.
-local new_marks, marked = {}, {}
-
--- Is the event of this mark known? Answers the letter for that.
-local function known(number)
-    local id, hash = ids[number], ARGV[mark_at + 2 * number - 1]
-    local before = seen[number] or marked[id]
-    if not before then return nil end
-    return before == hash and 'U' or 'X'
-end
-
-local function mark(number)
-    local id, hash = ids[number], ARGV[mark_at + 2 * number - 1]
-    marked[id] = hash
-    new_marks[#new_marks + 1] = id
-    new_marks[#new_marks + 1] = hash
-end
-
--- Does the state have the version that was read? Answers the letter if not, else what comes after the decision.
+-- Has the state the version that was read? T if not. Remembers which one it will have.
 local function check_effects(at)
     local key, writes = KEYS[tonumber(ARGV[at + 1])], ARGV[at + 3] + ARGV[at + 4]
     if key and version(key) ~= ARGV[at + 2] then return 'T' end
@@ -182,60 +174,88 @@ local function check_effects(at)
     for i = emits_at, emits_at + 2 * ARGV[at + 5] - 1, 2 do check_target(KEYS[tonumber(ARGV[i])]) end
     if key and writes > 0 then versions[key] = whole(versions[key] + 1) end
     later(commit, at, key and writes > 0 and versions[key])
-    return nil
-end
-
-local mark_number = 0
-local function decide(kind, fenced)
-    local at, number = extra_at, nil
-    if kind == 'e' then
-        extra_at = at + 6 + 2 * ARGV[at + 3] + ARGV[at + 4] + 2 * ARGV[at + 5]
-    elseif kind == 'r' then
-        extra_at = at + RETRY_ARGS
-    elseif kind == 'd' then
-        extra_at = at + DEAD_ARGS
-    end
-    if kind == 'c' or (kind == 'e' and ARGV[at] == '1') then
-        mark_number = mark_number + 1
-        number = mark_number
-    end
-    if kind == 'l' then return 'L' end
-    if fenced then return 'F' end
-    if kind == 's' then return 'S' end
-    if kind == 'r' then
-        later(retry, at)
-        return 'R'
-    elseif kind == 'd' then
-        later(bury, at)
-        return 'D'
-    end
-    local letter = number and known(number) or (kind == 'e' and check_effects(at)) or nil
-    if letter then return letter end
-    if number then mark(number) end
     return 'C'
 end
 
+-- A commit with the next mark: is its event known, are its effects still possible?
+local function check_mark(mine, effects_at)
+    mark_at = mark_at + 2
+    local id, hash = ARGV[mark_at], ARGV[mark_at + 1]
+    local before, letter = seen[(mark_at - marks_first) / 2 + 1] or marked[id], 'C'
+    if not mine then
+        letter = 'F'
+    elseif before then
+        letter = before == hash and 'U' or 'X'
+    elseif effects_at then
+        letter = check_effects(effects_at)
+    end
+    if letter == 'C' then marked[id] = hash else marks_left_out[mark_at] = true end
+    return letter
+end
+
+local decide = {
+    [byte('c')] = check_mark,
+    [byte('e')] = function(mine)
+        local at = extra_at
+        extra_at = at + 6 + 2 * ARGV[at + 3] + ARGV[at + 4] + 2 * ARGV[at + 5]
+        if ARGV[at] == '1' then return check_mark(mine, at) end
+        return mine and check_effects(at) or 'F'
+    end,
+    [byte('s')] = function(mine) return mine and 'S' or 'F' end,
+    [byte('l')] = function() return 'L' end,
+    [byte('r')] = function(mine)
+        local at = extra_at
+        extra_at = at + RETRY_ARGS
+        if mine then later(retry, at) end
+        return mine and 'R' or 'F'
+    end,
+    [byte('d')] = function(mine)
+        local at = extra_at
+        extra_at = at + DEAD_ARGS
+        if mine then later(bury, at) end
+        return mine and 'D' or 'F'
+    end,
+}
+
 local ACKED = {C = true, S = true, R = true, D = true, U = true}
 local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, L = 0, X = 0, T = 0, F = 0}
-for i = 1, #kinds do
-    local l = lane[string.sub(lanes, i, i)]
-    local id = ARGV[l.at]
-    l.at = l.at + 1
-    local letter = decide(string.sub(kinds, i, i), not l.mine[id])
-    if ACKED[letter] then
-        l.acks[#l.acks + 1] = id
-        -- The same entry a second time in this batch is settled already.
-        l.mine[id] = nil
+local input_at, back_at = input.first, back.first
+for i = 1, #plan do
+    local kind, l, at = byte(plan, i), input, input_at
+    if kind < 97 then -- a capital letter
+        kind, l, at = kind + 32, back, back_at
+        back_at = at + 1
+    else
+        input_at = at + 1
+    end
+    local letter = decide[kind](l.all_mine or l.mine[ARGV[at]])
+    if not ACKED[letter] then
+        l.left_out[at] = true
+    elseif not l.all_mine then
+        l.mine[ARGV[at]] = nil -- the same entry once more in this batch is settled already
     end
     count[letter] = count[letter] + 1
     answer[i] = letter
 end
 answer = table.concat(answer)
-if #lane.i.acks + #lane.a.acks == 0 then return answer end
+if count.C + count.S + count.R + count.D + count.U == 0 then return answer end
 
 -- 5. Write.
 for i = 1, #work do work[i][1](work[i][2], work[i][3]) end
-remember(seen_base, window, now, new_marks)
+
+-- ARGV[first..last] without the groups of `size` that begin at a position in `left_out`: a list and its bounds.
+local function kept(first, last, size, left_out)
+    if next(left_out) == nil then return ARGV, first, last end
+    local list = {}
+    for i = first, last, size do
+        if not left_out[i] then
+            for j = i, i + size - 1 do list[#list + 1] = ARGV[j] end
+        end
+    end
+    return list, 1, #list
+end
+
+remember(seen_base, window, now, kept(marks_first, marks_last, 2, marks_left_out))
 
 local dropped = 0
 if count.D > 0 and redis.call('XLEN', dead) > dead_max then
@@ -248,19 +268,20 @@ for i = 1, #COUNTERS do
         totals[#totals + 1] = whole(booked[i] + change[i])
     end
 end
-call_with(totals, 'HSET', stats)
+call_with(totals, 1, #totals, 'HSET', stats)
 
-if crashed then
-    local fields = {}
-    for name, l in pairs(lane) do
-        for i = 1, #l.acks do fields[#fields + 1] = name .. l.acks[i] end
+for _, l in ipairs({input, back}) do
+    l.acks, l.acks_first, l.acks_last = kept(l.first, l.last, 1, l.left_out)
+    if crashed then
+        local fields = {}
+        for i = l.acks_first, l.acks_last do fields[#fields + 1] = l.name .. l.acks[i] end
+        call_with(fields, 1, #fields, 'HDEL', tries)
     end
-    call_with(fields, 'HDEL', tries)
 end
 
 -- 6. The receipt, and the acks last. What came back to the handler is nobody else's: it goes with its ack.
 redis.call('SET', receipt, answer, 'PX', '600000')
-call_with(lane.a.acks, 'XDEL', again)
-call_with(lane.i.acks, 'XACK', stream, group)
-call_with(lane.a.acks, 'XACK', again, group)
+call_with(back.acks, back.acks_first, back.acks_last, 'XDEL', again)
+call_with(input.acks, input.acks_first, input.acks_last, 'XACK', stream, group)
+call_with(back.acks, back.acks_first, back.acks_last, 'XACK', again, group)
 return answer

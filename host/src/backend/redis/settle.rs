@@ -23,8 +23,7 @@ impl Redis {
         let mut call = SETTLE.call_with_room(&names.keys, args, bytes);
         call.arg(&*settlement.source.handler).arg(&*settlement.consumer);
         call.arg(self.inbox_window_ms()).arg(self.options.dead_letters_max).arg(names.state_prefix.len());
-        call.arg(entries.iter().map(lane_letter).collect::<String>());
-        call.arg(entries.iter().map(kind_letter).collect::<String>());
+        call.arg(entries.iter().map(plan_letter).collect::<String>());
         for lane in [Lane::Input, Lane::Again] {
             write_span(&mut call, entries, lane);
         }
@@ -48,10 +47,10 @@ impl Redis {
     }
 }
 
-fn lane_letter(entry: &Entry) -> char {
+fn plan_letter(entry: &Entry) -> char {
     match entry.delivery.lane {
-        Lane::Input => 'i',
-        Lane::Again => 'a',
+        Lane::Input => kind_letter(entry),
+        Lane::Again => kind_letter(entry).to_ascii_uppercase(),
     }
 }
 

@@ -56,7 +56,11 @@ impl Inbox {
     }
 
     pub fn find(&self, tx: &Tx<'_>, id: Uuid) -> Result<Option<PayloadHash>> {
-        for bucket in &self.buckets {
+        self.find_in(tx, &self.buckets, id)
+    }
+
+    fn find_in(&self, tx: &Tx<'_>, buckets: &[i64], id: Uuid) -> Result<Option<PayloadHash>> {
+        for bucket in buckets {
             let sql = "SELECT hash FROM inbox WHERE bucket = ?1 AND scope = ?2 AND event = ?3";
             let found = tx.get(sql, (bucket, self.scope, id.as_bytes()), |row| row.get(0))?;
             if found.is_some() {
@@ -66,10 +70,17 @@ impl Inbox {
         Ok(None)
     }
 
-    pub fn add(&self, tx: &Tx<'_>, id: Uuid, hash: PayloadHash) -> Result<()> {
-        let sql = "INSERT INTO inbox (bucket, scope, event, hash) VALUES (?1, ?2, ?3, ?4)";
-        tx.run(sql, (self.buckets[0], self.scope, id.as_bytes(), hash))?;
-        Ok(())
+    /// Adds an id unless it is there; answers with what was there.
+    pub fn mark(&self, tx: &Tx<'_>, id: Uuid, hash: PayloadHash) -> Result<Option<PayloadHash>> {
+        if let Some(seen) = self.find_in(tx, &self.buckets[1..], id)? {
+            return Ok(Some(seen));
+        }
+        // Most are new: to try costs one way through the tree, to ask before would cost two.
+        let sql = "INSERT OR IGNORE INTO inbox (bucket, scope, event, hash) VALUES (?1, ?2, ?3, ?4)";
+        match tx.run(sql, (self.buckets[0], self.scope, id.as_bytes(), hash))? {
+            0 => self.find_in(tx, &self.buckets[..1], id),
+            _ => Ok(None),
+        }
     }
 }
 

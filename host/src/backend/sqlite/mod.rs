@@ -14,6 +14,7 @@ mod consumers;
 mod dead;
 mod error;
 mod fetch;
+mod hands;
 mod inbox;
 mod lookup;
 mod open;

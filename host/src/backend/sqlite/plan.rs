@@ -28,7 +28,7 @@ pub struct Step {
     pub deed: Deed,
 }
 
-/// Where a delivery lies: number of the lane, row in it.
+/// Where a delivery lies: number of the lane (0 or 1), row in it.
 pub type Place = (i64, i64);
 
 pub enum Deed {

@@ -5,18 +5,19 @@
 //!  answer        else Fenced            Duplicate, Conflict     else Stale
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::hands::Hands;
 use super::inbox::Inbox;
 use super::parcel::limit;
-use super::plan::{Deed, Place, Plan, Step};
+use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
 use super::worker::Tx;
-use super::{consumers, dead, receipts, retries, sources, streams};
+use super::{dead, receipts, retries, sources, streams};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
 use crate::model::event::PayloadHash;
@@ -28,12 +29,11 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
     let source = sources::find(tx, &plan.source)?.id;
     let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, Deed::Commit { .. }));
     let mut batch = Batch {
-        held: held(tx, source, &plan)?,
+        hands: Hands::look(tx, source, &plan)?,
         inbox: if marks { Some(Inbox::open(tx, source, options.inbox_window)?) } else { None },
         shelf: Shelf::new(source),
         source,
         tally: Tally::default(),
-        acked: Vec::new(),
         emitted: HashMap::new(),
         tx,
     };
@@ -43,28 +43,13 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
     Ok(answers)
 }
 
-/// What this consumer holds of what is to be settled, in one look at each lane.
-fn held(tx: &Tx<'_>, source: i64, plan: &Plan) -> Result<HashSet<Place>> {
-    let mut held = HashSet::new();
-    let Some(consumer) = consumers::seek(tx, &plan.consumer)? else { return Ok(held) };
-    for lane in 0..=1 {
-        let entries = || plan.steps.iter().filter(|step| step.place.0 == lane).map(|step| step.place.1);
-        let (Some(from), Some(to)) = (entries().min(), entries().max()) else { continue };
-        let sql = "SELECT entry FROM pending
-                   WHERE source = ?1 AND lane = ?2 AND entry BETWEEN ?3 AND ?4 AND consumer = ?5";
-        held.extend(tx.all(sql, (source, lane, from, to, consumer), |row| Ok((lane, row.get(0)?)))?);
-    }
-    Ok(held)
-}
-
 struct Batch<'a, 'b> {
     tx: &'a mut Tx<'b>,
     source: i64,
-    held: HashSet<Place>,
+    hands: Hands,
     inbox: Option<Inbox>,
     shelf: Shelf,
     tally: Tally,
-    acked: Vec<Place>,
     /// Streams that were emitted to: number, and how many events.
     emitted: HashMap<Arc<str>, (i64, i64)>,
 }
@@ -81,7 +66,7 @@ struct Tally {
 
 impl Batch<'_, '_> {
     fn step(&mut self, step: Step) -> Result<Settled> {
-        if !self.held.contains(&step.place) {
+        if !self.hands.hold(step.place) {
             return Ok(Settled::Fenced);
         }
         let settled = match step.deed {
@@ -100,8 +85,7 @@ impl Batch<'_, '_> {
             }
         };
         if self.tally.book(settled) {
-            self.held.remove(&step.place);
-            self.acked.push(step.place);
+            self.hands.let_go(step.place);
         }
         Ok(settled)
     }
@@ -113,18 +97,17 @@ impl Batch<'_, '_> {
         emits: &[Emitted],
         writes: BTreeMap<String, Option<Bytes>>,
     ) -> Result<Settled> {
+        let fits = self.fits(&state)?;
         if let (Some(inbox), Some((id, hash))) = (&self.inbox, mark) {
-            match inbox.find(self.tx, id)? {
+            // A stale entry leaves no mark; but one that was committed before is a duplicate, whatever its state.
+            match if fits { inbox.mark(self.tx, id, hash)? } else { inbox.find(self.tx, id)? } {
                 Some(seen) if seen == hash => return Ok(Settled::Duplicate),
                 Some(_) => return Ok(Settled::Conflict),
                 None => {}
             }
         }
-        if !self.fits(&state)? {
+        if !fits {
             return Ok(Settled::Stale);
-        }
-        if let (Some(inbox), Some((id, hash))) = (&self.inbox, mark) {
-            inbox.add(self.tx, id, hash)?;
         }
         if let Some((key, _)) = state.filter(|_| !writes.is_empty()) {
             self.shelf.write(self.tx, key, writes)?;
@@ -164,13 +147,7 @@ impl Batch<'_, '_> {
         for (name, (id, count)) in self.emitted.drain() {
             streams::added(self.tx, &name, id, count)?;
         }
-        for (lane, entry) in &self.acked {
-            let sql = "DELETE FROM pending WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-            self.tx.run(sql, (self.source, lane, entry))?;
-            if *lane == 1 {
-                self.tx.run("DELETE FROM again WHERE id = ?1", [entry])?;
-            }
-        }
+        self.hands.close(self.tx)?;
         let max = i64::try_from(options.dead_letters_max).unwrap_or(i64::MAX);
         let dropped = if self.tally.dead > 0 { dead::drop_oldest(self.tx, self.source, max)? } else { 0 };
         let Tally { committed, skipped, duplicates, retried, dead: _ } = self.tally;

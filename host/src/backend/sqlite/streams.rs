@@ -30,10 +30,10 @@ pub fn publish(tx: &mut Tx<'_>, name: Arc<str>, entries: &[NewEntry], window: Du
 
 fn publish_one(tx: &Tx<'_>, stream: i64, inbox: Option<&Inbox>, entry: &NewEntry) -> Result<Published> {
     if let (Some(inbox), Some((id, hash))) = (inbox, entry.mark) {
-        match inbox.find(tx, id)? {
+        match inbox.mark(tx, id, hash)? {
             Some(seen) if seen == hash => return Ok(Published::Duplicate),
             Some(_) => return Ok(Published::Conflict),
-            None => inbox.add(tx, id, hash)?,
+            None => {}
         }
     }
     Ok(Published::Added(id(append(tx, stream, &entry.body)?)))

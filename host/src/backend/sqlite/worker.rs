@@ -202,16 +202,24 @@ impl Worker {
         self.sync_commits(access)?;
         let begin = if access == Access::Look { "BEGIN" } else { "BEGIN IMMEDIATE" };
         self.statement(begin)?;
+        // One that is alone needs no savepoint, in which SQLite would copy each page before its first change.
+        let several = jobs.len() > 1;
         for job in jobs {
-            self.statement("SAVEPOINT job")?;
+            if several {
+                self.statement("SAVEPOINT job")?;
+            }
             let rung_before = rung.len();
             let kept = job.run(&mut Tx { conn: &self.conn, now_ms: now_ms(), rung });
             if !kept {
                 rung.truncate(rung_before);
                 // When a disk is full, SQLite may have rolled back everything; then this fails, and all hear of it.
-                self.statement("ROLLBACK TO job")?;
+                self.statement(if several { "ROLLBACK TO job" } else { "ROLLBACK" })?;
             }
-            self.statement("RELEASE job")?;
+            if several {
+                self.statement("RELEASE job")?;
+            } else if !kept {
+                return Ok(());
+            }
         }
         self.statement("COMMIT")
     }

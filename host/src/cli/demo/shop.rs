@@ -87,7 +87,8 @@ impl Shop {
         };
         self.count(stream);
         let body = Bytes::from(body);
-        if !invalid && stream != "product-events" {
+        // Not what fails: how often its copy fails too depends on who comes first.
+        if !invalid && stream != "product-events" && !body.windows(8).any(|part| part == b"simulate") {
             self.last = Some((stream, body.clone()));
         }
         Made { stream, body }

@@ -35,7 +35,7 @@ fn the_inbox_remembers_for_the_window_and_then_forgets() {
     for second in 0..1000 {
         at(&conn, second, |tx| {
             let inbox = Inbox::open(tx, 1, WINDOW).unwrap();
-            inbox.add(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap();
+            assert_eq!(inbox.mark(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap(), None);
             for age in [0, 1, 50, 99, 100].into_iter().filter(|age| *age <= second) {
                 let id = Uuid::from_u128((second - age) as u128);
                 assert_eq!(inbox.find(tx, id).unwrap(), Some([1; 16]), "{age} s old at second {second}");
@@ -51,7 +51,7 @@ fn forgetting_is_done_in_bounded_steps() {
     let conn = database();
     at(&conn, 0, |tx| {
         let inbox = Inbox::open(tx, 1, WINDOW).unwrap();
-        (0..2500).for_each(|n| inbox.add(tx, Uuid::from_u128(n), [1; 16]).unwrap());
+        (0..2500).for_each(|n| assert_eq!(inbox.mark(tx, Uuid::from_u128(n), [1; 16]).unwrap(), None));
     });
     at(&conn, 200, |tx| Inbox::open(tx, 1, WINDOW).unwrap());
     let mut left = Vec::new();
@@ -68,7 +68,7 @@ fn forgetting_is_done_in_bounded_steps() {
 #[test]
 fn a_clock_that_is_set_back_forgets_nothing() {
     let conn = database();
-    at(&conn, 0, |tx| Inbox::open(tx, 1, WINDOW).unwrap().add(tx, Uuid::nil(), [1; 16]).unwrap());
+    at(&conn, 0, |tx| Inbox::open(tx, 1, WINDOW).unwrap().mark(tx, Uuid::nil(), [1; 16]).unwrap());
     for second in [3600, 0, -3600, 60] {
         // An hour ahead is longer than this window; what counts is that going back neither fails nor loses more.
         at(&conn, second, |tx| Inbox::open(tx, 1, Duration::from_secs(86_400)).unwrap().find(tx, Uuid::nil()).unwrap())

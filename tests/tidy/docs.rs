@@ -1,0 +1,235 @@
+//! What the documents say of the code, held against the code.
+
+use super::source::{Row, Source, cells, files, ident, none, read, root, table};
+
+const LIMITS: &str = "host/src/config/limits.rs";
+const CAPABILITIES: &str = "host/src/capability/mod.rs";
+const COMMANDS: &str = "host/src/cli/mod.rs";
+const DISPOSITION: &str = "host/src/policy/disposition.rs";
+const REASONS: &str = "host/src/model/dead_letter.rs";
+
+#[test]
+fn docs_tables_match_the_code() {
+    let mut findings = Vec::new();
+    capabilities(&mut findings);
+    limits(&mut findings);
+    commands(&mut findings);
+    disposition(&mut findings);
+    reasons(&mut findings);
+    none("the tables of the documents say what the code says", &findings);
+}
+
+/// Compares what a table lists with what the code has, both ways.
+fn compare(page: &str, rows: &[(usize, String)], code: &str, wanted: &[String], findings: &mut Vec<String>) {
+    for (line, row) in rows.iter().filter(|(_, row)| !wanted.contains(row)) {
+        findings.push(format!("{page}:{line}: {row}: not so in {code}; mend the row or take it out"));
+    }
+    for missing in wanted.iter().filter(|wanted| !rows.iter().any(|(_, row)| row == *wanted)) {
+        findings.push(format!("{page}: no row says {missing}, as {code} does; add it"));
+    }
+}
+
+fn plain(cell: &str) -> String {
+    cell.replace('`', "")
+}
+
+fn capabilities(findings: &mut Vec<String>) {
+    let page = "docs/guides/capabilities.md";
+    let rows = table(page, CAPABILITIES);
+    let text = read(CAPABILITIES);
+    let list = text.split_once("CAPABILITIES: &[Capability]").map_or("", |(_, list)| list);
+    let mut wanted = Vec::new();
+    for block in list.split("Capability {").skip(1) {
+        let value = |field: &str| {
+            let line = block.lines().find_map(|line| line.trim().strip_prefix(field)?.strip_prefix(": "));
+            line.unwrap_or_default().trim_end_matches(',').trim_matches('"').to_owned()
+        };
+        let grant = value("granted");
+        let grant = grant.rsplit_once("terms.").map_or("always", |(_, rest)| ident(rest)).to_owned();
+        wanted.push(format!("{} {}@{}, granted by {grant}", value("name"), value("interface"), value("version")));
+    }
+    let said = |row: &Row| {
+        let [name, interface, version, grant] = &row.cells[..4] else { return (row.line, String::new()) };
+        let (grant, version) = (plain(grant), plain(version));
+        (row.line, format!("{} {}@{version}, granted by {}", plain(name), plain(interface), ident(&grant)))
+    };
+    let rows: Vec<_> = rows.iter().filter(|row| row.cells.len() >= 4).map(said).collect();
+    compare(page, &rows, CAPABILITIES, &wanted, findings);
+}
+
+fn limits(findings: &mut Vec<String>) {
+    let page = "docs/guides/limits.md";
+    let rows = table(page, LIMITS);
+    let text = read(LIMITS);
+    let mut wanted = Vec::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("pub const ")) {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.split_once('=').map_or("", |(_, value)| value).trim().trim_end_matches(';');
+        match written(value) {
+            Some(value) => wanted.push(format!("{name} = {value}")),
+            None => findings.push(format!("{LIMITS}: {name}: teach `written` in tests/tidy/docs.rs to read `{value}`")),
+        }
+    }
+    let said: Vec<_> =
+        rows.iter().map(|row| (row.line, format!("{} = {}", plain(&row.cells[0]), plain(&row.cells[1])))).collect();
+    compare(page, &said, LIMITS, &wanted, findings);
+    let config = read("host/src/config/mod.rs");
+    for row in &rows {
+        let key = row.cells.get(2).map(|cell| plain(cell)).unwrap_or_default();
+        let field = key.rsplit('.').next().unwrap_or_default();
+        if !field.is_empty() && !config.contains(&format!("pub {field}:")) {
+            findings.push(format!("{page}:{}: host/src/config/mod.rs has no key `{key}`; mend the row", row.line));
+        }
+    }
+}
+
+/// A bound as the page writes it: `1 MiB`, `256`, `100 000`, `5 min`.
+fn written(value: &str) -> Option<String> {
+    let number = |text: &str| text.replace('_', "").parse::<u64>().ok();
+    let inner = |name: &str| number(value.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')?);
+    if let Some(mib) = inner("ByteSize::mib") {
+        return Some(format!("{mib} MiB"));
+    }
+    if let Some(kib) = inner("ByteSize::kib") {
+        return Some(format!("{kib} KiB"));
+    }
+    if let Some(ms) = inner("Duration::from_millis") {
+        return Some(format!("{ms} ms"));
+    }
+    match inner("Duration::from_secs") {
+        Some(secs) if secs % 3600 == 0 => Some(format!("{} h", secs / 3600)),
+        Some(secs) if secs % 60 == 0 => Some(format!("{} min", secs / 60)),
+        Some(secs) => Some(format!("{secs} s")),
+        None => number(value).map(thousands),
+    }
+}
+
+fn thousands(number: u64) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{} {:03}", thousands(number / 1000), number % 1000),
+    }
+}
+
+fn commands(findings: &mut Vec<String>) {
+    let mut wanted = Vec::new();
+    for (variant, payload) in variants(&source(COMMANDS)) {
+        match payload.strip_suffix("::Command") {
+            None => wanted.push(variant),
+            Some(module) => {
+                let file = format!("host/src/cli/{module}.rs");
+                let file = if root().join(&file).exists() { file } else { format!("host/src/cli/{module}/mod.rs") };
+                wanted.extend(variants(&source(&file)).into_iter().map(|(name, _)| format!("{variant} {name}")));
+            }
+        }
+    }
+    let is_word = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
+    let said = |row: &Row| {
+        let cell = plain(&row.cells[0]);
+        (row.line, cell.split(' ').take_while(is_word).collect::<Vec<_>>().join(" "))
+    };
+    let rows: Vec<_> = table("README.md", COMMANDS).iter().map(said).collect();
+    compare("README.md", &rows, COMMANDS, &wanted, findings);
+}
+
+fn source(path: &str) -> Source {
+    Source::new(path.to_owned(), read(path))
+}
+
+/// The variants of `enum Command`, as they are typed, and what each one carries.
+fn variants(source: &Source) -> Vec<(String, String)> {
+    let open = source.code.find("enum Command").and_then(|at| source.body_or_end(at));
+    let Some(open) = open else { panic!("{}: has no `enum Command`; mend tests/tidy/docs.rs", source.path) };
+    let body = source.block(open);
+    let body = &source.code[body.start + 1..body.end - 1];
+    let (mut found, mut depth, mut begins) = (Vec::new(), 0, true);
+    for (at, c) in body.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            'A'..='Z' if begins && depth == 0 => {
+                let name = ident(&body[at..]);
+                let payload = body[at + name.len()..].strip_prefix('(').and_then(|rest| rest.split_once(')'));
+                found.push((typed(name), payload.map_or("", |(inner, _)| inner).to_owned()));
+                begins = false;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// `DryRun` -> dry-run
+fn typed(variant: &str) -> String {
+    let dashed = variant.char_indices().map(|(at, c)| {
+        let dash = if at > 0 && c.is_ascii_uppercase() { "-" } else { "" };
+        format!("{dash}{}", c.to_ascii_lowercase())
+    });
+    dashed.collect()
+}
+
+/// The page shows the very rows that stand above `decide`.
+fn disposition(findings: &mut Vec<String>) {
+    let page = "docs/guides/retries-and-dead-letters.md";
+    let text = read(DISPOSITION);
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! ")).filter(|line| line.starts_with('|')).skip(2);
+    let wanted: Vec<String> = rows.map(|row| cells(row).join(" | ")).collect();
+    let said: Vec<_> = table(page, DISPOSITION).iter().map(|row| (row.line, row.cells.join(" | "))).collect();
+    compare(page, &said, DISPOSITION, &wanted, findings);
+}
+
+fn reasons(findings: &mut Vec<String>) {
+    let page = "docs/guides/retries-and-dead-letters.md";
+    let text = read(REASONS);
+    let arms = text.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => \""));
+    let wanted: Vec<String> = arms.map(|(_, name)| name.trim_end_matches("\",").to_owned()).collect();
+    let said: Vec<_> = table(page, REASONS).iter().map(|row| (row.line, plain(&row.cells[0]))).collect();
+    compare(page, &said, REASONS, &wanted, findings);
+}
+
+#[test]
+fn docs_lead_somewhere() {
+    let pages = files(".", ".md").into_iter().filter(|page| !page.contains('/') || page.starts_with("docs/"));
+    let pages: Vec<(String, String)> = pages.map(|page| (page.clone(), read(&page))).collect();
+    let (mut findings, mut linked) = (Vec::new(), Vec::new());
+    for (page, text) in &pages {
+        let folder = root().join(page).with_file_name("");
+        for (at, line) in text.lines().enumerate() {
+            for target in links(line) {
+                match folder.join(target).canonicalize() {
+                    Ok(found) => linked.push(found),
+                    Err(_) => findings.push(format!("{page}:{}: the link to {target} leads nowhere; mend it", at + 1)),
+                }
+            }
+            for path in paths(line).filter(|path| !root().join(path).exists()) {
+                findings.push(format!("{page}:{}: there is no {path}; name what is there", at + 1));
+            }
+        }
+    }
+    for (page, _) in pages.iter().filter(|(page, _)| page.starts_with("docs/")) {
+        if root().join(page).canonicalize().is_ok_and(|page| !linked.contains(&page)) {
+            findings.push(format!("{page}: no page links to it; add it to the index or the README"));
+        }
+    }
+    none("links and paths in the documents lead somewhere, and every page is linked", &findings);
+}
+
+/// The files that Markdown links on this line point to.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let targets = targets.map(|(target, _)| target.split('#').next().unwrap_or(target));
+    targets.filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:"))
+}
+
+/// Paths of this project in backticks. What has a placeholder in it, or is built, need not be there.
+fn paths(line: &str) -> impl Iterator<Item = &str> {
+    let quoted = line.split('`').skip(1).step_by(2);
+    let begins = ["host/", "tests/", "xtask/", "plugins/", "docs/", "wit/", "schemas/", "benches/"];
+    let ours = move |path: &&str| begins.iter().any(|begin| path.starts_with(begin));
+    let concrete = |path: &&str| {
+        let placeholder = path.split(['/', '.']).any(|part| part == "NAME" || part == "X");
+        !placeholder && !path.contains(['*', '<', ' ', '{']) && !path.starts_with("plugins/dist")
+    };
+    quoted.filter(ours).filter(concrete)
+}
