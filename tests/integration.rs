@@ -1,1 +1,25 @@
+//! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
+mod cli;
+mod conformance;
+mod kills;
+mod sandbox;
+mod schemas;
+mod stories;
+mod tidy;
+
+/// Tells each story twice: on SQLite in memory, and on a real Redis.
+macro_rules! on_both_backends {
+    ($($(#[$doc:meta])* async fn $name:ident($url:ident: &str) $body:block)*) => {
+        $($(#[$doc])* async fn $name($url: &str) $body)*
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { super::$name("sqlite::memory:").await })*
+        }
+        mod on_redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+                super::$name(&tidemill_tests::server::RedisServer::shared().url()).await
+            })*
+        }
+    };
+}
+pub(crate) use on_both_backends;

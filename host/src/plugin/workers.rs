@@ -107,14 +107,17 @@ fn run(lives: &mut Lives, mut job: Job) {
 fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> Called {
     let begun = Instant::now();
     let JobCall { event, attempt } = &job.calls[index];
-    let state = job.states.get(event.key());
-    let version = state.map_or(0, |state| state.version);
+    // Lent to the guest's context for the time of the call, and taken back: a key may hold many values.
+    let state = job.states.remove(event.key());
+    let has_state = state.is_some();
+    let KeyState { version, values } = state.unwrap_or_default();
+    let values = Arc::new(values);
     let call = Call {
         event,
         stream: &job.stream,
         now: &job.now,
         attempt: *attempt,
-        values: Arc::new(state.map(|state| state.values.clone()).unwrap_or_default()),
+        values: values.clone(),
         deadline: job.deadline,
     };
     // A panic in here is a fault of the host. It must not end the worker, and the event must not come back for ever:
@@ -132,9 +135,13 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> Called {
         Ok(Err(error)) => (crashed(format!("no instance could be made: {error:#}")), false),
         Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
     };
-    let key = event.key().clone();
-    if let (Outcome::Done(effects), false) = (&outcome, job.states.is_empty()) {
-        job.states.entry(key).or_default().apply(effects);
+    drop(call);
+    if has_state {
+        let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
+        if let Outcome::Done(effects) = &outcome {
+            state.apply(effects);
+        }
+        job.states.insert(event.key().clone(), state);
     }
     Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed() }
 }

@@ -85,6 +85,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         state_is_written_read_and_deleted
         a_stale_state_version_stays_pending
         a_stale_entry_leaves_no_mark
+        only_a_commit_depends_on_the_state_version
         reading_state_does_not_raise_its_version
         a_chain_on_one_key_commits_in_one_settlement
         a_broken_chain_makes_its_followers_stale
@@ -120,7 +121,8 @@ pub const STORIES: &[(&str, Story)] = stories! {
         each_stream_has_its_own_ids
         entries_are_listed_in_pages
         trim_spares_what_a_group_has_not_finished
-        trim_by_age_spares_what_is_pending;
+        trim_by_age_spares_what_is_pending
+        a_stream_that_nobody_reads_is_trimmed;
     books:
         the_books_balance
         waiting_has_an_age

@@ -1,13 +1,15 @@
 //! Keyed state: versions see to it that no write is built on a state that is no more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::desk::{Desk, bodies, fresh};
 use super::forms::*;
 use crate::backend::{Backend, Entry, Settled};
-use crate::model::delivery::{Delivery, Effects, KeyState};
+use crate::model::dead_letter::ReasonClass;
+use crate::model::delivery::{Delivery, Disposition, Effects, KeyState};
 
 /// A commit that expects `key` at `version`.
 fn keyed(delivery: Delivery, key: &str, version: u64, effects: Effects) -> Entry {
@@ -68,6 +70,21 @@ pub async fn a_stale_entry_leaves_no_mark(backend: Arc<dyn Backend>) {
     let stale = Entry { mark, ..keyed(a, "k", 7, Effects::default()) };
     let answers = desk.settle(vec![stale, Entry { mark, ..commit(b) }]).await;
     assert_eq!(answers, [Settled::Stale, Settled::Committed]);
+}
+
+/// What is put off, given up or skipped writes nothing that a newer state could be lost by.
+pub async fn only_a_commit_depends_on_the_state_version(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(3).await;
+    let mut got = desk.fetch(3).await.into_iter();
+    let mut next = || got.next().expect("three were fetched");
+    let entries = [
+        entry(next(), Disposition::Skip),
+        retry(next(), Duration::from_secs(3600), record(1, "later")),
+        dead_letter(next(), ReasonClass::Rejected, None),
+    ];
+    let answers = desk.settle(entries.into_iter().map(|e| Entry { state: Some(("k".into(), 7)), ..e }).collect()).await;
+    assert_eq!(answers, [Settled::Skipped, Settled::Retried, Settled::Dead]);
 }
 
 pub async fn reading_state_does_not_raise_its_version(backend: Arc<dyn Backend>) {

@@ -116,6 +116,16 @@ pub async fn trim_by_age_spares_what_is_pending(backend: Arc<dyn Backend>) {
     assert_eq!(desk.books().await.committed, count as u64);
 }
 
+/// Streams that handlers emit to for others to read elsewhere must not grow for ever.
+pub async fn a_stream_that_nobody_reads_is_trimmed(backend: Arc<dyn Backend>) {
+    let stream = fresh("stream");
+    let entries: Vec<_> = (0..1000).map(|n| new_entry(&n.to_string(), None)).collect();
+    let ids: Vec<EntryId> = backend.publish(&stream, &entries).await.expect("publish").iter().map(added).collect();
+    let gone = trim_all(&backend, &stream, Some(10), None).await;
+    assert!(gone > 0 && gone <= 990, "{gone} of 1000 went, and 10 were to stay");
+    assert_eq!(listed(&backend, &stream).await, ids[gone as usize..]);
+}
+
 /// Trims until nothing more goes: one call may do a bounded part of the work.
 async fn trim_all(backend: &Arc<dyn Backend>, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> u64 {
     let mut gone = 0;

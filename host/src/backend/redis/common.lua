@@ -58,40 +58,43 @@ local function bucket(base, window, now, back)
     return base .. ':' .. whole(math.floor(now / window) - back)
 end
 
--- The payload hashes that the inbox holds for `ids`, by their positions. What it does not know is not in the answer.
+-- The payload hashes that the inbox holds for `ids`, by their positions (what it does not know is not in the answer),
+-- and whether the current bucket is there already.
 local function recall(base, window, now, ids)
-    local seen = {}
-    for back = 0, 1 do
+    local seen, there = {}, false
+    if #ids == 0 then return seen, there end
+    for back = 1, 0, -1 do
         local key = bucket(base, window, now, back)
-        if #ids > 0 and redis.call('EXISTS', key) == 1 then
-            for from = 1, #ids, PIECE do
-                local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
-                for i = 1, #found do
-                    if found[i] then seen[from + i - 1] = found[i] end
-                end
+        there = redis.call('EXISTS', key) == 1
+        for from = 1, there and #ids or 0, PIECE do
+            local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
+            for i = 1, #found do
+                if found[i] then seen[from + i - 1] = found[i] end
             end
         end
     end
-    return seen
+    return seen, there
 end
 
--- Writes marks[first..last] (id, hash, id, hash, ...) into the current bucket.
-local function remember(base, window, now, marks, first, last)
+-- Asks beforehand whether `remember` would be allowed.
+local function may_remember(base, window, now, there)
+    local key = bucket(base, window, now, 0)
+    may('HSET', key, '', '')
+    if not there then
+        may('PEXPIRE', key, '1')
+        may('UNLINK', bucket(base, window, now, 2))
+    end
+end
+
+-- Writes marks[first..last] (id, hash, id, hash, ...) into the current bucket; `there` is what `recall` said of it.
+local function remember(base, window, now, there, marks, first, last)
     if first > last then return end
     local key = bucket(base, window, now, 0)
     call_with(marks, first, last, 'HSET', key)
-    if redis.call('PTTL', key) < 0 then
+    if not there then
         redis.call('PEXPIRE', key, whole(2 * window + 60000))
         -- Nobody asks this one any more. Left to its TTL it would be freed in one go, and a bucket may be large.
         redis.call('UNLINK', bucket(base, window, now, 2))
     end
-end
-
--- Asks beforehand whether `remember` would be allowed.
-local function may_remember(base, window, now)
-    local key = bucket(base, window, now, 0)
-    may('HSET', key, '', '')
-    may('PEXPIRE', key, '1')
-    may('UNLINK', bucket(base, window, now, 2))
 end
 

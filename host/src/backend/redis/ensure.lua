@@ -29,7 +29,9 @@ if not info then
     redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM', 'ENTRIESREAD', whole(added - waiting))
 elseif not redis.call('HGET', stats, 'base') then
     -- Somebody else's group. While Redis cannot say how many entries it has before it, it stays without a base.
-    waiting = info.lag and info.lag + info.pending
+    local new = redis.call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
+    local lag = new and info.lag or (not new and 0)
+    waiting = lag and lag + info.pending
 end
 
 -- What was added to the stream up to the base is not this group's business. A group that is made anew after its stream

@@ -27,8 +27,9 @@ pub(super) fn meaning(at: &str, subject: &dyn Display, error: &RedisError) -> Er
     match error.code() {
         Some("NOGROUP") => Error::GroupGone { source_name: subject.to_string() },
         Some(code) if NOT_NOW.contains(&code) => unavailable(at, text),
-        // The limit on clients has no code of its own.
+        // Some errors that matter have no code of their own.
         Some("ERR") if text.contains("max number of clients") => unavailable(at, text),
+        Some("ERR") if text.contains("user executing the script") => refused(at, subject, &text, code_hint("NOPERM")),
         Some(code) => refused(at, subject, &text, code_hint(code)),
         None if error.kind() == ErrorKind::AuthenticationFailed => refused(at, subject, &text, code_hint("WRONGPASS")),
         // What is left is I/O, time-outs, and answers that end in the middle.
@@ -51,19 +52,14 @@ fn refused(at: &str, subject: &dyn Display, text: &str, hint: &str) -> Error {
 
 fn code_hint(code: &str) -> &'static str {
     match code {
-        "WRONGTYPE" => {
-            "a key that belongs to this stream holds something else; look at TYPE of the stream and of {stream}:tm:*"
-        }
-        "NOPERM" => {
-            "give the user all commands on streams, hashes, sorted sets and scripts, and all keys of its streams (ACL SETUSER)"
-        }
-        "NOAUTH" | "WRONGPASS" => {
-            "put the right user and password into the broker url: redis://user:password@host:port"
-        }
+        "WRONGTYPE" => "one of its keys holds something else; look at TYPE of the stream and of {stream}:tm:*",
+        "EXHAUSTED" => "somebody gave an entry the highest of all ids; copy the stream to a new one",
+        "NOPERM" => "ACL SETUSER: allow streams, hashes, sorted sets and scripts, and all keys of the streams",
+        "NOAUTH" | "WRONGPASS" => "write user and password into the broker url: redis://user:password@host:port",
         "MOVED" | "ASK" | "CROSSSLOT" => {
-            "this is a node of a Redis Cluster, which is not supported; use a single primary"
+            "this is a node of a Redis Cluster, which is not supported: use a single primary"
         }
-        _ => "Redis 7.0 or newer is needed, or a Valkey",
+        _ => "is it Redis 7.0 or newer, or a Valkey, and did nobody else change keys named {stream}:tm:*?",
     }
 }
 
@@ -77,14 +73,18 @@ pub(super) fn plain(error: &RedisError) -> String {
     }
     match (error.code(), error.detail()) {
         (Some("ERR"), Some(detail)) => script_place_removed(detail).to_owned(),
-        (Some(code), detail) => {
-            format!("{code} {}", script_place_removed(detail.unwrap_or_default())).trim_end().into()
-        }
-        _ => {
-            let text = error.to_string();
-            text.split(" (os error").next().unwrap_or(&text).to_owned()
-        }
+        (Some(code), Some(detail)) => format!("{code} {}", script_place_removed(detail)),
+        (Some(code), None) => code.to_owned(),
+        (None, Some(detail)) => first_line(detail),
+        (None, None) => first_line(&error.to_string()),
     }
+}
+
+/// Without the names of kinds and numbers that the library and the operating system add.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let end = [" - ", " (os error"].iter().filter_map(|cut| line.find(cut)).min();
+    line[..end.unwrap_or(line.len())].to_owned()
 }
 
 /// Errors from within a script end in the script's hash and line.

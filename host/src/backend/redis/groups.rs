@@ -21,9 +21,15 @@ impl Redis {
     }
 
     pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration) -> Result<()> {
-        let mut cmd = redis::cmd("SET");
-        cmd.arg(keys::heartbeat(consumer)).arg(1).arg("PX").arg(millis(ttl).max(1));
-        self.run(&cmd, &consumer).await?;
+        let (key, ttl) = (keys::heartbeat(consumer), millis(ttl).max(1));
+        // A server whose memory is full still takes a PEXPIRE: that is no time to be thought dead.
+        let mut prolong = redis::cmd("PEXPIRE");
+        prolong.arg(&key).arg(ttl);
+        if value::number(&self.run(&prolong, &consumer).await?)? == 0 {
+            let mut set = redis::cmd("SET");
+            set.arg(&key).arg(1).arg("PX").arg(ttl);
+            self.run(&set, &consumer).await?;
+        }
         Ok(())
     }
 

@@ -63,10 +63,8 @@ impl Link {
     pub async fn send_within(&self, cmd: &Cmd, timeout: Duration) -> RedisResult<Value> {
         let (number, mut connection) = self.connection().await?;
         connection.set_response_timeout(timeout);
-        match self.keep_or_drop(number, connection.send_packed_command(cmd).await).await? {
-            Value::ServerError(error) => Err(error.into()),
-            value => Ok(value),
-        }
+        let answer = connection.send_packed_command(cmd).await.and_then(checked);
+        self.keep_or_drop(number, answer).await
     }
 
     /// Sends several commands in one round trip; the first error that the server answers is an `Err`.
@@ -74,12 +72,8 @@ impl Link {
         let (number, mut connection) = self.connection().await?;
         connection.set_response_timeout(ANSWER_MAX);
         let answers = connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
-        let answers = self.keep_or_drop(number, answers).await?;
-        let checked = answers.into_iter().map(|value| match value {
-            Value::ServerError(error) => Err(error.into()),
-            value => Ok(value),
-        });
-        checked.collect()
+        let answers = answers.and_then(|answers| answers.into_iter().map(checked).collect());
+        self.keep_or_drop(number, answers).await
     }
 
     async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
@@ -110,15 +104,23 @@ impl Link {
         }
     }
 
-    /// Gives up the connection after anything but an answer: also after a time-out, because the answer may still come
-    /// and because a connection that swallows commands looks just like that.
+    /// Gives up the connection after anything but an answer: also after a time-out, because a connection that swallows
+    /// commands looks just like that. And after an answer that this is no primary any more: a new connection may find one.
     async fn keep_or_drop<T>(&self, number: u64, result: RedisResult<T>) -> RedisResult<T> {
-        if result.is_err() {
+        if result.as_ref().is_err_and(|error| matches!(error.code(), None | Some("READONLY"))) {
             let mut state = self.state.lock().await;
             if state.number == number {
                 state.connection = None;
             }
         }
         result
+    }
+}
+
+/// An error that the server answers is an error.
+fn checked(answer: Value) -> RedisResult<Value> {
+    match answer {
+        Value::ServerError(error) => Err(error.into()),
+        value => Ok(value),
     }
 }

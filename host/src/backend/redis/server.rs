@@ -13,9 +13,9 @@ use crate::backend::{Error, Result};
 const OLDEST: (u32, u32) = (7, 0);
 
 pub(super) fn bad_url(error: &RedisError) -> Error {
-    let text = error.detail().map_or_else(|| error.to_string(), str::to_owned);
     Error::Refused(format!(
-        "broker url cannot be used: {text}\n  hint: write redis://HOST:PORT/DB; rediss:// (TLS) is not built in, put a TLS proxy in between"
+        "broker url cannot be used: {}\n  hint: write redis://HOST:PORT/DB; rediss:// (TLS) is not built in, put a TLS proxy in between",
+        plain(error)
     ))
 }
 

@@ -10,21 +10,22 @@
 -- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most  5 length of a state key's prefix
 --          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
 --          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
---          14.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
+--          14 has a host died with any of them in hand (0, 1)
+--          15.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
 -- kinds    c commit with a mark and nothing else    s skip    l release
---          e commit: has a mark (0, 1), number of the state key (0 = none), its version, number of values set,
---            of values deleted, of emits; then (name, value).. name.. (number of the stream, event)..
+--          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
+--            among them; fields to delete; (number of the stream, event).. to emit. The shape is packed as SHAPE says:
+--            has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to emit
 --          r retry: name for the due entry, delay in ms, 10 arguments of its record
 --          d dead letter: 14 arguments of its record
 -- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) L (released)
 --          U (duplicate) X (conflict) T (stale) F(enced)
 
-local ARGV, KEYS, byte = ARGV, KEYS, string.byte -- globals are slower to reach, and this script is the hot one
+local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are slower to reach, and this is the hot script
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
-local RETRY_ARGS, DEAD_ARGS = 12, 14
-local COUNTERS = {'committed', 'skipped', 'duplicates', 'retried', 'dropped'}
+local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4', 12, 14
 
 -- 1. Settled before, and only the answer got lost?
 local settled = redis.call('GET', receipt)
@@ -36,7 +37,7 @@ local function lane(name, key, first, at)
     local last = first + tonumber(ARGV[at]) - 1
     return {name = name, key = key, first = first, last = last, low = ARGV[at + 1], high = ARGV[at + 2], left_out = {}}
 end
-local input = lane('i', stream, 14, 7)
+local input = lane('i', stream, 15, 7)
 local back = lane('a', again, input.last + 1, 10)
 local marks_first = back.last + 1
 local marks_last = marks_first + 2 * tonumber(ARGV[13]) - 1
@@ -74,50 +75,49 @@ end
 
 may('SET', receipt, '', 'PX', '1')
 may('XACK', stream, group, '0-1')
-may('HSET', stats, 'committed', '0')
 if back.last >= back.first then
     may('XACK', again, group, '0-1')
     may('XDEL', again, '0-1')
 end
-local booked = redis.call('HMGET', stats, unpack(COUNTERS))
-for i = 1, #COUNTERS do
-    booked[i] = tonumber(booked[i] or '0') or error({err = 'ERR no number in ' .. stats .. ' for ' .. COUNTERS[i]})
+local crashed = ARGV[14] == '1'
+if crashed then
+    redis.call('HLEN', tries)
+    may('HDEL', tries, 'i')
 end
-local crashed = redis.call('HLEN', tries) > 0
-if crashed then may('HDEL', tries, 'i') end
 if has('r') then
     redis.call('ZCARD', due)
     redis.call('HLEN', due_bodies)
     may('ZADD', due, '0', '')
     may('HSET', due_bodies, '', '')
 end
+local dead_before = 0
 if has('d') then
-    redis.call('XLEN', dead)
+    dead_before = redis.call('XLEN', dead)
     may('XADD', dead, '*', 'class', '')
     may('XTRIM', dead, 'MAXLEN', '1')
 end
-if marks_first < marks_last then may_remember(seen_base, window, now) end
 
 local ids, number = {}, 0
 for i = marks_first, marks_last, 2 do
     number = number + 1
     ids[number] = ARGV[i]
 end
-local seen = recall(seen_base, window, now, ids)
+local seen, bucket_there = recall(seen_base, window, now, ids)
+if number > 0 then may_remember(seen_base, window, now, bucket_there) end
 
--- A stream that someone has given the highest of all ids takes no entry any more.
-local checked = {}
-local function check_target(key)
-    if checked[key] then return end
+-- The streams to emit to, by their numbers. One to which someone has given the highest of all ids takes no more entries.
+local targets = {}
+local function check_target(number)
+    if targets[number] then return end
+    local key = KEYS[tonumber(number)]
     may('XADD', key, '*', 'event', '')
     local info = redis.pcall('XINFO', 'STREAM', key)
     if info.err and not string.find(info.err, 'no such key', 1, true) then error(info) end
-    for i = 1, #info, 2 do
-        if info[i] == 'last-generated-id' and string.find(info[i + 1], '^18446744073709551615%-') then
-            error({err = 'ERR the stream ' .. key .. ' takes no entries any more: its last id is ' .. info[i + 1]})
-        end
+    local last = not info.err and named(info)['last-generated-id'] or ''
+    if string.find(last, '^18446744073709551615%-') then
+        error({err = 'EXHAUSTED the stream ' .. key .. ' takes no more entries: its last id is ' .. last})
     end
-    checked[key] = true
+    targets[number] = key
 end
 
 local versions = {}
@@ -134,26 +134,29 @@ local function version(key)
 end
 
 -- 4. Decide. Nothing is written in here, but each decision knows those before it: two entries may carry one event, or
--- write one state in turn. `work` is what is done once all are decided: functions and their arguments.
+-- write one state in turn. `work` is what is done once all are decided: functions and their arguments in turn.
 local work, marked, marks_left_out = {}, {}, {}
 local mark_at, extra_at = marks_first - 2, marks_last + 1
 
-local function later(run, at, extra)
-    work[#work + 1] = {run, at, extra}
+-- Takes apart what the kind `e` has at a position.
+local function effects(at)
+    local has_mark, key, sets, deletes, emits = struct.unpack(SHAPE, ARGV[at])
+    local deletes_at = at + 2 + 2 * sets
+    local emits_at = deletes_at + deletes
+    return {
+        has_mark = has_mark == 1, key = KEYS[key], version = ARGV[at + 1], writes = sets > 0,
+        sets = at + 2, deletes = deletes_at, emits = emits_at, next = emits_at + 2 * emits,
+    }
 end
 
-local function commit(at, new_version)
-    local key, deletes, emits = KEYS[tonumber(ARGV[at + 1])], ARGV[at + 4], ARGV[at + 5]
-    local sets_last = at + 5 + 2 * ARGV[at + 3]
-    local deletes_last = sets_last + deletes
-    if new_version then
-        redis.call('HSET', key, 'v', new_version)
-        call_with(ARGV, at + 6, sets_last, 'HSET', key)
-        call_with(ARGV, sets_last + 1, deletes_last, 'HDEL', key)
-        if new_version == '1' then redis.call('ZADD', index, 0, string.sub(key, ARGV[5] + 1)) end
+local function commit(e)
+    if e.writes then
+        call_with(ARGV, e.sets, e.deletes - 1, 'HSET', e.key)
+        call_with(ARGV, e.deletes, e.emits - 1, 'HDEL', e.key)
+        if e.version == '0' then redis.call('ZADD', index, 0, string.sub(e.key, ARGV[5] + 1)) end
     end
-    for i = deletes_last + 1, deletes_last + 2 * emits - 1, 2 do
-        redis.call('XADD', KEYS[tonumber(ARGV[i])], '*', 'event', ARGV[i + 1])
+    for i = e.emits, e.next - 1, 2 do
+        redis.call('XADD', targets[ARGV[i]], '*', 'event', ARGV[i + 1])
     end
 end
 
@@ -167,18 +170,16 @@ local function bury(at)
 end
 
 -- Has the state the version that was read? T if not. Remembers which one it will have.
-local function check_effects(at)
-    local key, writes = KEYS[tonumber(ARGV[at + 1])], ARGV[at + 3] + ARGV[at + 4]
-    if key and version(key) ~= ARGV[at + 2] then return 'T' end
-    local emits_at = at + 6 + 2 * ARGV[at + 3] + ARGV[at + 4]
-    for i = emits_at, emits_at + 2 * ARGV[at + 5] - 1, 2 do check_target(KEYS[tonumber(ARGV[i])]) end
-    if key and writes > 0 then versions[key] = whole(versions[key] + 1) end
-    later(commit, at, key and writes > 0 and versions[key])
+local function check_effects(e)
+    if e.key and version(e.key) ~= e.version then return 'T' end
+    for i = e.emits, e.next - 1, 2 do check_target(ARGV[i]) end
+    if e.writes then versions[e.key] = ARGV[e.sets + 1] end
+    work[#work + 1], work[#work + 2] = commit, e
     return 'C'
 end
 
 -- A commit with the next mark: is its event known, are its effects still possible?
-local function check_mark(mine, effects_at)
+local function check_mark(mine, e)
     mark_at = mark_at + 2
     local id, hash = ARGV[mark_at], ARGV[mark_at + 1]
     local before, letter = seen[(mark_at - marks_first) / 2 + 1] or marked[id], 'C'
@@ -186,8 +187,8 @@ local function check_mark(mine, effects_at)
         letter = 'F'
     elseif before then
         letter = before == hash and 'U' or 'X'
-    elseif effects_at then
-        letter = check_effects(effects_at)
+    elseif e then
+        letter = check_effects(e)
     end
     if letter == 'C' then marked[id] = hash else marks_left_out[mark_at] = true end
     return letter
@@ -196,23 +197,23 @@ end
 local decide = {
     [byte('c')] = check_mark,
     [byte('e')] = function(mine)
-        local at = extra_at
-        extra_at = at + 6 + 2 * ARGV[at + 3] + ARGV[at + 4] + 2 * ARGV[at + 5]
-        if ARGV[at] == '1' then return check_mark(mine, at) end
-        return mine and check_effects(at) or 'F'
+        local e = effects(extra_at)
+        extra_at = e.next
+        if e.has_mark then return check_mark(mine, e) end
+        return mine and check_effects(e) or 'F'
     end,
     [byte('s')] = function(mine) return mine and 'S' or 'F' end,
     [byte('l')] = function() return 'L' end,
     [byte('r')] = function(mine)
         local at = extra_at
         extra_at = at + RETRY_ARGS
-        if mine then later(retry, at) end
+        if mine then work[#work + 1], work[#work + 2] = retry, at end
         return mine and 'R' or 'F'
     end,
     [byte('d')] = function(mine)
         local at = extra_at
         extra_at = at + DEAD_ARGS
-        if mine then later(bury, at) end
+        if mine then work[#work + 1], work[#work + 2] = bury, at end
         return mine and 'D' or 'F'
     end,
 }
@@ -240,8 +241,19 @@ end
 answer = table.concat(answer)
 if count.C + count.S + count.R + count.D + count.U == 0 then return answer end
 
--- 5. Write.
-for i = 1, #work do work[i][1](work[i][2], work[i][3]) end
+-- 5. Write. The counters first: they alone could still fail, on a value that is no number, and nothing else is done yet.
+local function book(counter, by)
+    if by > 0 then redis.call('HINCRBY', stats, counter, whole(by)) end
+end
+
+local dropped = count.D > 0 and math.max(0, dead_before + count.D - dead_max) or 0
+book('committed', count.C)
+book('skipped', count.S + count.U)
+book('duplicates', count.U)
+book('retried', count.R)
+book('dropped', dropped)
+for i = 1, #work, 2 do work[i](work[i + 1]) end
+if dropped > 0 then redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max) end
 
 -- ARGV[first..last] without the groups of `size` that begin at a position in `left_out`: a list and its bounds.
 local function kept(first, last, size, left_out)
@@ -255,20 +267,7 @@ local function kept(first, last, size, left_out)
     return list, 1, #list
 end
 
-remember(seen_base, window, now, kept(marks_first, marks_last, 2, marks_left_out))
-
-local dropped = 0
-if count.D > 0 and redis.call('XLEN', dead) > dead_max then
-    dropped = redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max)
-end
-local change, totals = {count.C, count.S + count.U, count.U, count.R, dropped}, {}
-for i = 1, #COUNTERS do
-    if change[i] > 0 then
-        totals[#totals + 1] = COUNTERS[i]
-        totals[#totals + 1] = whole(booked[i] + change[i])
-    end
-end
-call_with(totals, 1, #totals, 'HSET', stats)
+remember(seen_base, window, now, bucket_there, kept(marks_first, marks_last, 2, marks_left_out))
 
 for _, l in ipairs({input, back}) do
     l.acks, l.acks_first, l.acks_last = kept(l.first, l.last, 1, l.left_out)

@@ -28,7 +28,7 @@ impl Redis {
             write_span(&mut call, entries, lane);
         }
         let marks = || entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
-        call.arg(marks().count());
+        call.arg(marks().count()).arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
         for lane in [Lane::Input, Lane::Again] {
             ids(entries, lane).for_each(|id| call.write_id(id));
         }
@@ -118,13 +118,17 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
 }
 
 fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names) {
-    call.arg(u8::from(entry.mark.is_some()));
-    match &entry.state {
-        Some((key, version)) => call.arg(names.states[&**key]).arg(*version),
-        None => call.arg(0).arg(0),
+    let (key, version) = match &entry.state {
+        Some((key, version)) => (number_of(&names.states, key), *version),
+        None => (0, 0),
     };
     let deleted = effects.writes.values().filter(|value| value.is_none()).count();
-    call.arg(effects.writes.len() - deleted).arg(deleted).arg(effects.emits.len());
+    // The new version is one more value to set.
+    let set = if effects.writes.is_empty() { 0 } else { 1 + effects.writes.len() - deleted };
+    call.arg(shape(entry.mark.is_some(), [key, set, deleted, effects.emits.len()])).arg(version);
+    if !effects.writes.is_empty() {
+        call.arg("v").arg(version.saturating_add(1));
+    }
     for (name, value) in &effects.writes {
         if let Some(value) = value {
             call.arg(format!("={name}")).arg(&value[..]);
@@ -134,8 +138,18 @@ fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names
         call.arg(format!("={name}"));
     }
     for emitted in &effects.emits {
-        call.arg(names.streams[&*emitted.stream]).arg(&emitted.body[..]);
+        call.arg(number_of(&names.streams, &emitted.stream)).arg(&emitted.body[..]);
     }
+}
+
+/// Numbers that the script reads for each entry: packed, because Lua takes long to read many numbers from text.
+fn shape(has_mark: bool, counts: [usize; 4]) -> Vec<u8> {
+    let mut packed = vec![u8::from(has_mark)];
+    for count in counts {
+        // There is no memory for as many effects as would not fit.
+        packed.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    packed
 }
 
 /// All keys of a settlement, and by which numbers (from 1, as Lua counts) its entries call them.
@@ -182,6 +196,11 @@ fn number<'a>(keys: &mut Vec<String>, known: &mut HashMap<&'a str, usize>, name:
         keys.push(key());
         keys.len()
     });
+}
+
+/// `Names::of` has given each a number.
+fn number_of(numbers: &HashMap<&str, usize>, name: &str) -> usize {
+    numbers.get(name).copied().unwrap_or_default()
 }
 
 /// How many arguments and bytes a settlement takes, near enough to allocate once.

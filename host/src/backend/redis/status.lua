@@ -3,14 +3,14 @@
 --
 -- KEYS     1 stream  2 again  3 due  4 dead  5 stats
 -- ARGV     1 group
--- returns  1 entries ever added to the stream  2 base of the books (nil: none)  3 lag (nil: Redis cannot say)
+-- returns  1 entries ever added to the stream  2 base of the books (nil: none)  3 lag (nil: has to be counted)
 --          4 last id delivered  5 pending on the stream  6 pending on again  7 entries on again  8 due  9 dead
 --          10 committed  11 skipped  12 duplicates  13 retried  14 dropped (nil: none yet)
 --          15 now in ms  16.. ids of the oldest entries that wait
 
 local stream, again, due, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group = ARGV[1]
-local oldest, pending, info = {}, {}, {}
+local oldest, pending, info, first_new = {}, {}, {}, {}
 
 for i, key in ipairs({stream, again}) do
     info[i] = group_info(key, group)
@@ -18,15 +18,30 @@ for i, key in ipairs({stream, again}) do
     local summary = redis.call('XPENDING', key, group)
     pending[i] = summary[1]
     if summary[1] > 0 then oldest[#oldest + 1] = summary[2] end
-    local next_entry = redis.call('XRANGE', key, '(' .. info[i]['last-delivered-id'], '+', 'COUNT', 1)[1]
-    if next_entry then oldest[#oldest + 1] = next_entry[1] end
+    first_new[i] = redis.call('XRANGE', key, '(' .. info[i]['last-delivered-id'], '+', 'COUNT', 1)[1]
+    if first_new[i] then oldest[#oldest + 1] = first_new[i][1] end
 end
 
+local added = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
+local again_length, due_length, dead_length = redis.call('XLEN', again), redis.call('ZCARD', due), redis.call('XLEN', dead)
 local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped')
+local base = tonumber(totals[1])
+
+-- Redis' own number is not taken where it can be avoided: how many entries a group has passed is not in the append-only
+-- file, nor do replicas know it. After a restart the lag is too large for ever. What the books leave over is the same
+-- number; they are put to the proof whenever nothing is left to be delivered. No number at all means that somebody has
+-- deleted entries in the middle.
+local lag = info[1].lag or false
+if not first_new[1] then
+    lag = 0
+elseif lag and base then
+    local settled = (totals[2] or 0) + (totals[3] or 0) + (totals[6] or 0) + dead_length
+    lag = math.max(1, added - base - settled - pending[1] - again_length - due_length)
+end
+
 local answer = {
-    named(redis.call('XINFO', 'STREAM', stream))['entries-added'], totals[1], info[1].lag or false,
-    info[1]['last-delivered-id'], pending[1], pending[2], redis.call('XLEN', again), redis.call('ZCARD', due),
-    redis.call('XLEN', dead), totals[2], totals[3], totals[4], totals[5], totals[6], clock(),
+    added, totals[1], lag, info[1]['last-delivered-id'], pending[1], pending[2], again_length, due_length, dead_length,
+    totals[2], totals[3], totals[4], totals[5], totals[6], clock(),
 }
 for i = 1, #oldest do answer[15 + i] = oldest[i] end
 return answer

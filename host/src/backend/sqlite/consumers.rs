@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::worker::{Tx, millis};
+use super::tx::{Tx, millis};
 use crate::backend::Result;
 
 /// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.

@@ -2,7 +2,7 @@
 
 use super::parcel::{Parcel, after, body, id, limit, number};
 use super::sources;
-use super::worker::Tx;
+use super::tx::Tx;
 use crate::backend::{Result, wire};
 use crate::model::dead_letter::{DeadLetter, Reason, ReasonClass};
 use crate::model::delivery::{EntryId, Source};

@@ -4,26 +4,42 @@ use rusqlite::ErrorCode;
 
 use crate::backend::Error;
 
+/// Whether the cause may pass by itself: busy, full, out of files.
+pub fn is_passing(error: &rusqlite::Error) -> bool {
+    use ErrorCode::*;
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | SystemIoFailure
+                | OutOfMemory
+                | OperationInterrupted
+                | OperationAborted
+                | CannotOpen
+                | FileLockingProtocolFailed
+                | SchemaChanged
+        )
+    )
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use ErrorCode::*;
-        let again = matches!(
-            error.sqlite_error_code(),
-            Some(
-                DatabaseBusy
-                    | DatabaseLocked
-                    | DiskFull
-                    | SystemIoFailure
-                    | OutOfMemory
-                    | OperationInterrupted
-                    | CannotOpen
-                    | FileLockingProtocolFailed
-                    | OperationAborted
-                    | SchemaChanged
-            )
-        );
         let cause = error.to_string();
-        if again { Self::Unavailable { what: "SQLite".into(), cause } } else { Self::Refused(cause) }
+        if is_passing(&error) {
+            return Self::Unavailable { what: "SQLite".into(), cause };
+        }
+        let hint = match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => {
+                "stop all hosts and check the file: sqlite3 FILE \"PRAGMA integrity_check\""
+            }
+            Some(ReadOnly | PermissionDenied) => "check the owner and the rights of the file and of its folder",
+            Some(TooBig) => "SQLite takes no value of more than 1 GB",
+            _ => "this is a bug of Tidemill, or another program has changed the file",
+        };
+        Self::Refused(format!("{cause}\n  hint: {hint}"))
     }
 }
 
@@ -47,7 +63,6 @@ pub fn copy(error: &Error) -> Error {
 
 /// Only a bug (a panic) or a machine without threads can bring this about.
 pub fn lost_thread(how: &str) -> Error {
-    Error::Refused(format!(
-        "the thread that owns the SQLite database is gone: {how}\n  hint: restart the host; what was answered is safe in the file"
-    ))
+    let hint = "restart the host; what was answered is safe in the file";
+    Error::Refused(format!("the thread that owns the SQLite database is gone: {how}\n  hint: {hint}"))
 }

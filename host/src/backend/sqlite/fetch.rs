@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
+use super::job::Access;
 use super::parcel::{from_again, from_input, limit, number};
-use super::worker::{Access, Db, Tx};
+use super::tx::Tx;
+use super::worker::Db;
 use super::{consumers, sources};
 use crate::backend::Result;
 use crate::model::delivery::{Delivery, Source};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::consumers;
 use super::plan::{Place, Plan};
-use super::worker::Tx;
+use super::tx::Tx;
 use crate::backend::Result;
 
 pub struct Hands {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::worker::{Tx, millis};
+use super::tx::{Tx, millis};
 use crate::backend::Result;
 use crate::model::event::PayloadHash;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::inbox::Inbox;
-use super::worker::Tx;
+use super::tx::Tx;
 use super::{sources, state};
 use crate::backend::{LookUp, Result};
 use crate::model::delivery::{KeyState, Source};

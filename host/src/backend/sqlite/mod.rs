@@ -16,6 +16,7 @@ mod error;
 mod fetch;
 mod hands;
 mod inbox;
+mod job;
 mod lookup;
 mod open;
 mod pack;
@@ -31,6 +32,7 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tx;
 mod worker;
 
 use std::collections::HashSet;
@@ -41,7 +43,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use self::worker::{Access, Db};
+use self::job::Access;
+use self::worker::Db;
 use super::{
     ControlPlane, DataPlane, Features, LookUp, NewEntry, Options, Promoted, Published, Result, Settled, Settlement,
     SourceStatus, Start,

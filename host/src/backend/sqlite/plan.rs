@@ -8,7 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::parcel::{Parcel, lane_number, number};
-use super::worker::millis;
+use super::tx::millis;
 use crate::backend::{Entry, Settlement};
 use crate::model::dead_letter::Reason;
 use crate::model::delivery::{Disposition, Emitted, Source};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::worker::{Tx, millis};
+use super::tx::{Tx, millis};
 use crate::backend::{Result, Settled};
 
 const KEPT_FOR: Duration = Duration::from_secs(600);

@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::parcel::{from_again, from_input, id, lane_number, limit, number};
 use super::plan::Place;
-use super::worker::{Tx, millis};
+use super::tx::{Tx, millis};
 use super::{consumers, sources};
 use crate::backend::Result;
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
@@ -70,10 +68,10 @@ fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place, crashed: u
     Ok(delivery)
 }
 
-/// A stranger deleted the entry. Handed out all the same, without any field: it ends as a dead letter that somebody
-/// sees, not as a row that nobody ever settles.
+/// A stranger deleted the entry. It is handed out all the same, without any field: so it ends as a dead letter that
+/// somebody sees, not as a row that nobody ever settles.
 fn without_body(lane: Lane, entry: i64) -> Delivery {
-    let body = Body::Fields(vec![(Bytes::from_static(b"missing"), Bytes::from_static(b"the entry was deleted"))]);
+    let body = Body::Fields(Vec::new());
     let (attempts, crashes, history) = (0, 0, Vec::new());
     Delivery { lane, entry: id(entry), origin: id(entry), body, attempts, crashes, history }
 }

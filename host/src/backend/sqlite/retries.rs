@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::parcel::{Parcel, limit};
 use super::sources;
-use super::worker::Tx;
+use super::tx::Tx;
 use crate::backend::{Promoted, Result};
 use crate::model::delivery::Source;
 

@@ -16,7 +16,7 @@ use super::inbox::Inbox;
 use super::parcel::limit;
 use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
-use super::worker::Tx;
+use super::tx::Tx;
 use super::{dead, receipts, retries, sources, streams};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
@@ -66,15 +66,11 @@ struct Tally {
 
 impl Batch<'_, '_> {
     fn step(&mut self, step: Step) -> Result<Settled> {
-        if !self.hands.hold(step.place) {
-            return Ok(Settled::Fenced);
-        }
         let settled = match step.deed {
             Deed::Release => Settled::Released,
+            _ if !self.hands.hold(step.place) => Settled::Fenced,
             Deed::Skip => Settled::Skipped,
             Deed::Commit { emits, writes } => self.commit(step.mark, step.state, &emits, writes)?,
-            // A verdict that a plugin reached from a state that is no more is no verdict.
-            Deed::Retry { .. } | Deed::DeadLetter { .. } if !self.fits(&step.state)? => Settled::Stale,
             Deed::Retry { after_ms, parcel } => {
                 retries::put_off(self.tx, self.source, after_ms, &parcel)?;
                 Settled::Retried

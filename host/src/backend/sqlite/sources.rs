@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::worker::Tx;
+use super::tx::Tx;
 use crate::backend::{Error, Result, Start};
 use crate::model::delivery;
 

@@ -9,7 +9,7 @@ use rusqlite::Row;
 use super::pack::{pack, unpack};
 use super::parcel::limit;
 use super::sources;
-use super::worker::Tx;
+use super::tx::Tx;
 use crate::backend::{Error, Result};
 use crate::model::delivery::{KeyState, Source};
 

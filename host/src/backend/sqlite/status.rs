@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::sources;
-use super::worker::Tx;
+use super::tx::Tx;
 use crate::backend::{Result, SourceStatus};
 use crate::model::delivery::Source;
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::inbox::{Inbox, scope_of_stream};
+use super::job::Access;
 use super::parcel::{after, columns, id, limit};
 use super::sources;
-use super::worker::{Access, Db, Tx, millis};
+use super::tx::{Tx, millis};
+use super::worker::Db;
 use crate::backend::{NewEntry, Published, Result};
 use crate::model::delivery::{Body, EntryId};
 

@@ -3,6 +3,7 @@
 mod files;
 mod forgetting;
 mod sharing;
+mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::backend::Settled;
 use crate::backend::sqlite::inbox::Inbox;
-use crate::backend::sqlite::worker::Tx;
+use crate::backend::sqlite::tx::Tx;
 use crate::backend::sqlite::{consumers, receipts};
 
 const WINDOW: Duration = Duration::from_secs(100);

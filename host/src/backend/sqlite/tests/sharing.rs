@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Folder, open};
 use crate::backend::{ControlPlane, DataPlane, Entry, Error, NewEntry, Published, Settled, Settlement, Start};
-use crate::model::delivery::{Disposition, Effects, Source};
+use crate::model::delivery::{Body, Disposition, Effects, Source};
 
 fn source() -> Source {
     Source { stream: "orders".into(), handler: "billing".into() }
@@ -96,6 +96,20 @@ async fn who_finds_the_file_locked_may_try_again() {
     other.execute_batch("ROLLBACK").unwrap();
     host.publish("orders", &[event("a")]).await.expect("and then it works");
     assert_eq!(host.entries("orders", None, 10).await.unwrap().len(), 1, "the failed one left nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_a_stranger_deleted_is_handed_out_without_fields() {
+    let folder = Folder::new();
+    let host = open(&folder.file("a.db")).await;
+    host.ensure_group(&source(), Start::Beginning).await.unwrap();
+    host.publish("orders", &[event("a")]).await.unwrap();
+    assert_eq!(host.fetch(&source(), "me", 1, Duration::ZERO).await.unwrap().len(), 1);
+    let stranger = Connection::open(folder.path("a.db")).unwrap();
+    stranger.busy_timeout(Duration::from_secs(5)).unwrap();
+    stranger.execute("DELETE FROM entries", []).unwrap();
+    let found = host.recover(&source(), "me", &Default::default(), Duration::ZERO, 10).await.unwrap();
+    assert_eq!(found.iter().map(|delivery| &delivery.body).collect::<Vec<_>>(), [&Body::Fields(Vec::new())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,76 @@
+//! A job's hands on the database: short ways to run cached statements, inside the transaction.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, Params, Row};
+
+pub struct Tx<'a> {
+    conn: &'a Connection,
+    /// The backend's clock, read once for the whole job.
+    pub now_ms: i64,
+    rung: &'a mut Vec<Arc<str>>,
+}
+
+impl<'a> Tx<'a> {
+    pub fn new(conn: &'a Connection, rung: &'a mut Vec<Arc<str>>) -> Self {
+        Self { conn, now_ms: now_ms(), rung }
+    }
+
+    /// For tests, which set the clock.
+    #[cfg(test)]
+    pub fn at(conn: &'a Connection, now_ms: i64, rung: &'a mut Vec<Arc<str>>) -> Self {
+        Self { conn, now_ms, rung }
+    }
+
+    /// Answers how many rows were changed.
+    pub fn run(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.conn.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Answers the number of the new row.
+    pub fn insert(&self, sql: &str, params: impl Params) -> rusqlite::Result<i64> {
+        self.conn.prepare_cached(sql)?.insert(params)
+    }
+
+    /// The first row, if there is one.
+    pub fn get<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        rows.next()?.map(read).transpose()
+    }
+
+    /// The one number that a query always answers with.
+    pub fn number(&self, sql: &str, params: impl Params) -> rusqlite::Result<i64> {
+        self.conn.prepare_cached(sql)?.query_row(params, |row| row.get(0))
+    }
+
+    pub fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.conn.prepare_cached(sql)?.query_map(params, read)?.collect()
+    }
+
+    /// Wakes who waits for something on `stream`, once all this is committed.
+    pub fn ring(&mut self, stream: &Arc<str>) {
+        self.rung.push(stream.clone());
+    }
+}
+
+fn now_ms() -> i64 {
+    // A clock before 1970 is set wrongly, but it is no reason to stop: all that counts is that it goes forward.
+    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Milliseconds for SQL. Longer than anybody lives is as good as for ever.
+pub fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
