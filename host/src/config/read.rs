@@ -92,9 +92,10 @@ fn with_nearest(message: &str) -> String {
     }
 }
 
-/// The known word that is closest, if it is close at all.
+/// The known word that is closest, if it is close at all: the same beginning, or a slip of the fingers.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
+    let close = |a: &str, b: &str| strsim::jaro_winkler(a, b).max(0.2 + strsim::normalized_damerau_levenshtein(a, b));
+    let scored = known.map(|candidate| (close(word, candidate), candidate));
     scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
 }
 

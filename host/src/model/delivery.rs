@@ -119,8 +119,8 @@ pub struct Emitted {
 pub enum Disposition {
     /// Effects, inbox mark and ack, all at once.
     Commit(Effects),
-    /// Ack, no effects: another handler's event, or one that was handled before.
-    Skip,
+    /// Ack, no effects: another handler's event, or (a duplicate) one that was handled before.
+    Skip { duplicate: bool },
     /// Ack, and come back after this delay.
     Retry { after: std::time::Duration, record: AttemptRecord },
     /// Nothing: stays pending with this consumer, to be run again. No attempt is counted.

@@ -96,13 +96,14 @@ impl Live {
                 let (crash, reason) = self.crash(&error, deadline);
                 Outcome::Crashed { crash, reason: cut(reason), log }
             }
-            (Ok(Ok(())), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
-            (Ok(Ok(())), Some((None, reason))) => Outcome::Rejected { reason, log },
+            // Whatever the guest made of a refusal: the refusal decides.
+            (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
+            (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
-            (Ok(Err(Failure::Retry(hint))), _) => {
+            (Ok(Err(Failure::Retry(hint))), None) => {
                 Outcome::Failed { reason: cut(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }
             }
-            (Ok(Err(Failure::Reject(reason))), _) => Outcome::Rejected { reason: cut(reason), log },
+            (Ok(Err(Failure::Reject(reason))), None) => Outcome::Rejected { reason: cut(reason), log },
         }
     }
 

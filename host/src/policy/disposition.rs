@@ -49,7 +49,8 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
             ReasonClass::Conflict,
             "another event with this event_id and other content was handled before".to_owned(),
         ),
-        Err(Refusal::NotWanted | Refusal::Duplicate) => Disposition::Skip,
+        Err(Refusal::NotWanted) => Disposition::Skip { duplicate: false },
+        Err(Refusal::Duplicate) => Disposition::Skip { duplicate: true },
         Err(Refusal::Closed) => Disposition::Release,
     }
 }
@@ -93,7 +94,7 @@ mod tests {
         let facts = Facts { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0 };
         match decide(verdict, &facts) {
             Disposition::Commit(_) => "commit".to_owned(),
-            Disposition::Skip => "skip".to_owned(),
+            Disposition::Skip { .. } => "skip".to_owned(),
             Disposition::Release => "release".to_owned(),
             Disposition::Retry { after, record } => format!("retry {} in {after:?}", record.attempt),
             Disposition::DeadLetter { reason, .. } => format!("dead {}", reason.class),

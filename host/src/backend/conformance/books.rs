@@ -29,7 +29,7 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
                 0 => Entry { mark: Some((id, THIS)), ..commit(d) }, // a duplicate from the second round on
                 1 => Entry { mark: Some((id, OTHER)), ..commit(d) }, // a conflict
                 2 => Entry { state: Some(("k".into(), 99)), ..commit(d) }, // stale
-                3 => entry(d, Disposition::Skip),
+                3 => entry(d, Disposition::Skip { duplicate: false }),
                 4 => retry(d, Duration::ZERO, record(1, "soon")),
                 5 => retry(d, Duration::from_secs(3600), record(1, "much later")),
                 6 => entry(d, Disposition::Release),
@@ -91,7 +91,10 @@ pub async fn waiting_has_an_age(backend: Arc<dyn Backend>) {
     let delivery = desk.fetch_one().await;
     let older = desk.books().await.oldest_age.expect("it waits in a consumer's hands");
     assert!(older >= age, "handing it out does not make it younger: {older:?} after {age:?}");
-    desk.settle_one(commit(delivery)).await;
+    desk.publish(&["b"]).await;
+    let oldest = desk.books().await.oldest_age.expect("two wait");
+    assert!(oldest >= older, "the oldest counts, not the newest: {oldest:?} after {older:?}");
+    desk.settle(vec![commit(delivery), commit(desk.fetch_one().await)]).await;
     assert_eq!(desk.books().await.oldest_age, None, "nothing waits any more");
 }
 
@@ -101,7 +104,7 @@ pub async fn a_duplicate_is_booked_as_skipped(backend: Arc<dyn Backend>) {
     desk.publish_count(5).await;
     let got = desk.fetch(5).await.into_iter().enumerate();
     let entries = got.map(|(n, d)| match n {
-        4 => entry(d, Disposition::Skip),
+        4 => entry(d, Disposition::Skip { duplicate: false }),
         _ => Entry { mark: Some((id, THIS)), ..commit(d) },
     });
     desk.settle(entries.collect()).await;

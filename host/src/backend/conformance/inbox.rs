@@ -86,7 +86,7 @@ pub async fn only_a_commit_marks_the_inbox(backend: Arc<dyn Backend>) {
     let mut got = desk.fetch(5).await.into_iter();
     let mut next = || got.next().expect("five were fetched");
     let entries = [
-        entry(next(), Disposition::Skip),
+        entry(next(), Disposition::Skip { duplicate: false }),
         retry(next(), Duration::from_secs(3600), record(1, "later")),
         dead_letter(next(), ReasonClass::Rejected, None),
         entry(next(), Disposition::Release),

@@ -18,7 +18,7 @@ pub async fn settled_is_not_fetched_again(backend: Arc<dyn Backend>) {
     let mut next = || got.next().expect("four were fetched");
     let entries = vec![
         commit(next()),
-        entry(next(), Disposition::Skip),
+        entry(next(), Disposition::Skip { duplicate: false }),
         retry(next(), Duration::from_secs(3600), record(1, "later")),
         dead_letter(next(), ReasonClass::Rejected, None),
     ];
@@ -95,7 +95,7 @@ pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
         Entry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(copy(&delivery), effects) };
     assert_eq!(stranger.settle_one(stolen).await, Settled::Fenced);
     for disposition in [
-        Disposition::Skip,
+        Disposition::Skip { duplicate: false },
         retry(copy(&delivery), Duration::ZERO, record(1, "no")).disposition,
         dead_letter(copy(&delivery), ReasonClass::Rejected, None).disposition,
     ] {
@@ -157,7 +157,7 @@ pub async fn answers_come_in_the_order_of_the_entries(backend: Arc<dyn Backend>)
         entry(copy(&got[3]), Disposition::Release),
         commit(copy(&got[1])),
         retry(copy(&got[0]), Duration::from_secs(3600), record(1, "later")),
-        entry(copy(&got[2]), Disposition::Skip),
+        entry(copy(&got[2]), Disposition::Skip { duplicate: false }),
     ];
     let answers = desk.settle(entries).await;
     use Settled::*;

@@ -79,7 +79,7 @@ pub async fn only_a_commit_depends_on_the_state_version(backend: Arc<dyn Backend
     let mut got = desk.fetch(3).await.into_iter();
     let mut next = || got.next().expect("three were fetched");
     let entries = [
-        entry(next(), Disposition::Skip),
+        entry(next(), Disposition::Skip { duplicate: false }),
         retry(next(), Duration::from_secs(3600), record(1, "later")),
         dead_letter(next(), ReasonClass::Rejected, None),
     ];

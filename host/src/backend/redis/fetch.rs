@@ -27,7 +27,9 @@ const SINGLE_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// One reader for each source and consumer.
 #[derive(Default)]
-pub(super) struct Readers(std::sync::Mutex<HashMap<(Source, String), Arc<Mutex<Reader>>>>);
+pub(super) struct Readers(std::sync::Mutex<ReaderMap>);
+
+type ReaderMap = HashMap<(Source, String), Arc<Mutex<Reader>>>;
 
 impl Readers {
     fn of(&self, source: &Source, consumer: &str, new: impl FnOnce() -> Reader) -> Arc<Mutex<Reader>> {
@@ -40,7 +42,7 @@ impl Readers {
         self.lock().retain(|(_, name), _| name != consumer);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Source, String), Arc<Mutex<Reader>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ReaderMap> {
         // The map is whole at any time: a panic elsewhere is no reason to stop reading.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -14,7 +14,7 @@
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
 //! | `{s}:tm:stats:H` | hash | the counters of the source's books |
-//! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for ten minutes |
+//! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
 //! | `tm:host:<consumer>` | string | the heartbeat of a host |
 
 use std::borrow::Cow;

@@ -12,7 +12,7 @@
 --          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
 --          14 has a host died with any of them in hand (0, 1)
 --          15.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
--- kinds    c commit with a mark and nothing else    s skip    l release
+-- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    l release
 --          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
 --            among them; fields to delete; (number of the stream, event).. to emit. The shape is packed as SHAPE says:
 --            has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to emit
@@ -26,6 +26,9 @@ local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4],
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
 local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4', 12, 14
+-- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
+-- second; what is settled once more after that finds its entries fenced.
+local RECEIPT_MS = 120000
 
 -- 1. Settled before, and only the answer got lost?
 local settled = redis.call('GET', receipt)
@@ -203,6 +206,7 @@ local decide = {
         return mine and check_effects(e) or 'F'
     end,
     [byte('s')] = function(mine) return mine and 'S' or 'F' end,
+    [byte('u')] = function(mine) return mine and 'U' or 'F' end,
     [byte('l')] = function() return 'L' end,
     [byte('r')] = function(mine)
         local at = extra_at
@@ -279,7 +283,7 @@ for _, l in ipairs({input, back}) do
 end
 
 -- 6. The receipt, and the acks last. What came back to the handler is nobody else's: it goes with its ack.
-redis.call('SET', receipt, answer, 'PX', '600000')
+redis.call('SET', receipt, answer, 'PX', RECEIPT_MS)
 call_with(back.acks, back.acks_first, back.acks_last, 'XDEL', again)
 call_with(input.acks, input.acks_first, input.acks_last, 'XACK', stream, group)
 call_with(back.acks, back.acks_first, back.acks_last, 'XACK', again, group)

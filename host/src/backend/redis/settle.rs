@@ -60,7 +60,8 @@ fn kind_letter(entry: &Entry) -> char {
             'c'
         }
         Disposition::Commit(_) => 'e',
-        Disposition::Skip => 's',
+        Disposition::Skip { duplicate: false } => 's',
+        Disposition::Skip { duplicate: true } => 'u',
         Disposition::Retry { .. } => 'r',
         Disposition::Release => 'l',
         Disposition::DeadLetter { .. } => 'd',
@@ -103,7 +104,7 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
     let delivery = &entry.delivery;
     match &entry.disposition {
         Disposition::Commit(effects) if kind_letter(entry) == 'e' => write_effects(call, entry, effects, names),
-        Disposition::Commit(_) | Disposition::Skip | Disposition::Release => {}
+        Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Release => {}
         Disposition::Retry { after, record } => {
             // Where it came from makes the name readable, the token makes it the only one.
             call.arg(format!("{}:{}:{number}", delivery.origin, settlement.token.simple()));
@@ -216,7 +217,7 @@ fn room(entries: &[Entry]) -> (usize, usize) {
                     values.map(|(name, value)| name.len() + 1 + value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
             }
             Disposition::Retry { .. } | Disposition::DeadLetter { .. } => args += 4 + record::WRITTEN,
-            Disposition::Skip | Disposition::Release => {}
+            Disposition::Skip { .. } | Disposition::Release => {}
         }
     }
     (args, bytes)

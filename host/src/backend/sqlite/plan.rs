@@ -33,7 +33,7 @@ pub type Place = (i64, i64);
 
 pub enum Deed {
     Commit { emits: Vec<Emitted>, writes: BTreeMap<String, Option<Bytes>> },
-    Skip,
+    Skip { duplicate: bool },
     Retry { after_ms: i64, parcel: Parcel },
     DeadLetter { reason: Reason, parcel: Parcel },
     Release,
@@ -54,7 +54,7 @@ fn step(entry: &Entry) -> Step {
     let delivery = &entry.delivery;
     let deed = match &entry.disposition {
         Disposition::Commit(effects) => Deed::Commit { emits: effects.emits.clone(), writes: effects.writes.clone() },
-        Disposition::Skip => Deed::Skip,
+        Disposition::Skip { duplicate } => Deed::Skip { duplicate: *duplicate },
         Disposition::Retry { after, record } => {
             Deed::Retry { after_ms: millis(*after), parcel: Parcel::of(delivery, Some(record)) }
         }

@@ -98,8 +98,8 @@ CREATE TABLE dead (
 ) STRICT;
 CREATE INDEX dead_by_source ON dead (source);
 
--- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time in
--- which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side.
+-- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time
+-- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side.
 CREATE TABLE inbox_buckets (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   began_ms INTEGER NOT NULL

@@ -69,7 +69,8 @@ impl Batch<'_, '_> {
         let settled = match step.deed {
             Deed::Release => Settled::Released,
             _ if !self.hands.hold(step.place) => Settled::Fenced,
-            Deed::Skip => Settled::Skipped,
+            Deed::Skip { duplicate: false } => Settled::Skipped,
+            Deed::Skip { duplicate: true } => Settled::Duplicate,
             Deed::Commit { emits, writes } => self.commit(step.mark, step.state, &emits, writes)?,
             Deed::Retry { after_ms, parcel } => {
                 retries::put_off(self.tx, self.source, after_ms, &parcel)?;

@@ -67,7 +67,7 @@ impl<'a> Emit<'a> {
             )));
         };
         let event = NewEvent { kind: kind.to_owned(), version, key, attributes, data };
-        host::emit(&event).map_err(|why| Failure::reject(format!("emit of {name} was refused: {why}")))
+        host::emit(&event).map_err(Failure::reject)
     }
 }
 

@@ -32,7 +32,7 @@ pub fn get_raw(name: &str) -> Option<Vec<u8>> {
 
 /// Keeps bytes as they are.
 pub fn set_raw(name: &str, value: &[u8]) -> Result<(), Failure> {
-    host::set(name, value).map_err(|why| Failure::reject(format!("state \"{name}\" was refused: {why}")))
+    host::set(name, value).map_err(Failure::reject)
 }
 
 /// Forgets a value; nothing happens if there is none.

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::backend::Settled;
-use crate::backend::sqlite::inbox::Inbox;
+use crate::backend::sqlite::inbox::{Inbox, scope_of_stream};
 use crate::backend::sqlite::tx::Tx;
 use crate::backend::sqlite::{consumers, receipts};
 
@@ -44,6 +44,18 @@ fn the_inbox_remembers_for_the_window_and_then_forgets() {
         assert!(count(&conn, "inbox_buckets") <= 4, "an id is looked for in few buckets");
     }
     assert!(count(&conn, "inbox") <= 200, "what is older than one window and a half is gone");
+}
+
+#[test]
+fn a_stream_and_a_handler_of_the_same_number_have_each_their_own_inbox() {
+    let conn = database();
+    at(&conn, 0, |tx| {
+        let stream = Inbox::open(tx, scope_of_stream(1), WINDOW).unwrap();
+        let handler = Inbox::open(tx, 1, WINDOW).unwrap();
+        assert_eq!(stream.mark(tx, Uuid::nil(), [1; 16]).unwrap(), None);
+        assert_eq!(handler.mark(tx, Uuid::nil(), [2; 16]).unwrap(), None);
+        assert_eq!(stream.find(tx, Uuid::nil()).unwrap(), Some([1; 16]));
+    });
 }
 
 #[test]
