@@ -89,7 +89,8 @@ fn publishing_twice_finds_duplicates() {
     let project = Project::built();
     let event = r#"{"event_id":"0191d3a0-0000-7000-8000-000000000001","correlation_id":"0191d3a0-0000-7000-8000-000000000001","timestamp":"2026-01-31T12:00:00Z","event_type":"Order.Placed","version":"1","data":{"order_id":1,"customer":"ada","amount":1}}"#;
     std::fs::write(project.path("one.jsonl"), event).unwrap();
-    let counts = |output: &Output| ["published", "duplicates", "refused"].map(|name| json(output)[name].as_u64().unwrap());
+    let counts =
+        |output: &Output| ["published", "duplicates", "refused"].map(|name| json(output)[name].as_u64().unwrap());
     assert_eq!(counts(&project.run(&["publish", "one.jsonl", "--json"])), [1, 0, 0]);
     assert_eq!(counts(&project.run(&["publish", "one.jsonl", "--json"])), [0, 1, 0]);
     std::fs::write(project.path("one.jsonl"), event.replace("\"ada\"", "\"bob\"")).unwrap();
@@ -110,7 +111,11 @@ fn dead_letters_can_be_listed_shown_and_replayed() {
     assert_eq!(lines.len(), 2, "{}", text(&listed));
     let id = lines[0]["id"].as_str().unwrap();
     let shown = text(&project.run(&["dead", "show", id]));
-    assert!(shown.contains("rejected: emit: Order.Confirmed.v1 is not among the grants") && shown.contains("\"amount\":12.50"), "{shown}");
+    assert!(
+        shown.contains("rejected: emit: Order.Confirmed.v1 is not among the grants")
+            && shown.contains("\"amount\":12.50"),
+        "{shown}"
+    );
     assert_eq!(code(&project.run(&["dead", "replay", "--all"])), 2, "nobody is there to ask");
     assert_eq!(json(&project.run(&["dead", "replay", "--all", "--dry-run", "--json"]))["found"], 2);
     project.edit("emit = []", "emit = [\"Order.Confirmed\"]");
@@ -123,10 +128,22 @@ fn dead_letters_can_be_listed_shown_and_replayed() {
 #[test]
 fn wrong_configuration_is_refused_with_place_and_hint() {
     for (from, to, said) in [
-        ("url = \"sqlite:tidemill.db\"", "ulr = \"x\"", "tidemill.toml:2: unknown key \"ulr\"\n  hint: did you mean \"url\"?"),
-        ("events = [\"Order.Placed\"]", "events = [\"Order.Plced\"]", "\"Order.Plced\" has no schema\n  hint: did you mean \"Order.Placed\"?"),
+        (
+            "url = \"sqlite:tidemill.db\"",
+            "ulr = \"x\"",
+            "tidemill.toml:2: unknown key \"ulr\"\n  hint: did you mean \"url\"?",
+        ),
+        (
+            "events = [\"Order.Placed\"]",
+            "events = [\"Order.Plced\"]",
+            "\"Order.Plced\" has no schema\n  hint: did you mean \"Order.Placed\"?",
+        ),
         ("state = true", "state = 1", "tidemill.toml:17: invalid type"),
-        ("[broker]", "[routing]\n\"Order.Placed\" = [\"nobody\"]\n[broker]", "tidemill.toml:2: routing.\"Order.Placed\": service \"nobody\" has no handler"),
+        (
+            "[broker]",
+            "[routing]\n\"Order.Placed\" = [\"nobody\"]\n[broker]",
+            "tidemill.toml:2: routing.\"Order.Placed\": service \"nobody\" has no handler",
+        ),
         ("state = true", "", "asks for capability \"state\", which is not granted"),
         ("order-service.wasm", "other.wasm", "other.wasm: No such file or directory"),
     ] {
@@ -147,7 +164,11 @@ fn a_busy_port_is_one_clear_line() {
     project.edit("[schemas]", &format!("[http]\nlisten = \"{}\"\n[schemas]", taken.local_addr().unwrap()));
     let output = project.run(&["run", "--until-idle"]);
     assert_eq!(code(&output), 1);
-    assert!(text(&output).contains("cannot listen on 127.0.0.1:") && text(&output).contains("another program has the port"), "{}", text(&output));
+    assert!(
+        text(&output).contains("cannot listen on 127.0.0.1:") && text(&output).contains("another program has the port"),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]

@@ -22,7 +22,8 @@ async fn a_killed_host_loses_and_doubles_nothing(url: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tidemill.toml");
     let schemas = format!("path = \"{}\"", tidemill_tests::root().join("tests/schemas").display());
-    let text = config(url, &tidemill_tests::guest("mischief"), &suffix, QUICK, "").replace("path = \"tests/schemas\"", &schemas);
+    let text = config(url, &tidemill_tests::guest("mischief"), &suffix, QUICK, "")
+        .replace("path = \"tests/schemas\"", &schemas);
     std::fs::write(&file, text).unwrap();
     world.source.handler = "mischief".into();
     let mut entries = Vec::new();

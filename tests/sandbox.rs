@@ -63,13 +63,18 @@ async fn a_crash_drops_the_instance_and_what_it_remembered() {
     }
     let before = world.emitted().await.len();
     world.run().await;
-    let counts: Vec<i64> = world.emitted().await[before..].iter().map(|event| event["data"]["n"].as_i64().unwrap()).collect();
+    let counts: Vec<i64> =
+        world.emitted().await[before..].iter().map(|event| event["data"]["n"].as_i64().unwrap()).collect();
     assert_eq!(counts, [1, 2, 1, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instance_events_max_bounds_what_an_instance_can_remember() {
-    let world = World::new("sqlite::memory:", "instance_events_max = 2\n[host]\nworkers = 1".replace("[host]\nworkers = 1", "").trim()).await;
+    let world = World::new(
+        "sqlite::memory:",
+        "instance_events_max = 2\n[host]\nworkers = 1".replace("[host]\nworkers = 1", "").trim(),
+    )
+    .await;
     for _ in 0..5 {
         world.ask(json!({ "do": "remember" })).await;
     }
@@ -91,7 +96,10 @@ const GRANTS: &str = "emit = [\"Test.Thing.Done\"]\nstate = true";
 #[test]
 fn a_plugin_that_is_not_there_is_refused_with_what_to_do() {
     let said = refusal_of("no/such.wasm".into(), GRANTS);
-    assert!(said.contains("cannot read") && said.contains("no/such.wasm") && said.contains("hint: build it first"), "{said}");
+    assert!(
+        said.contains("cannot read") && said.contains("no/such.wasm") && said.contains("hint: build it first"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -132,7 +140,11 @@ fn an_import_that_the_host_does_not_offer_is_refused_by_name() {
 fn a_capability_that_is_not_granted_is_not_linked() {
     let mischief = || tidemill_tests::guest("mischief");
     let said = refusal_of(mischief(), "emit = [\"Test.Thing.Done\"]");
-    assert!(said.contains("asks for capability \"state\", which is not granted") && said.contains("[handlers.mischief.grants]"), "{said}");
+    assert!(
+        said.contains("asks for capability \"state\", which is not granted")
+            && said.contains("[handlers.mischief.grants]"),
+        "{said}"
+    );
     let said = refusal_of(mischief(), "state = true");
     assert!(said.contains("asks for capability \"emit\", which is not granted"), "{said}");
 }

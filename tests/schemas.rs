@@ -22,7 +22,8 @@ fn examples_are_what_they_claim_to_be() {
     for name in registry.names() {
         let folder = root().join("schemas/examples").join(name.to_string());
         for (path, bytes) in examples(&folder.join("valid")) {
-            let event = admit(&registry, &bytes, &terms).unwrap_or_else(|refusal| panic!("{path} is refused: {refusal:?}"));
+            let event =
+                admit(&registry, &bytes, &terms).unwrap_or_else(|refusal| panic!("{path} is refused: {refusal:?}"));
             assert_eq!(event.name(), name, "{path}");
             valid += 1;
         }

@@ -56,7 +56,10 @@ impl RedisServer {
         self.keeper = Some((shell, pipe));
         let give_up = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < give_up, "redis-server does not come up; is it installed? (`cargo xtask test` does that)");
+            assert!(
+                Instant::now() < give_up,
+                "redis-server does not come up; is it installed? (`cargo xtask test` does that)"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -165,6 +165,7 @@ async fn an_entry_of_nonsense_fields_stops_nobody() {
     world.run().await;
     let (letter, said) = world.only_dead().await;
     assert!(said.starts_with("undecodable: the entry has no field \"event\"; its fields: foo"), "{said}");
-    let kept: Vec<(Bytes, Bytes)> = fields.iter().map(|(n, v)| (Bytes::from_static(n), Bytes::from_static(v))).collect();
+    let kept: Vec<(Bytes, Bytes)> =
+        fields.iter().map(|(n, v)| (Bytes::from_static(n), Bytes::from_static(v))).collect();
     assert_eq!((letter.body, world.status().await.committed), (Body::Fields(kept), 1));
 }

@@ -141,7 +141,8 @@ pub fn event(id: Uuid, data: Value) -> Value {
 
 /// Loads a plugin that is not `mischief` into a host; the error for people if that is refused.
 pub fn refusal_of(plugin: PathBuf, grants: &str) -> String {
-    let text = config("sqlite::memory:", &plugin, "x", "", "").replace("emit = [\"Test.Thing.Done\"]\n        state = true", grants);
+    let text = config("sqlite::memory:", &plugin, "x", "", "")
+        .replace("emit = [\"Test.Thing.Done\"]\n        state = true", grants);
     let config = read::parse(&text, "world.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
     let checked = build::check(&config).expect("a good configuration");
     match build::plugins(&config, &checked) {

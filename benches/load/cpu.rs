@@ -25,7 +25,12 @@ impl Cpu {
         Ok(Self { host_s: host_seconds()?, redis_s: of("used_cpu_sys:") + of("used_cpu_user:") })
     }
 
-    pub async fn sample(self, took: Duration, events: u64, connection: &mut MultiplexedConnection) -> anyhow::Result<Sample> {
+    pub async fn sample(
+        self,
+        took: Duration,
+        events: u64,
+        connection: &mut MultiplexedConnection,
+    ) -> anyhow::Result<Sample> {
         let now = Self::now(connection).await?;
         let per_event = |seconds: f64| seconds * 1e6 / events as f64;
         Ok(Sample {

@@ -45,7 +45,11 @@ fn main() -> anyhow::Result<()> {
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let samples = runtime.block_on(rounds(&args, &server))?;
-    if args.json { report::json(&args, &samples) } else { report::table(&args, &samples) }
+    if args.json {
+        report::json(&args, &samples)
+    } else {
+        report::table(&args, &samples)
+    }
     Ok(())
 }
 
@@ -84,7 +88,12 @@ async fn open(case: Case, server: &RedisServer) -> anyhow::Result<Arc<dyn Backen
     Ok(build::open_backend(&case.config(&server.url(), "")).await?)
 }
 
-async fn drain(row: &str, events: u64, server: &RedisServer, connection: &mut MultiplexedConnection) -> anyhow::Result<Sample> {
+async fn drain(
+    row: &str,
+    events: u64,
+    server: &RedisServer,
+    connection: &mut MultiplexedConnection,
+) -> anyhow::Result<Sample> {
     let source = Source { stream: "bench-users".into(), handler: "bench".into() };
     let backend = open(Case::Stateless, server).await?;
     backend.ensure_group(&source, tidemill::backend::Start::Beginning).await?;
@@ -117,11 +126,20 @@ async fn bare(backend: &dyn DataPlane, source: &Source, events: u64) -> anyhow::
         done += batch.len() as u64;
         let entry = |delivery| {
             let mark = Some((Uuid::from_u128(rand_bits()), [0; 16]));
-            tidemill::backend::Entry { delivery, mark, state: None, disposition: Disposition::Commit(Effects::default()) }
+            tidemill::backend::Entry {
+                delivery,
+                mark,
+                state: None,
+                disposition: Disposition::Commit(Effects::default()),
+            }
         };
         let entries = batch.into_iter().map(entry).collect();
-        let settlement =
-            tidemill::backend::Settlement { source: source.clone(), consumer: "bare".into(), token: Uuid::new_v4(), entries };
+        let settlement = tidemill::backend::Settlement {
+            source: source.clone(),
+            consumer: "bare".into(),
+            token: Uuid::new_v4(),
+            entries,
+        };
         backend.settle(&settlement).await?;
     }
     Ok(())
@@ -132,7 +150,12 @@ fn rand_bits() -> u128 {
 }
 
 /// The whole host. The clock stops when the handler's books say that every event is committed.
-async fn pipeline(case: Case, events: u64, server: &RedisServer, connection: &mut MultiplexedConnection) -> anyhow::Result<Sample> {
+async fn pipeline(
+    case: Case,
+    events: u64,
+    server: &RedisServer,
+    connection: &mut MultiplexedConnection,
+) -> anyhow::Result<Sample> {
     let config = case.config(&server.url(), "");
     let checked = build::check(&config)?;
     let plugins = build::plugins(&config, &checked)?;
@@ -149,7 +172,10 @@ async fn pipeline(case: Case, events: u64, server: &RedisServer, connection: &mu
         if committed == Some(events) {
             break;
         }
-        ensure!(begun.elapsed() < Duration::from_secs(120), "only {committed:?} of {events} committed after two minutes");
+        ensure!(
+            begun.elapsed() < Duration::from_secs(120),
+            "only {committed:?} of {events} committed after two minutes"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let sample = cpu.sample(begun.elapsed(), events, connection).await?;
@@ -159,7 +185,12 @@ async fn pipeline(case: Case, events: u64, server: &RedisServer, connection: &mu
 }
 
 /// Looks in Redis itself whether everything is there, and nothing twice.
-async fn check(row: &str, case: Option<Case>, events: u64, connection: &mut MultiplexedConnection) -> anyhow::Result<()> {
+async fn check(
+    row: &str,
+    case: Option<Case>,
+    events: u64,
+    connection: &mut MultiplexedConnection,
+) -> anyhow::Result<()> {
     let pending: redis::Value = redis::cmd("XPENDING").arg("bench-users").arg("bench").query_async(connection).await?;
     let redis::Value::Array(parts) = pending else { anyhow::bail!("XPENDING answers oddly") };
     ensure!(parts.first() == Some(&redis::Value::Int(0)), "{row}: entries are still pending: {parts:?}");

@@ -29,7 +29,10 @@ fn rows(args: &Args) -> Vec<&'static str> {
 
 pub fn table(args: &Args, rounds: &[Vec<Sample>]) {
     println!("{} events in each drain, {} rounds; median [min - max]\n", args.events, rounds.len());
-    println!("{:<10} {:>28} {:>22} {:>20} {:>20}", "row", "events/s", "ratio to raw", "host µs/event", "redis µs/event");
+    println!(
+        "{:<10} {:>28} {:>22} {:>20} {:>20}",
+        "row", "events/s", "ratio to raw", "host µs/event", "redis µs/event"
+    );
     for (index, row) in rows(args).iter().enumerate() {
         let of = |value: fn(&Sample) -> f64| spread(rounds.iter().map(|round| value(&round[index])));
         let (rate, host, redis) = (of(|s| s.events_per_s), of(|s| s.host_us), of(|s| s.redis_us));

@@ -37,7 +37,14 @@ fn bench_invoke(criterion: &mut Criterion) {
         let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
         let event = Arc::new(admit(&checked.schemas, &Bytes::from(user_created(1)), &terms).expect("a good event"));
         let (stream, now) = ("bench-users".into(), "2026-01-31T12:00:00.000Z".into());
-        let call = Call { event: &event, stream: &stream, now: &now, attempt: 1, values: Arc::default(), deadline: Duration::from_secs(1) };
+        let call = Call {
+            event: &event,
+            stream: &stream,
+            now: &now,
+            attempt: 1,
+            values: Arc::default(),
+            deadline: Duration::from_secs(1),
+        };
         let mut live = Live::new(&plugin).expect("an instance");
         group.bench_function(format!("{} live", case.name()), |bencher| bencher.iter(|| live.call(&call).outcome));
         group.bench_function(format!("{} fresh", case.name()), |bencher| {
@@ -96,4 +103,3 @@ fn main() {
     micro();
     Criterion::default().configure_from_args().final_summary();
 }
-

@@ -45,8 +45,8 @@ impl Meters {
     }
 }
 
-pub fn host_started(consumer: &str, backend: &str, handlers: usize, pooled: bool) {
-    tracing::info!(consumer, backend, handlers, pooled, "host started");
+pub fn host_started(consumer: &str, backend: &str, sources: usize) {
+    tracing::info!(consumer, backend, sources, "host started");
 }
 
 pub fn host_stopped(consumer: &str) {

@@ -168,8 +168,9 @@ async fn invoke(
         instance_events_max: handler.instance_events_max,
         reply,
     };
-    let ending = || Error::Unavailable { what: "workers".to_owned(), cause: "the host is ending".to_owned() };
-    let called: Vec<Called> = house.workers.run(job).await.ok_or_else(ending)?;
+    let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
+    let answer = house.workers.run(job).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
+    let called: Vec<Called> = answer.map_err(trouble)?;
     Meters::record(&house.meters.call_us, called.iter().map(|called| called.took));
     for (item, called) in waiting.into_iter().zip(called) {
         item.verdict = Some(Ok(called.outcome));

@@ -57,7 +57,6 @@ fn demo(options: &[String]) -> anyhow::Result<()> {
     run::passes(run::tidemill().arg("demo").args(options))
 }
 
-/// The guests' own tests first: they are quick, and everything else stands on them.
 fn test(filters: &[String]) -> anyhow::Result<()> {
     let server = redis::find_or_install()?;
     run::guests()?;

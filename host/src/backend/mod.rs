@@ -261,7 +261,7 @@ impl Error {
 pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
     match url.split_once(':') {
         Some(("sqlite", file)) => Ok(Arc::new(sqlite::Sqlite::open(file, options).await?)),
-        Some(("redis", _)) => Ok(Arc::new(redis::Redis::open(url, options).await?)),
+        Some(("redis" | "rediss", _)) => Ok(Arc::new(redis::Redis::open(url, options).await?)),
         _ => Err(Error::Refused(format!(
             "broker url \"{url}\" names no backend\n  hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379"
         ))),

@@ -32,6 +32,8 @@ pub struct Limits {
     pub table_elements_max: usize,
     pub emits_max: usize,
     pub emit_bytes_max: usize,
+    /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
+    pub payload_bytes_max: usize,
     pub state_bytes_max: usize,
     pub log_lines_max: u32,
     pub log_bytes_max: usize,

@@ -22,7 +22,14 @@ impl emit::Host for Context {
             Ok(stream) => self.envelope(&event, id)?.map(|body| (stream, body)),
             Err(reason) => Err(reason),
         };
+        let payload_max = self.terms.limits.payload_bytes_max;
         Ok(match checked {
+            Ok((_, body)) if body.len() > payload_max => {
+                let size = body.len();
+                let reason =
+                    format!("emit: the event has {size} bytes; at most {payload_max} (payload_bytes_max) are allowed");
+                Err(self.refuse(true, reason))
+            }
             Ok((stream, body)) => {
                 self.push_emit(stream, body);
                 Ok(id.to_string())

@@ -1,7 +1,7 @@
 //! What a plugin may ask of the host: one row for each interface. A component that imports anything else is refused.
 //!
-//! The plugin asks by importing, the operator grants by configuration; both are needed. Where `grant` is `Always`, the
-//! interface shows the handler nothing but its own delivery, its own configuration and its own log.
+//! The plugin asks by importing, the operator grants by configuration; both are needed. What needs no grant shows the
+//! handler nothing but its own delivery, its own configuration and its own log.
 
 pub mod context;
 pub mod delivery;
@@ -21,6 +21,8 @@ pub struct Capability {
     /// The interface without its version.
     pub interface: &'static str,
     pub version: &'static str,
+    /// How a grant is written; empty where none is needed.
+    pub example: &'static str,
     pub granted: fn(&Terms) -> bool,
     pub link: fn(&mut Linker<Context>) -> wasmtime::Result<()>,
 }
@@ -31,6 +33,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "types",
         interface: "tidemill:plugin/types",
         version: "0.1.0",
+        example: "",
         granted: |_| true,
         link: |linker| api::types::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
@@ -38,6 +41,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "delivery",
         interface: "tidemill:plugin/delivery",
         version: "0.1.0",
+        example: "",
         granted: |_| true,
         link: |linker| api::delivery::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
@@ -45,6 +49,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "emit",
         interface: "tidemill:plugin/emit",
         version: "0.1.0",
+        example: "emit = [\"Order.Confirmed\"]",
         granted: |terms| terms.emit.is_some(),
         link: |linker| api::emit::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
@@ -52,6 +57,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "state",
         interface: "tidemill:plugin/state",
         version: "0.1.0",
+        example: "state = true",
         granted: |terms| terms.state,
         link: |linker| api::state::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
@@ -59,6 +65,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "log",
         interface: "tidemill:plugin/logging",
         version: "0.1.0",
+        example: "",
         granted: |_| true,
         link: |linker| api::logging::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
@@ -66,6 +73,7 @@ pub const CAPABILITIES: &[Capability] = &[
         name: "config",
         interface: "tidemill:plugin/config",
         version: "0.1.0",
+        example: "",
         granted: |_| true,
         link: |linker| api::config::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },

@@ -94,7 +94,7 @@ async fn ls(
             if as_json {
                 println!("{}", to_json(&source, &letter));
             } else {
-                let text: String = letter.reason.text.chars().take(100).collect();
+                let text: String = letter.reason.text.lines().next().unwrap_or_default().chars().take(100).collect();
                 table.row([
                     full_id(&source, letter.id),
                     letter.reason.class.to_string(),
@@ -128,7 +128,8 @@ async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: bool
     println!("{}", full_id(&source, letter.id));
     println!("  from entry {} of {}", letter.origin, source.stream);
     println!("  {}: {}", letter.reason.class, letter.reason.text);
-    println!("  attempts {}, crashes {}", letter.attempts, letter.crashes);
+    let since = jiff::Timestamp::from_millisecond(letter.at_ms as i64).map(|time| time.to_string()).unwrap_or_default();
+    println!("  attempts {}, crashes {}, dead since {since}", letter.attempts, letter.crashes);
     for record in &letter.history {
         println!("    attempt {}, plugin {}: {}: {}", record.attempt, record.plugin, record.class, record.reason);
         record.log.iter().for_each(|line| println!("      log: {line}"));

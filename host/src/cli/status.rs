@@ -47,7 +47,7 @@ pub fn to_table(rows: &Rows) -> Table {
         } else if total.balances() {
             "balance"
         } else {
-            "in motion"
+            "do not balance"
         };
         let counts = [
             total.published,

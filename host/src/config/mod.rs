@@ -27,7 +27,7 @@ pub struct Config {
     pub streams: BTreeMap<String, Stream>,
     #[serde(default)]
     pub handlers: BTreeMap<String, Handler>,
-    /// Event type -> services, the way the source design writes it. The same as `events` of those handlers.
+    /// Event type -> services. The same as `events` of those handlers.
     #[serde(default)]
     pub routing: BTreeMap<String, Vec<String>>,
     #[serde(default)]

@@ -23,7 +23,12 @@ pub enum Error {
 pub fn read(path: &Path) -> Result<Config, Error> {
     let text = std::fs::read_to_string(path).map_err(|cause| Error::Unreadable { path: path.to_owned(), cause })?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let variables = std::env::vars().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect::<Vec<_>>();
+    // Other variables are none of our business, and need not be UTF-8.
+    let text_of = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let variables: Vec<_> =
+        std::env::vars_os().filter_map(text_of).filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
     parse(&text, path, folder, &variables)
 }
 

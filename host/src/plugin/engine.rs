@@ -14,8 +14,8 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(5);
 /// The guest's stack. Threads that call guests need a native stack well above it (`WORKER_STACK_BYTES`).
 const GUEST_STACK_BYTES: usize = 1 << 20;
 
-/// Live instances at once: workers x handlers, twice during a reload.
-const INSTANCES_MAX: u32 = 128;
+/// Live instances that there is room for at least, and at most: one takes 4 GiB of address space for each memory.
+const INSTANCES: std::ops::RangeInclusive<u32> = 32..=2048;
 
 /// Core instances that one component may be made of. A Python component has 17, most others 1 to 4.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 40;
@@ -28,13 +28,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Makes the engine and starts its ticker, which ends with the engine.
-    pub fn new() -> Result<Self, Error> {
-        let (inner, pooled) = match wasmtime::Engine::new(&config(true)) {
+    /// Makes an engine with room for this many live instances, and starts its ticker, which ends with the engine.
+    pub fn new(instances: usize) -> Result<Self, Error> {
+        let instances = u32::try_from(instances).unwrap_or(u32::MAX).clamp(*INSTANCES.start(), *INSTANCES.end());
+        let (inner, pooled) = match wasmtime::Engine::new(&config(Some(instances))) {
             Ok(engine) => (engine, true),
             // A container or `ulimit -v` may forbid to reserve terabytes of address space: slower, but the same.
             Err(_) => {
-                (wasmtime::Engine::new(&config(false)).map_err(|error| Error::Engine(format!("{error:#}")))?, false)
+                (wasmtime::Engine::new(&config(None)).map_err(|error| Error::Engine(format!("{error:#}")))?, false)
             }
         };
         let weak = inner.weak();
@@ -62,7 +63,7 @@ impl Engine {
     }
 }
 
-fn config(pooled: bool) -> Config {
+fn config(pooled: Option<u32>) -> Config {
     let mut config = Config::new();
     config
         // Off, a call into a guest is one push on a vector; on, it builds task objects.
@@ -78,19 +79,19 @@ fn config(pooled: bool) -> Config {
         .wasm_component_model_implements(true)
         // A trap's backtrace is walked frame by frame: enough to see where, not enough to be slow.
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
-    if pooled {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    if let Some(instances) = pooled {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
     }
     config
 }
 
 /// A pool makes a fresh instance several times cheaper than mapping one. Sizes are upper bounds, paid in address space.
-fn pool() -> PoolingAllocationConfig {
+fn pool(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES_MAX)
-        .total_core_instances(INSTANCES_MAX * 8)
-        .total_memories(INSTANCES_MAX * 3)
-        .total_tables(INSTANCES_MAX * 4)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 8)
+        .total_memories(instances * 3)
+        .total_tables(instances * 4)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(8)
         .max_tables_per_component(CORE_INSTANCES_PER_COMPONENT)

@@ -17,6 +17,9 @@ use crate::model::outcome::{Crash, Outcome};
 /// What a guest says as its reason is cut to this many bytes.
 const REASON_BYTES_MAX: usize = 4096;
 
+/// How long a component may take to start.
+const START_MAX: Duration = Duration::from_secs(1);
+
 /// One live instance. Not to be used again once `call` has said `Crashed`.
 pub struct Live {
     plugin: Arc<Plugin>,
@@ -48,8 +51,8 @@ impl Live {
         let mut store = Store::new(plugin.pre.engine(), Context::new(plugin.terms.clone()));
         store.limiter(|context| &mut context.memory);
         store.set_hostcall_fuel(plugin.terms.limits.hostcall_bytes_max);
-        // A start function may run here; it gets as long as a call.
-        store.set_epoch_deadline(Engine::ticks(Duration::from_secs(1)));
+        // A start function may run here.
+        store.set_epoch_deadline(Engine::ticks(START_MAX));
         let handler = plugin.pre.instantiate(&mut store)?;
         Ok(Self { plugin: plugin.clone(), store, handler, calls: 0 })
     }
@@ -121,7 +124,8 @@ impl Live {
                 let max = self.plugin.terms.limits.hostcall_bytes_max;
                 (Crash::Limit, format!("it handed the host more than {max} bytes in one call (hostcall_bytes_max)"))
             }
-            _ => (Crash::Trap, format!("{error:#}")),
+            // The cause first: what is shown of a reason in a list is its beginning.
+            _ => (Crash::Trap, format!("{}\n{error}", error.root_cause())),
         }
     }
 }

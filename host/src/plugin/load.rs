@@ -8,16 +8,18 @@ use wasmtime::component::{Component, Linker};
 
 use super::abi::latest::HandlerPluginPre;
 use super::compile::{Cache, hex};
+use super::invoke::Live;
 use super::{Engine, Error, abi};
 use crate::capability::CAPABILITIES;
 use crate::capability::context::{Context, Terms};
 
-/// A compiled plugin with its grants: ready to make instances of. Immutable; a reload makes another one.
+/// A compiled plugin with its grants: ready to make instances of. Immutable, and cheap to clone.
+#[derive(Clone)]
 pub struct Plugin {
     pub handler: Arc<str>,
-    /// The first 12 hex digits of the component's SHA-256: what records and status show.
+    /// The first 12 hex digits of the component's SHA-256: what the records of attempts show.
     pub digest: Arc<str>,
-    /// The interfaces it imports, for `status` and `plugin check`.
+    /// The interfaces it imports; `config check --json` shows them.
     pub asks: Vec<String>,
     pub(super) pre: HandlerPluginPre<Context>,
     pub(super) terms: Arc<Terms>,
@@ -60,7 +62,14 @@ impl Plugin {
         };
         let pre = linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map_err(wrong_world)?;
         let digest = hex(&Sha256::digest(wasm))[..12].into();
-        Ok(Self { handler: terms.handler.clone(), digest, asks, pre, terms })
+        let plugin = Self { handler: terms.handler.clone(), digest, asks, pre, terms };
+        // Once here, so that a component that cannot even start is refused and not found out by events.
+        Live::new(&Arc::new(plugin.clone())).map_err(|error| Error::WrongWorld {
+            handler,
+            what: format!("no instance of it can be made: {error:#}"),
+            hint: "its start must neither trap nor ask for more memory than limits.memory".to_owned(),
+        })?;
+        Ok(plugin)
     }
 }
 
@@ -90,7 +99,7 @@ fn link_what_is_granted(
             });
         }
         if !(row.granted)(terms) {
-            return Err(Error::NotGranted { handler, capability: row.name });
+            return Err(Error::NotGranted { handler, capability: row.name, example: row.example });
         }
         (row.link)(linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
         asks.push(import.to_owned());

@@ -27,9 +27,9 @@ pub enum Error {
     #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
     WrongWorld { handler: String, what: String, hint: String },
     #[error(
-        "plugin of handler \"{handler}\" asks for capability \"{capability}\", which is not granted\n  hint: add \"{capability}\" to [handlers.{handler}.grants]"
+        "plugin of handler \"{handler}\" asks for capability \"{capability}\", which is not granted\n  hint: write `{example}` under [handlers.{handler}.grants]"
     )]
-    NotGranted { handler: String, capability: &'static str },
+    NotGranted { handler: String, capability: &'static str, example: &'static str },
     #[error("cannot set up the plugin engine: {0}")]
     Engine(String),
 }

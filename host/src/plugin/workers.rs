@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Plugin;
-use super::invoke::{Call, Live, Ran};
+use super::invoke::{Call, Live};
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Outcome};
@@ -35,7 +35,7 @@ pub struct Job {
     /// neighbours outlive their lease.
     pub budget: Duration,
     pub instance_events_max: u32,
-    pub reply: oneshot::Sender<Vec<Called>>,
+    pub reply: oneshot::Sender<Answer>,
 }
 
 pub struct JobCall {
@@ -43,7 +43,10 @@ pub struct JobCall {
     pub attempt: u32,
 }
 
-/// One answer for each call that was begun, in order.
+/// What came of each call that was begun, in order; or why not even the first could be: the host had no instance to
+/// give, which says nothing about the events.
+pub type Answer = Result<Vec<Called>, String>;
+
 pub struct Called {
     pub outcome: Outcome,
     /// The version of the key's state that the outcome stands on, if it does.
@@ -74,7 +77,7 @@ impl Workers {
     }
 
     /// Runs a batch. None: the workers are gone, the process is ending.
-    pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Vec<Called>>) -> Job) -> Option<Vec<Called>> {
+    pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         let (mut job, jobs) = (job(reply), &self.jobs);
         while let Err(error) = jobs.try_send(job) {
@@ -98,14 +101,23 @@ fn run(lives: &mut Lives, mut job: Job) {
         if index > 0 && begun.elapsed() >= job.budget {
             break;
         }
-        called.push(one_call(lives, &mut job, index));
+        match one_call(lives, &mut job, index) {
+            Ok(one) => called.push(one),
+            // What ran before stands; the rest comes back untouched.
+            Err(_) if index > 0 => break,
+            Err(error) => {
+                let _ = job.reply.send(Err(format!("{error:#}")));
+                return;
+            }
+        }
     }
     // Nobody waits any more if the host is ending; what was done then is simply not settled.
-    let _ = job.reply.send(called);
+    let _ = job.reply.send(Ok(called));
 }
 
-fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> Called {
+fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
     let begun = Instant::now();
+    let mut live = take_live(lives, job)?;
     let JobCall { event, attempt } = &job.calls[index];
     // Lent to the guest's context for the time of the call, and taken back: a key may hold many values.
     let state = job.states.remove(event.key());
@@ -122,20 +134,15 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> Called {
     };
     // A panic in here is a fault of the host. It must not end the worker, and the event must not come back for ever:
     // so it counts as a crash of this attempt.
-    let ran = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<Ran> {
-        let mut live = take_live(lives, job)?;
-        let ran = live.call(&call);
-        if !matches!(ran.outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
-            lives.insert(job.plugin.handler.clone(), live);
-        }
-        Ok(ran)
-    }));
+    let ran = catch_unwind(AssertUnwindSafe(|| live.call(&call)));
+    drop(call);
     let (outcome, state_touched) = match ran {
-        Ok(Ok(ran)) => (ran.outcome, ran.state_touched),
-        Ok(Err(error)) => (crashed(format!("no instance could be made: {error:#}")), false),
+        Ok(ran) => (ran.outcome, ran.state_touched),
         Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
     };
-    drop(call);
+    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
+        lives.insert(job.plugin.handler.clone(), live);
+    }
     if has_state {
         let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
         if let Outcome::Done(effects) = &outcome {
@@ -143,7 +150,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> Called {
         }
         job.states.insert(event.key().clone(), state);
     }
-    Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed() }
+    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed() })
 }
 
 fn crashed(reason: String) -> Outcome {
@@ -155,6 +162,10 @@ fn crashed(reason: String) -> Outcome {
 fn take_live(lives: &mut Lives, job: &Job) -> wasmtime::Result<Live> {
     match lives.remove(&job.plugin.handler) {
         Some(live) if Arc::ptr_eq(live.plugin(), &job.plugin) => Ok(live),
-        _ => Live::new(&job.plugin),
+        _ => Live::new(&job.plugin).or_else(|_| {
+            // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
+            lives.clear();
+            Live::new(&job.plugin)
+        }),
     }
 }

@@ -55,13 +55,15 @@ pub fn check(config: &Config) -> Result<Checked, Error> {
 
 /// Loads every handler's plugin. All are tried, so that one call names all that is wrong.
 pub fn plugins(config: &Config, checked: &Checked) -> Result<Vec<Arc<Plugin>>, Error> {
-    let engine = Engine::new().map_err(|error| Error::Plugins(vec![error]))?;
+    // Each worker keeps one live instance of each handler, and makes another one before it drops that.
+    let instances = (workers(config) + 1) * (config.handlers.len() + 1);
+    let engine = Engine::new(instances).map_err(|error| Error::Plugins(vec![error]))?;
     let cache =
         Cache::open(&config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder)));
     let mut errors = Vec::new();
     let mut plugins = Vec::new();
     for (name, handler) in &config.handlers {
-        let terms = Arc::new(terms(name, handler, checked));
+        let terms = Arc::new(terms(config, name, handler, checked));
         match Plugin::load(&engine, &cache, &config.path(&handler.plugin), terms) {
             Ok(plugin) => plugins.push(Arc::new(plugin)),
             Err(error) => errors.push(error),
@@ -70,7 +72,7 @@ pub fn plugins(config: &Config, checked: &Checked) -> Result<Vec<Arc<Plugin>>, E
     if errors.is_empty() { Ok(plugins) } else { Err(Error::Plugins(errors)) }
 }
 
-fn terms(name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
+fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
     let emit = handler.grants.emit.as_ref();
     Terms {
         handler: name.into(),
@@ -82,6 +84,7 @@ fn terms(name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
             table_elements_max: limits::TABLE_ELEMENTS,
             emits_max: handler.limits.emits,
             emit_bytes_max: handler.limits.emit_bytes.as_u64() as usize,
+            payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
             state_bytes_max: handler.limits.state.as_u64() as usize,
             log_lines_max: handler.limits.log_lines,
             log_bytes_max: limits::LOG_LINE_BYTES.as_u64() as usize,
@@ -118,6 +121,12 @@ pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::
     }
 }
 
+/// Threads that call guests: as configured, or one for each core.
+fn workers(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if config.host.workers == 0 { cores() } else { config.host.workers }
+}
+
 /// Puts the host together.
 pub fn host(
     config: &Config,
@@ -125,12 +134,10 @@ pub fn host(
     plugins: Vec<Arc<Plugin>>,
     backend: Arc<dyn Backend>,
 ) -> Result<Host, Error> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = if config.host.workers == 0 { cores } else { config.host.workers };
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
-        workers: Workers::start(threads)?,
+        workers: Workers::start(workers(config))?,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters: Meters::default(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{HEARTBEAT_TTL, Quiet, lease};
+use super::{Quiet, lease};
 use crate::backend::{Error, Start};
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
@@ -193,11 +193,6 @@ impl Consumer {
             self.put_off.notify_one();
         }
     }
-}
-
-/// After this long without a word from a host, and its lease, its deliveries are taken over.
-pub fn takeover_after(handler: &Handler) -> Duration {
-    HEARTBEAT_TTL + lease(handler) + RECOVER_EVERY
 }
 
 /// A lock whose holder panicked guards plain sets and lists, which are as good as before.

@@ -34,7 +34,7 @@ pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
-/// What ending may take beyond the longest deadline: the settlements after the last call.
+/// What ending may take beyond the last batch: its settlements.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 /// A stream with its bounds, for the janitor.
@@ -89,7 +89,7 @@ impl Host {
         for consumer in &self.consumers {
             backend.ensure_group(&consumer.source, consumer.start).await?;
         }
-        observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len(), true);
+        observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
         let host = Arc::new(self);
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let heart = tokio::spawn(host.clone().heartbeat());
@@ -114,7 +114,7 @@ impl Host {
         Ok(())
     }
 
-    /// Waits for all tasks; once it is time to stop, not longer than the longest deadline and a margin.
+    /// Waits for all tasks; once it is time to stop, not longer than a batch of the slowest handler and a margin.
     async fn drain(&self, mut tasks: JoinSet<()>, mut quiet: Quiet) {
         let all = async { while tasks.join_next().await.is_some() {} };
         let longest = self.consumers.iter().map(|consumer| consumer.handler.deadline).max().unwrap_or_default();

@@ -107,6 +107,17 @@ pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backen
     assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "emitted"));
 }
 
+pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish(&["a"]).await;
+    let delivery = desk.fetch_one().await;
+    desk.settle_one(retry(delivery, Duration::ZERO, record(1, "once more"))).await;
+    let waiting = spawn_fetch(&desk).await;
+    desk.promote(1).await;
+    let got = hangs_not("a fetch that waits for a retry", waiting).await.expect("fetch");
+    assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "a"));
+}
+
 /// A fetch that would wait for an hour, and has begun to.
 async fn spawn_fetch(desk: &Desk) -> tokio::task::JoinHandle<Vec<Delivery>> {
     let (backend, source, consumer) = (desk.backend.clone(), desk.source.clone(), desk.consumer.clone());

@@ -55,6 +55,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         fetch_takes_no_more_than_asked
         fetch_waits_and_wakes
         fetch_wakes_for_emitted_and_replayed_events
+        fetch_wakes_for_what_is_due_again
         both_lanes_are_served
         a_source_without_a_group_says_so
         making_a_group_twice_changes_nothing

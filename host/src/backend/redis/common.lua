@@ -61,19 +61,19 @@ end
 -- The payload hashes that the inbox holds for `ids`, by their positions (what it does not know is not in the answer),
 -- and whether the current bucket is there already.
 local function recall(base, window, now, ids)
-    local seen, there = {}, false
-    if #ids == 0 then return seen, there end
-    for back = 1, 0, -1 do
+    local seen, there = {}, {}
+    -- The one to come is there if the clock has been put back, or if a server whose clock was ahead is no primary now.
+    for back = #ids > 0 and 1 or -2, -1, -1 do
         local key = bucket(base, window, now, back)
-        there = redis.call('EXISTS', key) == 1
-        for from = 1, there and #ids or 0, PIECE do
+        there[back] = redis.call('EXISTS', key) == 1
+        for from = 1, there[back] and #ids or 0, PIECE do
             local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
             for i = 1, #found do
                 if found[i] then seen[from + i - 1] = found[i] end
             end
         end
     end
-    return seen, there
+    return seen, there[0]
 end
 
 -- Asks beforehand whether `remember` would be allowed.

@@ -186,7 +186,10 @@ fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String])
     if differences.is_empty() {
         println!("\nevery event is accounted for: yes");
         let url = &config.broker.url;
-        println!("look around: tidemill --broker {url} status | dead ls | state inventory-service");
+        println!("look around:");
+        for command in ["status", "dead ls", "state inventory-service"] {
+            println!("  tidemill --broker {url} {command}");
+        }
     } else {
         println!("\nevery event is accounted for: NO");
         differences.iter().for_each(|difference| println!("  {difference}"));

@@ -41,17 +41,21 @@ pub const FILES: &[(&str, &str)] = &[
 
 pub fn init(args: &Args) -> anyhow::Result<ExitCode> {
     // All or nothing: a project that is half there is nobody's.
-    let in_the_way: Vec<&str> = FILES.iter().map(|(name, _)| *name).filter(|name| args.folder.join(name).exists()).collect();
+    let in_the_way: Vec<&str> =
+        FILES.iter().map(|(name, _)| *name).filter(|name| args.folder.join(name).exists()).collect();
     if !in_the_way.is_empty() {
         let (folder, names) = (args.folder.display(), in_the_way.join(", "));
-        return Err(Refused(format!("{folder} holds {names} already\n  hint: name an empty folder: tidemill init DIR")).into());
+        return Err(Refused(format!(
+            "{folder} holds {names} already\n  hint: name an empty folder: tidemill init DIR"
+        ))
+        .into());
     }
     for (name, text) in FILES {
         write(&args.folder.join(name), text)?;
     }
     println!("a project in {}:\n", args.folder.display());
     println!("  tidemill plugin build plugins     # builds plugins/dist/order-service.wasm");
-    println!("  tidemill publish events.jsonl     # puts three orders on the stream; one of them is refused");
+    println!("  tidemill publish events.jsonl     # three orders: two go on the stream, one is refused");
     println!("  tidemill run --until-idle         # handles the others");
     println!("  tidemill status");
     Ok(ExitCode::SUCCESS)
