@@ -90,6 +90,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         reading_state_does_not_raise_its_version
         a_chain_on_one_key_commits_in_one_settlement
         a_broken_chain_makes_its_followers_stale
+        a_chain_whose_first_entry_is_stale_is_stale_throughout
         each_handler_has_its_own_state
         deleting_the_last_value_keeps_the_version
         states_are_listed_in_the_order_of_their_keys

@@ -146,6 +146,21 @@ pub async fn a_broken_chain_makes_its_followers_stale(backend: Arc<dyn Backend>)
     assert_eq!(desk.books().await.pending, 2);
 }
 
+/// The versions fit by accident: somebody else raised the key by as much as the first entry was to raise it.
+pub async fn a_chain_whose_first_entry_is_stale_is_stale_throughout(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish(&["other", "first", "second", "third"]).await;
+    let mut got = desk.fetch(4).await.into_iter();
+    let mut next = || got.next().expect("four were fetched");
+    let other = keyed(next(), "k", 0, writes(&[("n", Some("other"))]));
+    let chain: Vec<Entry> =
+        (0..3).map(|version| keyed(next(), "k", version, writes(&[("n", Some("chain"))]))).collect();
+    assert_eq!(desk.settle_one(other).await, Settled::Committed);
+    assert_eq!(desk.settle(chain).await, [Settled::Stale; 3]);
+    let state = desk.state("k").await;
+    assert_eq!((state.version, names(&state)), (1, vec![("n", &b"other"[..])]));
+}
+
 pub async fn each_handler_has_its_own_state(backend: Arc<dyn Backend>) {
     let one = Desk::new(&backend).await;
     let two = one.neighbour().await;

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Counts one page of the entries after an id. Redis has no command for that, and the entries themselves need not travel.
+-- Counts one page of the entries after an id. Redis has no command for that, and the entries need not travel.
 --
 -- KEYS     1 stream
 -- ARGV     1 id  2 entries a page

@@ -29,12 +29,17 @@ pub(super) fn meaning(at: &str, subject: &dyn Display, error: &RedisError) -> Er
         Some(code) if NOT_NOW.contains(&code) => unavailable(at, text),
         // Some errors that matter have no code of their own.
         Some("ERR") if text.contains("max number of clients") => unavailable(at, text),
-        Some("ERR") if text.contains("user executing the script") => refused(at, subject, &text, code_hint("NOPERM")),
+        Some("ERR") if forbidden_in_script(&text) => refused(at, subject, &text, code_hint("NOPERM")),
         Some(code) => refused(at, subject, &text, code_hint(code)),
         None if error.kind() == ErrorKind::AuthenticationFailed => refused(at, subject, &text, code_hint("WRONGPASS")),
         // What is left is I/O, time-outs, and answers that end in the middle.
         None => unavailable(at, text),
     }
+}
+
+/// The words of Redis 7.0, and those of later versions and of Valkey.
+fn forbidden_in_script(text: &str) -> bool {
+    text.contains("user executing the script") || text.contains("ACL failure in script")
 }
 
 /// An answer whose form is not the one that this command has: not something that trying again would change.
@@ -87,7 +92,42 @@ fn first_line(text: &str) -> String {
     line[..end.unwrap_or(line.len())].to_owned()
 }
 
-/// Errors from within a script end in the script's hash and line.
+/// Errors from within a script end in ` script: <hash>, on @user_script:<line>.`
 fn script_place_removed(text: &str) -> &str {
-    text.split(" script: ").next().unwrap_or(text)
+    let place = text.rfind(", on @").and_then(|on| text[..on].rfind(" script: "));
+    &text[..place.unwrap_or(text.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: &str, text: &str) -> Error {
+        meaning("here", &"h on s", &redis::make_extension_error(code.into(), Some(text.into())))
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        for code in NOT_NOW {
+            assert!(matches!(answer(code, "x"), Error::Unavailable { .. }), "{code}");
+        }
+        let lost = meaning("here", &"h on s", &std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
+        assert_eq!(lost.to_string(), "redis at here: connection reset");
+        assert!(matches!(answer("ERR", "max number of clients reached"), Error::Unavailable { .. }));
+    }
+
+    #[test]
+    fn what_needs_a_person_is_refused_with_a_hint() {
+        for code in ["WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "ERR"] {
+            let Error::Refused(text) = answer(code, "no script: 0123abcd, on @user_script:7.") else {
+                panic!("{code}")
+            };
+            assert!(text.contains("h on s") && text.contains("\n  hint: ") && !text.contains("0123abcd"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_group_is_named() {
+        assert!(matches!(answer("NOGROUP", "x"), Error::GroupGone { source_name } if source_name == "h on s"));
+    }
 }

@@ -6,7 +6,7 @@
 //! | key | type | what |
 //! |---|---|---|
 //! | `{s}:tm:again:H` | stream | what comes back to handler H: due retries and replayed dead letters |
-//! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due, and their records |
+//! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due; their records |
 //! | `{s}:tm:dead:H` | stream | dead letters |
 //! | `{s}:tm:seen:H:<bucket>` | hash | inbox: event id -> payload hash; scripts add the bucket (see `common.lua`) |
 //! | `{s}:tm:ids:<bucket>` | hash | the same for what was published on `s` with a mark |

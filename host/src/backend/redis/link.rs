@@ -105,7 +105,7 @@ impl Link {
     }
 
     /// Gives up the connection after anything but an answer: also after a time-out, because a connection that swallows
-    /// commands looks just like that. And after an answer that this is no primary any more: a new connection may find one.
+    /// commands looks just like that. And after an answer that this is no primary any more: a new one may find it.
     async fn keep_or_drop<T>(&self, number: u64, result: RedisResult<T>) -> RedisResult<T> {
         if result.as_ref().is_err_and(|error| matches!(error.code(), None | Some("READONLY"))) {
             let mut state = self.state.lock().await;

@@ -7,12 +7,13 @@
 //! | `link`, `error`, `value`, `script` | connections, what errors mean, answers taken apart, scripts |
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
-//! | `settle`, `fetch`, `publish`, `recover` | the data plane |
+//! | `settle`, `fetch`, `publish`, `recover`, `claim` | the data plane |
 //! | `groups`, `again`, `inspect` | the control plane |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
 
 mod again;
+mod claim;
 mod error;
 mod fetch;
 mod groups;

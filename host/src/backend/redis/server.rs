@@ -14,7 +14,7 @@ const OLDEST: (u32, u32) = (7, 0);
 
 pub(super) fn bad_url(error: &RedisError) -> Error {
     Error::Refused(format!(
-        "broker url cannot be used: {}\n  hint: write redis://HOST:PORT/DB; rediss:// (TLS) is not built in, put a TLS proxy in between",
+        "broker url cannot be used: {}\n  hint: write redis://HOST:PORT/DB; TLS (rediss://) is not built in, put a proxy in between",
         plain(error)
     ))
 }
@@ -80,7 +80,7 @@ fn greeting(at: &str, error: &RedisError) -> Error {
     match meaning(at, &"INFO", error) {
         // Something listens there, but it is not a Redis.
         Error::Unavailable { .. } if error.kind() == redis::ErrorKind::Parse => Error::Refused(format!(
-            "what listens at {at} does not speak as Redis does: {}\n  hint: is the port right, and is it a port without TLS?",
+            "what listens at {at} does not speak as Redis does: {}\n  hint: is it the right port, and one without TLS?",
             plain(error)
         )),
         other => other,

@@ -21,7 +21,7 @@
 -- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) L (released)
 --          U (duplicate) X (conflict) T (stale) F(enced)
 
-local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are slower to reach, and this is the hot script
+local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are slower to reach, and this is hot
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
@@ -108,7 +108,7 @@ end
 local seen, bucket_there = recall(seen_base, window, now, ids)
 if number > 0 then may_remember(seen_base, window, now, bucket_there) end
 
--- The streams to emit to, by their numbers. One to which someone has given the highest of all ids takes no more entries.
+-- The streams to emit to, by their numbers. One that was given the highest of all ids takes no more entries.
 local targets = {}
 local function check_target(number)
     if targets[number] then return end
@@ -172,9 +172,13 @@ local function bury(at)
     redis.call('XADD', dead, '*', unpack(ARGV, at, at + DEAD_ARGS - 1))
 end
 
+-- State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their version
+-- alone does not tell, because somebody else may have raised it just as much.
+local broken = {}
+
 -- Has the state the version that was read? T if not. Remembers which one it will have.
 local function check_effects(e)
-    if e.key and version(e.key) ~= e.version then return 'T' end
+    if e.key and (broken[e.key] or version(e.key) ~= e.version) then return 'T' end
     for i = e.emits, e.next - 1, 2 do check_target(ARGV[i]) end
     if e.writes then versions[e.key] = ARGV[e.sets + 1] end
     work[#work + 1], work[#work + 2] = commit, e
@@ -202,8 +206,10 @@ local decide = {
     [byte('e')] = function(mine)
         local e = effects(extra_at)
         extra_at = e.next
-        if e.has_mark then return check_mark(mine, e) end
-        return mine and check_effects(e) or 'F'
+        local letter = 'F'
+        if e.has_mark then letter = check_mark(mine, e) elseif mine then letter = check_effects(e) end
+        if letter ~= 'C' and e.writes then broken[e.key] = true end
+        return letter
     end,
     [byte('s')] = function(mine) return mine and 'S' or 'F' end,
     [byte('u')] = function(mine) return mine and 'U' or 'F' end,
@@ -245,7 +251,7 @@ end
 answer = table.concat(answer)
 if count.C + count.S + count.R + count.D + count.U == 0 then return answer end
 
--- 5. Write. The counters first: they alone could still fail, on a value that is no number, and nothing else is done yet.
+-- 5. Write. The counters first: they alone could still fail, on a value that is no number, with nothing else done.
 local function book(counter, by)
     if by > 0 then redis.call('HINCRBY', stats, counter, whole(by)) end
 end

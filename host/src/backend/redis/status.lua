@@ -23,7 +23,8 @@ for i, key in ipairs({stream, again}) do
 end
 
 local added = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
-local again_length, due_length, dead_length = redis.call('XLEN', again), redis.call('ZCARD', due), redis.call('XLEN', dead)
+local again_length, dead_length = redis.call('XLEN', again), redis.call('XLEN', dead)
+local due_length = redis.call('ZCARD', due)
 local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped')
 local base = tonumber(totals[1])
 

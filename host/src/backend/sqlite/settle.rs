@@ -5,7 +5,7 @@
 //!  answer        else Fenced            Duplicate, Conflict     else Stale
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
         hands: Hands::look(tx, source, &plan)?,
         inbox: if marks { Some(Inbox::open(tx, source, options.inbox_window)?) } else { None },
         shelf: Shelf::new(source),
+        broken: HashSet::new(),
         source,
         tally: Tally::default(),
         emitted: HashMap::new(),
@@ -49,6 +50,9 @@ struct Batch<'a, 'b> {
     hands: Hands,
     inbox: Option<Inbox>,
     shelf: Shelf,
+    /// State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their
+    /// version alone does not tell, because somebody else may have raised it just as much.
+    broken: HashSet<Arc<str>>,
     tally: Tally,
     /// Streams that were emitted to: number, and how many events.
     emitted: HashMap<Arc<str>, (i64, i64)>,
@@ -66,6 +70,10 @@ struct Tally {
 
 impl Batch<'_, '_> {
     fn step(&mut self, step: Step) -> Result<Settled> {
+        let writes = match (&step.deed, &step.state) {
+            (Deed::Commit { writes, .. }, Some((key, _))) if !writes.is_empty() => Some(key.clone()),
+            _ => None,
+        };
         let settled = match step.deed {
             Deed::Release => Settled::Released,
             _ if !self.hands.hold(step.place) => Settled::Fenced,
@@ -81,6 +89,9 @@ impl Batch<'_, '_> {
                 Settled::Dead
             }
         };
+        if let Some(key) = writes.filter(|_| settled != Settled::Committed) {
+            self.broken.insert(key);
+        }
         if self.tally.book(settled) {
             self.hands.let_go(step.place);
         }
@@ -118,7 +129,7 @@ impl Batch<'_, '_> {
     /// Whether the key has the version that the entry was handled with, after what was committed before it here.
     fn fits(&mut self, state: &Option<(Arc<str>, u64)>) -> Result<bool> {
         match state {
-            Some((key, expected)) => Ok(self.shelf.version(self.tx, key)? == *expected),
+            Some((key, expected)) => Ok(!self.broken.contains(key) && self.shelf.version(self.tx, key)? == *expected),
             None => Ok(true),
         }
     }
