@@ -15,14 +15,16 @@ echo "publish: $(run publish "$work/events.jsonl" --json 2>"$work/refused" || tr
 echo "refused, by the first place that is named:"
 sed -E 's/^line [0-9]+: (event [^ ]+: )?//; s/[:;].*//; s/[0-9]+/N/g' "$work/refused" | sort | uniq -c
 for ((kill = 1; kill <= kills; kill++)); do
-    RUST_LOG=error run run --until-idle &
+    # The host itself and not a shell around it: $! must be what is killed.
+    RUST_LOG=error "$tidemill" --config "$root/tidemill.toml" --broker "$broker" run --until-idle &
     host=$!
-    sleep "0.$((RANDOM % 5 + 1))"
-    if kill -9 $host 2>/dev/null; then echo "kill $kill: $(run status --json | python3 -c '
+    sleep "$(printf '0.%02d' $((RANDOM % 15 + 12)))"
+    kill -9 $host
+    wait $host 2>/dev/null || true
+    echo "kill $kill: $(run status --json | python3 -c '
 import json, sys
 handlers = json.load(sys.stdin)["handlers"]
-print(sum(h["committed"] for h in handlers), "committed,", sum(h["waiting"] for h in handlers), "waiting,", sum(h["pending"] for h in handlers), "in dead hands")')"; fi
-    wait $host 2>/dev/null || true
+print(sum(h["committed"] for h in handlers), "committed,", sum(h["waiting"] for h in handlers), "waiting,", sum(h["pending"] for h in handlers), "in dead hands")')"
 done
 begun=$(date +%s.%N)
 RUST_LOG=error run run --until-idle
