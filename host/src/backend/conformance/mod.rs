@@ -5,8 +5,7 @@
 //! earlier run do no harm. A story panics with the rule that was broken. None of them asserts how fast anything is:
 //! waits have generous bounds, and only a backend that never answers runs into them.
 
-// Panicking is how an exam says no.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "panicking is how an exam says no")]
 
 mod desk;
 mod forms;

@@ -50,7 +50,7 @@ impl Redis {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)] // each is an argument of the script, too
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of the script, too")]
     async fn claim(
         &self,
         source: &Source,

@@ -59,40 +59,39 @@ local function bucket(base, window, now, back)
 end
 
 -- The payload hashes that the inbox holds for `ids`, by their positions (what it does not know is not in the answer),
--- and whether the current bucket is there already.
+-- and the current bucket: its key, and whether it is there already.
 local function recall(base, window, now, ids)
-    local seen, there = {}, {}
+    local seen, current, there = {}, nil, false
     -- The one to come is there if the clock has been put back, or if a server whose clock was ahead is no primary now.
     for back = #ids > 0 and 1 or -2, -1, -1 do
         local key = bucket(base, window, now, back)
-        there[back] = redis.call('EXISTS', key) == 1
-        for from = 1, there[back] and #ids or 0, PIECE do
+        local exists = redis.call('EXISTS', key) == 1
+        for from = 1, exists and #ids or 0, PIECE do
             local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
             for i = 1, #found do
                 if found[i] then seen[from + i - 1] = found[i] end
             end
         end
+        if back == 0 then current, there = key, exists end
     end
-    return seen, there[0]
+    return seen, current, there
 end
 
 -- Asks beforehand whether `remember` would be allowed.
-local function may_remember(base, window, now, there)
-    local key = bucket(base, window, now, 0)
-    may('HSET', key, '', '')
+local function may_remember(current, there)
+    may('HSET', current, '', '')
     if not there then
-        may('PEXPIRE', key, '1')
-        may('UNLINK', bucket(base, window, now, 2))
+        may('PEXPIRE', current, '1')
+        may('UNLINK', current)
     end
 end
 
--- Writes marks[first..last] (id, hash, id, hash, ...) into the current bucket; `there` is what `recall` said of it.
-local function remember(base, window, now, there, marks, first, last)
+-- Writes marks[first..last] (id, hash, id, hash, ...) into the current bucket, as `recall` has found it.
+local function remember(base, window, now, current, there, marks, first, last)
     if first > last then return end
-    local key = bucket(base, window, now, 0)
-    call_with(marks, first, last, 'HSET', key)
+    call_with(marks, first, last, 'HSET', current)
     if not there then
-        redis.call('PEXPIRE', key, whole(2 * window + 60000))
+        redis.call('PEXPIRE', current, whole(2 * window + 60000))
         -- Nobody asks this one any more. Left to its TTL it would be freed in one go, and a bucket may be large.
         redis.call('UNLINK', bucket(base, window, now, 2))
     end

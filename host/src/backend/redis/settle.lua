@@ -38,7 +38,10 @@ if settled then return settled end
 local now = clock()
 local function lane(name, key, first, at)
     local last = first + tonumber(ARGV[at]) - 1
-    return {name = name, key = key, first = first, last = last, low = ARGV[at + 1], high = ARGV[at + 2], left_out = {}}
+    return {
+        name = name, key = key, first = first, last = last, low = ARGV[at + 1], high = ARGV[at + 2], left_out = {},
+        all_mine = false, mine = false, acks = false, acks_first = 0, acks_last = 0, -- found below
+    }
 end
 local input = lane('i', stream, 15, 7)
 local back = lane('a', again, input.last + 1, 10)
@@ -105,8 +108,8 @@ for i = marks_first, marks_last, 2 do
     number = number + 1
     ids[number] = ARGV[i]
 end
-local seen, bucket_there = recall(seen_base, window, now, ids)
-if number > 0 then may_remember(seen_base, window, now, bucket_there) end
+local seen, bucket_now, bucket_there = recall(seen_base, window, now, ids)
+if number > 0 then may_remember(bucket_now, bucket_there) end
 
 -- The streams to emit to, by their numbers. One that was given the highest of all ids takes no more entries.
 local targets = {}
@@ -253,7 +256,7 @@ if count.C + count.S + count.R + count.D + count.U == 0 then return answer end
 
 -- 5. Write. The counters first: they alone could still fail, on a value that is no number, with nothing else done.
 local function book(counter, by)
-    if by > 0 then redis.call('HINCRBY', stats, counter, whole(by)) end
+    if by > 0 then redis.call('HINCRBY', stats, counter, by) end
 end
 
 local dropped = count.D > 0 and math.max(0, dead_before + count.D - dead_max) or 0
@@ -277,7 +280,7 @@ local function kept(first, last, size, left_out)
     return list, 1, #list
 end
 
-remember(seen_base, window, now, bucket_there, kept(marks_first, marks_last, 2, marks_left_out))
+remember(seen_base, window, now, bucket_now, bucket_there, kept(marks_first, marks_last, 2, marks_left_out))
 
 for _, l in ipairs({input, back}) do
     l.acks, l.acks_first, l.acks_last = kept(l.first, l.last, 1, l.left_out)
