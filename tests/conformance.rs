@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill::backend::conformance::{STORIES, options};
+use tidemill::backend::conformance::{STORIES, foreign_fields_are_kept, options};
 use tidemill::backend::{self, Backend};
 use tidemill_tests::server::RedisServer;
 
@@ -32,4 +32,19 @@ async fn sqlite_on_disk_passes_the_exam() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_passes_the_exam() {
     exam(backend::open(&RedisServer::shared().url(), options()).await.unwrap()).await;
+}
+
+/// Not in the list: only a client of Redis can put an entry without the field `event` on a stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_foreign_fields() {
+    let url = RedisServer::shared().url();
+    let client = redis::Client::open(url.clone()).unwrap();
+    let put = async |stream: &str, fields: &[(bytes::Bytes, bytes::Bytes)]| {
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut add = redis::cmd("XADD");
+        add.arg(stream).arg("*");
+        fields.iter().for_each(|(name, value)| _ = add.arg(&name[..]).arg(&value[..]));
+        let _: String = add.query_async(&mut connection).await.unwrap();
+    };
+    foreign_fields_are_kept(backend::open(&url, options()).await.unwrap(), put).await;
 }
