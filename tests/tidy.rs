@@ -15,7 +15,8 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// The layers of `host/src`, from the bottom. A module may use those with a lower number.
-const LAYERS: [(&str, u32); 14] = [
+const LAYERS: [(&str, u32); 15] = [
+    ("fault", 0),
     ("model", 0),
     ("policy", 10),
     ("schema", 10),

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
 use crate::clock;
+use crate::fault;
 use crate::model::delivery::{Body, Delivery, Disposition, KeyState, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
@@ -171,6 +172,7 @@ async fn invoke(
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
     let answer = house.workers.run(job).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
     let called: Vec<Called> = answer.map_err(trouble)?;
+    fault::point("plugin-returned");
     Meters::record(&house.meters.call_us, called.iter().map(|called| called.took));
     for (item, called) in waiting.into_iter().zip(called) {
         item.verdict = Some(Ok(called.outcome));
@@ -264,6 +266,7 @@ async fn settle_entries(house: &House, source: &Source, entries: Vec<Entry>) -> 
         Settlement { source: source.clone(), consumer: house.consumer.clone(), token: Uuid::new_v4(), entries };
     let mut wait = RESEND_FIRST;
     let results = loop {
+        fault::point("settling");
         match house.backend.settle(&settlement).await {
             Ok(results) => break results,
             Err(error @ Error::Unavailable { .. }) => {
@@ -274,6 +277,7 @@ async fn settle_entries(house: &House, source: &Source, entries: Vec<Entry>) -> 
             Err(error) => return Err(error),
         }
     };
+    fault::point("settled");
     Meters::record(&house.meters.settle_us, std::iter::once(begun.elapsed()));
     observe::settled(source, &results);
     Ok(settlement.entries.into_iter().zip(results).collect())

@@ -70,8 +70,8 @@ pub trait DataPlane: Send + Sync {
     async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>>;
 
     /// Brings back what would otherwise be forgotten, up to `max` at a time: deliveries pending under `consumer` that
-    /// are not among `held` (a reply got lost), and deliveries of consumers whose heartbeat has run out and which
-    /// have been idle for `lease`, with one more crash on their account.
+    /// are not among `held` (a reply got lost), deliveries that were released, and deliveries of consumers whose
+    /// heartbeat has run out and which have been idle for `lease`, with one more crash on their account.
     async fn recover(
         &self,
         source: &Source,
@@ -80,6 +80,9 @@ pub trait DataPlane: Send + Sync {
         lease: Duration,
         max: usize,
     ) -> Result<Vec<Delivery>>;
+
+    /// Takes one delivery out of quarantine into the hands of `consumer`, to be run alone.
+    async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>>;
 }
 
 /// Groups, time, and the view from outside. Called now and then.
@@ -93,8 +96,12 @@ pub trait ControlPlane: Send + Sync {
     /// Makes the group of this source (and the stream) unless it is there.
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()>;
 
-    /// Says that `consumer` lives; it counts as dead when this has not been said for `ttl`.
-    async fn beat(&self, consumer: &str, ttl: Duration) -> Result<()>;
+    /// Says that `consumer` lives, and what it has to tell of itself (`note`, see [`Self::hosts`]); it counts as dead
+    /// when this has not been said for `ttl`.
+    async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
+
+    /// The consumers of these sources that live, each once, with the note of its last beat.
+    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>>;
 
     /// Takes leave: ends the heartbeat at once and removes the consumer from `sources` where nothing is pending.
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()>;
@@ -107,16 +114,35 @@ pub trait ControlPlane: Send + Sync {
     /// Dead letters after `after` in order of their ids, at most `max`.
     async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
 
-    /// Puts dead letters back on the lane `Again` of their own handler, with no attempts on their account. Answers how
-    /// many there were. One that is gone already is not replayed again.
-    async fn replay(&self, source: &Source, ids: &[EntryId]) -> Result<usize>;
+    /// Puts dead letters back on the lane `Again` of their own handler, with no attempts on their account, one more
+    /// replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
+    async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize>;
+
+    /// Removes dead letters for good; they count as dropped. Answers how many there were.
+    async fn drop_dead(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize>;
+
+    /// Replays one dead letter with another body. `false`: it is gone already.
+    async fn edit_dead(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool>;
+
+    /// Stops (or lets go on) the fetching of a source, on every host, until it is said otherwise.
+    async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()>;
+
+    /// Which of these sources are paused, in the order of the question.
+    async fn paused(&self, sources: &[Source]) -> Result<Vec<bool>>;
+
+    /// What people did to a source, after `after` in the order of time, at most `max`. The newest `AUDIT_MAX` are kept.
+    async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>>;
 
     /// The state of keys after `after` in the order of their names, at most `max`.
     async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>>;
 
-    /// Removes old entries from a stream: those over `maxlen` or older than `retention`, but never one that a group
-    /// has not finished. Answers how many went.
-    async fn trim(&self, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64>;
+    /// Removes old entries from a stream: those over its bounds, but never one that a group has not finished, unless
+    /// the bounds say so.
+    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed>;
+
+    /// Looks whether the backend keeps what Tidemill promises on it: its settings, known bugs, rights, clock, and what
+    /// leaks. Changes nothing that stays.
+    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>>;
 
     /// The events of a stream after `after`, at most `max`. For people and tests.
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>>;
@@ -124,6 +150,91 @@ pub trait ControlPlane: Send + Sync {
 
 pub trait Backend: DataPlane + ControlPlane {}
 impl<T: DataPlane + ControlPlane> Backend for T {}
+
+/// How much of a stream is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Entries at most.
+    pub maxlen: Option<u64>,
+    /// Age at most.
+    pub retention: Option<Duration>,
+    /// Hold to the bounds even if a group has not finished with what goes: it is lost to that group.
+    pub overflow: Overflow,
+}
+
+/// What happens to a stream that is over its bounds with entries that a group has not finished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The stream grows beyond its bounds.
+    #[default]
+    Keep,
+    /// The entries go, and are lost to that group.
+    Drop,
+}
+
+/// What trimming did, and what is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    pub removed: u64,
+    /// Of those removed: entries that some group had not finished (`Overflow::Drop` only).
+    pub lost: u64,
+    pub length: u64,
+    /// Age of the oldest entry that is left: the retention that the stream has in effect.
+    pub oldest_age: Option<Duration>,
+    /// Entries over the bounds that stay because a group has not finished them.
+    pub held: u64,
+}
+
+/// A host that lives, as its last heartbeat tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostNote {
+    pub consumer: String,
+    /// JSON; see `service::heart`.
+    pub note: String,
+}
+
+/// How many audit records a source keeps; the oldest go first.
+pub const AUDIT_MAX: usize = 10_000;
+
+/// Who does something to a source, and why: for the audit record that is written in the same step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Act {
+    pub who: String,
+    /// What was asked for, for people: a filter, a reason.
+    pub note: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    pub id: EntryId,
+    /// Unix time in milliseconds, by the backend's clock.
+    pub at_ms: u64,
+    /// `replay`, `drop`, `edit`, `pause`, `resume`.
+    pub verb: String,
+    /// How many dead letters it was done to.
+    pub count: u64,
+    /// The dead letters, as far as there is room (the first 100).
+    pub ids: Vec<EntryId>,
+    pub act: Act,
+}
+
+/// One thing that `doctor` looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    /// What was looked at: `durability`, `eviction`, ..
+    pub check: &'static str,
+    pub text: String,
+    /// What to do; empty if nothing.
+    pub hint: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Good,
+    Warning,
+    Bad,
+}
 
 /// What the inbox and the state hold, in the order of the question.
 #[derive(Debug, Default)]
@@ -160,8 +271,10 @@ pub enum Settled {
     Skipped,
     Retried,
     Dead,
-    /// Nothing was to be done.
+    /// Given back: whoever comes next has it, and nothing is counted.
     Released,
+    /// Set aside, to be run alone (`take_suspect`).
+    Quarantined,
     /// The inbox held this very event: acked, effects dropped.
     Duplicate,
     /// The inbox held another event with this id: nothing was done, the delivery is still pending.
@@ -219,6 +332,12 @@ pub struct SourceStatus {
     pub due: u64,
     /// Due again, not yet fetched.
     pub again: u64,
+    /// Of those pending: set aside because hosts died with them, to be run alone.
+    pub quarantined: u64,
+    /// Age of the delivery that has been in a consumer's hands the longest.
+    pub oldest_pending_age: Option<Duration>,
+    /// Consumers that the group knows, dead ones included.
+    pub consumers: u64,
     /// Age of the oldest entry that waits in `lag` or `pending`.
     pub oldest_age: Option<Duration>,
 }

@@ -8,12 +8,14 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::context::Context;
+use crate::fault;
 use crate::model::name::is_kind;
 use crate::model::outcome::Refusal;
 use crate::plugin::abi::latest::tidemill::plugin::emit::{self, NewEvent};
 
 impl emit::Host for Context {
     fn emit(&mut self, event: NewEvent) -> wasmtime::Result<Result<String, String>> {
+        fault::point("in-plugin");
         let id = self.next_emit_id()?;
         if let Err(reason) = self.room_for(&event) {
             return Ok(Err(self.refuse(true, reason)));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::table::Table;
 use super::{Globals, Refused};
+use crate::backend::Act;
 use crate::backend::Backend;
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, ReasonClass};
 use crate::model::delivery::{Body, EntryId, Source};
@@ -160,7 +161,7 @@ async fn replay(
     let mut replayed = 0;
     for (source, ids) in found.iter().filter(|_| !dry_run) {
         for page in ids.chunks(PAGE) {
-            replayed += backend.replay(source, page).await?;
+            replayed += backend.replay(source, page, &Act::default()).await?;
         }
     }
     if as_json {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::delivery::{Body, EntryId};
+use super::delivery::{Body, EntryId, Replayed};
 
 /// Why a delivery was given up. `class` groups them; the text is for the person who looks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,4 +94,6 @@ pub struct DeadLetter {
     pub attempts: u32,
     pub crashes: u32,
     pub history: Vec<AttemptRecord>,
+    /// If it was a dead letter before: which, and how often it had been replayed when it died again.
+    pub replayed: Option<Replayed>,
 }

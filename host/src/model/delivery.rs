@@ -73,6 +73,17 @@ pub struct Delivery {
     pub crashes: u32,
     /// One record for each failed try, oldest first.
     pub history: Vec<AttemptRecord>,
+    /// If it was a dead letter before: which, and how often it has been replayed.
+    pub replayed: Option<Replayed>,
+}
+
+/// The link from a delivery to the dead letter that it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// Its id among the dead letters of its source.
+    pub letter: EntryId,
+    /// 1 = the first replay.
+    pub times: u32,
 }
 
 /// The state of one handler for one event key.
@@ -123,8 +134,10 @@ pub enum Disposition {
     Skip { duplicate: bool },
     /// Ack, and come back after this delay.
     Retry { after: std::time::Duration, record: AttemptRecord },
-    /// Nothing: stays pending with this consumer, to be run again. No attempt is counted.
+    /// Given back, for whoever comes next. No attempt and no crash is counted.
     Release,
+    /// Set aside, to be run alone: hosts have died with it in hand.
+    Quarantine,
     /// Ack, and keep the exact bytes for a person to look at.
     DeadLetter { reason: Reason, record: Option<AttemptRecord> },
 }

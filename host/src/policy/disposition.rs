@@ -96,6 +96,7 @@ mod tests {
             Disposition::Commit(_) => "commit".to_owned(),
             Disposition::Skip { .. } => "skip".to_owned(),
             Disposition::Release => "release".to_owned(),
+            Disposition::Quarantine => "quarantine".to_owned(),
             Disposition::Retry { after, record } => format!("retry {} in {after:?}", record.attempt),
             Disposition::DeadLetter { reason, .. } => format!("dead {}", reason.class),
         }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::consumer::Consumer;
 use super::{Host, StreamBounds};
-use crate::backend::{self, Backend, Options, Start};
+use crate::backend::{self, Backend, Bounds, Options, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config, limits};
@@ -163,8 +163,7 @@ pub fn host(
     }
     let streams = config.streams.iter().map(|(name, stream)| StreamBounds {
         name: name.clone(),
-        maxlen: stream.maxlen,
-        retention: stream.retention,
+        bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, ..Bounds::default() },
     });
     Ok(Host { streams: streams.collect(), house, consumers })
 }

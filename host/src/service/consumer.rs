@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Quiet, lease};
 use crate::backend::{Error, Start};
+use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
 use crate::pipeline::{Handler, House, Report, deliver};
@@ -114,6 +115,9 @@ impl Consumer {
         }
         match self.fetch(&mut gate, max).await {
             Ok(batch) => {
+                if !batch.is_empty() {
+                    fault::point("fetched");
+                }
                 gate.trouble = TROUBLE_FIRST;
                 let mut held = lock(&self.held);
                 held.extend(batch.iter().map(|delivery| (delivery.lane, delivery.entry)));
@@ -145,8 +149,10 @@ impl Consumer {
         if Instant::now() >= gate.recover_at {
             gate.recover_at = Instant::now() + RECOVER_EVERY;
             let held = lock(&self.held).clone();
+            fault::point("recovering");
             let found = backend.recover(&self.source, consumer, &held, lease(&self.handler), max).await?;
             if !found.is_empty() {
+                fault::point("recovered");
                 observe::recovered(&self.source, found.len());
                 return Ok(found);
             }

@@ -22,7 +22,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::backend::Error;
+use crate::backend::{Bounds, Error};
+use crate::fault;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
@@ -40,8 +41,7 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// A stream with its bounds, for the janitor.
 pub struct StreamBounds {
     pub name: String,
-    pub maxlen: Option<u64>,
-    pub retention: Option<Duration>,
+    pub bounds: Bounds,
 }
 
 /// Everything that `run` needs, made by `build`.
@@ -127,7 +127,7 @@ impl Host {
     }
 
     async fn beat(&self) -> Result<(), Error> {
-        self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL).await
+        self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL, "").await
     }
 
     async fn heartbeat(self: Arc<Self>) {
@@ -141,10 +141,12 @@ impl Host {
 
     async fn janitor(self: Arc<Self>, mut quiet: Quiet) {
         while !quiet.sleep(TRIM_EVERY).await {
-            for stream in self.streams.iter().filter(|stream| stream.maxlen.is_some() || stream.retention.is_some()) {
-                match self.house.backend.trim(&stream.name, stream.maxlen, stream.retention).await {
-                    Ok(0) => {}
-                    Ok(count) => observe::trimmed(&stream.name, count),
+            for stream in &self.streams {
+                fault::point("trimming");
+                let trimmed = self.house.backend.trim(&stream.name, &stream.bounds).await;
+                fault::point("trimmed");
+                match trimmed {
+                    Ok(trimmed) => observe::trimmed(&stream.name, trimmed.removed),
                     Err(error) => observe::task_trouble("janitor", &error),
                 }
             }

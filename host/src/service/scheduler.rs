@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Quiet;
 use super::consumer::Consumer;
-use crate::observe;
+use crate::{fault, observe};
 
 /// Retries moved in one step.
 const PROMOTE_MAX: usize = 500;
@@ -16,7 +16,10 @@ const LOOK_SOONEST: Duration = Duration::from_millis(10);
 
 pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
     while !quiet.is_set() {
-        let wait = match consumer.house.backend.promote(&consumer.source, PROMOTE_MAX).await {
+        fault::point("promoting");
+        let promoted = consumer.house.backend.promote(&consumer.source, PROMOTE_MAX).await;
+        fault::point("promoted");
+        let wait = match promoted {
             Ok(promoted) if promoted.moved == PROMOTE_MAX => LOOK_SOONEST,
             Ok(promoted) => promoted.next_in.unwrap_or(LOOK_EVERY).clamp(LOOK_SOONEST, LOOK_EVERY),
             Err(error) => {

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::DEAD_LETTERS_MAX;
 use super::desk::{Desk, fresh};
 use super::forms::*;
-use crate::backend::{Backend, Entry, Settled, Start};
+use crate::backend::Act;
+use crate::backend::{Backend, Bounds, Entry, Settled, Start};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Disposition;
 
@@ -46,7 +47,7 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
             desk.promote(1).await;
             if round % 2 == 1 {
                 let letter = desk.dead().await[0].id;
-                assert_eq!(backend.replay(&desk.source, &[letter]).await.expect("replay"), 1);
+                assert_eq!(backend.replay(&desk.source, &[letter], &Act::default()).await.expect("replay"), 1);
             }
             desk.books().await;
         }
@@ -75,7 +76,8 @@ async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
         assert_eq!((books.lag, books.again, books.pending), (0, 0, 0), "{books:?}");
         assert_eq!(books.waiting(), books.due);
     }
-    while backend.trim(&desks[0].source.stream, Some(0), None).await.expect("trim") > 0 {}
+    let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
+    while backend.trim(&desks[0].source.stream, &bounds).await.expect("trim").removed > 0 {}
     for desk in desks {
         desk.books().await;
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::DEAD_LETTERS_MAX;
 use super::desk::{Desk, added};
 use super::forms::*;
+use crate::backend::Act;
 use crate::backend::{Backend, NewEntry, Settled, Start};
 use crate::model::dead_letter::{Reason, ReasonClass};
 use crate::model::delivery::{Body, Disposition, EntryId, Lane};
@@ -85,12 +86,16 @@ pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backe
     two.settle(got.into_iter().map(commit).collect()).await;
     let twice = [ids[0], ids[2], ids[0]];
     assert_eq!(
-        backend.replay(&one.source, &twice).await.expect("replay"),
+        backend.replay(&one.source, &twice, &Act::default()).await.expect("replay"),
         2,
         "one that is named twice is replayed once"
     );
-    assert_eq!(backend.replay(&one.source, &twice).await.expect("replay"), 0, "they are gone already");
-    assert_eq!(backend.replay(&two.source, &[ids[1]]).await.expect("replay"), 0, "another handler's letter");
+    assert_eq!(backend.replay(&one.source, &twice, &Act::default()).await.expect("replay"), 0, "they are gone already");
+    assert_eq!(
+        backend.replay(&two.source, &[ids[1]], &Act::default()).await.expect("replay"),
+        0,
+        "another handler's letter"
+    );
     let books = one.books().await;
     assert_eq!((books.dead, books.again), (1, 2));
     two.fetches_nothing().await;
@@ -110,7 +115,7 @@ pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn 
     for _ in 0..2 {
         let letter = desk.dead().await.remove(0);
         assert_eq!((letter.origin, letter.attempts), (origin, 1));
-        assert_eq!(backend.replay(&desk.source, &[letter.id]).await.expect("replay"), 1);
+        assert_eq!(backend.replay(&desk.source, &[letter.id], &Act::default()).await.expect("replay"), 1);
         let back = desk.fetch_one().await;
         assert_eq!((back.lane, back.origin, text(&back)), (Lane::Again, origin, "a"));
         assert_eq!((back.attempts, back.crashes), (0, 0), "nothing is on its account");
@@ -152,7 +157,7 @@ where
     desk.settle_one(dead_letter(delivery, ReasonClass::Undecodable, None)).await;
     let letter = desk.dead().await.remove(0);
     assert_eq!(letter.body, Body::Fields(fields.clone()), "a dead letter keeps them");
-    backend.replay(&desk.source, &[letter.id]).await.expect("replay");
+    backend.replay(&desk.source, &[letter.id], &Act::default()).await.expect("replay");
     assert_eq!(desk.fetch_one().await.body, Body::Fields(fields), "a replay keeps them");
     desk.books().await;
 }

@@ -43,13 +43,13 @@ impl Desk {
     /// Another consumer of the same handler.
     pub async fn consumer(&self) -> Self {
         let consumer: Arc<str> = fresh("consumer").into();
-        self.backend.beat(&consumer, Duration::from_secs(600)).await.expect("beat");
+        self.backend.beat(&consumer, Duration::from_secs(600), "").await.expect("beat");
         Self { backend: self.backend.clone(), source: self.source.clone(), consumer }
     }
 
     /// The consumer's heartbeat runs out, as if its process had died.
     pub async fn dies(&self) {
-        self.backend.beat(&self.consumer, Duration::from_millis(1)).await.expect("beat");
+        self.backend.beat(&self.consumer, Duration::from_millis(1), "").await.expect("beat");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 

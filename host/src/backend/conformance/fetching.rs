@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::desk::{Desk, added, fresh, hangs_not};
 use super::forms::*;
+use crate::backend::Act;
 use crate::backend::{Backend, Error, NewEntry, Settled, Start};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Body, Delivery, Lane, Source};
@@ -102,7 +103,7 @@ pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backen
     to.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
     let waiting = spawn_fetch(&to).await;
     let letter = to.dead().await.remove(0);
-    assert_eq!(backend.replay(&to.source, &[letter.id]).await.expect("replay"), 1);
+    assert_eq!(backend.replay(&to.source, &[letter.id], &Act::default()).await.expect("replay"), 1);
     let got = hangs_not("a fetch that waits for a replayed event", waiting).await.expect("fetch");
     assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "emitted"));
 }

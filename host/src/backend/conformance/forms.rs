@@ -34,6 +34,7 @@ pub fn copy(d: &Delivery) -> Delivery {
         attempts: d.attempts,
         crashes: d.crashes,
         history: d.history.clone(),
+        replayed: d.replayed,
     }
 }
 

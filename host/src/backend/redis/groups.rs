@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::keys::{self, Keys};
 use super::script::{ENSURE, LEAVE, TRIM};
 use super::{Redis, millis, value};
-use crate::backend::{Result, Start};
+use crate::backend::{Bounds, HostNote, Result, Start, Trimmed};
 use crate::model::delivery::Source;
 
 impl Redis {
@@ -20,7 +20,7 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration) -> Result<()> {
+    pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration, _note: &str) -> Result<()> {
         let (key, ttl) = (keys::heartbeat(consumer), millis(ttl).max(1));
         // A server whose memory is full still takes a PEXPIRE: that is no time to be thought dead.
         let mut prolong = redis::cmd("PEXPIRE");
@@ -31,6 +31,10 @@ impl Redis {
             self.run(&set, &consumer).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn list_hosts(&self, _sources: &[Source]) -> Result<Vec<HostNote>> {
+        Ok(Vec::new())
     }
 
     pub(super) async fn take_leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
@@ -47,15 +51,11 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn trim_stream(
-        &self,
-        stream: &str,
-        maxlen: Option<u64>,
-        retention: Option<Duration>,
-    ) -> Result<u64> {
+    pub(super) async fn trim_stream(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
         let mut call = TRIM.call(&[stream.to_owned()]);
-        call.arg(maxlen.map(|max| max.to_string()).unwrap_or_default());
-        call.arg(retention.map(|age| millis(age).to_string()).unwrap_or_default());
-        value::count(&self.run_script(&TRIM, &call, &stream).await?)
+        call.arg(bounds.maxlen.map(|max| max.to_string()).unwrap_or_default());
+        call.arg(bounds.retention.map(|age| millis(age).to_string()).unwrap_or_default());
+        let removed = value::count(&self.run_script(&TRIM, &call, &stream).await?)?;
+        Ok(Trimmed { removed, ..Trimmed::default() })
     }
 }

@@ -48,6 +48,7 @@ impl Redis {
             due: count(7)?,
             again: count(6)?.saturating_sub(count(5)?),
             oldest_age: oldest_age(count(14)?, &answer[15..])?,
+            ..SourceStatus::default()
         };
         status.published = match &answer[1] {
             // The books of a group that somebody else made begin with what it holds.

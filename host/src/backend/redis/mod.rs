@@ -8,19 +8,23 @@
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
 //! | `settle`, `fetch`, `publish`, `recover`, `claim` | the data plane |
-//! | `groups`, `again`, `inspect` | the control plane |
+//! | `quarantine` | suspects, run alone |
+//! | `groups`, `again`, `inspect`, `desk`, `examine` | the control plane |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
 
 mod again;
 mod claim;
+mod desk;
 mod error;
+mod examine;
 mod fetch;
 mod groups;
 mod inspect;
 mod keys;
 mod link;
 mod publish;
+mod quarantine;
 mod record;
 mod recover;
 mod script;
@@ -39,8 +43,8 @@ use redis::{Cmd, Pipeline, Value};
 use uuid::Uuid;
 
 use super::{
-    ControlPlane, DataPlane, Features, LookUp, NewEntry, Options, Promoted, Published, Result, Settled, Settlement,
-    SourceStatus, Start,
+    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
+    Promoted, Published, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -123,6 +127,9 @@ impl DataPlane for Redis {
     ) -> Result<Vec<Delivery>> {
         self.recover_some(source, consumer, held, lease, max).await
     }
+    async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
+        self.take_from_quarantine(source, consumer).await
+    }
 }
 
 #[async_trait]
@@ -136,8 +143,11 @@ impl ControlPlane for Redis {
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
         self.make_group(source, start).await
     }
-    async fn beat(&self, consumer: &str, ttl: Duration) -> Result<()> {
-        self.say_alive(consumer, ttl).await
+    async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
+        self.say_alive(consumer, ttl, note).await
+    }
+    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>> {
+        self.list_hosts(sources).await
     }
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
         self.take_leave(consumer, sources).await
@@ -151,14 +161,32 @@ impl ControlPlane for Redis {
     async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
         self.list_dead(source, after, max).await
     }
-    async fn replay(&self, source: &Source, ids: &[EntryId]) -> Result<usize> {
-        self.replay_dead(source, ids).await
+    async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+        self.replay_letters(source, ids, act).await
+    }
+    async fn drop_dead(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+        self.drop_letters(source, ids, act).await
+    }
+    async fn edit_dead(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+        self.edit_letter(source, id, body, act).await
+    }
+    async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
+        self.pause_or_resume(source, paused, act).await
+    }
+    async fn paused(&self, sources: &[Source]) -> Result<Vec<bool>> {
+        self.which_are_paused(sources).await
+    }
+    async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
+        self.list_audit(source, after, max).await
     }
     async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
         self.list_states(source, after, max).await
     }
-    async fn trim(&self, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64> {
-        self.trim_stream(stream, maxlen, retention).await
+    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
+        self.trim_stream(stream, bounds).await
+    }
+    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+        self.examine_server(sources).await
     }
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
         self.list_entries(stream, after, max).await

@@ -1,7 +1,7 @@
 //! How a delivery is written down as fields of a stream entry (when it waits, comes back, or is given up), and how
 //! entries of either lane and dead letters are read.
 //!
-//! `event` (or `fields`), `origin`, `attempts`, `crashes`, `history`; a dead letter has `class` and `text` before them.
+//! `event` (or `fields`), `origin`, `attempts`, `crashes`, `history`, `replayed`; a dead letter has `class` and `text` before them.
 //! An entry without `event` may have any number of fields of any name, also several of one name: they are packed into
 //! one, `fields`, as netstrings (`4:name,5:value,`), so that they cannot meet ours and no script has to unpack them.
 
@@ -11,10 +11,10 @@ use redis::{Cmd, Value};
 use super::value;
 use crate::backend::{Result, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, Reason, ReasonClass};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed};
 
 /// How many arguments [`write`] adds.
-pub(super) const WRITTEN: usize = 10;
+pub(super) const WRITTEN: usize = 12;
 
 /// Adds the fields of a delivery to a command: with one try more if there is a record of it.
 pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptRecord>) {
@@ -30,6 +30,9 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
         Some(record) => wire::write_history(&[&delivery.history[..], std::slice::from_ref(record)].concat()),
     };
     cmd.arg("history").arg(history);
+    // Always there, because the scripts count the fields.
+    let replayed = delivery.replayed.map(|replayed| format!("{} {}", replayed.letter, replayed.times));
+    cmd.arg("replayed").arg(replayed.unwrap_or_default());
 }
 
 /// Ids go into commands by the hundred: without a string for each.
@@ -47,23 +50,32 @@ impl WriteId for Cmd {
 /// is then given up like any entry that is no event, which is better than to lose it without a trace.
 pub(super) fn delivery(lane: Lane, entry: EntryId, fields: Option<Vec<Value>>) -> Result<Delivery> {
     let fields = fields.unwrap_or_default();
-    let new = |body| Delivery { lane, entry, origin: entry, body, attempts: 0, crashes: 0, history: Vec::new() };
+    let new = |body| Delivery {
+        lane,
+        entry,
+        origin: entry,
+        body,
+        attempts: 0,
+        crashes: 0,
+        history: Vec::new(),
+        replayed: None,
+    };
     match lane {
         Lane::Input => Ok(new(input_body(fields)?)),
         Lane::Again => {
             let record = Record::read(fields, entry)?;
-            let Record { origin, attempts, crashes, history, body, .. } = record;
-            Ok(Delivery { origin, attempts, crashes, history, ..new(body) })
+            let Record { origin, attempts, crashes, history, replayed, body, .. } = record;
+            Ok(Delivery { origin, attempts, crashes, history, replayed, ..new(body) })
         }
     }
 }
 
 pub(super) fn dead_letter(id: EntryId, fields: Vec<Value>) -> Result<DeadLetter> {
-    let Record { class, text, origin, attempts, crashes, history, body } = Record::read(fields, id)?;
+    let Record { class, text, origin, attempts, crashes, history, replayed, body } = Record::read(fields, id)?;
     // A class that this version does not know is that of a newer one. Its text still says what happened.
     let class = ReasonClass::parse(&class).unwrap_or(ReasonClass::Rejected);
     let reason = Reason { class, text };
-    Ok(DeadLetter { id, origin, body, reason, at_ms: id.0, attempts, crashes, history })
+    Ok(DeadLetter { id, origin, body, reason, at_ms: id.0, attempts, crashes, history, replayed })
 }
 
 /// The event of an entry, if it is one.
@@ -91,6 +103,7 @@ struct Record {
     attempts: u32,
     crashes: u32,
     history: Vec<AttemptRecord>,
+    replayed: Option<Replayed>,
     class: String,
     text: String,
 }
@@ -100,7 +113,7 @@ impl Record {
     /// be read at all would come back for ever.
     fn read(fields: Vec<Value>, entry: EntryId) -> Result<Self> {
         let (body, history, class, text) = (Body::Fields(Vec::new()), Vec::new(), String::new(), String::new());
-        let mut record = Self { body, origin: entry, attempts: 0, crashes: 0, history, class, text };
+        let mut record = Self { body, origin: entry, attempts: 0, crashes: 0, history, replayed: None, class, text };
         for_each_pair(fields, |name, value| match &name[..] {
             b"event" => record.body = Body::Event(value.into()),
             b"fields" => record.body = Body::Fields(unpack(&value.into())),
@@ -108,12 +121,19 @@ impl Record {
             b"attempts" => record.attempts = parse(&value).unwrap_or(0),
             b"crashes" => record.crashes = parse(&value).unwrap_or(0),
             b"history" => record.history = wire::read_history(&value),
+            b"replayed" => record.replayed = parse_replayed(&value),
             b"class" => record.class = String::from_utf8_lossy(&value).into_owned(),
             b"text" => record.text = String::from_utf8_lossy(&value).into_owned(),
             _ => {}
         })?;
         Ok(record)
     }
+}
+
+/// `1700000000000-0 2`: the letter, and how often it has been replayed.
+fn parse_replayed(bytes: &[u8]) -> Option<Replayed> {
+    let (letter, times) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
+    Some(Replayed { letter: letter.parse().ok()?, times: times.parse().ok()? })
 }
 
 fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {

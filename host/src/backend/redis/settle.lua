@@ -16,8 +16,8 @@
 --          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
 --            among them; fields to delete; (number of the stream, event).. to emit. The shape is packed as SHAPE says:
 --            has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to emit
---          r retry: name for the due entry, delay in ms, 10 arguments of its record
---          d dead letter: 14 arguments of its record
+--          r retry: name for the due entry, delay in ms, 12 arguments of its record
+--          d dead letter: 16 arguments of its record
 -- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) L (released)
 --          U (duplicate) X (conflict) T (stale) F(enced)
 
@@ -25,7 +25,7 @@ local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are sl
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
-local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4', 12, 14
+local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4', 14, 16
 -- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
 -- second; what is settled once more after that finds its entries fenced.
 local RECEIPT_MS = 120000

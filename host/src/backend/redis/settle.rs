@@ -64,6 +64,7 @@ fn kind_letter(entry: &Entry) -> char {
         Disposition::Skip { duplicate: true } => 'u',
         Disposition::Retry { .. } => 'r',
         Disposition::Release => 'l',
+        Disposition::Quarantine => 'q',
         Disposition::DeadLetter { .. } => 'd',
     }
 }
@@ -75,6 +76,7 @@ fn settled(letter: u8) -> Result<Settled> {
         b'R' => Settled::Retried,
         b'D' => Settled::Dead,
         b'L' => Settled::Released,
+        b'Q' => Settled::Quarantined,
         b'U' => Settled::Duplicate,
         b'X' => Settled::Conflict,
         b'T' => Settled::Stale,
@@ -104,7 +106,7 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
     let delivery = &entry.delivery;
     match &entry.disposition {
         Disposition::Commit(effects) if kind_letter(entry) == 'e' => write_effects(call, entry, effects, names),
-        Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Release => {}
+        Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Release | Disposition::Quarantine => {}
         Disposition::Retry { after, record } => {
             // Where it came from makes the name readable, the token makes it the only one.
             call.arg(format!("{}:{}:{number}", delivery.origin, settlement.token.simple()));
@@ -217,7 +219,7 @@ fn room(entries: &[Entry]) -> (usize, usize) {
                     values.map(|(name, value)| name.len() + 1 + value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
             }
             Disposition::Retry { .. } | Disposition::DeadLetter { .. } => args += 4 + record::WRITTEN,
-            Disposition::Skip { .. } | Disposition::Release => {}
+            Disposition::Skip { .. } | Disposition::Release | Disposition::Quarantine => {}
         }
     }
     (args, bytes)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::tx::{Tx, millis};
-use crate::backend::Result;
+use crate::backend::{HostNote, Result};
+use crate::model::delivery::Source;
 
 /// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
@@ -20,10 +21,16 @@ pub fn seek(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
     Ok(tx.get("SELECT id FROM consumers WHERE name = ?1", [name], |row| row.get(0))?)
 }
 
-pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration) -> Result<()> {
+pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()> {
     let until = tx.now_ms.saturating_add(millis(ttl));
-    tx.run("UPDATE consumers SET until_ms = ?2 WHERE id = ?1", (make(tx, name)?, until))?;
+    tx.run("UPDATE consumers SET until_ms = ?2, note = ?3 WHERE id = ?1", (make(tx, name)?, until, note))?;
     Ok(())
+}
+
+/// Those that live. A host is a consumer of every source in its configuration, and this file is one machine's: all.
+pub fn hosts(tx: &Tx<'_>, _sources: &[Source]) -> Result<Vec<HostNote>> {
+    let sql = "SELECT name, note FROM consumers WHERE until_ms > ?1 ORDER BY name";
+    Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostNote { consumer: row.get(0)?, note: row.get(1)? }))?)
 }
 
 /// A consumer is one row for all its sources, so it goes when it holds nothing in any; else it waits for `recover`.

@@ -1,6 +1,6 @@
 //! Dead letters: buried, bounded, listed, and put back.
 
-use super::parcel::{Parcel, after, body, id, limit, number};
+use super::parcel::{Parcel, after, body, id, limit, number, read_replayed};
 use super::sources;
 use super::tx::Tx;
 use crate::backend::{Result, wire};
@@ -8,11 +8,14 @@ use crate::model::dead_letter::{DeadLetter, Reason, ReasonClass};
 use crate::model::delivery::{EntryId, Source};
 
 pub fn bury(tx: &Tx<'_>, source: i64, reason: &Reason, parcel: &Parcel) -> Result<()> {
-    let Parcel { origin, kind, body, attempts, crashes, history } = parcel;
-    let sql = "INSERT INTO dead (source, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
+    let sql = "INSERT INTO dead (source, at_ms, class, reason, origin, kind, body, attempts, crashes, history,
+                                 replayed)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let class = reason.class.as_str();
-    tx.run(sql, (source, tx.now_ms, class, &reason.text, origin, kind, &body[..], attempts, crashes, history))?;
+    let params =
+        (source, tx.now_ms, class, &reason.text, origin, kind, &body[..], attempts, crashes, history, replayed);
+    tx.run(sql, params)?;
     Ok(())
 }
 
@@ -28,7 +31,8 @@ pub fn drop_oldest(tx: &Tx<'_>, source: i64, max: i64) -> Result<usize> {
 
 pub fn list(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
     let Some(source) = sources::seek(tx, source)? else { return Ok(Vec::new()) };
-    let sql = "SELECT id, origin, kind, body, class, reason, at_ms, attempts, crashes, history FROM dead
+    let sql = "SELECT id, origin, kind, body, class, reason, at_ms, attempts, crashes, history, replayed
+               FROM dead
                WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let letters = tx.all(sql, (source.id, after(last), limit(max)), |row| {
         // A class that we do not know is a newer Tidemill's; its text says more than we could.
@@ -42,6 +46,7 @@ pub fn list(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> 
             attempts: row.get(7)?,
             crashes: row.get(8)?,
             history: wire::read_history(row.get_ref(9)?.as_bytes()?),
+            replayed: read_replayed(row.get_ref(10)?.as_str()?),
         })
     })?;
     Ok(letters)

@@ -96,7 +96,7 @@ fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize) -> Result<
 }
 
 fn take_again(tx: &Tx<'_>, group: &mut sources::Source, max: usize) -> Result<Vec<Delivery>> {
-    let sql = "SELECT id, kind, body, origin, attempts, crashes, history FROM again
+    let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again
                WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let got = tx.all(sql, (group.id, group.again_id, limit(max)), from_again)?;
     group.again_id = got.last().map_or(group.again_id, |last| number(last.entry));

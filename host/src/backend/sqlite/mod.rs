@@ -12,7 +12,9 @@
 mod bell;
 mod consumers;
 mod dead;
+mod desk;
 mod error;
+mod examine;
 mod fetch;
 mod hands;
 mod inbox;
@@ -46,8 +48,8 @@ use uuid::Uuid;
 use self::job::Access;
 use self::worker::Db;
 use super::{
-    ControlPlane, DataPlane, Features, LookUp, NewEntry, Options, Promoted, Published, Result, Settled, Settlement,
-    SourceStatus, Start,
+    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
+    Promoted, Published, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -114,6 +116,11 @@ impl DataPlane for Sqlite {
             self.db.ask(Access::Note, "recover", move |tx| recover::recover(tx, &source, &consumer, &held, lease, max));
         ask.await
     }
+
+    async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
+        let (source, consumer) = (source.clone(), consumer.to_owned());
+        self.db.ask(Access::Note, "take a suspect", move |tx| recover::take_suspect(tx, &source, &consumer)).await
+    }
 }
 
 #[async_trait]
@@ -132,9 +139,14 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Keep, "make a group", move |tx| sources::ensure(tx, &source, start)).await
     }
 
-    async fn beat(&self, consumer: &str, ttl: Duration) -> Result<()> {
-        let consumer = consumer.to_owned();
-        self.db.ask(Access::Note, "beat", move |tx| consumers::beat(tx, &consumer, ttl)).await
+    async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
+        let (consumer, note) = (consumer.to_owned(), note.to_owned());
+        self.db.ask(Access::Note, "beat", move |tx| consumers::beat(tx, &consumer, ttl, &note)).await
+    }
+
+    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>> {
+        let sources = sources.to_vec();
+        self.db.ask(Access::Look, "list hosts", move |tx| consumers::hosts(tx, &sources)).await
     }
 
     async fn leave(&self, consumer: &str, _sources: &[Source]) -> Result<()> {
@@ -157,9 +169,34 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Look, "list dead letters", move |tx| dead::list(tx, &source, after, max)).await
     }
 
-    async fn replay(&self, source: &Source, ids: &[EntryId]) -> Result<usize> {
-        let (source, ids) = (source.clone(), ids.to_vec());
-        self.db.ask(Access::Keep, "replay", move |tx| dead::replay(tx, &source, &ids)).await
+    async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let (source, ids, act) = (source.clone(), ids.to_vec(), act.clone());
+        self.db.ask(Access::Keep, "replay", move |tx| desk::replay(tx, &source, &ids, &act)).await
+    }
+
+    async fn drop_dead(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let (source, ids, act) = (source.clone(), ids.to_vec(), act.clone());
+        self.db.ask(Access::Keep, "drop dead letters", move |tx| desk::drop_dead(tx, &source, &ids, &act)).await
+    }
+
+    async fn edit_dead(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+        let (source, act) = (source.clone(), act.clone());
+        self.db.ask(Access::Keep, "edit a dead letter", move |tx| desk::edit(tx, &source, id, &body, &act)).await
+    }
+
+    async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
+        let (source, act) = (source.clone(), act.clone());
+        self.db.ask(Access::Keep, "pause or resume", move |tx| desk::set_paused(tx, &source, paused, &act)).await
+    }
+
+    async fn paused(&self, sources: &[Source]) -> Result<Vec<bool>> {
+        let sources = sources.to_vec();
+        self.db.ask(Access::Look, "ask what is paused", move |tx| desk::paused(tx, &sources)).await
+    }
+
+    async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
+        let source = source.clone();
+        self.db.ask(Access::Look, "list audit records", move |tx| desk::audit(tx, &source, after, max)).await
     }
 
     async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
@@ -167,8 +204,13 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Look, "list states", move |tx| state::list(tx, &source, after.as_deref(), max)).await
     }
 
-    async fn trim(&self, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64> {
-        streams::trim(&self.db, stream, maxlen, retention).await
+    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
+        streams::trim(&self.db, stream, bounds).await
+    }
+
+    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+        let (sources, in_memory) = (sources.to_vec(), self.in_memory);
+        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, in_memory)).await
     }
 
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {

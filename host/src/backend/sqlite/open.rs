@@ -12,7 +12,7 @@ use crate::backend::{Error, Result};
 /// "TDML": this file is Tidemill's. `file` and SQLite's own tools show it.
 const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
-const LAYOUT_VERSION: i64 = 1;
+const LAYOUT_VERSION: i64 = 2;
 /// How long to wait for another process's transaction before saying "busy".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this backend has; a statement that falls out is only compiled again.
@@ -113,7 +113,7 @@ impl From<rusqlite::Error> for Told {
 fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    is_new(conn, name)?;
+    content(conn, name)?;
     conn.execute_batch(SET_UP)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" && mode != "memory" {
@@ -122,26 +122,39 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
     }
     // Two processes may do this at once: whoever comes second finds it done.
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if is_new(&tx, name)? {
-        tx.execute_batch(include_str!("schema.sql"))?;
-        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-        tx.pragma_update(None, "user_version", LAYOUT_VERSION)?;
+    match content(&tx, name)? {
+        Content::Ours => {}
+        Content::Older => tx.execute_batch(include_str!("upgrade.sql"))?,
+        Content::Nothing => {
+            tx.execute_batch(include_str!("schema.sql"))?;
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
     }
+    tx.pragma_update(None, "user_version", LAYOUT_VERSION)?;
     Ok(tx.commit()?)
 }
 
-/// Whether the database is empty; refuses one that is not ours to write to.
-fn is_new(conn: &Connection, name: &str) -> std::result::Result<bool, Told> {
+/// What a database holds that we may write to.
+enum Content {
+    Nothing,
+    /// Layout 1: before pausing and audit records.
+    Older,
+    Ours,
+}
+
+/// Refuses a database that is not ours to write to.
+fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> {
     let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     match (application, version) {
-        (APPLICATION_ID, LAYOUT_VERSION) => Ok(false),
+        (APPLICATION_ID, LAYOUT_VERSION) => Ok(Content::Ours),
+        (APPLICATION_ID, 1) => Ok(Content::Older),
         (APPLICATION_ID, _) => {
             let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
             Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))
         }
-        (0, 0) if number("SELECT count(*) FROM sqlite_schema")? == 0 => Ok(true),
+        (0, 0) if number("SELECT count(*) FROM sqlite_schema")? == 0 => Ok(Content::Nothing),
         _ => Err(Told::Ours(refused(name, "another program's database", "give the path of a new file"))),
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::Row;
 use super::pack::{pack, unpack};
 use crate::backend::wire;
 use crate::model::dead_letter::AttemptRecord;
-use crate::model::delivery::{Body, Delivery, EntryId, Lane};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed};
 
 const EVENT: i64 = 0;
 const FIELDS: i64 = 1;
@@ -20,6 +20,7 @@ pub struct Parcel {
     pub attempts: u32,
     pub crashes: u32,
     pub history: String,
+    pub replayed: String,
 }
 
 impl Parcel {
@@ -31,7 +32,8 @@ impl Parcel {
             None => wire::write_history(&delivery.history),
         };
         let attempts = delivery.attempts.saturating_add(u32::from(record.is_some()));
-        Self { origin: number(delivery.origin), kind, body, attempts, crashes: delivery.crashes, history }
+        let replayed = write_replayed(delivery.replayed);
+        Self { origin: number(delivery.origin), kind, body, attempts, crashes: delivery.crashes, history, replayed }
     }
 }
 
@@ -57,10 +59,11 @@ pub fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
 pub fn from_input(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let entry = id(row.get(0)?);
     let (attempts, crashes, history) = (0, 0, Vec::new());
-    Ok(Delivery { lane: Lane::Input, entry, origin: entry, body: body(row, 1)?, attempts, crashes, history })
+    let body = body(row, 1)?;
+    Ok(Delivery { lane: Lane::Input, entry, origin: entry, body, attempts, crashes, history, replayed: None })
 }
 
-/// A row of `again`, read as `id, kind, body, origin, attempts, crashes, history`.
+/// A row of `again`, read as `id, kind, body, origin, attempts, crashes, history, replayed`.
 pub fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         lane: Lane::Again,
@@ -70,7 +73,18 @@ pub fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         attempts: row.get(4)?,
         crashes: row.get(5)?,
         history: wire::read_history(row.get_ref(6)?.as_bytes()?),
+        replayed: read_replayed(row.get_ref(7)?.as_str()?),
     })
+}
+
+/// The column `replayed`: `12 1`, or nothing.
+fn write_replayed(replayed: Option<Replayed>) -> String {
+    replayed.map(|replayed| format!("{} {}", number(replayed.letter), replayed.times)).unwrap_or_default()
+}
+
+pub fn read_replayed(text: &str) -> Option<Replayed> {
+    let (letter, times) = text.split_once(' ')?;
+    Some(Replayed { letter: id(letter.parse().ok()?), times: times.parse().ok()? })
 }
 
 /// A row number as the contract's id.

@@ -37,6 +37,7 @@ pub enum Deed {
     Retry { after_ms: i64, parcel: Parcel },
     DeadLetter { reason: Reason, parcel: Parcel },
     Release,
+    Quarantine,
 }
 
 impl Plan {
@@ -62,6 +63,7 @@ fn step(entry: &Entry) -> Step {
             Deed::DeadLetter { reason: reason.clone(), parcel: Parcel::of(delivery, record.as_ref()) }
         }
         Disposition::Release => Deed::Release,
+        Disposition::Quarantine => Deed::Quarantine,
     };
     let place = (lane_number(delivery.lane), number(delivery.entry));
     Step { place, mark: entry.mark, state: entry.state.clone(), deed }

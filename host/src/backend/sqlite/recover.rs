@@ -61,7 +61,7 @@ fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place, crashed: u
         tx.get("SELECT id, kind, body FROM entries WHERE id = ?1", [entry], from_input)?
             .unwrap_or_else(|| without_body(Lane::Input, entry))
     } else {
-        let sql = "SELECT id, kind, body, origin, attempts, crashes, history FROM again WHERE id = ?1";
+        let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again WHERE id = ?1";
         tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Lane::Again, entry))
     };
     delivery.crashes = delivery.crashes.saturating_add(crashes);
@@ -73,5 +73,9 @@ fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place, crashed: u
 fn without_body(lane: Lane, entry: i64) -> Delivery {
     let body = Body::Fields(Vec::new());
     let (attempts, crashes, history) = (0, 0, Vec::new());
-    Delivery { lane, entry: id(entry), origin: id(entry), body, attempts, crashes, history }
+    Delivery { lane, entry: id(entry), origin: id(entry), body, attempts, crashes, history, replayed: None }
+}
+
+pub fn take_suspect(_tx: &mut Tx<'_>, _source: &Source, _consumer: &str) -> Result<Option<Delivery>> {
+    Ok(None)
 }

@@ -9,11 +9,11 @@ use crate::backend::{Promoted, Result};
 use crate::model::delivery::Source;
 
 pub fn put_off(tx: &Tx<'_>, source: i64, after_ms: i64, parcel: &Parcel) -> Result<()> {
-    let Parcel { origin, kind, body, attempts, crashes, history } = parcel;
+    let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
     let due_ms = tx.now_ms.saturating_add(after_ms);
-    let sql = "INSERT INTO due (source, due_ms, origin, kind, body, attempts, crashes, history)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    tx.run(sql, (source, due_ms, origin, kind, &body[..], attempts, crashes, history))?;
+    let sql = "INSERT INTO due (source, due_ms, origin, kind, body, attempts, crashes, history, replayed)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    tx.run(sql, (source, due_ms, origin, kind, &body[..], attempts, crashes, history, replayed))?;
     Ok(())
 }
 
@@ -22,8 +22,8 @@ pub fn promote(tx: &mut Tx<'_>, source: &Source, max: usize) -> Result<Promoted>
     let sql = "SELECT id FROM due WHERE source = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
     let due: Vec<i64> = tx.all(sql, (group.id, tx.now_ms, limit(max)), |row| row.get(0))?;
     for id in &due {
-        let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history)
-                   SELECT source, ?2, origin, kind, body, attempts, crashes, history FROM due WHERE id = ?1";
+        let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history, replayed)
+                   SELECT source, ?2, origin, kind, body, attempts, crashes, history, replayed FROM due WHERE id = ?1";
         tx.run(sql, (id, tx.now_ms))?;
         tx.run("DELETE FROM due WHERE id = ?1", [id])?;
     }

@@ -1,4 +1,4 @@
--- The file's layout, version 1. Names that would stand in every row (streams, handlers, consumers) stand once and are
+-- The file's layout, version 2; `upgrade.sql` makes it of version 1. Names that would stand in every row (streams, handlers, consumers) stand once and are
 -- numbers elsewhere. Times are Unix milliseconds by this machine's clock.
 
 -- `added - trimmed` entries lie on the stream now.
@@ -10,7 +10,8 @@ CREATE TABLE streams (
 ) STRICT;
 
 -- One consumer group. `last_id` and `again_id` are how far it has read its two lanes, `base` is how many entries of the
--- stream came before its start, `delivered` how many it has read since. The rest are its books.
+-- stream came before its start, `delivered` how many it has read since, `paused` 1 while nobody is to fetch. The rest
+-- are its books.
 CREATE TABLE sources (
   id         INTEGER PRIMARY KEY,
   stream     INTEGER NOT NULL,
@@ -24,14 +25,16 @@ CREATE TABLE sources (
   duplicates INTEGER NOT NULL DEFAULT 0,
   retried    INTEGER NOT NULL DEFAULT 0,
   dropped    INTEGER NOT NULL DEFAULT 0,
+  paused     INTEGER NOT NULL DEFAULT 0,
   UNIQUE (stream, handler)
 ) STRICT;
 
--- A consumer lives until `until_ms`. AUTOINCREMENT, so that no later consumer inherits a number that is still pending.
+-- A consumer lives until `until_ms`; `note` is what it last told of itself. AUTOINCREMENT, so that no later consumer inherits a number that is still pending.
 CREATE TABLE consumers (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   name     TEXT    NOT NULL UNIQUE,
-  until_ms INTEGER NOT NULL
+  until_ms INTEGER NOT NULL,
+  note     TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 
 -- `kind` 0: the body is an event; 1: it is the packed fields of an entry without one.
@@ -45,7 +48,8 @@ CREATE TABLE entries (
 ) STRICT;
 CREATE INDEX entries_by_stream ON entries (stream);
 
--- What consumers hold. `lane` 0: `entry` is in `entries`; 1: in `again`. `crashes`: since it was read from its lane.
+-- What consumers hold. `lane` 0: `entry` is in `entries`; 1: in `again`. `consumer` 0: released, nobody's; -1: in
+-- quarantine. `crashes`: hosts that died with it since it was read from its lane, the last of them at `crashed_ms`.
 CREATE TABLE pending (
   source       INTEGER NOT NULL,
   lane         INTEGER NOT NULL,
@@ -53,10 +57,12 @@ CREATE TABLE pending (
   consumer     INTEGER NOT NULL,
   delivered_ms INTEGER NOT NULL,
   crashes      INTEGER NOT NULL,
+  crashed_ms   INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (source, lane, entry)
 ) STRICT, WITHOUT ROWID;
 
 -- Deliveries on their way back: waiting for their time (`due`), due and not finished (`again`), given up (`dead`).
+-- `replayed`, if it was a dead letter before: its number there and how often it was replayed, as `12 1`.
 CREATE TABLE due (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   source   INTEGER NOT NULL,
@@ -66,7 +72,8 @@ CREATE TABLE due (
   body     BLOB    NOT NULL,
   attempts INTEGER NOT NULL,
   crashes  INTEGER NOT NULL,
-  history  TEXT    NOT NULL
+  history  TEXT    NOT NULL,
+  replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX due_by_time ON due (source, due_ms);
 
@@ -79,7 +86,8 @@ CREATE TABLE again (
   body     BLOB    NOT NULL,
   attempts INTEGER NOT NULL,
   crashes  INTEGER NOT NULL,
-  history  TEXT    NOT NULL
+  history  TEXT    NOT NULL,
+  replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX again_by_source ON again (source);
 
@@ -94,7 +102,8 @@ CREATE TABLE dead (
   body     BLOB    NOT NULL,
   attempts INTEGER NOT NULL,
   crashes  INTEGER NOT NULL,
-  history  TEXT    NOT NULL
+  history  TEXT    NOT NULL,
+  replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX dead_by_source ON dead (source);
 
@@ -128,3 +137,16 @@ CREATE TABLE receipts (
   answer BLOB    NOT NULL,
   at_ms  INTEGER NOT NULL
 ) STRICT;
+
+-- What people did to a source, and to which dead letters (`ids`: numbers, separated by spaces).
+CREATE TABLE audit (
+  id     INTEGER PRIMARY KEY AUTOINCREMENT,
+  source INTEGER NOT NULL,
+  at_ms  INTEGER NOT NULL,
+  verb   TEXT    NOT NULL,
+  count  INTEGER NOT NULL,
+  ids    TEXT    NOT NULL,
+  who    TEXT    NOT NULL,
+  note   TEXT    NOT NULL
+) STRICT;
+CREATE INDEX audit_by_source ON audit (source);

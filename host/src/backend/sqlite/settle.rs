@@ -76,6 +76,7 @@ impl Batch<'_, '_> {
         };
         let settled = match step.deed {
             Deed::Release => Settled::Released,
+            Deed::Quarantine => Settled::Quarantined,
             _ if !self.hands.hold(step.place) => Settled::Fenced,
             Deed::Skip { duplicate: false } => Settled::Skipped,
             Deed::Skip { duplicate: true } => Settled::Duplicate,
@@ -178,7 +179,9 @@ impl Tally {
             }
             Settled::Retried => self.retried += 1,
             Settled::Dead => self.dead += 1,
-            Settled::Released | Settled::Conflict | Settled::Stale | Settled::Fenced => return false,
+            Settled::Released | Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced => {
+                return false;
+            }
         }
         true
     }

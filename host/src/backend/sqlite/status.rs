@@ -40,6 +40,7 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
         due: books(due),
         again: books(again),
         oldest_age: oldest(tx, &group)?.map(|at_ms| Duration::from_millis(books(tx.now_ms - at_ms))),
+        ..SourceStatus::default()
     })
 }
 

@@ -11,7 +11,7 @@ use super::parcel::{after, columns, id, limit};
 use super::sources;
 use super::tx::{Tx, millis};
 use super::worker::Db;
-use crate::backend::{NewEntry, Published, Result};
+use crate::backend::{Bounds, NewEntry, Published, Result, Trimmed};
 use crate::model::delivery::{Body, EntryId};
 
 /// How many entries one transaction removes at most, so that trimming holds up nobody.
@@ -77,17 +77,14 @@ pub fn entries(tx: &Tx<'_>, stream: &str, last: Option<EntryId>, max: usize) -> 
     Ok(tx.all(sql, (stream, after(last), limit(max)), read)?)
 }
 
-pub async fn trim(db: &Db, stream: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<u64> {
-    if maxlen.is_none() && retention.is_none() {
-        return Ok(0);
-    }
-    let mut gone = 0;
+pub async fn trim(db: &Db, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
+    let mut trimmed = Trimmed::default();
     loop {
-        let stream = stream.to_owned();
+        let (stream, Bounds { maxlen, retention, .. }) = (stream.to_owned(), bounds.clone());
         let step = db.ask(Access::Note, "trim", move |tx| trim_step(tx, &stream, maxlen, retention)).await?;
-        gone += step as u64;
+        trimmed.removed += step as u64;
         if step < TRIM_STEP {
-            return Ok(gone);
+            return Ok(trimmed);
         }
     }
 }

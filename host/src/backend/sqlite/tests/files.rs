@@ -39,7 +39,7 @@ async fn a_path_that_cannot_be_is_refused_by_name() {
 async fn a_path_is_a_path_whatever_its_characters() {
     let folder = Folder::new();
     let name = "file:odd?mode=memory #1 ä.db";
-    open(&folder.file(name)).await.beat("me", std::time::Duration::ZERO).await.unwrap();
+    open(&folder.file(name)).await.beat("me", std::time::Duration::ZERO, "").await.unwrap();
     assert!(folder.path(name).is_file());
 }
 

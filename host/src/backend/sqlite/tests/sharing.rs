@@ -50,7 +50,7 @@ async fn many_processes_share_the_work() {
         host.ensure_group(&source(), Start::Beginning).await.unwrap();
         working.push(tokio::spawn(async move {
             let consumer: Arc<str> = format!("host-{n}").into();
-            host.beat(&consumer, Duration::from_secs(600)).await.unwrap();
+            host.beat(&consumer, Duration::from_secs(600), "").await.unwrap();
             for n in 0..count / hosts {
                 let id = Uuid::from_u128(n as u128); // the same ids from every process
                 let entry = NewEntry { mark: Some((id, [1; 16])), ..event("x") };
