@@ -77,6 +77,14 @@ pub fn recovered(source: &Source, count: usize) {
     tracing::info!(%source, count, "recovered deliveries that nobody held any more");
 }
 
+pub fn running_alone(source: &Source, suspect: &Delivery) {
+    tracing::warn!(%source, entry = %suspect.entry, crashes = suspect.crashes, "suspect: hosts died with it in hand; it is run alone");
+}
+
+pub fn released(count: u64) {
+    tracing::info!(count, "released what was in hand, for whoever comes next");
+}
+
 pub fn group_remade(source: &Source) {
     tracing::error!(%source, "stream lost: the stream or its group was gone and has been made anew; what it held is lost");
 }

@@ -28,7 +28,7 @@ use crate::policy::route::Pattern;
 use crate::schema::Registry;
 use crate::schema::admit::{Terms, admit};
 
-/// Hosts that may die with a delivery in hand before it is taken for the cause.
+/// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;
 
 /// What every handler of this host shares.
@@ -37,6 +37,8 @@ pub struct House {
     pub schemas: Arc<Registry>,
     pub workers: Workers,
     pub consumer: Arc<str>,
+    /// Batches share it; a suspect that is run alone has it for itself.
+    pub room: tokio::sync::RwLock<()>,
     pub payload_bytes_max: usize,
     pub meters: Meters,
 }
@@ -61,6 +63,8 @@ pub struct Report {
     /// For the breaker.
     pub tally: Tally,
     pub retried: u32,
+    /// Set aside, to be run alone.
+    pub suspects: u64,
 }
 
 /// A delivery on its way: with its event if it has one, and its verdict as soon as there is one.
@@ -71,25 +75,41 @@ struct Item {
     state_version: Option<u64>,
 }
 
+/// In what company a delivery is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    Others,
+    /// A suspect, with nothing else running in this host.
+    Alone,
+}
+
 /// Takes a batch through. An error is the host's: nothing was settled then, and the deliveries stay pending.
-pub async fn deliver(house: &House, handler: &Handler, source: &Source, batch: Vec<Delivery>) -> Result<Report, Error> {
+pub async fn deliver(
+    house: &House,
+    handler: &Handler,
+    source: &Source,
+    batch: Vec<Delivery>,
+    company: Company,
+) -> Result<Report, Error> {
     let begun = Instant::now();
     let mut report = Report::default();
-    let mut items: Vec<Item> = batch.into_iter().map(|delivery| admitted(house, handler, delivery)).collect();
+    let mut items: Vec<Item> = batch.into_iter().map(|delivery| admitted(house, handler, delivery, company)).collect();
     let states = if handler.state {
         report.again = take_repeated(&mut items);
         look_up(house, source, &mut items).await?
     } else {
         HashMap::new()
     };
+    let versions = states.iter().map(|(key, state)| (key.clone(), state.version)).collect();
     invoke(house, handler, source, &mut items, states).await?;
+    report.again.extend(take_hasty(&mut items, &versions));
     settle(house, handler, source, items, &mut report).await?;
     Meters::record(&house.meters.batch_us, std::iter::once(begun.elapsed()));
     Ok(report)
 }
 
 /// Decodes, routes and validates one delivery.
-fn admitted(house: &House, handler: &Handler, delivery: Delivery) -> Item {
+fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Company) -> Item {
     let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
     let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
     let admission = match &delivery.body {
@@ -100,18 +120,21 @@ fn admitted(house: &House, handler: &Handler, delivery: Delivery) -> Item {
         }
     };
     match admission {
-        Ok(event) if delivery.crashes >= CRASHES_MAX => {
-            let text = format!("{} hosts died with it in hand", delivery.crashes);
-            Item {
-                delivery,
-                event: Some(Arc::new(event)),
-                verdict: Some(Err(Refusal::Poison(text))),
-                state_version: None,
-            }
+        Ok(event) => {
+            let verdict = suspicion(&delivery, company).map(Err);
+            Item { delivery, event: Some(Arc::new(event)), verdict, state_version: None }
         }
-        Ok(event) => Item { delivery, event: Some(Arc::new(event)), verdict: None, state_version: None },
         Err(refusal) => Item { delivery, event: None, verdict: Some(Err(refusal)), state_version: None },
     }
+}
+
+/// Whether it is too dangerous to run. What hosts died with is run alone once; who dies of that has shown the cause.
+fn suspicion(delivery: &Delivery, company: Company) -> Option<Refusal> {
+    let crashes = delivery.crashes;
+    if delivery.died_alone {
+        return Some(Refusal::Poison(format!("{crashes} hosts died with it in hand, the last one with nothing else")));
+    }
+    (crashes >= CRASHES_MAX && company == Company::Others).then_some(Refusal::Suspect)
 }
 
 /// Takes out what repeats an event of this very batch: it has its turn in the next one, where the inbox knows the first.
@@ -119,6 +142,17 @@ fn take_repeated(items: &mut Vec<Item>) -> Vec<Delivery> {
     let mut seen = HashSet::new();
     let repeats = |item: &mut Item| item.event.as_ref().is_some_and(|event| !seen.insert(event.id()));
     items.extract_if(.., repeats).map(|item| item.delivery).collect()
+}
+
+/// Takes out what failed on a state that is not there yet: an event before it in this batch wrote it, and may yet not
+/// be committed. It is run again on what then is there.
+fn take_hasty(items: &mut Vec<Item>, versions: &HashMap<Arc<str>, u64>) -> Vec<Delivery> {
+    let hasty = |item: &mut Item| {
+        let failed = matches!(&item.verdict, Some(Ok(outcome)) if !matches!(outcome, Outcome::Done(_)));
+        let there = item.event.as_ref().and_then(|event| versions.get(event.key())).copied();
+        failed && item.state_version.is_some() && item.state_version != there
+    };
+    items.extract_if(.., hasty).map(|item| item.delivery).collect()
 }
 
 /// Asks the inbox and reads the state of every key in the batch.
@@ -208,6 +242,7 @@ async fn settle(
                 conflicts.push(self::entry(handler, source, entry.delivery, None, None, Err(Refusal::Conflict)))
             }
             Settled::Retried => report.retried += 1,
+            Settled::Quarantined => report.suspects += 1,
             _ => {}
         }
     }

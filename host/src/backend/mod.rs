@@ -70,8 +70,9 @@ pub trait DataPlane: Send + Sync {
     async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>>;
 
     /// Brings back what would otherwise be forgotten, up to `max` at a time: deliveries pending under `consumer` that
-    /// are not among `held` (a reply got lost), deliveries that were released, and deliveries of consumers whose
-    /// heartbeat has run out and which have been idle for `lease`, with one more crash on their account.
+    /// are not among `held` (a reply got lost), deliveries that were released by [`ControlPlane::leave`], and
+    /// deliveries of consumers whose heartbeat has run out and which have been idle for `lease`, with one more crash on
+    /// their account.
     async fn recover(
         &self,
         source: &Source,
@@ -79,9 +80,10 @@ pub trait DataPlane: Send + Sync {
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
-    ) -> Result<Vec<Delivery>>;
+    ) -> Result<Recovered>;
 
-    /// Takes one delivery out of quarantine into the hands of `consumer`, to be run alone.
+    /// Takes one delivery out of quarantine into the hands of `consumer`, to be run alone. Should the consumer die with
+    /// it, whoever recovers it is told (`died_alone`).
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>>;
 }
 
@@ -103,8 +105,9 @@ pub trait ControlPlane: Send + Sync {
     /// The consumers of these sources that live, each once, with the note of its last beat.
     async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>>;
 
-    /// Takes leave: ends the heartbeat at once and removes the consumer from `sources` where nothing is pending.
-    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()>;
+    /// Takes leave: releases what is pending under the consumer, for whoever recovers next and with no crash counted,
+    /// removes the consumer from `sources` and ends the heartbeat. Answers how many deliveries were released.
+    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64>;
 
     /// Moves retries that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
     async fn promote(&self, source: &Source, max: usize) -> Result<Promoted>;
@@ -243,6 +246,17 @@ pub struct LookUp {
     pub states: Vec<KeyState>,
 }
 
+/// What was brought back.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    pub deliveries: Vec<Delivery>,
+    /// How many lie in quarantine.
+    pub suspects: u64,
+}
+
+/// For so long a host's death counts against what it had in hand; then the count begins anew.
+pub const CRASH_WINDOW: Duration = Duration::from_secs(72 * 3600);
+
 /// A batch on its way to be settled: deliveries of one source, in one consumer's hands.
 #[derive(Debug)]
 pub struct Settlement {
@@ -271,8 +285,6 @@ pub enum Settled {
     Skipped,
     Retried,
     Dead,
-    /// Given back: whoever comes next has it, and nothing is counted.
-    Released,
     /// Set aside, to be run alone (`take_suspect`).
     Quarantined,
     /// The inbox held this very event: acked, effects dropped.

@@ -71,6 +71,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// Times that a host died with this delivery in its hands. Counted apart: not the handler's doing.
     pub crashes: u32,
+    /// The last of them died while it ran this delivery and nothing else.
+    pub died_alone: bool,
     /// One record for each failed try, oldest first.
     pub history: Vec<AttemptRecord>,
     /// If it was a dead letter before: which, and how often it has been replayed.
@@ -134,9 +136,7 @@ pub enum Disposition {
     Skip { duplicate: bool },
     /// Ack, and come back after this delay.
     Retry { after: std::time::Duration, record: AttemptRecord },
-    /// Given back, for whoever comes next. No attempt and no crash is counted.
-    Release,
-    /// Set aside, to be run alone: hosts have died with it in hand.
+    /// Not acked but set aside, to be run alone: hosts have died with it in hand.
     Quarantine,
     /// Ack, and keep the exact bytes for a person to look at.
     DeadLetter { reason: Reason, record: Option<AttemptRecord> },

@@ -68,8 +68,8 @@ pub enum Refusal {
     Duplicate,
     /// The inbox holds another event with this id.
     Conflict,
-    /// The handler's breaker is open.
-    Closed,
-    /// Hosts died too often with it in hand.
+    /// Hosts died with it in hand, among others: it is to be run alone.
+    Suspect,
+    /// A host died while it ran this and nothing else.
     Poison(String),
 }

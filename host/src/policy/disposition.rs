@@ -6,7 +6,7 @@
 //! | Failed, Crashed | Retry | DeadLetter(exhausted) |
 //! | Rejected, Undecodable, Invalid, Unknown, Conflict, Poison | DeadLetter | DeadLetter |
 //! | Duplicate, NotWanted | Skip | Skip |
-//! | Closed | Release | Release |
+//! | Suspect | Quarantine | Quarantine |
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
         ),
         Err(Refusal::NotWanted) => Disposition::Skip { duplicate: false },
         Err(Refusal::Duplicate) => Disposition::Skip { duplicate: true },
-        Err(Refusal::Closed) => Disposition::Release,
+        Err(Refusal::Suspect) => Disposition::Quarantine,
     }
 }
 
@@ -95,7 +95,6 @@ mod tests {
         match decide(verdict, &facts) {
             Disposition::Commit(_) => "commit".to_owned(),
             Disposition::Skip { .. } => "skip".to_owned(),
-            Disposition::Release => "release".to_owned(),
             Disposition::Quarantine => "quarantine".to_owned(),
             Disposition::Retry { after, record } => format!("retry {} in {after:?}", record.attempt),
             Disposition::DeadLetter { reason, .. } => format!("dead {}", reason.class),
@@ -120,7 +119,7 @@ mod tests {
             (Err(Refusal::Conflict), "dead conflict", "dead conflict"),
             (Err(Refusal::Duplicate), "skip", "skip"),
             (Err(Refusal::NotWanted), "skip", "skip"),
-            (Err(Refusal::Closed), "release", "release"),
+            (Err(Refusal::Suspect), "quarantine", "quarantine"),
         ];
         for (verdict, first, last) in rows {
             assert_eq!(decided(verdict.clone(), 0), first, "{verdict:?}");

@@ -141,6 +141,7 @@ pub fn host(
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters: Meters::default(),
+        room: tokio::sync::RwLock::default(),
     });
     let mut consumers = Vec::new();
     for plugin in plugins {

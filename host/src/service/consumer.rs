@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -14,7 +14,7 @@ use crate::backend::{Error, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
-use crate::pipeline::{Handler, House, Report, deliver};
+use crate::pipeline::{Company, Handler, House, Report, deliver};
 use crate::policy::breaker::{Breaker, Permit};
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
@@ -43,6 +43,8 @@ pub struct Consumer {
     /// Of those, what no lane is working on: it goes into the next batches.
     carry: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
+    /// Something lies in quarantine, as far as is known here.
+    suspects: AtomicBool,
 }
 
 struct Gate {
@@ -72,6 +74,7 @@ impl Consumer {
             held: Mutex::default(),
             carry: Mutex::default(),
             busy: AtomicUsize::new(0),
+            suspects: AtomicBool::new(false),
         }
     }
 
@@ -97,13 +100,37 @@ impl Consumer {
                     continue;
                 }
             };
-            let batch = self.take(max, &mut quiet).await;
-            if !batch.is_empty() {
-                self.busy.fetch_add(1, Ordering::Relaxed);
-                self.run(batch, &mut quiet).await;
-                self.busy.fetch_sub(1, Ordering::Relaxed);
+            {
+                let _shared = self.house.room.read().await;
+                let batch = self.take(max, &mut quiet).await;
+                if !batch.is_empty() {
+                    self.busy.fetch_add(1, Ordering::Relaxed);
+                    self.run(batch, Company::Others, &mut quiet).await;
+                    self.busy.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            if self.suspects.swap(false, Ordering::Relaxed) {
+                self.run_suspect(&mut quiet).await;
             }
         }
+    }
+
+    /// Runs one suspect with nothing else in hand: should this host die of it, nobody else is suspected.
+    async fn run_suspect(&self, quiet: &mut Quiet) {
+        let _alone = self.house.room.write().await;
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        match self.house.backend.take_suspect(&self.source, &self.house.consumer).await {
+            Ok(Some(suspect)) => {
+                observe::running_alone(&self.source, &suspect);
+                // There may be more.
+                self.suspects.store(true, Ordering::Relaxed);
+                lock(&self.held).insert((suspect.lane, suspect.entry));
+                self.run(vec![suspect], Company::Alone, quiet).await;
+            }
+            Ok(None) => {}
+            Err(error) => observe::backend_trouble("taking a suspect", &self.source, &error, RECOVER_EVERY),
+        }
+        self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The next batch: what is in hand first, then what the backend has.
@@ -151,10 +178,13 @@ impl Consumer {
             let held = lock(&self.held).clone();
             fault::point("recovering");
             let found = backend.recover(&self.source, consumer, &held, lease(&self.handler), max).await?;
-            if !found.is_empty() {
+            if found.suspects > 0 {
+                self.suspects.store(true, Ordering::Relaxed);
+            }
+            if !found.deliveries.is_empty() {
                 fault::point("recovered");
-                observe::recovered(&self.source, found.len());
-                return Ok(found);
+                observe::recovered(&self.source, found.deliveries.len());
+                return Ok(found.deliveries);
             }
         }
         backend.fetch(&self.source, consumer, max, FETCH_WAIT).await
@@ -167,9 +197,9 @@ impl Consumer {
         }
     }
 
-    async fn run(&self, batch: Vec<Delivery>, quiet: &mut Quiet) {
+    async fn run(&self, batch: Vec<Delivery>, company: Company, quiet: &mut Quiet) {
         let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
-        let result = deliver(&self.house, &self.handler, &self.source, batch).await;
+        let result = deliver(&self.house, &self.handler, &self.source, batch, company).await;
         // What is no longer held and still pending is found again by `recover`.
         let mut keep = HashSet::new();
         match result {
@@ -194,6 +224,9 @@ impl Consumer {
         let mut breaker = lock(&self.breaker);
         if breaker.record(Instant::now(), report.tally) {
             observe::breaker_changed(&self.handler.name, breaker.name());
+        }
+        if report.suspects > 0 {
+            self.suspects.store(true, Ordering::Relaxed);
         }
         if report.retried > 0 {
             self.put_off.notify_one();

@@ -86,13 +86,14 @@ impl Host {
     pub async fn run(self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
         let backend = self.house.backend.clone();
         self.beat().await?;
-        for consumer in &self.consumers {
-            backend.ensure_group(&consumer.source, consumer.start).await?;
-        }
-        observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
         let host = Arc::new(self);
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
-        let heart = tokio::spawn(host.clone().heartbeat());
+        let mut heart = JoinSet::new();
+        heart.spawn(host.clone().heartbeat());
+        for consumer in &host.consumers {
+            backend.ensure_group(&consumer.source, consumer.start).await?;
+        }
+        observe::host_started(&host.house.consumer, &backend.describe().await?, host.consumers.len());
         let mut tasks = JoinSet::new();
         for consumer in &host.consumers {
             for lane in 0..consumer.lanes {
@@ -105,10 +106,12 @@ impl Host {
             tasks.spawn(host.clone().idle(switch, quiet.clone()));
         }
         host.drain(tasks, quiet).await;
-        heart.abort();
+        heart.shutdown().await;
         let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
-        if let Err(error) = backend.leave(&host.house.consumer, &sources).await {
-            observe::task_trouble("leave", &error);
+        match backend.leave(&host.house.consumer, &sources).await {
+            Ok(0) => {}
+            Ok(count) => observe::released(count),
+            Err(error) => observe::task_trouble("leave", &error),
         }
         observe::host_stopped(&host.house.consumer);
         Ok(())

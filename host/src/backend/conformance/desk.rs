@@ -150,7 +150,8 @@ impl Desk {
     }
 
     pub async fn recover_once(&self, held: &HashSet<(Lane, EntryId)>, lease: Duration, max: usize) -> Vec<Delivery> {
-        let found = self.backend.recover(&self.source, &self.consumer, held, lease, max).await.expect("recover");
+        let found =
+            self.backend.recover(&self.source, &self.consumer, held, lease, max).await.expect("recover").deliveries;
         assert!(found.len() <= max, "recover handed out {} where at most {max} were asked for", found.len());
         found
     }

@@ -33,6 +33,7 @@ pub fn copy(d: &Delivery) -> Delivery {
         body: d.body.clone(),
         attempts: d.attempts,
         crashes: d.crashes,
+        died_alone: d.died_alone,
         history: d.history.clone(),
         replayed: d.replayed,
     }

@@ -89,7 +89,7 @@ pub async fn only_a_commit_marks_the_inbox(backend: Arc<dyn Backend>) {
         entry(next(), Disposition::Skip { duplicate: false }),
         retry(next(), Duration::from_secs(3600), record(1, "later")),
         dead_letter(next(), ReasonClass::Rejected, None),
-        entry(next(), Disposition::Release),
+        entry(next(), Disposition::Quarantine),
     ];
     desk.settle(entries.into_iter().map(|e| Entry { mark: Some((id, OTHER)), ..e }).collect()).await;
     assert_eq!(desk.seen(id).await, None);

@@ -14,6 +14,7 @@ mod books;
 mod dead_letters;
 mod fetching;
 mod inbox;
+mod quarantine;
 mod recovery;
 mod retries;
 mod settling;
@@ -68,7 +69,6 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_stranger_is_fenced
         what_is_settled_is_fenced_for_a_second_token
         a_fenced_entry_does_not_spoil_its_batch
-        release_leaves_it_pending
         answers_come_in_the_order_of_the_entries
         a_large_settlement_is_settled_whole
         settlements_side_by_side_do_not_mix;
@@ -107,6 +107,11 @@ pub const STORIES: &[(&str, Story)] = stories! {
         dead_letters_are_bounded
         replay_goes_to_its_own_handler_only_and_once
         a_replayed_letter_starts_afresh_and_can_die_again;
+    quarantine:
+        what_is_released_goes_to_whoever_comes_next_with_no_crash
+        a_suspect_is_set_aside_until_it_is_taken
+        who_dies_with_a_suspect_died_alone
+        who_leaves_with_a_suspect_has_not_died;
     recovery:
         own_pending_is_found_again_minus_what_is_held
         what_a_dead_consumer_held_is_recovered_with_a_crash_counted

@@ -134,18 +134,6 @@ pub async fn a_fenced_entry_does_not_spoil_its_batch(backend: Arc<dyn Backend>) 
     assert_eq!(other.settle_one(commit(b)).await, Settled::Committed);
 }
 
-pub async fn release_leaves_it_pending(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
-    desk.publish(&["a"]).await;
-    let delivery = desk.fetch_one().await;
-    assert_eq!(desk.settle_one(entry(delivery, Disposition::Release)).await, Settled::Released);
-    assert_eq!(desk.books().await.pending, 1);
-    desk.fetches_nothing().await;
-    let back = desk.recover(1).await.remove(0);
-    assert_eq!((text(&back), back.attempts, back.crashes), ("a", 0, 0), "no attempt is counted");
-    assert_eq!(desk.settle_one(commit(back)).await, Settled::Committed);
-}
-
 pub async fn answers_come_in_the_order_of_the_entries(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     desk.publish(&["a", "b", "c", "d", "e"]).await;
@@ -154,14 +142,14 @@ pub async fn answers_come_in_the_order_of_the_entries(backend: Arc<dyn Backend>)
     let entries = vec![
         dead_letter(copy(&got[4]), ReasonClass::Invalid, None),
         commit(copy(&got[1])),
-        entry(copy(&got[3]), Disposition::Release),
+        entry(copy(&got[3]), Disposition::Quarantine),
         commit(copy(&got[1])),
         retry(copy(&got[0]), Duration::from_secs(3600), record(1, "later")),
         entry(copy(&got[2]), Disposition::Skip { duplicate: false }),
     ];
     let answers = desk.settle(entries).await;
     use Settled::*;
-    assert_eq!(answers, [Dead, Committed, Released, Fenced, Retried, Skipped]);
+    assert_eq!(answers, [Dead, Committed, Quarantined, Fenced, Retried, Skipped]);
     let books = desk.books().await;
     assert_eq!((books.committed, books.pending), (1, 1));
     assert!(desk.settle(Vec::new()).await.is_empty(), "an empty settlement is no error");

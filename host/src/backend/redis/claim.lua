@@ -1,20 +1,24 @@
 #!lua
--- Takes over deliveries that a dead consumer left pending on one lane, and removes the consumer when nothing is left.
+-- Takes over deliveries that another consumer has pending on one lane: one that is dead, or one that stands for what was
+-- released or lies in quarantine. A real consumer is removed when nothing of it is left.
 -- That it is dead (no heartbeat) is for the caller to know; the lease is checked here.
 --
 -- KEYS     1 stream of the lane  2 tries  3 dead  4 stats
--- ARGV     1 group  2 consumer that takes over  3 consumer that is dead  4 lease in ms  5 how many at most
+-- ARGV     1 group  2 consumer that takes over  3 consumer that loses them  4 lease in ms  5 how many at most
 --          6 name of the lane: i(nput), a(gain)  7 dead letters at most
--- returns  the entries, and for each how many hosts have died with it so far
+--          8 what is noted: c(rash), r (nothing: they were released), s (suspect: it will be run alone)
+--          9 for so many ms a crash counts
+-- returns  the entries; for each how many hosts have died with it so far; and whether the last one ran it alone (0, 1)
 
 local key, tries, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, me, gone, lease, lane, dead_max = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6], tonumber(ARGV[7])
+local note, crash_window = ARGV[8], tonumber(ARGV[9])
 
 redis.call('HLEN', tries)
 redis.call('XLEN', dead)
 redis.call('HLEN', stats)
 may('XCLAIM', key, group, me, lease, '0-1')
-may('HINCRBY', tries, lane, '1')
+may('HSET', tries, lane, '1')
 may('XADD', dead, '*', 'class', '')
 
 local ids, wanted = {}, {}
@@ -24,22 +28,34 @@ for i = 1, #rows do
     wanted[ids[i]] = true
 end
 
-local entries, crashes = {}, {}
+local now = clock()
+-- Counts what is to be noted of an entry; answers how many hosts have died with it, and if the last one ran it alone.
+local function noted(id)
+    local crashes, at, alone = read_tries(redis.call('HGET', tries, lane .. id))
+    if note == 'c' then
+        -- Deaths of long ago are no evidence any more.
+        crashes = (now - at > crash_window and 0 or crashes) + 1
+        at = now
+    end
+    if note ~= 'r' or alone then
+        redis.call('HSET', tries, lane .. id, write_tries(crashes, at, note == 's'))
+    end
+    return crashes, note == 'c' and alone and 1 or 0
+end
+
+local entries, crashes, alone = {}, {}, {}
 if #ids > 0 then
     entries = redis.call('XCLAIM', key, group, me, lease, unpack(ids))
     for i = 1, #entries do
         wanted[entries[i][1]] = nil
-        crashes[i] = redis.call('HINCRBY', tries, lane .. entries[i][1], 1)
+        crashes[i], alone[i] = noted(entries[i][1])
     end
 end
 
--- XCLAIM drops entries from the pending list that somebody deleted from the stream. Their bytes are gone, but that
--- they were there must not be forgotten: it becomes a dead letter.
+-- XCLAIM drops entries from the pending list that somebody deleted from the stream.
 for i = 1, #ids do
     if wanted[ids[i]] then
-        redis.call('XADD', dead, '*', 'class', 'undecodable',
-            'text', 'the entry was deleted from the stream before it was handled; its bytes are lost',
-            'fields', '', 'origin', ids[i], 'attempts', '0', 'crashes', '0', 'history', '[]')
+        bury_without_body(dead, ids[i])
         redis.call('HDEL', tries, lane .. ids[i])
     end
 end
@@ -50,4 +66,4 @@ end
 if #redis.call('XPENDING', key, group, '-', '+', 1, gone) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', key, group, gone)
 end
-return {entries, crashes}
+return {entries, crashes, alone}

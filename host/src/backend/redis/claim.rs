@@ -1,4 +1,5 @@
-//! Claiming: consumers whose hosts have died are found, their deliveries taken over, and their names removed.
+//! Claiming: consumers whose hosts have died are found, their deliveries taken over, and their names removed; what was
+//! released is taken up, and what lies in quarantine, one at a time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,15 +10,48 @@ use super::keys::{self, Keys};
 use super::recover::{LANES, PAGE, key_of, name_of, to_u32};
 use super::script::{CLAIM, LEAVE};
 use super::{Redis, millis, record, value};
-use crate::backend::Result;
+use crate::backend::{CRASH_WINDOW, Result};
 use crate::model::delivery::{Delivery, Lane, Source};
 
 /// Dead consumers with nothing left that are removed in one go.
 const BURIALS_MAX: usize = 50;
 
+/// The names under which entries are pending that are in nobody's hands; `common.lua` has them, too.
+const RELEASED: &str = "(released)";
+const QUARANTINE: &str = "(quarantine)";
+
+/// From whom deliveries are taken over, and what is noted of them.
+struct From<'a> {
+    consumer: &'a str,
+    note: Note,
+    lease: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Note {
+    /// A host has died with it in hand.
+    Crash,
+    /// Nothing: it was released.
+    Nothing,
+    /// It will be run alone.
+    Suspect,
+}
+
+impl Note {
+    /// As the script calls it.
+    fn letter(self) -> &'static str {
+        match self {
+            Self::Crash => "c",
+            Self::Nothing => "r",
+            Self::Suspect => "s",
+        }
+    }
+}
+
 impl Redis {
-    /// Adds to `found`, up to `max`, what dead consumers have had for longer than `lease`.
-    pub(super) async fn claim_from_dead(
+    /// Adds to `found`, up to `max`, what was released, and what dead consumers have had for longer than `lease`.
+    /// Answers how many suspects there are in quarantine.
+    pub(super) async fn claim_from_others(
         &self,
         source: &Source,
         keys: &Keys,
@@ -25,13 +59,21 @@ impl Redis {
         lease: Duration,
         max: usize,
         found: &mut Vec<Delivery>,
-    ) -> Result<()> {
-        let mut burials = 0;
-        for dead in self.dead_consumers(source, keys, consumer).await? {
-            for (lane, pending) in dead.pending {
+    ) -> Result<u64> {
+        let (mut burials, mut suspects) = (0, 0);
+        for other in self.dead_consumers(source, keys, consumer).await? {
+            let from = match &*other.name {
+                QUARANTINE => {
+                    suspects = other.pending.iter().map(|(_, pending)| pending).sum();
+                    continue;
+                }
+                RELEASED => From { consumer: RELEASED, note: Note::Nothing, lease: Duration::ZERO },
+                dead => From { consumer: dead, note: Note::Crash, lease },
+            };
+            for (lane, pending) in other.pending {
                 while pending > 0 && found.len() < max {
                     let count = (max - found.len()).min(PAGE);
-                    let claimed = self.claim(source, keys, lane, consumer, &dead.name, lease, count).await?;
+                    let claimed = self.claim(source, keys, lane, consumer, &from, count).await?;
                     let more = claimed.len() == count;
                     found.extend(claimed);
                     if !more {
@@ -40,35 +82,48 @@ impl Redis {
                 }
             }
             // Its lanes with something pending are left to `claim`, which knows when the last of it is gone.
-            if dead.idle >= lease && dead.pending.iter().any(|(_, pending)| *pending == 0) && burials < BURIALS_MAX {
+            if other.idle >= lease && other.pending.iter().any(|(_, pending)| *pending == 0) && burials < BURIALS_MAX {
                 burials += 1;
                 let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
-                call.arg(&*source.handler).arg(&dead.name);
+                call.arg(&*source.handler).arg(&other.name);
                 self.run_script(&LEAVE, &call, source).await?;
             }
         }
-        Ok(())
+        Ok(suspects)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is an argument of the script, too")]
+    /// Takes one delivery out of quarantine.
+    pub(super) async fn take_from_quarantine(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
+        let keys = Keys::of(source);
+        let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
+        for lane in LANES {
+            let mut suspect = self.claim(source, &keys, lane, consumer, &from, 1).await?;
+            if let Some(suspect) = suspect.pop() {
+                return Ok(Some(suspect));
+            }
+        }
+        Ok(None)
+    }
+
     async fn claim(
         &self,
         source: &Source,
         keys: &Keys,
         lane: Lane,
         consumer: &str,
-        dead: &str,
-        lease: Duration,
+        from: &From<'_>,
         count: usize,
     ) -> Result<Vec<Delivery>> {
         let mut call = CLAIM.call(&[key_of(keys, lane), keys.tries(), keys.dead(), keys.stats()]);
-        call.arg(&*source.handler).arg(consumer).arg(dead).arg(millis(lease)).arg(count);
-        call.arg(name_of(lane)).arg(self.options.dead_letters_max);
-        let [entries, crashes] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
+        call.arg(&*source.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
+        call.arg(name_of(lane)).arg(self.options.dead_letters_max).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
+        let [entries, crashes, alone] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
+        let (crashes, alone) = (value::array(crashes)?, value::array(alone)?);
         let mut claimed = Vec::new();
-        for ((id, fields), crashes) in value::entries(entries)?.into_iter().zip(value::array(crashes)?) {
+        for (((id, fields), crashes), alone) in value::entries(entries)?.into_iter().zip(crashes).zip(alone) {
             let mut delivery = record::delivery(lane, id, fields)?;
             delivery.crashes = delivery.crashes.saturating_add(to_u32(value::count(&crashes)?));
+            delivery.died_alone = value::count(&alone)? == 1;
             claimed.push(delivery);
         }
         Ok(claimed)

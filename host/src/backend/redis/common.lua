@@ -51,6 +51,34 @@ local function group_info(key, group)
     return nil
 end
 
+-- Consumers that are nobody: what is pending under their names is in no host's hands. No host can have such a name.
+local RELEASED, QUARANTINE = '(released)', '(quarantine)'
+
+-- What `tries` holds of a delivery: how many hosts have died with it, when the last one did (ms), and `a` if it is being
+-- run alone.
+local function read_tries(text)
+    local crashes, at, alone = string.match(text or '', '^(%d+):?(%d*):?(a?)$')
+    return tonumber(crashes) or 0, tonumber(at) or 0, alone == 'a'
+end
+
+local function write_tries(crashes, at, alone)
+    return whole(crashes) .. ':' .. whole(at) .. (alone and ':a' or '')
+end
+
+-- An entry was deleted from its stream while it was pending. Its bytes are gone, but that it was there must not be
+-- forgotten.
+local function bury_without_body(dead, id)
+    redis.call('XADD', dead, '*', 'class', 'undecodable',
+        'text', 'the entry was deleted from the stream before it was handled; its bytes are lost',
+        'fields', '', 'origin', id, 'attempts', '0', 'crashes', '0', 'history', '[]')
+end
+
+-- Makes a pending entry that of a consumer who is nobody.
+local function set_aside(key, group, nobody, id, dead)
+    -- XCLAIM drops an entry that somebody has deleted.
+    if #redis.call('XCLAIM', key, group, nobody, 0, id, 'JUSTID') == 0 then bury_without_body(dead, id) end
+end
+
 -- An inbox is a hash of event id -> payload hash for each window of time, named `<base>:<number of the window>`. Both
 -- the current and the one before are asked, so an id is known for at least one window and at most two. These keys
 -- cannot be among KEYS because only the server's clock says which they are; they share the slot of their base.

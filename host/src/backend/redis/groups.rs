@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::keys::{self, Keys};
-use super::script::{ENSURE, LEAVE, TRIM};
+use super::recover::{LANES, PAGE, key_of};
+use super::script::{ENSURE, LEAVE, RELEASE, TRIM};
 use super::{Redis, millis, value};
 use crate::backend::{Bounds, HostNote, Result, Start, Trimmed};
 use crate::model::delivery::Source;
@@ -25,10 +26,10 @@ impl Redis {
         // A server whose memory is full still takes a PEXPIRE: that is no time to be thought dead.
         let mut prolong = redis::cmd("PEXPIRE");
         prolong.arg(&key).arg(ttl);
-        if value::number(&self.run(&prolong, &consumer).await?)? == 0 {
+        if value::number(&self.run_on_pulse(&prolong, &consumer).await?)? == 0 {
             let mut set = redis::cmd("SET");
             set.arg(&key).arg(1).arg("PX").arg(ttl);
-            self.run(&set, &consumer).await?;
+            self.run_on_pulse(&set, &consumer).await?;
         }
         Ok(())
     }
@@ -37,18 +38,31 @@ impl Redis {
         Ok(Vec::new())
     }
 
-    pub(super) async fn take_leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
+    /// The heartbeat ends last: until all is released, nobody is to think that this host has died with it.
+    pub(super) async fn take_leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
         self.readers.close(consumer);
-        let mut cmd = redis::cmd("DEL");
-        cmd.arg(keys::heartbeat(consumer));
-        self.run(&cmd, &consumer).await?;
+        let mut released = 0;
         for source in sources {
             let keys = Keys::of(source);
+            for lane in LANES {
+                loop {
+                    let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead()]);
+                    call.arg(&*source.handler).arg(consumer).arg(PAGE);
+                    let some = value::count(&self.run_script(&RELEASE, &call, source).await?)?;
+                    released += some;
+                    if some < PAGE as u64 {
+                        break;
+                    }
+                }
+            }
             let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
             call.arg(&*source.handler).arg(consumer);
             self.run_script(&LEAVE, &call, source).await?;
         }
-        Ok(())
+        let mut cmd = redis::cmd("DEL");
+        cmd.arg(keys::heartbeat(consumer));
+        self.run(&cmd, &consumer).await?;
+        Ok(released)
     }
 
     pub(super) async fn trim_stream(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {

@@ -16,6 +16,7 @@
 //! | `{s}:tm:stats:H` | hash | the counters of the source's books |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
 //! | `tm:host:<consumer>` | string | the heartbeat of a host |
+//! | `tm:rewritten` | string | the server's `run_id` for which its append-only file was rewritten (see `gate`) |
 
 use std::borrow::Cow;
 
@@ -83,6 +84,8 @@ impl Keys {
 pub(super) fn published_ids(stream: &str) -> String {
     prefix(stream) + "ids"
 }
+
+pub(super) const REWRITTEN: &str = "tm:rewritten";
 
 pub(super) fn heartbeat(consumer: &str) -> String {
     format!("tm:host:{consumer}")

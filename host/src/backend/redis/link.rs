@@ -11,6 +11,8 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionIn
 use redis::{RedisError, RedisResult, Value};
 use tokio::sync::Mutex;
 
+use super::gate;
+
 /// To connect, from the first packet to the last answer of the greeting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A command that is not answered by then never will be.
@@ -20,6 +22,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 pub(super) struct Link {
     client: Client,
+    /// Whether each connection passes the [`gate`] first.
+    gated: bool,
     state: Mutex<State>,
 }
 
@@ -51,8 +55,14 @@ pub(super) fn address(client: &Client) -> String {
 }
 
 impl Link {
-    pub fn new(client: Client) -> Self {
-        Self { client, state: Mutex::default() }
+    /// For what writes.
+    pub fn gated(client: Client) -> Self {
+        Self { client, gated: true, state: Mutex::default() }
+    }
+
+    /// For what reads, and for what must not wait: heartbeats.
+    pub fn open(client: Client) -> Self {
+        Self { client, gated: false, state: Mutex::default() }
     }
 
     pub async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
@@ -91,7 +101,7 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_MAX))
             .set_response_timeout(Some(CONNECT_MAX));
-        match self.client.get_multiplexed_async_connection_with_config(&config).await {
+        match self.connect(&config).await {
             Ok(connection) => {
                 state.number += 1;
                 state.connection = Some(connection.clone());
@@ -102,6 +112,14 @@ impl Link {
                 Err(error)
             }
         }
+    }
+
+    async fn connect(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(config).await?;
+        if self.gated {
+            gate::pass(&mut connection).await?;
+        }
+        Ok(connection)
     }
 
     /// Gives up the connection after anything but an answer: also after a time-out, because a connection that swallows

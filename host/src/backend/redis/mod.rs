@@ -4,11 +4,11 @@
 //! | file | what |
 //! |---|---|
 //! | `keys` | the name of every key |
-//! | `link`, `error`, `value`, `script` | connections, what errors mean, answers taken apart, scripts |
+//! | `link`, `gate` | connections, and what each has to pass before anything is written |
+//! | `error`, `value`, `script` | what errors mean, answers taken apart, scripts |
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
 //! | `settle`, `fetch`, `publish`, `recover`, `claim` | the data plane |
-//! | `quarantine` | suspects, run alone |
 //! | `groups`, `again`, `inspect`, `desk`, `examine` | the control plane |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
@@ -19,12 +19,12 @@ mod desk;
 mod error;
 mod examine;
 mod fetch;
+mod gate;
 mod groups;
 mod inspect;
 mod keys;
 mod link;
 mod publish;
-mod quarantine;
 mod record;
 mod recover;
 mod script;
@@ -44,7 +44,7 @@ use uuid::Uuid;
 
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
-    Promoted, Published, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
+    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -57,6 +57,8 @@ pub struct Redis {
     at: String,
     options: Options,
     link: Link,
+    /// For heartbeats, which go on while the gate is shut.
+    pulse: Link,
     readers: fetch::Readers,
 }
 
@@ -65,14 +67,20 @@ impl Redis {
     pub async fn open(url: &str, options: Options) -> Result<Self> {
         let client = link::client(url).map_err(|error| server::bad_url(&error))?;
         let at = link::address(&client);
-        let link = Link::new(client.clone());
+        let link = Link::gated(client.clone());
+        let pulse = Link::open(client.clone());
         server::check(&link, &at).await?;
-        Ok(Self { client, at, options, link, readers: fetch::Readers::default() })
+        Ok(Self { client, at, options, link, pulse, readers: fetch::Readers::default() })
     }
 
     /// Runs one command; `subject` is the source or the stream that it is about.
     async fn run(&self, cmd: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
         self.link.send(cmd).await.map_err(|error| error::meaning(&self.at, subject, &error))
+    }
+
+    /// The same, not held up by the gate.
+    async fn run_on_pulse(&self, cmd: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
+        self.pulse.send(cmd).await.map_err(|error| error::meaning(&self.at, subject, &error))
     }
 
     /// Runs several commands in one round trip.
@@ -124,7 +132,7 @@ impl DataPlane for Redis {
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
-    ) -> Result<Vec<Delivery>> {
+    ) -> Result<Recovered> {
         self.recover_some(source, consumer, held, lease, max).await
     }
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
@@ -149,7 +157,7 @@ impl ControlPlane for Redis {
     async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>> {
         self.list_hosts(sources).await
     }
-    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
+    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
         self.take_leave(consumer, sources).await
     }
     async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {

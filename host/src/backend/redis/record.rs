@@ -57,6 +57,7 @@ pub(super) fn delivery(lane: Lane, entry: EntryId, fields: Option<Vec<Value>>) -
         body,
         attempts: 0,
         crashes: 0,
+        died_alone: false,
         history: Vec::new(),
         replayed: None,
     };

@@ -8,7 +8,7 @@ use redis::Value;
 use super::keys::Keys;
 use super::record::{self, WriteId};
 use super::{Redis, value};
-use crate::backend::Result;
+use crate::backend::{Recovered, Result};
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 
 /// Pending ids asked for at a time, entries read again at a time, and entries claimed in one script.
@@ -24,7 +24,7 @@ impl Redis {
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
-    ) -> Result<Vec<Delivery>> {
+    ) -> Result<Recovered> {
         let keys = Keys::of(source);
         let mut found = Vec::new();
         for lane in LANES {
@@ -32,8 +32,8 @@ impl Redis {
             self.read_again(source, &keys, lane, consumer, lost, &mut found).await?;
         }
         self.add_crashes(source, &keys, &mut found).await?;
-        self.claim_from_dead(source, &keys, consumer, lease, max, &mut found).await?;
-        Ok(found)
+        let suspects = self.claim_from_others(source, &keys, consumer, lease, max, &mut found).await?;
+        Ok(Recovered { deliveries: found, suspects })
     }
 
     /// The entries of one lane that are pending under this consumer and not in its hands. Only ids travel: usually
@@ -109,7 +109,10 @@ impl Redis {
         let counts = value::array(self.run(&cmd, source).await?)?;
         for (delivery, count) in deliveries.iter_mut().zip(counts) {
             if count != Value::Nil {
-                delivery.crashes = delivery.crashes.saturating_add(to_u32(value::count(&count)?));
+                // `crashes:when the last one was:a` (common.lua); of an older Tidemill the first number alone.
+                let text = value::text(count)?;
+                let crashes = text.split(':').next().and_then(|crashes| crashes.parse().ok()).unwrap_or(0);
+                delivery.crashes = delivery.crashes.saturating_add(crashes);
             }
         }
         Ok(())

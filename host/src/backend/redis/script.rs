@@ -26,16 +26,26 @@ scripts! {
     LOOK_UP "look_up.lua"
     PROMOTE "promote.lua"
     PUBLISH "publish.lua"
+    RELEASE "release.lua"
     REPLAY "replay.lua"
     SETTLE "settle.lua"
     STATUS "status.lua"
     TRIM "trim.lua"
 }
 
+/// Settling that asks for no room to speak of, and so goes on when the server's memory is full: acks and dead letters
+/// are what empties it.
+pub(super) static SETTLE_WHEN_FULL: LazyLock<Script> =
+    LazyLock::new(|| Script::with_flags("#!lua flags=allow-oom", include_str!("settle.lua")));
+
 impl Script {
     fn new(file: &str) -> Self {
         // The first line says which flags the script has, and has to stay the first.
-        let (flags, body) = file.split_once('\n').unwrap_or((file, ""));
+        Self::with_flags(file.lines().next().unwrap_or_default(), file)
+    }
+
+    fn with_flags(flags: &str, file: &str) -> Self {
+        let (_, body) = file.split_once('\n').unwrap_or((file, ""));
         let code = format!("{flags}\n{}{body}", include_str!("common.lua"));
         let sha = redis::Script::new(&code).get_hash().to_owned();
         Self { code, sha }

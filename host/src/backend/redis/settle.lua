@@ -12,13 +12,13 @@
 --          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
 --          14 has a host died with any of them in hand (0, 1)
 --          15.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
--- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    l release
+-- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
 --          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
 --            among them; fields to delete; (number of the stream, event).. to emit. The shape is packed as SHAPE says:
 --            has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to emit
 --          r retry: name for the due entry, delay in ms, 12 arguments of its record
 --          d dead letter: 16 arguments of its record
--- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) L (released)
+-- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) Q(uarantined)
 --          U (duplicate) X (conflict) T (stale) F(enced)
 
 local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are slower to reach, and this is hot
@@ -95,6 +95,13 @@ if has('r') then
     redis.call('HLEN', due_bodies)
     may('ZADD', due, '0', '')
     may('HSET', due_bodies, '', '')
+end
+if has('q') then
+    redis.call('XLEN', dead)
+    may('XADD', dead, '*', 'class', '')
+    may('XCLAIM', stream, group, QUARANTINE, '0', '0-1')
+    redis.call('HLEN', tries)
+    may('HSET', tries, 'i', '1')
 end
 local dead_before = 0
 if has('d') then
@@ -175,6 +182,13 @@ local function bury(at)
     redis.call('XADD', dead, '*', unpack(ARGV, at, at + DEAD_ARGS - 1))
 end
 
+local function quarantine(what)
+    local key, id, name = unpack(what)
+    set_aside(key, group, QUARANTINE, id, dead)
+    local crashes, at, alone = read_tries(redis.call('HGET', tries, name .. id))
+    if alone then redis.call('HSET', tries, name .. id, write_tries(crashes, at, false)) end
+end
+
 -- State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their version
 -- alone does not tell, because somebody else may have raised it just as much.
 local broken = {}
@@ -205,7 +219,7 @@ local function check_mark(mine, e)
 end
 
 local decide = {
-    [byte('c')] = check_mark,
+    [byte('c')] = function(mine) return check_mark(mine) end,
     [byte('e')] = function(mine)
         local e = effects(extra_at)
         extra_at = e.next
@@ -216,7 +230,10 @@ local decide = {
     end,
     [byte('s')] = function(mine) return mine and 'S' or 'F' end,
     [byte('u')] = function(mine) return mine and 'U' or 'F' end,
-    [byte('l')] = function() return 'L' end,
+    [byte('q')] = function(mine, l, id)
+        if mine then work[#work + 1], work[#work + 2] = quarantine, {l.key, id, l.name} end
+        return mine and 'Q' or 'F'
+    end,
     [byte('r')] = function(mine)
         local at = extra_at
         extra_at = at + RETRY_ARGS
@@ -232,7 +249,7 @@ local decide = {
 }
 
 local ACKED = {C = true, S = true, R = true, D = true, U = true}
-local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, L = 0, X = 0, T = 0, F = 0}
+local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0}
 local input_at, back_at = input.first, back.first
 for i = 1, #plan do
     local kind, l, at = byte(plan, i), input, input_at
@@ -242,7 +259,7 @@ for i = 1, #plan do
     else
         input_at = at + 1
     end
-    local letter = decide[kind](l.all_mine or l.mine[ARGV[at]])
+    local letter = decide[kind](l.all_mine or l.mine[ARGV[at]], l, ARGV[at])
     if not ACKED[letter] then
         l.left_out[at] = true
     elseif not l.all_mine then
@@ -252,7 +269,7 @@ for i = 1, #plan do
     answer[i] = letter
 end
 answer = table.concat(answer)
-if count.C + count.S + count.R + count.D + count.U == 0 then return answer end
+if count.C + count.S + count.R + count.D + count.U + count.Q == 0 then return answer end
 
 -- 5. Write. The counters first: they alone could still fail, on a value that is no number, with nothing else done.
 local function book(counter, by)

@@ -6,7 +6,7 @@ use redis::Cmd;
 
 use super::keys::Keys;
 use super::record::{self, WriteId};
-use super::script::SETTLE;
+use super::script::{SETTLE, SETTLE_WHEN_FULL};
 use super::{Redis, millis, value};
 use crate::backend::{Entry, Error, Result, Settled, Settlement};
 use crate::model::delivery::{Disposition, Effects, EntryId, Lane};
@@ -20,7 +20,8 @@ impl Redis {
         let keys = Keys::of(&settlement.source);
         let names = Names::of(entries, &keys, settlement)?;
         let (args, bytes) = room(entries);
-        let mut call = SETTLE.call_with_room(&names.keys, args, bytes);
+        let script = if entries.iter().all(takes_no_room) { &*SETTLE_WHEN_FULL } else { &*SETTLE };
+        let mut call = script.call_with_room(&names.keys, args, bytes);
         call.arg(&*settlement.source.handler).arg(&*settlement.consumer);
         call.arg(self.inbox_window_ms()).arg(self.options.dead_letters_max).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
@@ -38,12 +39,21 @@ impl Redis {
         for (number, entry) in entries.iter().enumerate() {
             write_extras(&mut call, entry, number, settlement, &names);
         }
-        let answer = self.run_script(&SETTLE, &call, &settlement.source).await?;
+        let answer = self.run_script(script, &call, &settlement.source).await?;
         let letters = value::bytes(answer)?;
         if letters.len() != entries.len() {
             return Err(super::error::odd_answer("one letter for each entry"));
         }
         letters.into_iter().map(settled).collect()
+    }
+}
+
+/// A dead letter does take some, but there is a bound on how many are kept. A retry or an effect may take any amount.
+fn takes_no_room(entry: &Entry) -> bool {
+    match &entry.disposition {
+        Disposition::Commit(effects) => effects.emits.is_empty() && effects.writes.is_empty(),
+        Disposition::Skip { .. } | Disposition::Quarantine | Disposition::DeadLetter { .. } => true,
+        Disposition::Retry { .. } => false,
     }
 }
 
@@ -63,7 +73,6 @@ fn kind_letter(entry: &Entry) -> char {
         Disposition::Skip { duplicate: false } => 's',
         Disposition::Skip { duplicate: true } => 'u',
         Disposition::Retry { .. } => 'r',
-        Disposition::Release => 'l',
         Disposition::Quarantine => 'q',
         Disposition::DeadLetter { .. } => 'd',
     }
@@ -75,7 +84,6 @@ fn settled(letter: u8) -> Result<Settled> {
         b'S' => Settled::Skipped,
         b'R' => Settled::Retried,
         b'D' => Settled::Dead,
-        b'L' => Settled::Released,
         b'Q' => Settled::Quarantined,
         b'U' => Settled::Duplicate,
         b'X' => Settled::Conflict,
@@ -106,7 +114,7 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
     let delivery = &entry.delivery;
     match &entry.disposition {
         Disposition::Commit(effects) if kind_letter(entry) == 'e' => write_effects(call, entry, effects, names),
-        Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Release | Disposition::Quarantine => {}
+        Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Quarantine => {}
         Disposition::Retry { after, record } => {
             // Where it came from makes the name readable, the token makes it the only one.
             call.arg(format!("{}:{}:{number}", delivery.origin, settlement.token.simple()));
@@ -219,7 +227,7 @@ fn room(entries: &[Entry]) -> (usize, usize) {
                     values.map(|(name, value)| name.len() + 1 + value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
             }
             Disposition::Retry { .. } | Disposition::DeadLetter { .. } => args += 4 + record::WRITTEN,
-            Disposition::Skip { .. } | Disposition::Release | Disposition::Quarantine => {}
+            Disposition::Skip { .. } | Disposition::Quarantine => {}
         }
     }
     (args, bytes)

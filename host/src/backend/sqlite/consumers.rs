@@ -9,6 +9,12 @@ use crate::model::delivery::Source;
 /// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
+/// In the place of a consumer's number: what was released is nobody's, what is in quarantine waits to be run alone.
+pub const RELEASED: i64 = 0;
+pub const QUARANTINE: i64 = -1;
+/// No row has this number.
+pub const UNKNOWN: i64 = -2;
+
 /// The number of a consumer. One that never beat is there, but dead.
 pub fn make(tx: &Tx<'_>, name: &str) -> Result<i64> {
     match seek(tx, name)? {
@@ -33,13 +39,12 @@ pub fn hosts(tx: &Tx<'_>, _sources: &[Source]) -> Result<Vec<HostNote>> {
     Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostNote { consumer: row.get(0)?, note: row.get(1)? }))?)
 }
 
-/// A consumer is one row for all its sources, so it goes when it holds nothing in any; else it waits for `recover`.
-pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<()> {
-    if let Some(id) = seek(tx, name)? {
-        tx.run("UPDATE consumers SET until_ms = 0 WHERE id = ?1", [id])?;
-        tx.run("DELETE FROM consumers WHERE id = ?1 AND id NOT IN (SELECT consumer FROM pending)", [id])?;
-    }
-    Ok(())
+/// A consumer is one row for all its sources: it lets go of all.
+pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<u64> {
+    let Some(id) = seek(tx, name)? else { return Ok(0) };
+    let released = tx.run("UPDATE pending SET consumer = ?2, alone = 0 WHERE consumer = ?1", (id, RELEASED))?;
+    tx.run("DELETE FROM consumers WHERE id = ?1", [id])?;
+    Ok(released as u64)
 }
 
 /// Removes consumers that died long ago and hold nothing, a few at a time: each start of a host makes one.

@@ -26,8 +26,8 @@ struct InLane {
 impl Hands {
     /// One look at each lane.
     pub fn look(tx: &Tx<'_>, source: i64, plan: &Plan) -> Result<Self> {
-        // No row has the number 0: a consumer that is not known holds nothing.
-        let consumer = consumers::seek(tx, &plan.consumer)?.unwrap_or(0);
+        // A consumer that is not known holds nothing.
+        let consumer = consumers::seek(tx, &plan.consumer)?.unwrap_or(consumers::UNKNOWN);
         let mut hands = Self { source, consumer, lanes: Default::default() };
         for (number, lane) in (0i64..).zip(&mut hands.lanes) {
             let entries = || plan.steps.iter().filter(|step| step.place.0 == number).map(|step| step.place.1);
@@ -50,6 +50,14 @@ impl Hands {
         let lane = &mut self.lanes[lane as usize];
         lane.held.remove(&entry);
         lane.done.push(entry);
+    }
+
+    /// Puts a delivery into quarantine. It stays pending, but in nobody's hands.
+    pub fn set_aside(&mut self, tx: &Tx<'_>, (lane, entry): Place) -> Result<()> {
+        let sql = "UPDATE pending SET consumer = ?4, alone = 0 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
+        tx.run(sql, (self.source, lane, entry, consumers::QUARANTINE))?;
+        self.lanes[lane as usize].held.remove(&entry);
+        Ok(())
     }
 
     /// Acks what was let go of.

@@ -49,7 +49,7 @@ use self::job::Access;
 use self::worker::Db;
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
-    Promoted, Published, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
+    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -110,7 +110,7 @@ impl DataPlane for Sqlite {
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
-    ) -> Result<Vec<Delivery>> {
+    ) -> Result<Recovered> {
         let (source, consumer, held) = (source.clone(), consumer.to_owned(), held.clone());
         let ask =
             self.db.ask(Access::Note, "recover", move |tx| recover::recover(tx, &source, &consumer, &held, lease, max));
@@ -149,7 +149,7 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Look, "list hosts", move |tx| consumers::hosts(tx, &sources)).await
     }
 
-    async fn leave(&self, consumer: &str, _sources: &[Source]) -> Result<()> {
+    async fn leave(&self, consumer: &str, _sources: &[Source]) -> Result<u64> {
         let consumer = consumer.to_owned();
         self.db.ask(Access::Note, "leave", move |tx| consumers::leave(tx, &consumer)).await
     }

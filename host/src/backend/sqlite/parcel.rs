@@ -58,9 +58,7 @@ pub fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
 /// A row of `entries`, read as `id, kind, body`: a delivery that nobody has touched yet.
 pub fn from_input(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let entry = id(row.get(0)?);
-    let (attempts, crashes, history) = (0, 0, Vec::new());
-    let body = body(row, 1)?;
-    Ok(Delivery { lane: Lane::Input, entry, origin: entry, body, attempts, crashes, history, replayed: None })
+    Ok(fresh(Lane::Input, entry, body(row, 1)?))
 }
 
 /// A row of `again`, read as `id, kind, body, origin, attempts, crashes, history, replayed`.
@@ -72,6 +70,7 @@ pub fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         body: body(row, 1)?,
         attempts: row.get(4)?,
         crashes: row.get(5)?,
+        died_alone: false,
         history: wire::read_history(row.get_ref(6)?.as_bytes()?),
         replayed: read_replayed(row.get_ref(7)?.as_str()?),
     })
@@ -85,6 +84,12 @@ fn write_replayed(replayed: Option<Replayed>) -> String {
 pub fn read_replayed(text: &str) -> Option<Replayed> {
     let (letter, times) = text.split_once(' ')?;
     Some(Replayed { letter: id(letter.parse().ok()?), times: times.parse().ok()? })
+}
+
+/// A delivery that nobody has touched yet.
+pub fn fresh(lane: Lane, entry: EntryId, body: Body) -> Delivery {
+    let (attempts, crashes, died_alone, history, replayed) = (0, 0, false, Vec::new(), None);
+    Delivery { lane, entry, origin: entry, body, attempts, crashes, died_alone, history, replayed }
 }
 
 /// A row number as the contract's id.

@@ -36,7 +36,6 @@ pub enum Deed {
     Skip { duplicate: bool },
     Retry { after_ms: i64, parcel: Parcel },
     DeadLetter { reason: Reason, parcel: Parcel },
-    Release,
     Quarantine,
 }
 
@@ -62,7 +61,6 @@ fn step(entry: &Entry) -> Step {
         Disposition::DeadLetter { reason, record } => {
             Deed::DeadLetter { reason: reason.clone(), parcel: Parcel::of(delivery, record.as_ref()) }
         }
-        Disposition::Release => Deed::Release,
         Disposition::Quarantine => Deed::Quarantine,
     };
     let place = (lane_number(delivery.lane), number(delivery.entry));

@@ -10,17 +10,16 @@ use crate::backend::{Result, Settled};
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// By the byte that stands for it: never reordered, only added to.
-const SETTLED: [Settled; 10] = [
+const SETTLED: [Settled; 9] = [
     Settled::Committed,
     Settled::Skipped,
     Settled::Retried,
     Settled::Dead,
-    Settled::Released,
+    Settled::Quarantined,
     Settled::Duplicate,
     Settled::Conflict,
     Settled::Stale,
     Settled::Fenced,
-    Settled::Quarantined,
 ];
 
 pub fn find(tx: &Tx<'_>, token: Uuid) -> Result<Option<Vec<Settled>>> {

@@ -50,6 +50,7 @@ CREATE INDEX entries_by_stream ON entries (stream);
 
 -- What consumers hold. `lane` 0: `entry` is in `entries`; 1: in `again`. `consumer` 0: released, nobody's; -1: in
 -- quarantine. `crashes`: hosts that died with it since it was read from its lane, the last of them at `crashed_ms`.
+-- `alone` 1: it is run alone.
 CREATE TABLE pending (
   source       INTEGER NOT NULL,
   lane         INTEGER NOT NULL,
@@ -58,6 +59,7 @@ CREATE TABLE pending (
   delivered_ms INTEGER NOT NULL,
   crashes      INTEGER NOT NULL,
   crashed_ms   INTEGER NOT NULL DEFAULT 0,
+  alone        INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (source, lane, entry)
 ) STRICT, WITHOUT ROWID;
 

@@ -75,9 +75,11 @@ impl Batch<'_, '_> {
             _ => None,
         };
         let settled = match step.deed {
-            Deed::Release => Settled::Released,
-            Deed::Quarantine => Settled::Quarantined,
             _ if !self.hands.hold(step.place) => Settled::Fenced,
+            Deed::Quarantine => {
+                self.hands.set_aside(self.tx, step.place)?;
+                Settled::Quarantined
+            }
             Deed::Skip { duplicate: false } => Settled::Skipped,
             Deed::Skip { duplicate: true } => Settled::Duplicate,
             Deed::Commit { emits, writes } => self.commit(step.mark, step.state, &emits, writes)?,
@@ -179,7 +181,7 @@ impl Tally {
             }
             Settled::Retried => self.retried += 1,
             Settled::Dead => self.dead += 1,
-            Settled::Released | Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced => {
+            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced => {
                 return false;
             }
         }

@@ -109,7 +109,7 @@ async fn an_entry_that_a_stranger_deleted_is_handed_out_without_fields() {
     stranger.busy_timeout(Duration::from_secs(5)).unwrap();
     stranger.execute("DELETE FROM entries", []).unwrap();
     let found = host.recover(&source(), "me", &Default::default(), Duration::ZERO, 10).await.unwrap();
-    assert_eq!(found.iter().map(|delivery| &delivery.body).collect::<Vec<_>>(), [&Body::Fields(Vec::new())]);
+    assert_eq!(found.deliveries.iter().map(|delivery| &delivery.body).collect::<Vec<_>>(), [&Body::Fields(Vec::new())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

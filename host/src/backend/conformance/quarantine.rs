@@ -1,0 +1,102 @@
+//! Nobody's deliveries: what a host released when it left, and suspects that are to be run alone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desk::Desk;
+use super::forms::*;
+use crate::backend::{Backend, Settled};
+use crate::model::delivery::{Delivery, Disposition};
+
+/// How many suspects `recover` tells of, when nothing is there to be recovered.
+async fn suspects(desk: &Desk) -> u64 {
+    let (held, lease) = (HashSet::new(), Duration::ZERO);
+    let found = desk.backend.recover(&desk.source, &desk.consumer, &held, lease, 10).await.expect("recover");
+    assert!(found.deliveries.is_empty(), "nothing was to be recovered: {found:?}");
+    found.suspects
+}
+
+async fn take_suspect(desk: &Desk) -> Option<Delivery> {
+    desk.backend.take_suspect(&desk.source, &desk.consumer).await.expect("take_suspect")
+}
+
+async fn set_aside(desk: &Desk, delivery: Delivery) {
+    assert_eq!(desk.settle_one(entry(delivery, Disposition::Quarantine)).await, Settled::Quarantined);
+}
+
+pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: Arc<dyn Backend>) {
+    let leaving = Desk::new(&backend).await;
+    let heir = leaving.consumer().await;
+    leaving.publish(&["a", "b"]).await;
+    let a = leaving.fetch_one().await;
+    leaving.settle_one(retry(a, Duration::ZERO, record(1, "x"))).await;
+    leaving.promote(1).await;
+    let got = leaving.fetch(2).await;
+    let sources = [leaving.source.clone()];
+    assert_eq!(backend.leave(&leaving.consumer, &sources).await.expect("leave"), 2);
+    assert_eq!(heir.books().await.pending, 2);
+    // No lease has to run out for what its owner put down itself.
+    let found = heir.recover_once(&HashSet::new(), Duration::from_secs(3600), 10).await;
+    let mut told: Vec<_> = found.iter().map(|d| (text(d), d.attempts, d.crashes, d.died_alone)).collect();
+    told.sort_unstable();
+    assert_eq!(told, [("a", 1, 0, false), ("b", 0, 0, false)]);
+    let late = leaving.settle(got.into_iter().map(commit).collect()).await;
+    assert_eq!(late, [Settled::Fenced, Settled::Fenced], "it is not the leaver's any more");
+    let answers = heir.settle(found.into_iter().map(commit).collect()).await;
+    assert_eq!(answers, [Settled::Committed, Settled::Committed]);
+    assert_eq!(backend.leave(&leaving.consumer, &sources).await.expect("leave"), 0, "there was nothing left");
+}
+
+pub async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let other = desk.consumer().await;
+    desk.publish(&["a", "b"]).await;
+    for delivery in desk.fetch(2).await {
+        set_aside(&desk, delivery).await;
+    }
+    desk.fetches_nothing().await;
+    assert_eq!((suspects(&desk).await, suspects(&other).await), (2, 2), "only `take_suspect` hands them out");
+    assert_eq!((desk.books().await.pending, desk.books().await.committed), (2, 0));
+    let a = take_suspect(&other).await.expect("a suspect");
+    assert_eq!((text(&a), a.attempts, a.crashes, a.died_alone), ("a", 0, 0, false));
+    assert_eq!(desk.settle_one(commit(copy(&a))).await, Settled::Fenced, "it is in the other's hands");
+    assert_eq!(other.settle_one(commit(a)).await, Settled::Committed);
+    let b = take_suspect(&other).await.expect("another");
+    set_aside(&other, b).await;
+    let b = take_suspect(&desk).await.expect("the same again");
+    assert_eq!(text(&b), "b");
+    assert!(take_suspect(&desk).await.is_none());
+    assert_eq!(desk.settle_one(commit(b)).await, Settled::Committed);
+}
+
+pub async fn who_dies_with_a_suspect_died_alone(backend: Arc<dyn Backend>) {
+    let first = Desk::new(&backend).await;
+    let (second, third) = (first.consumer().await, first.consumer().await);
+    first.publish(&["a"]).await;
+    let _ = first.fetch_one().await;
+    first.dies().await;
+    let found = second.recover(1).await.remove(0);
+    assert_eq!((found.crashes, found.died_alone), (1, false), "it was not known to be a suspect");
+    set_aside(&second, found).await;
+    let suspect = take_suspect(&second).await.expect("a suspect");
+    assert_eq!((suspect.crashes, suspect.died_alone), (1, false));
+    second.dies().await;
+    let found = third.recover(1).await.remove(0);
+    assert_eq!((found.crashes, found.died_alone), (2, true));
+    assert_eq!(third.settle_one(commit(found)).await, Settled::Committed);
+}
+
+pub async fn who_leaves_with_a_suspect_has_not_died(backend: Arc<dyn Backend>) {
+    let first = Desk::new(&backend).await;
+    let (second, third) = (first.consumer().await, first.consumer().await);
+    first.publish(&["a"]).await;
+    let delivery = first.fetch_one().await;
+    set_aside(&first, delivery).await;
+    let _ = take_suspect(&first).await.expect("a suspect");
+    assert_eq!(backend.leave(&first.consumer, std::slice::from_ref(&first.source)).await.expect("leave"), 1);
+    let _ = second.recover(1).await;
+    second.dies().await;
+    let found = third.recover(1).await.remove(0);
+    assert_eq!((found.crashes, found.died_alone), (1, false), "it was run among others when the second one died");
+}
