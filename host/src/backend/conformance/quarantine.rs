@@ -56,7 +56,7 @@ pub async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>)
         set_aside(&desk, delivery).await;
     }
     desk.fetches_nothing().await;
-    assert_eq!((suspects(&desk).await, suspects(&other).await), (2, 2), "only `take_suspect` hands them out");
+    assert_eq!(suspects(&desk).await, 2, "only `take_suspect` hands them out");
     assert_eq!((desk.books().await.pending, desk.books().await.committed), (2, 0));
     let a = take_suspect(&other).await.expect("a suspect");
     assert_eq!((text(&a), a.attempts, a.crashes, a.died_alone), ("a", 0, 0, false));

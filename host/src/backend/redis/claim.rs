@@ -16,6 +16,10 @@ use crate::model::delivery::{Delivery, Lane, Source};
 /// Dead consumers with nothing left that are removed in one go.
 const BURIALS_MAX: usize = 50;
 
+/// For so long one consumer alone looks for what others left. Longer than it is between two looks, so that it is the same
+/// one as long as it lives; shorter than a heartbeat, so that its own death delays nothing.
+const RECLAIMER_LEASE: Duration = Duration::from_secs(3);
+
 /// The names under which entries are pending that are in nobody's hands; `common.lua` has them, too.
 const RELEASED: &str = "(released)";
 const QUARANTINE: &str = "(quarantine)";
@@ -61,6 +65,9 @@ impl Redis {
         found: &mut Vec<Delivery>,
     ) -> Result<u64> {
         let (mut burials, mut suspects) = (0, 0);
+        if found.len() == max || !self.is_reclaimer(source, keys, consumer).await? {
+            return Ok(0);
+        }
         for other in self.dead_consumers(source, keys, consumer).await? {
             let from = match &*other.name {
                 QUARANTINE => {
@@ -90,6 +97,25 @@ impl Redis {
             }
         }
         Ok(suspects)
+    }
+
+    /// Whether this consumer is the one that looks after what others left, which one at a time does: with many hosts, the
+    /// looking would cost more than what is found. Two at once do no harm, the scripts see to that.
+    async fn is_reclaimer(&self, source: &Source, keys: &Keys, consumer: &str) -> Result<bool> {
+        let lease = millis(RECLAIMER_LEASE);
+        let mut take = redis::cmd("SET");
+        take.arg(keys.reclaimer()).arg(consumer).arg("NX").arg("GET").arg("PX").arg(lease);
+        let holder = self.run(&take, source).await?;
+        if holder == Value::Nil {
+            return Ok(true);
+        }
+        if value::bytes(holder)? != consumer.as_bytes() {
+            return Ok(false);
+        }
+        let mut keep = redis::cmd("PEXPIRE");
+        keep.arg(keys.reclaimer()).arg(lease);
+        self.run(&keep, source).await?;
+        Ok(true)
     }
 
     /// Takes one delivery out of quarantine.

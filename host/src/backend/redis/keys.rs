@@ -14,6 +14,7 @@
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
 //! | `{s}:tm:stats:H` | hash | the counters of the source's books |
+//! | `{s}:tm:reclaimer:H` | string | the host that looks after dead hosts' deliveries at present |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
 //! | `tm:host:<consumer>` | string | the heartbeat of a host |
 //! | `tm:rewritten` | string | the server's `run_id` for which its append-only file was rewritten (see `gate`) |
@@ -60,6 +61,9 @@ impl Keys {
     }
     pub fn tries(&self) -> String {
         self.name("tries")
+    }
+    pub fn reclaimer(&self) -> String {
+        self.name("reclaimer")
     }
     pub fn stats(&self) -> String {
         self.name("stats")

@@ -276,6 +276,9 @@ local function book(counter, by)
     if by > 0 then redis.call('HINCRBY', stats, counter, by) end
 end
 
+-- Up before the first write, down after the last: what stays up broke off half way, by an error that was not foreseen or by
+-- a torn append-only file.
+redis.call('HINCRBY', stats, 'torn', 1)
 local dropped = count.D > 0 and math.max(0, dead_before + count.D - dead_max) or 0
 book('committed', count.C)
 book('skipped', count.S + count.U)
@@ -313,4 +316,5 @@ redis.call('SET', receipt, answer, 'PX', RECEIPT_MS)
 call_with(back.acks, back.acks_first, back.acks_last, 'XDEL', again)
 call_with(input.acks, input.acks_first, input.acks_last, 'XACK', stream, group)
 call_with(back.acks, back.acks_first, back.acks_last, 'XACK', again, group)
+redis.call('HINCRBY', stats, 'torn', -1)
 return answer
