@@ -146,7 +146,7 @@ impl Host {
                 let trimmed = self.house.backend.trim(&stream.name, &stream.bounds).await;
                 fault::point("trimmed");
                 match trimmed {
-                    Ok(trimmed) => observe::trimmed(&stream.name, trimmed.removed),
+                    Ok(trimmed) => observe::trimmed(&stream.name, &trimmed),
                     Err(error) => observe::task_trouble("janitor", &error),
                 }
             }

@@ -15,7 +15,8 @@
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
 //! | `{s}:tm:stats:H` | hash | the counters of the source's books |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
-//! | `tm:host:<consumer>` | string | the heartbeat of a host |
+//! | `tm:host:<consumer>` | string | the heartbeat of a host: what it tells of itself |
+//! | `tm:hosts` | sorted set | the hosts that live, by the time at which their heartbeats run out |
 
 use std::borrow::Cow;
 
@@ -87,6 +88,8 @@ pub(super) fn published_ids(stream: &str) -> String {
 pub(super) fn heartbeat(consumer: &str) -> String {
     format!("tm:host:{consumer}")
 }
+
+pub(super) const HOSTS: &str = "tm:hosts";
 
 fn prefix(stream: &str) -> String {
     format!("{{{}}}:tm:", escape(stream, &['{', '}']))

@@ -140,14 +140,17 @@ impl ControlPlane for Redis {
     async fn describe(&self) -> Result<String> {
         server::describe(&self.link, &self.at).await
     }
+    async fn size_bytes(&self) -> Result<u64> {
+        server::size_bytes(&self.link, &self.at).await
+    }
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
         self.make_group(source, start).await
     }
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
     }
-    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>> {
-        self.list_hosts(sources).await
+    async fn hosts(&self, _sources: &[Source]) -> Result<Vec<HostNote>> {
+        self.list_hosts().await
     }
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<()> {
         self.take_leave(consumer, sources).await
