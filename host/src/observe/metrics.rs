@@ -9,10 +9,10 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::EncodeMetric;
-pub use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::TypedMetric;
+pub use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 pub use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -22,8 +22,8 @@ pub type Gauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
 /// Upper bounds of the buckets of every histogram, in seconds: from a plugin that adds two numbers to the longest
 /// deadline, in steps of about 2.
 const BUCKETS_S: [f64; 22] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
 /// What a metric is called, and what it says.
@@ -80,7 +80,8 @@ impl<M: Kind> Of<M> {
     /// writes the values down to look for them.
     pub fn with(&self, values: &[&str]) -> M {
         debug_assert_eq!(values.len(), self.labels.len(), "a value for each of the labels {:?}", self.labels);
-        let labels: Labels = self.labels.iter().zip(values).map(|(label, value)| (*label, (*value).to_owned())).collect();
+        let labels: Labels =
+            self.labels.iter().zip(values).map(|(label, value)| (*label, (*value).to_owned())).collect();
         self.family.get_or_create_owned(&labels)
     }
 }

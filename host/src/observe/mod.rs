@@ -2,8 +2,8 @@
 //!
 //! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
 
-pub mod metrics;
 mod meters;
+pub mod metrics;
 
 use std::time::Duration;
 
@@ -25,18 +25,8 @@ pub fn host_stopped(consumer: &str) {
 }
 
 /// What a delivery can come to, as the label `result` says it.
-const RESULTS: [&str; 10] = [
-    "committed",
-    "skipped",
-    "retried",
-    "dead",
-    "released",
-    "quarantined",
-    "duplicate",
-    "conflict",
-    "stale",
-    "fenced",
-];
+const RESULTS: [&str; 10] =
+    ["committed", "skipped", "retried", "dead", "released", "quarantined", "duplicate", "conflict", "stale", "fenced"];
 
 /// This host begins with a source. Its counters stand at 0 from now on: a rate needs a first value, and an alert on what
 /// should never happen needs something to look at.
@@ -223,7 +213,11 @@ pub fn trimmed(stream: &str, trimmed: &Trimmed) {
     process.stream_length.set(&[stream], trimmed.length as f64);
     process.retention_effective.set(&[stream], trimmed.oldest_age.unwrap_or_default().as_secs_f64());
     if trimmed.lost > 0 {
-        tracing::warn!(stream, count = trimmed.lost, "trimmed entries that a group had not finished: they are lost to it");
+        tracing::warn!(
+            stream,
+            count = trimmed.lost,
+            "trimmed entries that a group had not finished: they are lost to it"
+        );
     }
     tracing::debug!(stream, count = trimmed.removed, "trimmed");
 }

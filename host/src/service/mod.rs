@@ -29,8 +29,8 @@ use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
 use consumer::Consumer;
-use heart::Heart;
 pub use heart::HEARTBEAT_TTL;
+use heart::Heart;
 
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
