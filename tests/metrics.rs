@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidemill::backend::{Error, Published, Trimmed};
+use tidemill::backend::{Error, Published, Start, Trimmed};
 use tidemill::model::delivery::Source;
 use tidemill::observe;
 use tidemill::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 crate::on_both_backends! {
     async fn the_metrics_agree_with_the_books(url: &str) {
         let world = World::new(url, QUICK).await;
+        world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
         publish(&world).await;
         world.put("nonsense").await;
         let (switch, quiet) = Switch::new();

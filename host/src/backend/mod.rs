@@ -103,7 +103,8 @@ pub trait ControlPlane: Send + Sync {
     /// when this has not been said for `ttl`.
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
 
-    /// The consumers of these sources that live, each once, with the note of its last beat.
+    /// The consumers of these sources that live, each once, with the note of its last beat. There may be more of them:
+    /// those of other sources in the same backend.
     async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>>;
 
     /// Takes leave: ends the heartbeat at once and removes the consumer from `sources` where nothing is pending.
