@@ -27,14 +27,17 @@ crate::on_both_backends! {
         let (switch, quiet) = Switch::new();
         let address = serve(&world, quiet.clone()).await;
         let host = tokio::spawn(host(&world).run(Arc::new(Switch::new().0), quiet, false));
-        let status = loop {
+        let status = until(async || {
             let status = world.status().await;
-            if status.waiting() == 0 && status.committed > 0 {
-                break status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        let all = scrape(address).await;
+            (status.waiting() == 0).then_some(status)
+        }).await;
+        // A batch is counted a moment after the backend has settled it.
+        let all = until(async || {
+            let all = scrape(address).await;
+            let settled = |result: &str| all.sum("tidemill_deliveries_total", &[&stream(&world), &format!("result=\"{result}\"")]);
+            let ends = ["committed", "skipped", "duplicate", "dead"].map(settled).iter().sum::<u64>();
+            (ends == status.published).then_some(all)
+        }).await;
         let of = |name: &str, label: &str| all.sum(name, &[&stream(&world), r#"handler="mischief""#, label]);
         let result = |result: &str| of("tidemill_deliveries_total", &format!("result=\"{result}\""));
         assert_eq!((status.committed, status.duplicates, status.dead, status.retried), (16, 1, 4, 5), "{status:?}");
@@ -60,8 +63,12 @@ crate::on_both_backends! {
             assert_eq!(all.sum("tidemill_published_total", &labels), count, "{result}");
         }
         assert_eq!((all.sum("tidemill_backend_up", &[]), all.sum("tidemill_hosts", &[])), (1, 1));
-        let told = &api_status(address).await["handlers"][0];
-        assert_eq!((&told["hosts"], &told["breaker"], &told["in_flight"]), (&json!(1), &json!("closed"), &json!(0)));
+        // With its second heartbeat the host has a rate to tell.
+        let told = &until(async || {
+            let told = api_status(address).await["handlers"][0].clone();
+            (told["rate"].as_f64() > Some(0.0)).then_some(told)
+        }).await;
+        assert_eq!((&told["hosts"], &told["breaker"]), (&json!(1), &json!("closed")), "{told}");
         assert_eq!(told["plugins"].as_array().map(Vec::len), Some(1), "{told}");
         switch.quiet();
         host.await.unwrap().unwrap();
@@ -153,16 +160,27 @@ async fn a_backend_that_is_away_is_a_number_too() {
     assert_eq!((all.sum("tidemill_backend_up", &[]), committed(&all)), (1, 1));
     assert!(all.samples.keys().any(|series| series.starts_with("tidemill_lag{")));
     server.kill();
-    let all = loop {
+    // An answer of the last second may still be told.
+    let all = until(async || {
         let all = scrape(address).await;
-        // An answer of the last second may still be told.
-        if all.sum("tidemill_backend_up", &[]) == 0 {
-            break all;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+        (all.sum("tidemill_backend_up", &[]) == 0).then_some(all)
+    })
+    .await;
     assert_eq!(committed(&all), 1);
     assert!(!all.samples.keys().any(|series| series.starts_with("tidemill_lag{")), "nobody knows the lag now");
+}
+
+/// Asks until there is an answer; a question that has none by then is stuck.
+async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("it does not come to that")
 }
 
 fn stream(world: &World) -> String {

@@ -113,3 +113,27 @@ fn books(status: &SourceStatus) -> Value {
         "oldest_age_ms": status.oldest_age.map(|age| age.as_millis() as u64), "balanced": status.balances(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::heart::HandlerNote;
+    use super::*;
+
+    #[test]
+    fn what_hosts_tell_is_taken_together() {
+        let host = |breaker: &str, plugin: &str, rate| Note {
+            handlers: vec![HandlerNote {
+                handler: "a".into(),
+                breaker: breaker.into(),
+                plugin: plugin.into(),
+                rate,
+                in_flight: 3,
+            }],
+            ..Note::default()
+        };
+        let hosts = [host("closed", "old", 1.5), host("open", "new", 2.0), host("half-open", "new", 0.5)];
+        let plugins = vec!["old".to_owned(), "new".to_owned()];
+        assert_eq!(told(&hosts, "a"), Told { hosts: 3, breaker: "open".into(), rate: 4.0, in_flight: 9, plugins });
+        assert_eq!(told(&hosts, "b"), Told::default());
+    }
+}
