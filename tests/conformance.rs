@@ -1,10 +1,13 @@
 //! Both backends sit the same exam.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill::backend::conformance::{STORIES, foreign_fields_are_kept, options};
-use tidemill::backend::{self, Backend};
+use tidemill::backend::{self, Backend, NewEntry, Start};
+use tidemill::model::delivery::Source;
 use tidemill_tests::server::RedisServer;
+use uuid::Uuid;
 
 /// Runs every story and names all that failed.
 async fn exam(backend: Arc<dyn Backend>) {
@@ -32,6 +35,45 @@ async fn sqlite_on_disk_passes_the_exam() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_passes_the_exam() {
     exam(backend::open(&RedisServer::shared().url(), options()).await.unwrap()).await;
+}
+
+/// Not in the list: only a client of Redis can give deliveries to whom it likes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
+    let url = RedisServer::shared().url();
+    let backend = backend::open(&url, options()).await.unwrap();
+    let source = Source { stream: format!("q-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
+    backend.ensure_group(&source, Start::Beginning).await.unwrap();
+    let entry = |body: &'static str| NewEntry { body: body.into(), mark: None };
+    backend.publish(&source.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
+    let got = backend.fetch(&source, "me", 3, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(got.len(), 3);
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for (delivery, name) in got.iter().zip(["(quarantine)", "(released)", "(quarantine)"]) {
+        let mut claim = redis::cmd("XCLAIM");
+        claim.arg(&*source.stream).arg("h").arg(name).arg(0).arg(delivery.entry.to_string()).arg("JUSTID");
+        let _: Vec<String> = claim.query_async(&mut connection).await.unwrap();
+    }
+    let status = backend.status(&source).await.unwrap();
+    assert_eq!((status.pending, status.quarantined, status.consumers), (3, 2, 1), "{status:?}");
+    assert!(status.balances() && status.oldest_pending_age.is_some(), "{status:?}");
+}
+
+/// A full server must not make hosts look dead, or they would take each other's deliveries over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_hears_a_heartbeat_while_its_memory_is_full() {
+    let server = RedisServer::start(&["--save", ""]);
+    let backend = backend::open(&server.url(), options()).await.unwrap();
+    let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut full = redis::cmd("CONFIG");
+    let _: () = full.arg("SET").arg("maxmemory").arg("1").query_async(&mut connection).await.unwrap();
+    let refused = backend.publish("s", &[NewEntry { body: "a".into(), mark: None }]).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("OOM")), "the server is full");
+    for note in ["first", "second"] {
+        backend.beat("host", Duration::from_secs(600), note).await.unwrap();
+        let hosts = backend.hosts(&[]).await.unwrap();
+        assert_eq!((hosts.len(), &*hosts[0].note), (1, note));
+    }
 }
 
 /// Not in the list: only a client of Redis can put an entry without the field `event` on a stream.

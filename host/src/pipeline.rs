@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Body, Delivery, Disposition, KeyState, Source};
+use crate::model::delivery::{Body, Delivery, KeyState, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
@@ -104,7 +104,7 @@ pub async fn deliver(
     invoke(house, handler, source, &mut items, states).await?;
     report.again.extend(take_hasty(&mut items, &versions));
     settle(house, handler, source, items, &mut report).await?;
-    Meters::record(&house.meters.batch_us, std::iter::once(begun.elapsed()));
+    observe::batch_done(&house.meters, source, begun.elapsed());
     Ok(report)
 }
 
@@ -165,7 +165,9 @@ async fn look_up(house: &House, source: &Source, items: &mut [Item]) -> Result<H
     let ids: Vec<Uuid> = events.iter().map(|event| event.id()).collect();
     let keys: Vec<Arc<str>> =
         events.iter().map(|event| event.key().clone()).collect::<HashSet<_>>().into_iter().collect();
+    let begun = Instant::now();
     let found = house.backend.look_up(source, &ids, &keys).await?;
+    observe::looked_up(source, begun.elapsed());
     for ((item, event), seen) in waiting.into_iter().zip(&events).zip(found.seen) {
         item.verdict = match seen {
             Some(hash) if hash == event.hash() => Some(Err(Refusal::Duplicate)),
@@ -207,7 +209,7 @@ async fn invoke(
     let answer = house.workers.run(job).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
     let called: Vec<Called> = answer.map_err(trouble)?;
     fault::point("plugin-returned");
-    Meters::record(&house.meters.call_us, called.iter().map(|called| called.took));
+    observe::called(&house.meters, source, called.iter().map(|called| called.took));
     for (item, called) in waiting.into_iter().zip(called) {
         item.verdict = Some(Ok(called.outcome));
         item.state_version = called.state_version;
@@ -230,7 +232,7 @@ async fn settle(
             None => report.again.push(item.delivery),
             Some(verdict) => {
                 count(&verdict, item.delivery.attempts, &mut report.tally);
-                entries.push(entry(handler, source, item.delivery, item.event, item.state_version, verdict));
+                entries.push(entry(handler, item.delivery, item.event, item.state_version, verdict));
             }
         }
     }
@@ -239,7 +241,7 @@ async fn settle(
         match settled {
             Settled::Stale => report.again.push(entry.delivery),
             Settled::Conflict => {
-                conflicts.push(self::entry(handler, source, entry.delivery, None, None, Err(Refusal::Conflict)))
+                conflicts.push(self::entry(handler, entry.delivery, None, None, Err(Refusal::Conflict)))
             }
             Settled::Retried => report.retried += 1,
             Settled::Quarantined => report.suspects += 1,
@@ -261,7 +263,6 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
 
 fn entry(
     handler: &Handler,
-    source: &Source,
     delivery: Delivery,
     event: Option<Arc<Event>>,
     state_version: Option<u64>,
@@ -275,13 +276,6 @@ fn entry(
         dice: rand::random(),
     };
     let disposition = decide(verdict, &facts);
-    match &disposition {
-        Disposition::Retry { after, record } => {
-            observe::retried(source, &delivery, *after, &record.class, &record.reason)
-        }
-        Disposition::DeadLetter { reason, .. } => observe::dead_lettered(source, &delivery, reason),
-        _ => {}
-    }
     let mark = event.as_ref().map(|event| (event.id(), event.hash()));
     let state = event.and_then(|event| Some((event.key().clone(), state_version?)));
     Entry { delivery, mark, state, disposition }
@@ -313,7 +307,6 @@ async fn settle_entries(house: &House, source: &Source, entries: Vec<Entry>) -> 
         }
     };
     fault::point("settled");
-    Meters::record(&house.meters.settle_us, std::iter::once(begun.elapsed()));
-    observe::settled(source, &results);
+    observe::settled(&house.meters, source, &settlement.entries, &results, begun.elapsed());
     Ok(settlement.entries.into_iter().zip(results).collect())
 }

@@ -6,6 +6,7 @@ const LIMITS: &str = "host/src/config/limits.rs";
 const CAPABILITIES: &str = "host/src/capability/mod.rs";
 const COMMANDS: &str = "host/src/cli/mod.rs";
 const DISPOSITION: &str = "host/src/policy/disposition.rs";
+const METRICS: &str = "host/src/observe/metrics.rs";
 const REASONS: &str = "host/src/model/dead_letter.rs";
 
 #[test]
@@ -16,6 +17,7 @@ fn docs_tables_match_the_code() {
     commands(&mut findings);
     disposition(&mut findings);
     reasons(&mut findings);
+    metrics(&mut findings);
     none("the tables of the documents say what the code says", &findings);
 }
 
@@ -186,6 +188,28 @@ fn reasons(findings: &mut Vec<String>) {
     let wanted: Vec<String> = arms.map(|(_, name)| name.trim_end_matches("\",").to_owned()).collect();
     let said: Vec<_> = table(page, REASONS).iter().map(|row| (row.line, plain(&row.cells[0]))).collect();
     compare(page, &said, REASONS, &wanted, findings);
+}
+
+/// The rows of each table in the code against those of the page: name, type, labels.
+fn metrics(findings: &mut Vec<String>) {
+    let page = "docs/guides/metrics.md";
+    let text = read(METRICS);
+    for list in ["PROCESS_ROWS", "BACKEND_ROWS"] {
+        let rows = text.split_once(&format!(" {list}\n")).map_or("", |(_, rest)| rest);
+        let rows = rows.split_once("\n}").map_or("", |(rows, _)| rows);
+        let wanted: Vec<String> = rows.lines().filter(|line| !line.trim().is_empty()).map(metric).collect();
+        let said = |row: &Row| (row.line, plain(&row.cells[..3].join(" | ")));
+        let said: Vec<_> = table(page, &format!("{METRICS} {list}")).iter().map(said).collect();
+        compare(page, &said, METRICS, &wanted, findings);
+    }
+}
+
+/// `lag: Gauge "tidemill_lag" [handler stream] "..."` -> tidemill_lag | gauge | handler, stream
+fn metric(line: &str) -> String {
+    let (kind, rest) = line.split_once(": ").and_then(|(_, rest)| rest.split_once(" \"")).unwrap_or_default();
+    let (name, rest) = rest.split_once("\" [").unwrap_or_default();
+    let labels = rest.split(']').next().unwrap_or_default().replace(' ', ", ");
+    format!("{name} | {} | {labels}", kind.to_lowercase())
 }
 
 #[test]

@@ -95,6 +95,9 @@ pub trait ControlPlane: Send + Sync {
     /// One line about the backend for people: kind, version, where.
     async fn describe(&self) -> Result<String>;
 
+    /// How large it is: memory that Redis uses, whoever uses it, or the pages of the SQLite file.
+    async fn size_bytes(&self) -> Result<u64>;
+
     /// Makes the group of this source (and the stream) unless it is there.
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()>;
 
@@ -102,7 +105,8 @@ pub trait ControlPlane: Send + Sync {
     /// when this has not been said for `ttl`.
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
 
-    /// The consumers of these sources that live, each once, with the note of its last beat.
+    /// The consumers of these sources that live, each once, with the note of its last beat. There may be more of them:
+    /// those of other sources in the same backend.
     async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>>;
 
     /// Takes leave: releases what is pending under the consumer, for whoever recovers next and with no crash counted,
@@ -346,9 +350,11 @@ pub struct SourceStatus {
     pub again: u64,
     /// Of those pending: set aside because hosts died with them, to be run alone.
     pub quarantined: u64,
-    /// Age of the delivery that has been in a consumer's hands the longest.
+    /// Age of the oldest delivery in a consumer's hands, since its entry was added to its lane.
     pub oldest_pending_age: Option<Duration>,
-    /// Consumers that the group knows, dead ones included.
+    /// Settlements that broke off half way. Has to be 0; a backend with transactions has none.
+    pub torn: u64,
+    /// Consumers that the group knows, dead ones included. On SQLite: those that live, or have something in hand.
     pub consumers: u64,
     /// Age of the oldest entry that waits in `lag` or `pending`.
     pub oldest_age: Option<Duration>,

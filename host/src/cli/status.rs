@@ -6,27 +6,29 @@ use std::time::Duration;
 use super::Globals;
 use super::table::{Table, thousands};
 use crate::model::delivery::Source;
-use crate::service::books::{Rows, collect, to_json, total};
+use crate::service::books::{Rows, Told, collect, to_json, told, total};
 use crate::service::build;
+use crate::service::heart::{self, Note};
 
 pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
-    let (backend, rows) = super::block_on(async {
+    let (backend, rows, hosts) = super::block_on(async {
         let backend = build::open_backend(&config).await?;
         let sources: Vec<Source> = build::sources(&config).into_iter().map(|(source, _)| source).collect();
-        Ok((backend.describe().await?, collect(&*backend, &sources).await?))
+        let hosts = heart::hosts(&*backend, &sources).await?;
+        Ok((backend.describe().await?, collect(&*backend, &sources).await?, hosts))
     })?;
     if globals.json {
-        println!("{}", to_json(&backend, &rows));
+        println!("{}", to_json(&backend, &rows, &hosts));
     } else {
-        println!("{backend}");
-        print!("{}", to_table(&rows));
+        println!("{backend}\nhosts alive: {}", hosts.len());
+        print!("{}", to_table(&rows, &hosts));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn to_table(rows: &Rows) -> Table {
+pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
     let mut table = Table::new([
         "handler",
         "published",
@@ -36,7 +38,12 @@ pub fn to_table(rows: &Rows) -> Table {
         "retried",
         "dead",
         "waiting",
+        "lag",
+        "pending",
         "oldest",
+        "rate",
+        "breaker",
+        "plugin",
         "books",
     ]);
     for (handler, streams) in rows {
@@ -57,12 +64,24 @@ pub fn to_table(rows: &Rows) -> Table {
             total.retried,
             total.dead,
             total.waiting(),
+            total.lag,
+            total.pending,
         ];
         let age = total.oldest_age.map_or_else(
             || "-".to_owned(),
             |age| humantime::format_duration(Duration::from_secs(age.as_secs())).to_string(),
         );
-        table.row(std::iter::once(handler.clone()).chain(counts.map(thousands)).chain([age, books.to_owned()]));
+        let [rate, breaker, plugin] = as_told(told(hosts, handler));
+        let end = [age, rate, breaker, plugin, books.to_owned()];
+        table.row(std::iter::once(handler.clone()).chain(counts.map(thousands)).chain(end));
     }
     table
+}
+
+/// Rate, breaker and plugin; nobody says anything of them where no host lives.
+fn as_told(told: Told) -> [String; 3] {
+    if told.hosts == 0 {
+        return ["-"; 3].map(str::to_owned);
+    }
+    [format!("{:.0}/s", told.rate), told.breaker, told.plugins.join(",")]
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::heart::Note;
 use crate::backend::{Backend, Error, SourceStatus};
 use crate::model::delivery::Source;
 
@@ -38,17 +39,58 @@ pub fn total(streams: &[(Source, Option<SourceStatus>)]) -> SourceStatus {
         total.pending += status.pending;
         total.due += status.due;
         total.again += status.again;
+        total.quarantined += status.quarantined;
+        total.torn += status.torn;
+        total.oldest_pending_age = total.oldest_pending_age.max(status.oldest_pending_age);
+        total.consumers = total.consumers.max(status.consumers);
         total.oldest_age = total.oldest_age.max(status.oldest_age);
     }
     total
 }
 
-pub fn to_json(backend: &str, rows: &Rows) -> Value {
+/// What the living hosts say of one handler, taken together.
+#[derive(Debug, Default, PartialEq)]
+pub struct Told {
+    /// Hosts that have this handler; 0: nobody says anything of it.
+    pub hosts: usize,
+    /// The worst of them.
+    pub breaker: String,
+    /// The sum of them.
+    pub rate: f64,
+    pub in_flight: usize,
+    /// Each digest once: more than one while hosts are being replaced.
+    pub plugins: Vec<String>,
+}
+
+pub fn told(hosts: &[Note], handler: &str) -> Told {
+    let severity = |breaker: &str| ["closed", "half-open", "open"].iter().position(|name| *name == breaker);
+    let mut told = Told::default();
+    for note in hosts.iter().flat_map(|host| &host.handlers).filter(|note| note.handler == handler) {
+        told.hosts += 1;
+        told.rate += note.rate;
+        told.in_flight += note.in_flight;
+        if told.breaker.is_empty() || severity(&note.breaker) > severity(&told.breaker) {
+            told.breaker = note.breaker.clone();
+        }
+        if !told.plugins.contains(&note.plugin) {
+            told.plugins.push(note.plugin.clone());
+        }
+    }
+    told
+}
+
+pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
     let handlers: Vec<Value> = rows
         .iter()
         .map(|(handler, streams)| {
             let mut value = books(&total(streams));
             value["handler"] = handler.as_str().into();
+            let told = told(hosts, handler);
+            value["hosts"] = told.hosts.into();
+            value["rate"] = (told.hosts > 0).then_some(told.rate).into();
+            value["breaker"] = (told.hosts > 0).then_some(told.breaker).into();
+            value["in_flight"] = told.in_flight.into();
+            value["plugins"] = told.plugins.into();
             value["started"] = streams.iter().all(|(_, status)| status.is_some()).into();
             let streams = streams.iter().map(|(source, status)| {
                 let mut value = status.as_ref().map(books).unwrap_or_else(|| json!({}));
@@ -59,7 +101,7 @@ pub fn to_json(backend: &str, rows: &Rows) -> Value {
             value
         })
         .collect();
-    json!({ "backend": backend, "handlers": handlers })
+    json!({ "backend": backend, "hosts": hosts, "handlers": handlers })
 }
 
 fn books(status: &SourceStatus) -> Value {
@@ -67,6 +109,32 @@ fn books(status: &SourceStatus) -> Value {
         "published": status.published, "committed": status.committed, "skipped": status.skipped,
         "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dropped": status.dropped,
         "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.again,
+        "quarantined": status.quarantined, "torn": status.torn, "consumers": status.consumers,
+        "oldest_pending_age_ms": status.oldest_pending_age.map(|age| age.as_millis() as u64),
         "oldest_age_ms": status.oldest_age.map(|age| age.as_millis() as u64), "balanced": status.balances(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::heart::HandlerNote;
+    use super::*;
+
+    #[test]
+    fn what_hosts_tell_is_taken_together() {
+        let host = |breaker: &str, plugin: &str, rate| Note {
+            handlers: vec![HandlerNote {
+                handler: "a".into(),
+                breaker: breaker.into(),
+                plugin: plugin.into(),
+                rate,
+                in_flight: 3,
+            }],
+            ..Note::default()
+        };
+        let hosts = [host("closed", "old", 1.5), host("open", "new", 2.0), host("half-open", "new", 0.5)];
+        let plugins = vec!["old".to_owned(), "new".to_owned()];
+        assert_eq!(told(&hosts, "a"), Told { hosts: 3, breaker: "open".into(), rate: 4.0, in_flight: 9, plugins });
+        assert_eq!(told(&hosts, "b"), Told::default());
+    }
 }

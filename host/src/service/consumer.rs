@@ -83,6 +83,15 @@ impl Consumer {
         self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.carry).is_empty()
     }
 
+    /// How many deliveries this host has in hand.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.held).len()
+    }
+
+    pub fn breaker_name(&self) -> &'static str {
+        lock(&self.breaker).name()
+    }
+
     /// One lane, until it is time to stop.
     pub async fn lane(self: Arc<Self>, number: usize, mut quiet: Quiet) {
         while !quiet.is_set() {
@@ -183,11 +192,14 @@ impl Consumer {
             }
             if !found.deliveries.is_empty() {
                 fault::point("recovered");
-                observe::recovered(&self.source, found.deliveries.len());
+                observe::recovered(&self.source, &found.deliveries);
                 return Ok(found.deliveries);
             }
         }
-        backend.fetch(&self.source, consumer, max, FETCH_WAIT).await
+        let begun = Instant::now();
+        let batch = backend.fetch(&self.source, consumer, max, FETCH_WAIT).await?;
+        observe::fetched(&self.source, batch.len(), begun.elapsed());
+        Ok(batch)
     }
 
     async fn make_group_again(&self) {

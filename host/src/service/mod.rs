@@ -4,7 +4,7 @@
 //! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
 //!                   +-- janitor    trims streams
-//!                   +-- heartbeat  says that this host lives
+//!                   +-- heart      says that this host lives, and what it is doing
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
 //! Ending: first everybody stops fetching, then what is in hand is settled; what cannot be settled in time stays
@@ -13,6 +13,7 @@
 pub mod books;
 pub mod build;
 pub mod consumer;
+pub mod heart;
 pub mod publisher;
 pub mod scheduler;
 
@@ -28,11 +29,9 @@ use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
 use consumer::Consumer;
+pub use heart::HEARTBEAT_TTL;
+use heart::Heart;
 
-/// A consumer counts as dead when it has not said otherwise for this long.
-pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
-/// A beat may be late twice before anybody thinks that this host is dead.
-const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// What ending may take beyond the last batch: its settlements.
@@ -85,15 +84,16 @@ impl Host {
     /// Runs until `quiet` is set, or until nothing waits any more if `until_idle`.
     pub async fn run(self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
         let backend = self.house.backend.clone();
-        self.beat().await?;
-        let host = Arc::new(self);
+        let mut heart = Heart::new(self.house.clone(), self.consumers.clone());
+        heart.beat().await?;
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
-        let mut heart = JoinSet::new();
-        heart.spawn(host.clone().heartbeat());
-        for consumer in &host.consumers {
+        let mut beating = JoinSet::new();
+        beating.spawn(heart.run());
+        for consumer in &self.consumers {
             backend.ensure_group(&consumer.source, consumer.start).await?;
         }
-        observe::host_started(&host.house.consumer, &backend.describe().await?, host.consumers.len());
+        observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
+        let host = Arc::new(self);
         let mut tasks = JoinSet::new();
         for consumer in &host.consumers {
             for lane in 0..consumer.lanes {
@@ -106,7 +106,7 @@ impl Host {
             tasks.spawn(host.clone().idle(switch, quiet.clone()));
         }
         host.drain(tasks, quiet).await;
-        heart.shutdown().await;
+        beating.shutdown().await;
         let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
         match backend.leave(&host.house.consumer, &sources).await {
             Ok(0) => {}
@@ -129,19 +129,6 @@ impl Host {
         tasks.abort_all();
     }
 
-    async fn beat(&self) -> Result<(), Error> {
-        self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL, "").await
-    }
-
-    async fn heartbeat(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(HEARTBEAT_EVERY).await;
-            if let Err(error) = self.beat().await {
-                observe::task_trouble("heartbeat", &error);
-            }
-        }
-    }
-
     async fn janitor(self: Arc<Self>, mut quiet: Quiet) {
         while !quiet.sleep(TRIM_EVERY).await {
             for stream in &self.streams {
@@ -149,7 +136,7 @@ impl Host {
                 let trimmed = self.house.backend.trim(&stream.name, &stream.bounds).await;
                 fault::point("trimmed");
                 match trimmed {
-                    Ok(trimmed) => observe::trimmed(&stream.name, trimmed.removed),
+                    Ok(trimmed) => observe::trimmed(&stream.name, &trimmed),
                     Err(error) => observe::task_trouble("janitor", &error),
                 }
             }

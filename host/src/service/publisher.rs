@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use crate::backend::{Backend, Error, NewEntry, Published};
 use crate::clock;
 use crate::model::event::Event;
 use crate::model::outcome::Refusal;
+use crate::observe;
 use crate::policy::route::Streams;
 use crate::schema::Registry;
 use crate::schema::admit::{Terms, admit};
@@ -56,6 +58,10 @@ struct Stamps<'a> {
 impl Publisher {
     /// Enriches and validates one event. What the producer wrote stays as it is, byte for byte.
     pub fn prepare(&self, bytes: &[u8]) -> Result<Ready, Refused> {
+        self.admitted(bytes).inspect_err(|_| observe::publish_refused())
+    }
+
+    fn admitted(&self, bytes: &[u8]) -> Result<Ready, Refused> {
         let event_id = event_id(bytes);
         let refused = |reason: String| Refused { event_id: event_id.clone(), reason };
         let bytes = enrich(bytes);
@@ -83,11 +89,21 @@ impl Publisher {
         }
         let mut answers = vec![Published::Duplicate; ready.len()];
         for (stream, (indices, entries)) in by_stream {
-            for (index, answer) in indices.into_iter().zip(self.backend.publish(&stream, &entries).await?) {
+            for (index, answer) in indices.into_iter().zip(self.put(&stream, &entries).await?) {
                 answers[index] = answer;
             }
         }
         Ok(answers)
+    }
+
+    async fn put(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>, Error> {
+        let begun = Instant::now();
+        let answers = self.backend.publish(stream, entries).await;
+        match &answers {
+            Ok(answers) => observe::published(stream, answers, begun.elapsed()),
+            Err(_) => observe::publish_failed(stream, entries.len()),
+        }
+        answers
     }
 }
 

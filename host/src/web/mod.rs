@@ -1,4 +1,6 @@
-//! The HTTP side, on loopback: is the host alive, is it ready, what do its books say.
+//! The HTTP side, on loopback: is the host alive, is it ready, what do its books and its metrics say.
+
+mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,18 +9,20 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::backend::{Backend, Error};
 use crate::model::delivery::Source;
-use crate::service::{Quiet, books};
+use crate::service::{Quiet, books, heart};
 
 #[derive(Clone)]
 struct View {
     backend: Arc<dyn Backend>,
     sources: Arc<[Source]>,
+    gauges: Arc<metrics::Gauges>,
 }
 
 /// Takes the address, or says who is in the way.
@@ -32,11 +36,12 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Serves until it is time to stop.
 pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, sources: Vec<Source>, mut quiet: Quiet) {
-    let view = View { backend, sources: sources.into() };
+    let view = View { backend, sources: sources.into(), gauges: Arc::default() };
     let routes = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/api/status", get(api_status))
+        .route("/metrics", get(all_metrics))
         .with_state(view);
     let stopped = async move { while !quiet.sleep(std::time::Duration::from_secs(3600)).await {} };
     if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
@@ -53,11 +58,22 @@ async fn ready(State(view): State<View>) -> Response {
 }
 
 async fn api_status(State(view): State<View>) -> Response {
-    let rows = books::collect(&*view.backend, &view.sources).await;
-    match (rows, view.backend.describe().await) {
-        (Ok(rows), Ok(backend)) => axum::Json(books::to_json(&backend, &rows)).into_response(),
-        (Err(error), _) | (_, Err(error)) => unavailable(&error),
+    match status(&view).await {
+        Ok(status) => axum::Json(status).into_response(),
+        Err(error) => unavailable(&error),
     }
+}
+
+async fn status(view: &View) -> Result<serde_json::Value, Error> {
+    let rows = books::collect(&*view.backend, &view.sources).await?;
+    let hosts = heart::hosts(&*view.backend, &view.sources).await?;
+    Ok(books::to_json(&view.backend.describe().await?, &rows, &hosts))
+}
+
+/// Also while the backend is away.
+async fn all_metrics(State(view): State<View>) -> Response {
+    let text = view.gauges.text(&*view.backend, &view.sources).await;
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 fn unavailable(error: &Error) -> Response {

@@ -115,3 +115,46 @@ pub async fn a_duplicate_is_booked_as_skipped(backend: Arc<dyn Backend>) {
     let books = desk.books().await;
     assert_eq!((books.committed, books.skipped, books.duplicates, books.waiting()), (1, 4, 3, 0));
 }
+
+pub async fn what_is_in_hand_has_an_age_of_its_own(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let in_hand = async || desk.books().await.oldest_pending_age;
+    desk.publish(&["a"]).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(in_hand().await, None, "nobody has it in hand");
+    let delivery = desk.fetch_one().await;
+    let age = in_hand().await.expect("one is in hand");
+    assert!(age >= Duration::from_millis(10), "its age counts since it was added, not since it was fetched: {age:?}");
+    desk.settle_one(retry(delivery, Duration::ZERO, record(1, "x"))).await;
+    assert_eq!(in_hand().await, None, "it waits, in nobody's hands");
+    desk.promote(1).await;
+    let back = desk.fetch_one().await;
+    let again = in_hand().await.expect("one is in hand on the other lane");
+    desk.publish(&["b"]).await;
+    let _ = desk.fetch_one().await;
+    let oldest = in_hand().await.expect("two are in hand");
+    assert!(oldest >= again, "the oldest counts, on whatever lane: {oldest:?} after {again:?}");
+    desk.settle_one(commit(back)).await;
+    assert!(in_hand().await.is_some(), "one is left");
+}
+
+pub async fn consumers_are_counted(backend: Arc<dyn Backend>) {
+    let one = Desk::new(&backend).await;
+    let two = one.consumer().await;
+    one.publish(&["a", "b"]).await;
+    let (_a, _b) = (one.fetch_one().await, two.fetch_one().await);
+    let books = one.books().await;
+    assert!(books.consumers >= 2, "two have something in hand: {books:?}");
+    // What is given back is nobody's, and nobody is no consumer.
+    assert_eq!(backend.leave(&one.consumer, std::slice::from_ref(&one.source)).await.expect("leave"), 1);
+    let after = one.books().await;
+    assert!(after.quarantined == 0 && after.pending == 2, "{after:?}");
+    two.dies().await;
+    let books = one.books().await;
+    assert!(books.consumers >= 1, "a dead one that holds something is still one: {books:?}");
+}
+
+pub async fn a_backend_has_a_size(backend: Arc<dyn Backend>) {
+    let size = backend.size_bytes().await.expect("size_bytes");
+    assert!(size > 0, "it holds the streams of all other stories");
+}

@@ -120,7 +120,8 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_dead_consumer_s_lease_is_waited_for
         recovery_finds_the_again_lane_too
         recovery_is_bounded
-        who_takes_leave_is_dead_at_once;
+        who_takes_leave_is_dead_at_once
+        a_host_is_listed_with_its_note_while_it_lives;
     streams:
         publish_knows_its_ids
         publish_knows_its_ids_within_one_call
@@ -132,6 +133,9 @@ pub const STORIES: &[(&str, Story)] = stories! {
     books:
         the_books_balance
         waiting_has_an_age
+        what_is_in_hand_has_an_age_of_its_own
+        consumers_are_counted
+        a_backend_has_a_size
         a_duplicate_is_booked_as_skipped;
 };
 

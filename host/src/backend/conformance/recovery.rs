@@ -150,3 +150,28 @@ pub async fn who_takes_leave_is_dead_at_once(backend: Arc<dyn Backend>) {
     assert_eq!(heir.settle_one(commit(found)).await, Settled::Committed);
     backend.leave(&leaving.consumer, &sources).await.expect("taking leave twice is no error");
 }
+
+pub async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let told = async |consumer: &str| {
+        let hosts = backend.hosts(std::slice::from_ref(&desk.source)).await.expect("hosts");
+        let mut notes = hosts.into_iter().filter(|host| host.consumer == consumer).map(|host| host.note);
+        let note = notes.next();
+        assert_eq!(notes.next(), None, "each host is listed once");
+        note
+    };
+    // It has never read anything, and is known all the same.
+    assert_eq!(told(&desk.consumer).await.as_deref(), Some(""));
+    for note in [r#"{"n":1}"#, r#"{"n":2,"text":"\u00e9 \"quoted\""}"#] {
+        backend.beat(&desk.consumer, Duration::from_secs(600), note).await.expect("beat");
+        assert_eq!(told(&desk.consumer).await.as_deref(), Some(note));
+    }
+    let other = desk.consumer().await;
+    other.dies().await;
+    assert_eq!(told(&other.consumer).await, None, "its heartbeat has run out");
+    backend.beat(&other.consumer, Duration::from_secs(600), "back").await.expect("beat");
+    assert_eq!(told(&other.consumer).await.as_deref(), Some("back"), "it was only slow");
+    backend.leave(&other.consumer, std::slice::from_ref(&desk.source)).await.expect("leave");
+    assert_eq!(told(&other.consumer).await, None, "it has taken leave");
+    assert!(told(&desk.consumer).await.is_some(), "and nobody else with it");
+}

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use redis::{Pipeline, Value};
+
 use super::keys::{self, Keys};
 use super::recover::{LANES, PAGE, key_of};
-use super::script::{ENSURE, LEAVE, RELEASE, TRIM};
+use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TRIM};
 use super::{Redis, millis, value};
 use crate::backend::{Bounds, HostNote, Result, Start, Trimmed};
 use crate::model::delivery::Source;
+
+/// Hosts that are listed at most; those that were heard last.
+const HOSTS_MAX: usize = 1000;
 
 impl Redis {
     pub(super) async fn make_group(&self, source: &Source, start: Start) -> Result<()> {
@@ -21,21 +26,30 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration, _note: &str) -> Result<()> {
-        let (key, ttl) = (keys::heartbeat(consumer), millis(ttl).max(1));
-        // A server whose memory is full still takes a PEXPIRE: that is no time to be thought dead.
-        let mut prolong = redis::cmd("PEXPIRE");
-        prolong.arg(&key).arg(ttl);
-        if value::number(&self.run_on_pulse(&prolong, &consumer).await?)? == 0 {
-            let mut set = redis::cmd("SET");
-            set.arg(&key).arg(1).arg("PX").arg(ttl);
-            self.run_on_pulse(&set, &consumer).await?;
-        }
+    pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
+        let mut call = BEAT.call(&[keys::heartbeat(consumer), keys::HOSTS.to_owned()]);
+        call.arg(consumer).arg(millis(ttl).max(1)).arg(note);
+        self.run_script_on(&self.pulse, &BEAT, &call, &consumer).await?;
         Ok(())
     }
 
-    pub(super) async fn list_hosts(&self, _sources: &[Source]) -> Result<Vec<HostNote>> {
-        Ok(Vec::new())
+    /// Those that live, whatever they read: Redis 7.0 makes a consumer only when it has read something, so the groups do
+    /// not know the hosts that are idle.
+    pub(super) async fn list_hosts(&self) -> Result<Vec<HostNote>> {
+        let mut list = redis::cmd("ZREVRANGE");
+        list.arg(keys::HOSTS).arg(0).arg(HOSTS_MAX - 1);
+        let names = value::array(self.run(&list, &keys::HOSTS).await?)?;
+        let mut names = names.into_iter().map(value::text).collect::<Result<Vec<_>>>()?;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        names.sort();
+        let mut beats = redis::cmd("MGET");
+        names.iter().for_each(|name| _ = beats.arg(keys::heartbeat(name)));
+        let beats = value::array(self.run(&beats, &keys::HOSTS).await?)?;
+        // A heartbeat that has run out is gone at once, its row here only with the next beat of somebody else.
+        let alive = names.into_iter().zip(beats).filter(|(_, beat)| *beat != Value::Nil);
+        alive.map(|(consumer, beat)| Ok(HostNote { consumer, note: value::text(beat)? })).collect()
     }
 
     /// The heartbeat ends last: until all is released, nobody is to think that this host has died with it.
@@ -59,9 +73,10 @@ impl Redis {
             call.arg(&*source.handler).arg(consumer);
             self.run_script(&LEAVE, &call, source).await?;
         }
-        let mut cmd = redis::cmd("DEL");
-        cmd.arg(keys::heartbeat(consumer));
-        self.run(&cmd, &consumer).await?;
+        let mut end = Pipeline::with_capacity(2);
+        end.cmd("DEL").arg(keys::heartbeat(consumer));
+        end.cmd("ZREM").arg(keys::HOSTS).arg(consumer);
+        self.run_all(&end, &consumer).await?;
         Ok(released)
     }
 

@@ -27,7 +27,7 @@ impl Redis {
         let mut call = STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats()]);
         call.arg(&*source.handler);
         let answer = value::array(self.run_script(&STATUS, &call, source).await?)?;
-        if answer.len() < 15 {
+        if answer.len() < 20 {
             return Err(error::odd_answer("the books of a source"));
         }
         let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
@@ -47,8 +47,11 @@ impl Redis {
             pending: count(4)? + count(5)?,
             due: count(7)?,
             again: count(6)?.saturating_sub(count(5)?),
-            oldest_age: oldest_age(count(14)?, &answer[15..])?,
-            ..SourceStatus::default()
+            quarantined: count(15)?,
+            consumers: count(16)?,
+            oldest_pending_age: oldest_age(count(14)?, answer[17..19].iter().filter(|id| **id != Value::Nil))?,
+            oldest_age: oldest_age(count(14)?, &answer[20..])?,
+            torn: count(19)?,
         };
         status.published = match &answer[1] {
             // The books of a group that somebody else made begin with what it holds.
@@ -163,7 +166,7 @@ impl Redis {
 }
 
 /// An id begins with the time at which its entry was added, by the server's clock.
-fn oldest_age(now_ms: u64, ids: &[Value]) -> Result<Option<Duration>> {
+fn oldest_age<'a>(now_ms: u64, ids: impl IntoIterator<Item = &'a Value>) -> Result<Option<Duration>> {
     let mut oldest: Option<u64> = None;
     for id in ids {
         let EntryId(ms, _) = value::entry_id(id)?;

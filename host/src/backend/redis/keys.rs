@@ -16,7 +16,8 @@
 //! | `{s}:tm:stats:H` | hash | the counters of the source's books |
 //! | `{s}:tm:reclaimer:H` | string | the host that looks after dead hosts' deliveries at present |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
-//! | `tm:host:<consumer>` | string | the heartbeat of a host |
+//! | `tm:host:<consumer>` | string | the heartbeat of a host: what it tells of itself |
+//! | `tm:hosts` | sorted set | the hosts that live, by the time at which their heartbeats run out |
 //! | `tm:rewritten` | string | the server's `run_id` for which its append-only file was rewritten (see `gate`) |
 
 use std::borrow::Cow;
@@ -94,6 +95,8 @@ pub(super) const REWRITTEN: &str = "tm:rewritten";
 pub(super) fn heartbeat(consumer: &str) -> String {
     format!("tm:host:{consumer}")
 }
+
+pub(super) const HOSTS: &str = "tm:hosts";
 
 fn prefix(stream: &str) -> String {
     format!("{{{}}}:tm:", escape(stream, &['{', '}']))

@@ -78,11 +78,6 @@ impl Redis {
         self.link.send(cmd).await.map_err(|error| error::meaning(&self.at, subject, &error))
     }
 
-    /// The same, not held up by the gate.
-    async fn run_on_pulse(&self, cmd: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
-        self.pulse.send(cmd).await.map_err(|error| error::meaning(&self.at, subject, &error))
-    }
-
     /// Runs several commands in one round trip.
     async fn run_all(&self, commands: &Pipeline, subject: &(dyn Display + Sync)) -> Result<Vec<Value>> {
         self.link.send_all(commands).await.map_err(|error| error::meaning(&self.at, subject, &error))
@@ -90,10 +85,22 @@ impl Redis {
 
     /// Runs a call of a script, and makes the script known to the server first if it is not.
     async fn run_script(&self, script: &Script, call: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
-        let mut answer = self.link.send(call).await;
+        self.run_script_on(&self.link, script, call, subject).await
+    }
+
+    async fn run_script_on(
+        &self,
+        link: &Link,
+        script: &Script,
+        call: &Cmd,
+        subject: &(dyn Display + Sync),
+    ) -> Result<Value> {
+        let mut answer = link.send(call).await;
         if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            self.run(&script.load(), subject).await?;
-            answer = self.link.send(call).await;
+            answer = link.send(&script.load()).await;
+            if answer.is_ok() {
+                answer = link.send(call).await;
+            }
         }
         answer.map_err(|error| error::meaning(&self.at, subject, &error))
     }
@@ -148,14 +155,17 @@ impl ControlPlane for Redis {
     async fn describe(&self) -> Result<String> {
         server::describe(&self.link, &self.at).await
     }
+    async fn size_bytes(&self) -> Result<u64> {
+        server::size_bytes(&self.link, &self.at).await
+    }
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
         self.make_group(source, start).await
     }
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
     }
-    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>> {
-        self.list_hosts(sources).await
+    async fn hosts(&self, _sources: &[Source]) -> Result<Vec<HostNote>> {
+        self.list_hosts().await
     }
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
         self.take_leave(consumer, sources).await

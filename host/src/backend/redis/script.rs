@@ -19,6 +19,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    BEAT "beat.lua"
     CLAIM "claim.lua"
     COUNT "count.lua"
     ENSURE "ensure.lua"

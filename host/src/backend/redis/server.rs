@@ -48,6 +48,14 @@ pub(super) async fn describe(link: &Link, at: &str) -> Result<String> {
     Ok(format!("{} {} at {at}, append-only file {aof}", info.kind, info.version_text))
 }
 
+/// All memory that the server uses, for whatever.
+pub(super) async fn size_bytes(link: &Link, at: &str) -> Result<u64> {
+    let answer = link.send(redis::cmd("INFO").arg("memory")).await.map_err(|error| greeting(at, &error))?;
+    let text = value::text(answer)?;
+    let number = text.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
+    number.ok_or_else(|| super::error::odd_answer("used_memory"))
+}
+
 struct Info {
     kind: &'static str,
     version: (u32, u32),

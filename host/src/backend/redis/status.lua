@@ -6,18 +6,32 @@
 -- returns  1 entries ever added to the stream  2 base of the books (nil: none)  3 lag (nil: has to be counted)
 --          4 last id delivered  5 pending on the stream  6 pending on again  7 entries on again  8 due  9 dead
 --          10 committed  11 skipped  12 duplicates  13 retried  14 dropped (nil: none yet)
---          15 now in ms  16.. ids of the oldest entries that wait
+--          15 now in ms  16 in quarantine  17 consumers  18 oldest pending id on the stream, and 19 on again (nil: none)
+--          20 torn settlements  21.. ids of the oldest entries that wait
+
+-- Up to here they are counted by their names, each once; beyond, those of the lane that has more of them.
+local CONSUMERS_MAX = 1000
 
 local stream, again, due, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group = ARGV[1]
-local oldest, pending, info, first_new = {}, {}, {}, {}
+local oldest, pending, info, first_new, oldest_pending = {}, {}, {}, {}, {}
+local quarantined, names = 0, {}
 
 for i, key in ipairs({stream, again}) do
     info[i] = group_info(key, group)
     if not info[i] then error({err = 'NOGROUP no group ' .. group .. ' on ' .. key}) end
     local summary = redis.call('XPENDING', key, group)
     pending[i] = summary[1]
-    if summary[1] > 0 then oldest[#oldest + 1] = summary[2] end
+    oldest_pending[i] = summary[1] > 0 and summary[2]
+    if oldest_pending[i] then oldest[#oldest + 1] = oldest_pending[i] end
+    -- No list at all where nothing is pending.
+    for _, holder in ipairs(summary[4] or {}) do
+        if holder[1] == QUARANTINE then quarantined = quarantined + tonumber(holder[2]) end
+    end
+    -- Long lists would make the books dear: dead consumers are removed, so there should be none.
+    if info[i].consumers <= CONSUMERS_MAX then
+        for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do names[named(row).name] = true end
+    end
     first_new[i] = redis.call('XRANGE', key, '(' .. info[i]['last-delivered-id'], '+', 'COUNT', 1)[1]
     if first_new[i] then oldest[#oldest + 1] = first_new[i][1] end
 end
@@ -25,7 +39,14 @@ end
 local added = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
 local again_length, dead_length = redis.call('XLEN', again), redis.call('XLEN', dead)
 local due_length = redis.call('ZCARD', due)
-local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped')
+names[QUARANTINE], names[RELEASED] = nil, nil
+local consumers = 0
+for _ in pairs(names) do consumers = consumers + 1 end
+for i = 1, 2 do
+    if info[i].consumers > CONSUMERS_MAX then consumers = math.max(consumers, info[i].consumers) end
+end
+local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped',
+    'torn')
 local base = tonumber(totals[1])
 
 -- Redis' own number is not taken where it can be avoided: how many entries a group has passed is not in the append-only
@@ -42,7 +63,8 @@ end
 
 local answer = {
     added, totals[1], lag, info[1]['last-delivered-id'], pending[1], pending[2], again_length, due_length, dead_length,
-    totals[2], totals[3], totals[4], totals[5], totals[6], clock(),
+    totals[2], totals[3], totals[4], totals[5], totals[6], clock(), quarantined, consumers, oldest_pending[1],
+    oldest_pending[2], totals[7],
 }
-for i = 1, #oldest do answer[15 + i] = oldest[i] end
+for i = 1, #oldest do answer[20 + i] = oldest[i] end
 return answer

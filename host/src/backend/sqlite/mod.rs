@@ -134,6 +134,10 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Look, "describe", move |tx| open::describe(tx, &place)).await
     }
 
+    async fn size_bytes(&self) -> Result<u64> {
+        self.db.ask(Access::Look, "ask for the size", open::size_bytes).await
+    }
+
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
         let source = source.clone();
         self.db.ask(Access::Keep, "make a group", move |tx| sources::ensure(tx, &source, start)).await

@@ -163,9 +163,14 @@ fn refused(name: &str, what: &str, hint: &str) -> Error {
     Error::Refused(format!("SQLite {name}: {what}\n  hint: {hint}"))
 }
 
-pub fn describe(tx: &Tx<'_>, place: &str) -> Result<String> {
+/// Without the write-ahead log, which has a bound of its own.
+pub fn size_bytes(tx: &mut Tx<'_>) -> Result<u64> {
     let pages = tx.number("SELECT page_count FROM pragma_page_count", [])?;
     let page_size = tx.number("SELECT page_size FROM pragma_page_size", [])?;
-    let kib = pages.saturating_mul(page_size) / 1024;
+    Ok(pages.saturating_mul(page_size).max(0).unsigned_abs())
+}
+
+pub fn describe(tx: &mut Tx<'_>, place: &str) -> Result<String> {
+    let kib = size_bytes(tx)? / 1024;
     Ok(format!("SQLite {}, {place}, {kib} KiB, write-ahead log, synchronous FULL", rusqlite::version()))
 }

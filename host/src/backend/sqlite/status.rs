@@ -14,6 +14,11 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let pending_again = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 1")?;
     let due = count("SELECT count(*) FROM due WHERE source = ?1")?;
     let again = count("SELECT count(*) FROM again WHERE source = ?1")? - pending_again;
+    let quarantined = count("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = -1")?;
+    // A host is a consumer of every source in its configuration, whether it has anything of it in hand or not.
+    let known = "SELECT count(*) FROM consumers
+                 WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE source = ?1)";
+    let consumers = tx.number(known, [group.id, tx.now_ms])?;
     let dead = count("SELECT count(*) FROM dead WHERE source = ?1")?;
     let sql = "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped
                FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
@@ -27,6 +32,8 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let [published, delivered, committed, skipped, duplicates, retried, dropped] = books.unwrap_or_default();
     // Below zero only if a stranger deleted rows.
     let books = |number: i64| u64::try_from(number).unwrap_or(0);
+    let [new, in_hand] = oldest(tx, &group)?;
+    let age = |at_ms: i64| Duration::from_millis(books(tx.now_ms - at_ms));
     Ok(SourceStatus {
         published: books(published),
         committed: books(committed),
@@ -39,19 +46,22 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
         pending: books(pending_input + pending_again),
         due: books(due),
         again: books(again),
-        oldest_age: oldest(tx, &group)?.map(|at_ms| Duration::from_millis(books(tx.now_ms - at_ms))),
-        ..SourceStatus::default()
+        quarantined: books(quarantined),
+        torn: 0,
+        oldest_pending_age: in_hand.map(age),
+        consumers: books(consumers),
+        oldest_age: new.into_iter().chain(in_hand).min().map(age),
     })
 }
 
-/// When the oldest of what waits in the stream or is pending came.
-fn oldest(tx: &Tx<'_>, group: &sources::Source) -> Result<Option<i64>> {
+/// When the oldest of what waits in the stream came, and the oldest of what is pending.
+fn oldest(tx: &Tx<'_>, group: &sources::Source) -> Result<[Option<i64>; 2]> {
     let one = |sql: &str, params: &[i64]| tx.get(sql, rusqlite::params_from_iter(params), |row| row.get::<_, i64>(0));
-    let waits = [
-        one(
-            "SELECT at_ms FROM entries WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT 1",
-            &[group.stream, group.last_id],
-        )?,
+    let new = one(
+        "SELECT at_ms FROM entries WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT 1",
+        &[group.stream, group.last_id],
+    )?;
+    let pending = [
         one(
             "SELECT e.at_ms FROM pending p JOIN entries e ON e.id = p.entry
              WHERE p.source = ?1 AND p.lane = 0 ORDER BY p.entry LIMIT 1",
@@ -63,5 +73,5 @@ fn oldest(tx: &Tx<'_>, group: &sources::Source) -> Result<Option<i64>> {
             &[group.id],
         )?,
     ];
-    Ok(waits.into_iter().flatten().min())
+    Ok([new, pending.into_iter().flatten().min()])
 }

@@ -153,7 +153,7 @@ async fn watch<T>(backend: &dyn Backend, sources: &[Source], host: &tokio::task:
 fn report(args: &Args, globals: &Globals, config: &Config, run: &Run) -> ExitCode {
     let differences = account::differences(&run.truth, &run.account);
     if globals.json {
-        let mut value = books::to_json(&run.backend, &run.account.rows);
+        let mut value = books::to_json(&run.backend, &run.account.rows, &[]);
         value["events"] = args.events.into();
         value["seed"] = args.seed.into();
         value["seconds"] = run.took.as_secs_f64().into();
@@ -175,7 +175,7 @@ fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String])
         truth.fail_once,
         truth.fail_always
     );
-    print!("{}", status::to_table(&run.account.rows));
+    print!("{}", status::to_table(&run.account.rows, &[]));
     println!("\ndead letters by reason");
     let mut table = Table::new(["handler", "reason", "count"]);
     for ((handler, class), count) in &run.account.dead {

@@ -1,0 +1,203 @@
+//! The metrics: each one is a row of a table here, and nothing is counted that has none. `docs/guides/metrics.md` shows
+//! the same rows, and a test compares them.
+//!
+//! Labels come from the configuration (handlers, streams) or are words of this program, so there is a bound to them.
+//! Never from an event.
+
+use std::fmt::Debug;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::TypedMetric;
+pub use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+pub type Gauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
+
+/// Upper bounds of the buckets of every histogram, in seconds: from a plugin that adds two numbers to the longest
+/// deadline, in steps of about 2.
+const BUCKETS_S: [f64; 22] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+/// What a metric is called, and what it says.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// As it stands in the answer of `/metrics`; a histogram's lines have `_bucket`, `_sum` and `_count` behind it.
+    pub name: &'static str,
+    /// `Counter`, `Gauge`, `Histogram`.
+    pub kind: &'static str,
+    pub labels: &'static [&'static str],
+    pub says: &'static str,
+}
+
+/// What can stand in a row: how it begins.
+pub trait Kind: EncodeMetric + TypedMetric + Clone + Debug + Send + Sync + 'static {
+    fn new() -> Self;
+}
+
+impl Kind for Counter {
+    fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Kind for Gauge {
+    fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Kind for Histogram {
+    fn new() -> Self {
+        Self::new(BUCKETS_S)
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One row's metrics, by the values of its labels.
+pub struct Of<M: Kind> {
+    family: Family<Labels, M, fn() -> M>,
+    labels: &'static [&'static str],
+}
+
+impl<M: Kind> Of<M> {
+    fn register(registry: &mut Registry, row: &Row) -> Self {
+        let family = Family::new_with_constructor(M::new as fn() -> M);
+        // The library adds what a counter's name ends with.
+        registry.register(row.name.trim_end_matches("_total"), row.says, family.clone());
+        Self { family, labels: row.labels }
+    }
+
+    /// The metric with these values, in the order of the row's labels. To be asked once a batch, not once an event: it
+    /// writes the values down to look for them.
+    pub fn with(&self, values: &[&str]) -> M {
+        debug_assert_eq!(values.len(), self.labels.len(), "a value for each of the labels {:?}", self.labels);
+        let labels: Labels =
+            self.labels.iter().zip(values).map(|(label, value)| (*label, (*value).to_owned())).collect();
+        self.family.get_or_create_owned(&labels)
+    }
+}
+
+impl Of<Counter> {
+    pub fn add(&self, values: &[&str], count: u64) {
+        self.with(values).inc_by(count);
+    }
+}
+
+impl Of<Gauge> {
+    pub fn set(&self, values: &[&str], number: f64) {
+        self.with(values).set(number);
+    }
+}
+
+impl Of<Histogram> {
+    pub fn saw(&self, values: &[&str], took: Duration) {
+        self.with(values).observe(took.as_secs_f64());
+    }
+}
+
+macro_rules! metrics {
+    ($(#[$doc:meta])* $table:ident $rows:ident $($field:ident: $kind:ident $name:literal [$($label:ident)*] $says:literal)*) => {
+        pub const $rows: &[Row] = &[$(
+            Row { name: $name, kind: stringify!($kind), labels: &[$(stringify!($label)),*], says: $says }
+        ),*];
+
+        $(#[$doc])*
+        pub struct $table {
+            $(pub $field: Of<$kind>,)*
+        }
+
+        impl $table {
+            pub fn register(registry: &mut Registry) -> Self {
+                let mut rows = $rows.iter();
+                let mut row = || rows.next().expect("there is a row for each field: both come from one list");
+                Self { $($field: Of::register(registry, row()),)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What this process has counted and measured.
+    Process PROCESS_ROWS
+
+    published: Counter "tidemill_published_total" [stream result] "Events given to this process to be published"
+    publish_seconds: Histogram "tidemill_publish_seconds" [stream] "Time for one call that publishes a batch"
+    deliveries: Counter "tidemill_deliveries_total" [handler stream result] "Deliveries settled, by what became of them"
+    dead_letters: Counter "tidemill_dead_letters_total" [handler stream reason] "Dead letters written, by reason"
+    attempts_failed: Counter "tidemill_attempts_failed_total" [handler stream class] "Attempts that failed, by how they ended"
+    recovered: Counter "tidemill_recovered_total" [handler stream cause] "Deliveries brought back that nobody held any more"
+    call_seconds: Histogram "tidemill_call_seconds" [handler stream] "Time for one call of a plugin"
+    batch_seconds: Histogram "tidemill_batch_seconds" [handler stream] "Time for one batch, from fetched to settled"
+    fetch_seconds: Histogram "tidemill_fetch_seconds" [handler stream] "Time for one fetch that found something, with its wait for the first entry"
+    look_up_seconds: Histogram "tidemill_look_up_seconds" [handler stream] "Time for one query of inbox and state"
+    settle_seconds: Histogram "tidemill_settle_seconds" [handler stream] "Time for one settlement, resending included"
+    store_errors: Counter "tidemill_store_errors_total" [doing] "Calls that the backend failed"
+    stream_lost: Counter "tidemill_stream_lost_total" [handler stream] "Times that a stream or its group was gone and was made anew"
+    breaker_state: Gauge "tidemill_breaker_state" [handler] "Circuit breaker: 0 closed, 1 half-open, 2 open"
+    breaker_opened: Counter "tidemill_breaker_opened_total" [handler] "Times that the circuit breaker opened"
+    trimmed: Counter "tidemill_trimmed_total" [stream] "Entries trimmed by this host's janitor"
+    trimmed_unfinished: Counter "tidemill_trimmed_unfinished_total" [stream] "Of those trimmed: entries that a group had not finished"
+    stream_length: Gauge "tidemill_stream_length" [stream] "Entries on the stream, as this host's janitor last saw it"
+    retention_effective: Gauge "tidemill_retention_effective_seconds" [stream] "Age of the oldest entry on the stream, as this host's janitor last saw it"
+    build_info: Gauge "tidemill_build_info" [version] "Always 1; the version is in the label"
+    host_start_time: Gauge "tidemill_host_start_time_seconds" [] "Unix time at which this process began"
+}
+
+metrics! {
+    /// What the backend says when `/metrics` is asked; for all hosts together.
+    Backend BACKEND_ROWS
+
+    up: Gauge "tidemill_backend_up" [] "1 if the backend answered this scrape, else 0"
+    size: Gauge "tidemill_backend_size_bytes" [] "Size of the backend: memory used by Redis, pages of the SQLite file"
+    hosts: Gauge "tidemill_hosts" [] "Hosts that live"
+    entries: Counter "tidemill_entries_total" [handler stream book] "The books: entries by what became of them, over all hosts and restarts"
+    lag: Gauge "tidemill_lag" [handler stream] "Entries not yet fetched by anybody"
+    pending: Gauge "tidemill_pending" [handler stream] "Deliveries in some host's hands"
+    due: Gauge "tidemill_due" [handler stream] "Retries that wait for their time"
+    again: Gauge "tidemill_again" [handler stream] "Retries that are due and replayed dead letters, not yet fetched"
+    dead: Gauge "tidemill_dead" [handler stream] "Dead letters that lie here now"
+    quarantined: Gauge "tidemill_quarantined" [handler stream] "Of those pending: set aside because hosts died with them"
+    oldest_unprocessed: Gauge "tidemill_oldest_unprocessed_age_seconds" [handler stream] "Age of the oldest entry that is not settled; 0 if there is none"
+    oldest_pending: Gauge "tidemill_oldest_pending_age_seconds" [handler stream] "Age of the oldest entry in some host's hands; 0 if there is none"
+    consumers: Gauge "tidemill_consumers" [handler stream] "Consumers that the group knows"
+    torn: Gauge "tidemill_torn" [handler stream] "Settlements that broke off half way: has to be 0"
+    balanced: Gauge "tidemill_books_balanced" [handler stream] "1 if every entry published is in exactly one place, else 0"
+    paused: Gauge "tidemill_paused" [handler stream] "1 while an operator has stopped the fetching, else 0"
+}
+
+struct Counted {
+    registry: Registry,
+    metrics: Process,
+}
+
+/// One for the process. Tests and benches run several hosts in one: their counts add up.
+static COUNTED: LazyLock<Counted> = LazyLock::new(|| {
+    let mut registry = Registry::default();
+    let metrics = Process::register(&mut registry);
+    Counted { registry, metrics }
+});
+
+pub(super) fn process() -> &'static Process {
+    &COUNTED.metrics
+}
+
+/// All metrics in OpenMetrics text. `fill` writes down what the backend says at this moment.
+pub fn render(fill: impl FnOnce(&Backend)) -> String {
+    let mut registry = Registry::default();
+    fill(&Backend::register(&mut registry));
+    let mut text = String::new();
+    let written = encode_registry(&mut text, &COUNTED.registry)
+        .and_then(|()| encode_registry(&mut text, &registry))
+        .and_then(|()| encode_eof(&mut text));
+    written.expect("writing to a String does not fail");
+    text
+}

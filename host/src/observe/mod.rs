@@ -1,0 +1,241 @@
+//! Facts. One function for each: it counts, and it logs what a person would want to read. No `info!` stands beside it.
+//!
+//! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
+
+mod meters;
+pub mod metrics;
+
+use std::time::Duration;
+
+use crate::backend::{Entry, Error, Published, Settled, Trimmed};
+use crate::clock;
+use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
+use crate::model::delivery::{Delivery, Disposition, Source};
+pub use meters::Meters;
+use metrics::process;
+
+pub fn host_started(consumer: &str, backend: &str, sources: usize) {
+    process().build_info.set(&[env!("CARGO_PKG_VERSION")], 1.0);
+    process().host_start_time.set(&[], clock::now_ms() as f64 / 1000.0);
+    tracing::info!(consumer, backend, sources, "host started");
+}
+
+pub fn host_stopped(consumer: &str) {
+    tracing::info!(consumer, "host stopped");
+}
+
+/// What a delivery can come to, as the label `result` says it.
+const RESULTS: [&str; 9] =
+    ["committed", "skipped", "retried", "dead", "quarantined", "duplicate", "conflict", "stale", "fenced"];
+
+/// This host begins with a source. Its counters stand at 0 from now on: a rate needs a first value, and an alert on what
+/// should never happen needs something to look at.
+pub fn source_opened(source: &Source) {
+    let (handler, stream, process) = (&*source.handler, &*source.stream, process());
+    RESULTS.iter().for_each(|result| process.deliveries.add(&[handler, stream, result], 0));
+    ReasonClass::ALL.iter().for_each(|class| process.dead_letters.add(&[handler, stream, class.as_str()], 0));
+    for cause in [LOST, HOST_DIED] {
+        process.recovered.add(&[handler, stream, cause], 0);
+    }
+    process.stream_lost.add(&[handler, stream], 0);
+    process.breaker_opened.add(&[handler], 0);
+}
+
+/// Events were given to a stream, and this became of each of them.
+pub fn published(stream: &str, answers: &[Published], took: Duration) {
+    let mut counts = Counts::default();
+    for answer in answers {
+        counts.add(match answer {
+            Published::Added(_) => "added",
+            Published::Duplicate => "duplicate",
+            Published::Conflict => "conflict",
+        });
+    }
+    counts.each(|result, count| process().published.add(&[stream, result], count));
+    process().publish_seconds.saw(&[stream], took);
+}
+
+/// An event was not even tried to be published. Most of those have no stream, so the label is empty for all.
+pub fn publish_refused() {
+    process().published.add(&["", "refused"], 1);
+}
+
+/// The backend failed to take these events. Some of them may be there all the same: the caller publishes them again.
+pub fn publish_failed(stream: &str, events: usize) {
+    process().published.add(&[stream, "failed"], events as u64);
+    process().store_errors.add(&["publishing"], 1);
+}
+
+pub fn fetched(source: &Source, count: usize, took: Duration) {
+    // An empty answer says how long the host was ready to wait, and nothing of the backend.
+    if count > 0 {
+        process().fetch_seconds.saw(&[&source.handler, &source.stream], took);
+    }
+}
+
+pub fn looked_up(source: &Source, took: Duration) {
+    process().look_up_seconds.saw(&[&source.handler, &source.stream], took);
+}
+
+/// The plugin was called once for each of these.
+pub fn called(meters: &Meters, source: &Source, took: impl Iterator<Item = Duration> + Clone) {
+    let histogram = process().call_seconds.with(&[&source.handler, &source.stream]);
+    took.clone().for_each(|took| histogram.observe(took.as_secs_f64()));
+    Meters::record(&meters.call_us, took);
+}
+
+pub fn batch_done(meters: &Meters, source: &Source, took: Duration) {
+    process().batch_seconds.saw(&[&source.handler, &source.stream], took);
+    Meters::record(&meters.batch_us, std::iter::once(took));
+}
+
+/// The backend has settled a batch: what was decided for each entry, and what became of it.
+pub fn settled(meters: &Meters, source: &Source, entries: &[Entry], results: &[Settled], took: Duration) {
+    tracing::debug!(%source, entries = results.len(), "settled");
+    let (mut by_result, mut by_reason, mut by_class) = (Counts::default(), Counts::default(), Counts::default());
+    for (entry, result) in entries.iter().zip(results) {
+        by_result.add(name_of(*result, &entry.disposition));
+        match (result, &entry.disposition) {
+            (Settled::Retried, Disposition::Retry { after, record }) => {
+                by_class.add(&record.class);
+                retried(source, &entry.delivery, *after, record);
+            }
+            (Settled::Dead, Disposition::DeadLetter { reason, record }) => {
+                by_reason.add(reason.class.as_str());
+                record.iter().for_each(|record| by_class.add(&record.class));
+                dead_lettered(source, &entry.delivery, reason);
+            }
+            _ => {}
+        }
+    }
+    let (handler, stream, process) = (&*source.handler, &*source.stream, process());
+    by_result.each(|result, count| {
+        process.deliveries.add(&[handler, stream, result], count);
+        match result {
+            "fenced" => tracing::warn!(%source, count, "fenced: another host has taken these deliveries over"),
+            "stale" | "duplicate" => tracing::debug!(%source, count, result, "settled without effects"),
+            _ => {}
+        }
+    });
+    by_reason.each(|reason, count| process.dead_letters.add(&[handler, stream, reason], count));
+    by_class.each(|class, count| process.attempts_failed.add(&[handler, stream, class], count));
+    process.settle_seconds.saw(&[handler, stream], took);
+    Meters::record(&meters.settle_us, std::iter::once(took));
+}
+
+/// One of [`RESULTS`]. A duplicate is one, whether the look-up or the settlement has found it.
+fn name_of(result: Settled, disposition: &Disposition) -> &'static str {
+    match result {
+        Settled::Skipped if matches!(disposition, Disposition::Skip { duplicate: true }) => "duplicate",
+        Settled::Committed => "committed",
+        Settled::Skipped => "skipped",
+        Settled::Retried => "retried",
+        Settled::Dead => "dead",
+        Settled::Quarantined => "quarantined",
+        Settled::Duplicate => "duplicate",
+        Settled::Conflict => "conflict",
+        Settled::Stale => "stale",
+        Settled::Fenced => "fenced",
+    }
+}
+
+fn retried(source: &Source, delivery: &Delivery, after: Duration, record: &AttemptRecord) {
+    let AttemptRecord { attempt, class, reason, .. } = record;
+    tracing::info!(%source, entry = %delivery.entry, attempt, ?after, class, reason, "will be tried again");
+}
+
+fn dead_lettered(source: &Source, delivery: &Delivery, reason: &Reason) {
+    tracing::warn!(%source, entry = %delivery.entry, class = %reason.class, reason = %reason.text, "dead letter");
+}
+
+/// How many deliveries of a source this process has committed since it began.
+pub fn committed(source: &Source) -> u64 {
+    process().deliveries.with(&[&source.handler, &source.stream, "committed"]).get()
+}
+
+const LOST: &str = "lost";
+const HOST_DIED: &str = "host-died";
+
+/// Deliveries that were pending in nobody's hands. A crash on their account says that a host died with them.
+pub fn recovered(source: &Source, found: &[Delivery]) {
+    let died = found.iter().filter(|delivery| delivery.crashes > 0).count();
+    for (cause, count) in [(HOST_DIED, died), (LOST, found.len() - died)] {
+        process().recovered.add(&[&source.handler, &source.stream, cause], count as u64);
+    }
+    tracing::info!(%source, count = found.len(), "recovered deliveries that nobody held any more");
+}
+
+pub fn group_remade(source: &Source) {
+    process().stream_lost.add(&[&source.handler, &source.stream], 1);
+    tracing::error!(%source, "stream lost: the stream or its group was gone and has been made anew; what it held is lost");
+}
+
+pub fn running_alone(source: &Source, suspect: &Delivery) {
+    let (entry, crashes) = (suspect.entry, suspect.crashes);
+    tracing::warn!(%source, %entry, crashes, "suspect: hosts died with it in hand; it is run alone");
+}
+
+pub fn released(count: u64) {
+    tracing::info!(count, "released what was in hand, for whoever comes next");
+}
+
+pub fn backend_trouble(doing: &str, source: &Source, error: &Error, retry_in: Duration) {
+    process().store_errors.add(&[doing], 1);
+    tracing::warn!(%source, %error, ?retry_in, "backend trouble while {doing}; nothing is lost, trying again");
+}
+
+pub fn task_trouble(task: &str, error: &Error) {
+    process().store_errors.add(&[task], 1);
+    tracing::warn!(task, %error, "backend trouble");
+}
+
+pub fn breaker_changed(handler: &str, state: &str) {
+    breaker_is(handler, state);
+    if state == "open" {
+        process().breaker_opened.add(&[handler], 1);
+    }
+    tracing::warn!(handler, state, "circuit breaker");
+}
+
+/// Looked at with each heartbeat: a breaker becomes half-open by time alone.
+pub fn breaker_is(handler: &str, state: &str) {
+    let number = match state {
+        "closed" => 0.0,
+        "half-open" => 1.0,
+        _ => 2.0,
+    };
+    process().breaker_state.set(&[handler], number);
+}
+
+pub fn trimmed(stream: &str, trimmed: &Trimmed) {
+    let process = process();
+    process.trimmed.add(&[stream], trimmed.removed);
+    process.trimmed_unfinished.add(&[stream], trimmed.lost);
+    process.stream_length.set(&[stream], trimmed.length as f64);
+    process.retention_effective.set(&[stream], trimmed.oldest_age.unwrap_or_default().as_secs_f64());
+    if trimmed.lost > 0 {
+        tracing::warn!(
+            stream,
+            count = trimmed.lost,
+            "trimmed entries that a group had not finished: they are lost to it"
+        );
+    }
+    tracing::debug!(stream, count = trimmed.removed, "trimmed");
+}
+
+/// A few names, and how often each of them came: a metric is looked for once for all of a batch.
+#[derive(Default)]
+struct Counts<'a>(Vec<(&'a str, u64)>);
+
+impl<'a> Counts<'a> {
+    fn add(&mut self, name: &'a str) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((name, 1)),
+        }
+    }
+
+    fn each(self, mut then: impl FnMut(&str, u64)) {
+        self.0.into_iter().for_each(|(name, count)| then(name, count));
+    }
+}

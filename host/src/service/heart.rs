@@ -1,0 +1,165 @@
+//! The heart: says again and again that this host lives, with a note of what it is doing. The notes of all hosts are
+//! what `status` knows of breakers, rates and plugins; the backend only carries them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::consumer::Consumer;
+use crate::backend::{Backend, Error};
+use crate::clock;
+use crate::model::delivery::Source;
+use crate::observe;
+use crate::pipeline::House;
+
+/// A consumer counts as dead when it has not said otherwise for this long.
+pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
+/// A beat may be late twice before anybody thinks that this host is dead.
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
+/// Rates are taken over this many beats: about 10 s.
+const RATE_BEATS: usize = 7;
+/// A note is carried with each beat and read by everybody who looks.
+const NOTE_BYTES_MAX: usize = 16 * 1024;
+
+/// What a host tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    pub version: String,
+    pub pid: u32,
+    /// Unix time in milliseconds, by the host's clock.
+    pub started_ms: u64,
+    pub beat_ms: u64,
+    pub handlers: Vec<HandlerNote>,
+    /// Handlers that are left out because the note would be too long.
+    pub more: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandlerNote {
+    pub handler: String,
+    /// The first 12 hex digits of the plugin's SHA-256.
+    pub plugin: String,
+    /// `closed`, `half-open`, `open`.
+    pub breaker: String,
+    /// Deliveries committed per second, over about the last ten seconds.
+    pub rate: f64,
+    /// Deliveries in this host's hands.
+    pub in_flight: usize,
+}
+
+impl Note {
+    /// As it is carried: no longer than `max` bytes, with as many handlers as have room.
+    fn to_json(&self, max: usize) -> String {
+        let mut note = self.clone();
+        loop {
+            // Plain data: nothing in it can fail to be written.
+            let json = serde_json::to_string(&note).unwrap_or_default();
+            if json.len() <= max || note.handlers.is_empty() {
+                return json;
+            }
+            // Too long by this share; one at least goes each time.
+            let keep = (note.handlers.len() * max / json.len()).min(note.handlers.len() - 1);
+            note.more += note.handlers.len() - keep;
+            note.handlers.truncate(keep);
+        }
+    }
+}
+
+/// What the living hosts say that read one of these sources. A host of another configuration on the same backend is not
+/// counted; one whose note cannot be read (of another version) is left out.
+pub async fn hosts(backend: &dyn Backend, sources: &[Source]) -> Result<Vec<Note>, Error> {
+    let notes = backend.hosts(sources).await?;
+    let notes = notes.iter().filter_map(|host| serde_json::from_str::<Note>(&host.note).ok());
+    let ours = |note: &HandlerNote| sources.iter().any(|source| *source.handler == *note.handler);
+    Ok(notes.filter(|note| note.more > 0 || note.handlers.iter().any(ours)).collect())
+}
+
+pub struct Heart {
+    house: Arc<House>,
+    consumers: Vec<Arc<Consumer>>,
+    started_ms: u64,
+    /// When, and how much each consumer had committed by then.
+    past: VecDeque<(Instant, Vec<u64>)>,
+}
+
+impl Heart {
+    pub fn new(house: Arc<House>, consumers: Vec<Arc<Consumer>>) -> Self {
+        consumers.iter().for_each(|consumer| observe::source_opened(&consumer.source));
+        Self { house, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
+    }
+
+    pub async fn beat(&mut self) -> Result<(), Error> {
+        let note = self.note().to_json(NOTE_BYTES_MAX);
+        self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL, &note).await
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            tokio::time::sleep(HEARTBEAT_EVERY).await;
+            if let Err(error) = self.beat().await {
+                observe::task_trouble("heartbeat", &error);
+            }
+        }
+    }
+
+    fn note(&mut self) -> Note {
+        let now = Instant::now();
+        let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.source)).collect();
+        self.past.push_back((now, committed.clone()));
+        if self.past.len() > RATE_BEATS {
+            self.past.pop_front();
+        }
+        let (since, before) = self.past.front().map_or((now, &committed), |(since, before)| (*since, before));
+        let seconds = now.duration_since(since).as_secs_f64();
+        let mut handlers: Vec<HandlerNote> = Vec::new();
+        for (index, consumer) in self.consumers.iter().enumerate() {
+            let breaker = consumer.breaker_name();
+            observe::breaker_is(&consumer.handler.name, breaker);
+            let rate = if seconds > 0.0 { (committed[index] - before[index]) as f64 / seconds } else { 0.0 };
+            match handlers.iter_mut().find(|note| *note.handler == *consumer.handler.name) {
+                Some(note) => {
+                    note.rate += rate;
+                    note.in_flight += consumer.in_flight();
+                }
+                None => handlers.push(HandlerNote {
+                    handler: consumer.handler.name.to_string(),
+                    plugin: consumer.handler.plugin.digest.to_string(),
+                    breaker: breaker.to_owned(),
+                    rate,
+                    in_flight: consumer.in_flight(),
+                }),
+            }
+        }
+        Note {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            beat_ms: clock::now_ms(),
+            handlers,
+            more: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_has_a_bound_and_says_what_it_leaves_out() {
+        let handler = |n: usize| HandlerNote { handler: format!("handler-{n}"), ..HandlerNote::default() };
+        let short = Note { handlers: (0..3).map(handler).collect(), ..Note::default() };
+        let read = |json: &str| serde_json::from_str::<Note>(json).unwrap();
+        assert_eq!(read(&short.to_json(NOTE_BYTES_MAX)), short);
+        let long = Note { handlers: (0..1000).map(handler).collect(), ..Note::default() };
+        let json = long.to_json(NOTE_BYTES_MAX);
+        let note = read(&json);
+        assert!(json.len() <= NOTE_BYTES_MAX && note.handlers.len() > 100, "{} bytes", json.len());
+        assert_eq!(note.handlers.len() + note.more, 1000);
+        assert_eq!(read(&long.to_json(10)).more, 1000, "no room for any");
+    }
+}

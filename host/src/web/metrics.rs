@@ -1,0 +1,104 @@
+//! `GET /metrics`: what this process has counted, and what the backend says at this moment.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use crate::backend::{Backend, Error, SourceStatus};
+use crate::model::delivery::Source;
+use crate::observe::metrics::{self, render};
+use crate::service::{books, heart};
+
+/// The content type of OpenMetrics text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The backend is asked once in this time, however many scrape.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A backend that has not answered by then counts as away: a scrape must end before its own time-out.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// What the backend said last: also that it said nothing.
+#[derive(Default)]
+pub struct Gauges(Mutex<Option<(Instant, Option<Arc<Answer>>)>>);
+
+struct Answer {
+    size_bytes: u64,
+    hosts: usize,
+    /// Whether it is paused, which it is, its books.
+    sources: Vec<(bool, Source, SourceStatus)>,
+}
+
+impl Gauges {
+    pub async fn text(&self, backend: &dyn Backend, sources: &[Source]) -> String {
+        let answer = self.answer(backend, sources).await;
+        render(|gauges| fill(gauges, answer.as_deref()))
+    }
+
+    async fn answer(&self, backend: &dyn Backend, sources: &[Source]) -> Option<Arc<Answer>> {
+        // Whoever comes while another one asks waits for the same answer.
+        let mut last = self.0.lock().await;
+        if let Some((at, answer)) = &*last
+            && at.elapsed() < ASK_EVERY
+        {
+            return answer.clone();
+        }
+        let asked = tokio::time::timeout(ANSWER_MAX, ask(backend, sources)).await;
+        let answer = match asked {
+            Ok(Ok(answer)) => Some(Arc::new(answer)),
+            // `tidemill_backend_up 0` says it; the log would say it with each scrape.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+async fn ask(backend: &dyn Backend, sources: &[Source]) -> Result<Answer, Error> {
+    let rows = books::collect(backend, sources).await?;
+    let paused = backend.paused(sources).await?;
+    let is_paused = |source: &Source| sources.iter().zip(&paused).any(|(known, paused)| known == source && *paused);
+    let started = rows.into_values().flatten().filter_map(|(source, status)| Some((source, status?)));
+    Ok(Answer {
+        size_bytes: backend.size_bytes().await?,
+        hosts: heart::hosts(backend, sources).await?.len(),
+        sources: started.map(|(source, status)| (is_paused(&source), source, status)).collect(),
+    })
+}
+
+fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
+    gauges.up.set(&[], f64::from(u8::from(answer.is_some())));
+    let Some(answer) = answer else { return };
+    gauges.size.set(&[], answer.size_bytes as f64);
+    gauges.hosts.set(&[], answer.hosts as f64);
+    for (paused, source, status) in &answer.sources {
+        let labels: &[&str] = &[&source.handler, &source.stream];
+        let books = [
+            ("published", status.published),
+            ("committed", status.committed),
+            ("skipped", status.skipped),
+            ("duplicates", status.duplicates),
+            ("retried", status.retried),
+            ("dropped", status.dropped),
+        ];
+        for (book, count) in books {
+            gauges.entries.add(&[&source.handler, &source.stream, book], count);
+        }
+        for (gauge, count) in [
+            (&gauges.lag, status.lag),
+            (&gauges.pending, status.pending),
+            (&gauges.due, status.due),
+            (&gauges.again, status.again),
+            (&gauges.dead, status.dead),
+            (&gauges.quarantined, status.quarantined),
+            (&gauges.consumers, status.consumers),
+            (&gauges.torn, status.torn),
+            (&gauges.balanced, u64::from(status.balances())),
+            (&gauges.paused, u64::from(*paused)),
+        ] {
+            gauge.set(labels, count as f64);
+        }
+        gauges.oldest_unprocessed.set(labels, status.oldest_age.unwrap_or_default().as_secs_f64());
+        gauges.oldest_pending.set(labels, status.oldest_pending_age.unwrap_or_default().as_secs_f64());
+    }
+}
