@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::backend::{Error, Settled};
+use crate::backend::{Error, Finding, Level, Settled, Trimmed};
 use crate::model::dead_letter::Reason;
 use crate::model::delivery::{Delivery, Source};
 
@@ -93,6 +93,37 @@ pub fn breaker_changed(handler: &str, state: &str) {
     tracing::warn!(handler, state, "circuit breaker");
 }
 
-pub fn trimmed(stream: &str, count: u64) {
-    tracing::debug!(stream, count, "trimmed");
+pub fn trimmed(stream: &str, trimmed: &Trimmed) {
+    let Trimmed { removed, lost, length, oldest_age, held } = *trimmed;
+    tracing::debug!(stream, removed, length, ?oldest_age, held, "trimmed");
+    if lost > 0 {
+        tracing::warn!(stream, lost, "overflow: entries were dropped that a handler group had not finished");
+    }
+}
+
+pub fn stream_held(stream: &str, held: u64) {
+    tracing::warn!(
+        stream,
+        held,
+        "the stream is {held} entries over its bounds because handler groups have not finished them"
+    );
+}
+
+pub fn retention_short(stream: &str, asked: Duration, effective: Duration) {
+    tracing::warn!(
+        stream,
+        ?asked,
+        ?effective,
+        "maxlen cuts the retention short: the oldest entry is younger than asked"
+    );
+}
+
+/// What the janitor's look at the backend came upon.
+pub fn examined(finding: &Finding) {
+    let Finding { level, check, text, hint } = finding;
+    match level {
+        Level::Good => tracing::debug!(check, "{text}"),
+        Level::Warning => tracing::warn!(check, hint, "{text}"),
+        Level::Bad => tracing::error!(check, hint, "{text}"),
+    }
 }

@@ -8,6 +8,7 @@
 //! - an `Err` says that the backend could not do its work; it never says anything about an event.
 
 pub mod conformance;
+pub mod findings;
 pub mod redis;
 pub mod sqlite;
 pub mod wire;
@@ -141,7 +142,7 @@ pub trait ControlPlane: Send + Sync {
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed>;
 
     /// Looks whether the backend keeps what Tidemill promises on it: its settings, known bugs, rights, clock, and what
-    /// leaks. Changes nothing that stays.
+    /// leaks. Changes nothing that stays. Without sources: only what has nothing to do with streams.
     async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>>;
 
     /// The events of a stream after `after`, at most `max`. For people and tests.
@@ -322,7 +323,8 @@ pub struct SourceStatus {
     pub retried: u64,
     /// Dead letters that lie here now.
     pub dead: u64,
-    /// Dead letters that went because there were more than `dead_letters_max`.
+    /// Dead letters that went because there were more than `dead_letters_max`, and entries that went unread
+    /// (`Overflow::Drop`).
     pub dropped: u64,
     /// Not yet fetched by anybody.
     pub lag: u64,

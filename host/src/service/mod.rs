@@ -3,7 +3,7 @@
 //! ```text
 //! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
-//!                   +-- janitor    trims streams
+//!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
 //!                   +-- heartbeat  says that this host lives
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
@@ -13,6 +13,7 @@
 pub mod books;
 pub mod build;
 pub mod consumer;
+pub mod janitor;
 pub mod publisher;
 pub mod scheduler;
 
@@ -22,27 +23,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::backend::{Bounds, Error};
-use crate::fault;
+use crate::backend::Error;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
 use consumer::Consumer;
+use janitor::StreamBounds;
 
 /// A consumer counts as dead when it has not said otherwise for this long.
 pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
 /// A beat may be late twice before anybody thinks that this host is dead.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
-const TRIM_EVERY: Duration = Duration::from_secs(10);
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// What ending may take beyond the last batch: its settlements.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
-
-/// A stream with its bounds, for the janitor.
-pub struct StreamBounds {
-    pub name: String,
-    pub bounds: Bounds,
-}
 
 /// Everything that `run` needs, made by `build`.
 pub struct Host {
@@ -100,7 +94,7 @@ impl Host {
             }
             tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
         }
-        tasks.spawn(host.clone().janitor(quiet.clone()));
+        tasks.spawn(janitor::run(host.clone(), quiet.clone()));
         if until_idle {
             tasks.spawn(host.clone().idle(switch, quiet.clone()));
         }
@@ -135,20 +129,6 @@ impl Host {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
             if let Err(error) = self.beat().await {
                 observe::task_trouble("heartbeat", &error);
-            }
-        }
-    }
-
-    async fn janitor(self: Arc<Self>, mut quiet: Quiet) {
-        while !quiet.sleep(TRIM_EVERY).await {
-            for stream in &self.streams {
-                fault::point("trimming");
-                let trimmed = self.house.backend.trim(&stream.name, &stream.bounds).await;
-                fault::point("trimmed");
-                match trimmed {
-                    Ok(trimmed) => observe::trimmed(&stream.name, trimmed.removed),
-                    Err(error) => observe::task_trouble("janitor", &error),
-                }
             }
         }
     }

@@ -9,11 +9,13 @@
 //! | `record` | how deliveries are written down and read |
 //! | `settle`, `fetch`, `publish`, `recover`, `claim` | the data plane |
 //! | `quarantine` | suspects, run alone |
-//! | `groups`, `again`, `inspect`, `desk`, `examine` | the control plane |
+//! | `groups`, `again`, `inspect`, `desk` | the control plane |
+//! | `examine`, `bugs`, `rights`, `survey` | what `doctor` looks at |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
 
 mod again;
+mod bugs;
 mod claim;
 mod desk;
 mod error;
@@ -27,9 +29,11 @@ mod publish;
 mod quarantine;
 mod record;
 mod recover;
+mod rights;
 mod script;
 mod server;
 mod settle;
+mod survey;
 mod value;
 
 use std::collections::HashSet;

@@ -19,6 +19,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    BURY "bury.lua"
     CLAIM "claim.lua"
     COUNT "count.lua"
     ENSURE "ensure.lua"
@@ -27,8 +28,10 @@ scripts! {
     PROMOTE "promote.lua"
     PUBLISH "publish.lua"
     REPLAY "replay.lua"
+    RIGHTS "rights.lua"
     SETTLE "settle.lua"
     STATUS "status.lua"
+    SURVEY "survey.lua"
     TRIM "trim.lua"
 }
 
