@@ -64,37 +64,34 @@ const COMMANDS: &[(&str, &str)] = &[
 
 impl Redis {
     /// Asks about all commands on the keys of these sources.
-    pub(super) async fn ask_for_rights(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+    pub(super) async fn ask_for_rights(&self, sources: &[Source]) -> Vec<Finding> {
         let mut denied = Vec::new();
         for source in sources {
-            let mut call = RIGHTS.call(&[]);
-            for (_, command) in COMMANDS {
-                call.arg(spelled(command, source).join("\u{1f}"));
+            match self.denied(source).await {
+                Ok(commands) => denied.extend(commands.into_iter().map(|at| refusal(source, at))),
+                // It would be the same for every source.
+                Err(error) => return vec![of_error("rights", &error)],
             }
-            let answer = match self.run_script(&RIGHTS, &call, source).await {
-                Ok(answer) => answer,
-                Err(error) => return Ok(vec![of_error("rights", error)?]),
-            };
-            for number in value::array(answer)? {
-                let at = usize::try_from(value::count(&number)?).unwrap_or_default();
-                let Some((job, command)) = at.checked_sub(1).and_then(|at| COMMANDS.get(at)) else { continue };
-                let key = spelled(command, source).into_iter().zip(command.split(' '));
-                let key = key.filter(|(_, word)| word.starts_with('@')).map(|(key, _)| key).next().unwrap_or_default();
-                let name = command.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_uppercase()));
-                let name = name.take(if command.starts_with('X') { 2 } else { 1 }).collect::<Vec<_>>().join(" ");
-                denied.push(findings::bad(
-                    "rights",
-                    format!("{source}: {job} needs {name} on {key}, which this user may not"),
-                    "ACL SETUSER: +@stream +@hash +@sortedset +@string +@scripting +@keyspace, and the keys of the \
-                     streams: ~NAME ~{NAME}:tm:* ~tm:host:*",
-                ));
-            }
+        }
+        denied
+    }
+
+    /// The rows of [`COMMANDS`] that this user may not run on the keys of a source.
+    async fn denied(&self, source: &Source) -> Result<Vec<&'static (&'static str, &'static str)>> {
+        let mut call = RIGHTS.call(&[]);
+        for (_, command) in COMMANDS {
+            call.arg(spelled(command, source).join("\u{1f}"));
+        }
+        let mut denied = Vec::new();
+        for number in value::array(self.run_script(&RIGHTS, &call, source).await?)? {
+            let at = usize::try_from(value::count(&number)?).unwrap_or_default();
+            denied.extend(at.checked_sub(1).and_then(|at| COMMANDS.get(at)));
         }
         Ok(denied)
     }
 
     /// Lets a scratch stream live: everything that hosts do is done to it with the user of this connection.
-    pub(super) async fn try_rights(&self) -> Result<Vec<Finding>> {
+    pub(super) async fn try_rights(&self) -> Vec<Finding> {
         let scratch = Source { stream: format!("tidemill-doctor-{}", Uuid::new_v4()).into(), handler: "doctor".into() };
         let token = Uuid::new_v4();
         let lived = self.live(&scratch, token).await;
@@ -103,18 +100,18 @@ impl Redis {
         match lived {
             Ok(()) => found.push(findings::good("rights", "the scripts run with this user, tried on a scratch stream")),
             Err((job, error)) => {
-                let mut finding = of_error("rights", error)?;
+                let mut finding = of_error("rights", &error);
                 finding.text = format!("{job}, tried on a scratch stream: {}", finding.text);
                 found.push(finding);
             }
         }
         if let Err(error) = removed {
-            let mut finding = of_error("rights", error)?;
+            let mut finding = of_error("rights", &error);
             finding.text = format!("the scratch stream could not be removed: {}", finding.text);
             finding.hint = format!("remove the keys that begin with {{{}}} and that stream", scratch.stream);
             found.push(finding);
         }
-        Ok(found)
+        found
     }
 
     /// From the making of the group to the leave of its consumer; the error comes with what met it.
@@ -199,6 +196,22 @@ fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
     let state = (number == 0).then(|| ("key".into(), 0));
     let mark = (number == 0).then(|| (Uuid::new_v4(), [0; 16]));
     Entry { delivery, mark, state, disposition }
+}
+
+/// `mischief on orders: trim needs XTRIM on orders, which this user may not`
+fn refusal(source: &Source, (job, command): &(&str, &str)) -> Finding {
+    let words = || command.split(' ');
+    let key = spelled(command, source).into_iter().zip(words()).find(|(_, word)| word.starts_with('@'));
+    let key = key.map(|(key, _)| key).unwrap_or_default();
+    // XGROUP and XINFO have a second word.
+    let name: Vec<&str> =
+        words().take_while(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase())).collect();
+    findings::bad(
+        "rights",
+        format!("{source}: {job} needs {} on {key}, which this user may not", name.join(" ")),
+        "ACL SETUSER: +@stream +@hash +@sortedset +@string +@scripting +@keyspace, and the keys of the streams: \
+         ~NAME ~{NAME}:tm:* ~tm:host:*",
+    )
 }
 
 /// A row of [`COMMANDS`] with the names of this source in it.
