@@ -121,7 +121,7 @@ impl Redis {
         token: Uuid,
     ) -> std::result::Result<(), (&'static str, crate::backend::Error)> {
         let at = |job: &'static str| move |error| (job, error);
-        let (consumer, none) = (format!("doctor-{}", Uuid::new_v4()), Default::default());
+        let (consumer, none) = (consumer_of(token), Default::default());
         self.say_alive(&consumer, Duration::from_secs(60), "").await.map_err(at("beat"))?;
         self.make_group(scratch, Start::Beginning).await.map_err(at("ensure"))?;
         let new = |_| NewEntry { body: "{}".into(), mark: Some((Uuid::new_v4(), [0; 16])) };
@@ -153,13 +153,17 @@ impl Redis {
     }
 
     async fn remove_scratch(&self, scratch: &Source, token: Uuid) -> Result<()> {
-        let keys = Keys::of(scratch);
+        let (keys, consumer) = (Keys::of(scratch), consumer_of(token));
+        self.readers.close(&consumer);
         let mut cmd = redis::cmd("UNLINK");
         for key in [keys.stream(), keys.again(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
         {
             cmd.arg(key);
         }
-        cmd.arg(keys.state_index()).arg(keys.state_prefix() + "key").arg(keys.receipt(token));
+        cmd.arg(keys::heartbeat(&consumer))
+            .arg(keys.state_index())
+            .arg(keys.state_prefix() + "key")
+            .arg(keys.receipt(token));
         // The buckets of both inboxes are numbered by the server's time.
         let bucket = self.server_ms().await? / self.inbox_window_ms();
         for base in [keys.seen(), keys::published_ids(&scratch.stream)] {
@@ -176,6 +180,10 @@ impl Redis {
         let [seconds, micros]: [Value; 2] = value::tuple(self.run(&redis::cmd("TIME"), &"TIME").await?)?;
         Ok(value::count(&seconds)? * 1000 + value::count(&micros)? / 1000)
     }
+}
+
+fn consumer_of(token: Uuid) -> String {
+    format!("doctor-{token}")
 }
 
 /// One entry is committed with an effect of each kind, one retried at once, one given up.
