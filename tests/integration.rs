@@ -2,6 +2,7 @@
 
 mod cli;
 mod conformance;
+mod doctor;
 mod kills;
 mod metrics;
 mod sandbox;

@@ -7,7 +7,10 @@
 //! - every time is the backend's own clock, never a host's;
 //! - an `Err` says that the backend could not do its work; it never says anything about an event.
 
+pub mod acts;
+pub mod bounds;
 pub mod conformance;
+pub mod findings;
 pub mod redis;
 pub mod sqlite;
 pub mod wire;
@@ -20,6 +23,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub use self::acts::{AUDIT_MAX, Act, AuditRecord, HostNote};
+pub use self::bounds::{Bounds, Overflow, Trimmed};
+pub use self::findings::{Finding, Level};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -148,7 +154,7 @@ pub trait ControlPlane: Send + Sync {
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed>;
 
     /// Looks whether the backend keeps what Tidemill promises on it: its settings, known bugs, rights, clock, and what
-    /// leaks. Changes nothing that stays.
+    /// leaks. Changes nothing that stays. Without sources: only what has nothing to do with streams.
     async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>>;
 
     /// The events of a stream after `after`, at most `max`. For people and tests.
@@ -157,91 +163,6 @@ pub trait ControlPlane: Send + Sync {
 
 pub trait Backend: DataPlane + ControlPlane {}
 impl<T: DataPlane + ControlPlane> Backend for T {}
-
-/// How much of a stream is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bounds {
-    /// Entries at most.
-    pub maxlen: Option<u64>,
-    /// Age at most.
-    pub retention: Option<Duration>,
-    /// Hold to the bounds even if a group has not finished with what goes: it is lost to that group.
-    pub overflow: Overflow,
-}
-
-/// What happens to a stream that is over its bounds with entries that a group has not finished.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// The stream grows beyond its bounds.
-    #[default]
-    Keep,
-    /// The entries go, and are lost to that group.
-    Drop,
-}
-
-/// What trimming did, and what is left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Trimmed {
-    pub removed: u64,
-    /// Of those removed: entries that some group had not finished (`Overflow::Drop` only).
-    pub lost: u64,
-    pub length: u64,
-    /// Age of the oldest entry that is left: the retention that the stream has in effect.
-    pub oldest_age: Option<Duration>,
-    /// Entries over the bounds that stay because a group has not finished them.
-    pub held: u64,
-}
-
-/// A host that lives, as its last heartbeat tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostNote {
-    pub consumer: String,
-    /// JSON; see `service::heart`.
-    pub note: String,
-}
-
-/// How many audit records a source keeps; the oldest go first.
-pub const AUDIT_MAX: usize = 10_000;
-
-/// Who does something to a source, and why: for the audit record that is written in the same step.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Act {
-    pub who: String,
-    /// What was asked for, for people: a filter, a reason.
-    pub note: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditRecord {
-    pub id: EntryId,
-    /// Unix time in milliseconds, by the backend's clock.
-    pub at_ms: u64,
-    /// `replay`, `drop`, `edit`, `pause`, `resume`.
-    pub verb: String,
-    /// How many dead letters it was done to.
-    pub count: u64,
-    /// The dead letters, as far as there is room (the first 100).
-    pub ids: Vec<EntryId>,
-    pub act: Act,
-}
-
-/// One thing that `doctor` looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub level: Level,
-    /// What was looked at: `durability`, `eviction`, ..
-    pub check: &'static str,
-    pub text: String,
-    /// What to do; empty if nothing.
-    pub hint: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Good,
-    Warning,
-    Bad,
-}
 
 /// What the inbox and the state hold, in the order of the question.
 #[derive(Debug, Default)]
@@ -338,7 +259,8 @@ pub struct SourceStatus {
     pub retried: u64,
     /// Dead letters that lie here now.
     pub dead: u64,
-    /// Dead letters that went because there were more than `dead_letters_max`.
+    /// Dead letters that went because there were more than `dead_letters_max`, and entries that went unread
+    /// (`Overflow::Drop`).
     pub dropped: u64,
     /// Not yet fetched by anybody.
     pub lag: u64,

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod dead;
 pub mod demo;
+mod doctor;
 mod init;
 mod plugin;
 mod publish;
@@ -72,6 +73,8 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Look whether the backend keeps what it has to, and say what to do where it does not.
+    Doctor(doctor::Args),
     /// Print completions for a shell.
     Completions(completions::Args),
 }
@@ -112,6 +115,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::State(args) => state::state(&args, globals),
         Command::Plugin(command) => plugin::plugin(command, globals),
         Command::Config(command) => config::config(command, globals),
+        Command::Doctor(args) => doctor::doctor(&args, globals),
         Command::Completions(args) => completions::completions(&args),
     }
 }

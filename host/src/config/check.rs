@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::read::nearest;
-use super::{Config, limits};
+use super::{Config, Overflow, limits};
 use crate::policy::route::{Pattern, Streams};
 use crate::schema::Registry;
 
@@ -110,10 +110,42 @@ impl Check<'_> {
             if stream.maxlen == Some(0) {
                 self.find(format!("streams.{name}.maxlen"), "0 entries is no stream", "leave the key out for no bound");
             }
+            self.bounds(name, stream);
             let taken = stream.events.iter().filter_map(|text| self.pattern(&key, text)).collect();
             rows.push((name.as_str().into(), taken));
         }
         Streams { rows }
+    }
+
+    /// Bounds that are allowed and yet may not do what was meant.
+    fn bounds(&mut self, name: &str, stream: &super::Stream) {
+        let at = |key: &str| format!("streams.{name}.{key}");
+        match (stream.overflow, stream.maxlen.is_some() || stream.retention.is_some()) {
+            (Overflow::Drop, true) => self.warn(
+                at("overflow"),
+                "\"drop\" throws entries away that a handler has not finished, once the stream is over its bounds",
+                "\"keep\" lets the stream grow instead; what was dropped is counted in `status --json`",
+            ),
+            (Overflow::Drop, false) => self.find(
+                at("overflow"),
+                "there is no bound to overflow",
+                "give the stream a maxlen or a retention, or leave overflow out",
+            ),
+            (Overflow::Keep, _) => {}
+        }
+        if let (Some(maxlen), Some(retention)) = (stream.maxlen, stream.retention) {
+            // A rate is all that one can tell without having seen the stream.
+            let rate = maxlen as f64 / retention.as_secs_f64().max(1.0);
+            let retention = humantime::format_duration(retention);
+            self.warn(
+                at("maxlen"),
+                format!(
+                    "whichever bound is met first counts: above {rate:.2} events a second, {maxlen} entries are less \
+                     than {retention}"
+                ),
+                "leave maxlen out to keep the whole retention; the log of `run` says what is kept in effect",
+            );
+        }
     }
 
     fn handler(&mut self, name: &str, streams: &Streams, schemas: &Registry) {

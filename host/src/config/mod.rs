@@ -74,6 +74,17 @@ pub struct Stream {
     /// How long the stream keeps an entry, as far as every group has finished it.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub retention: Option<Duration>,
+    /// What gives way when handlers do not keep up: the bounds, or entries that they have not finished.
+    #[serde(default)]
+    pub overflow: Overflow,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    #[default]
+    Keep,
+    Drop,
 }
 
 #[derive(Debug, Clone, Deserialize)]

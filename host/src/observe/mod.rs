@@ -7,7 +7,7 @@ pub mod metrics;
 
 use std::time::Duration;
 
-use crate::backend::{Entry, Error, Published, Settled, Trimmed};
+use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
@@ -221,6 +221,33 @@ pub fn trimmed(stream: &str, trimmed: &Trimmed) {
         );
     }
     tracing::debug!(stream, count = trimmed.removed, "trimmed");
+}
+
+pub fn stream_held(stream: &str, held: u64) {
+    tracing::warn!(
+        stream,
+        held,
+        "the stream is {held} entries over its bounds because handler groups have not finished them"
+    );
+}
+
+pub fn retention_short(stream: &str, asked: Duration, effective: Duration) {
+    tracing::warn!(
+        stream,
+        ?asked,
+        ?effective,
+        "maxlen cuts the retention short: the oldest entry is younger than asked"
+    );
+}
+
+/// What the janitor's look at the backend came upon.
+pub fn examined(finding: &Finding) {
+    let Finding { level, check, text, hint } = finding;
+    match level {
+        Level::Good => tracing::debug!(check, "{text}"),
+        Level::Warning => tracing::warn!(check, hint, "{text}"),
+        Level::Bad => tracing::error!(check, hint, "{text}"),
+    }
 }
 
 /// A few names, and how often each of them came: a metric is looked for once for all of a batch.

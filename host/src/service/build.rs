@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::Host;
 use super::consumer::Consumer;
-use super::{Host, StreamBounds};
-use crate::backend::{self, Backend, Bounds, Options, Start};
+use super::janitor::StreamBounds;
+use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config, limits};
@@ -164,7 +165,7 @@ pub fn host(
     }
     let streams = config.streams.iter().map(|(name, stream)| StreamBounds {
         name: name.clone(),
-        bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, ..Bounds::default() },
+        bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, overflow: overflow(stream.overflow) },
     });
     Ok(Host { streams: streams.collect(), house, consumers })
 }
@@ -186,6 +187,13 @@ pub fn start(start: config::Start) -> Start {
     match start {
         config::Start::Beginning => Start::Beginning,
         config::Start::New => Start::New,
+    }
+}
+
+fn overflow(overflow: config::Overflow) -> Overflow {
+    match overflow {
+        config::Overflow::Keep => Overflow::Keep,
+        config::Overflow::Drop => Overflow::Drop,
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
-//!                   +-- janitor    trims streams
+//!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
 //!                   +-- heart      says that this host lives, and what it is doing
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
@@ -14,6 +14,7 @@ pub mod books;
 pub mod build;
 pub mod consumer;
 pub mod heart;
+pub mod janitor;
 pub mod publisher;
 pub mod scheduler;
 
@@ -23,25 +24,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::backend::{Bounds, Error};
-use crate::fault;
+use crate::backend::Error;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
 use consumer::Consumer;
 pub use heart::HEARTBEAT_TTL;
 use heart::Heart;
+use janitor::StreamBounds;
 
-const TRIM_EVERY: Duration = Duration::from_secs(10);
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// What ending may take beyond the last batch: its settlements.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
-
-/// A stream with its bounds, for the janitor.
-pub struct StreamBounds {
-    pub name: String,
-    pub bounds: Bounds,
-}
 
 /// Everything that `run` needs, made by `build`.
 pub struct Host {
@@ -101,7 +95,7 @@ impl Host {
             }
             tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
         }
-        tasks.spawn(host.clone().janitor(quiet.clone()));
+        tasks.spawn(janitor::run(host.clone(), quiet.clone()));
         if until_idle {
             tasks.spawn(host.clone().idle(switch, quiet.clone()));
         }
@@ -127,20 +121,6 @@ impl Host {
         };
         tokio::select! { () = all => {}, () = late => {} }
         tasks.abort_all();
-    }
-
-    async fn janitor(self: Arc<Self>, mut quiet: Quiet) {
-        while !quiet.sleep(TRIM_EVERY).await {
-            for stream in &self.streams {
-                fault::point("trimming");
-                let trimmed = self.house.backend.trim(&stream.name, &stream.bounds).await;
-                fault::point("trimmed");
-                match trimmed {
-                    Ok(trimmed) => observe::trimmed(&stream.name, &trimmed),
-                    Err(error) => observe::task_trouble("janitor", &error),
-                }
-            }
-        }
     }
 
     /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come.

@@ -11,6 +11,7 @@ mod desk;
 mod forms;
 
 mod books;
+mod bounds;
 mod dead_letters;
 mod fetching;
 mod inbox;
@@ -130,6 +131,14 @@ pub const STORIES: &[(&str, Story)] = stories! {
         trim_spares_what_a_group_has_not_finished
         trim_by_age_spares_what_is_pending
         a_stream_that_nobody_reads_is_trimmed;
+    bounds:
+        trimming_tells_what_is_left
+        what_is_held_over_the_bounds_is_counted
+        overflow_drop_is_counted
+        overflow_drop_by_age_spares_the_young
+        what_is_dropped_in_a_living_hand_is_settled
+        what_is_dropped_in_a_dead_hand_is_recorded
+        examining_changes_nothing;
     books:
         the_books_balance
         waiting_has_an_age

@@ -8,13 +8,15 @@ use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
 use super::recover::{LANES, PAGE, key_of, name_of, to_u32};
-use super::script::{CLAIM, LEAVE};
+use super::script::{BURY, CLAIM};
 use super::{Redis, millis, record, value};
 use crate::backend::{CRASH_WINDOW, Result};
 use crate::model::delivery::{Delivery, Lane, Source};
 
-/// Dead consumers with nothing left that are removed in one go.
-const BURIALS_MAX: usize = 50;
+/// Dead consumers with nothing left that are removed in one call, and such calls in a row. They are many where hosts
+/// came and went for long while nobody recovered anything.
+const BURIALS_MAX: u64 = 2000;
+const BURIAL_CALLS_MAX: usize = 50;
 
 /// For so long one consumer alone looks for what others left. Longer than it is between two looks, so that it is the same
 /// one as long as it lives; shorter than a heartbeat, so that its own death delays nothing.
@@ -64,10 +66,11 @@ impl Redis {
         max: usize,
         found: &mut Vec<Delivery>,
     ) -> Result<u64> {
-        let (mut burials, mut suspects) = (0, 0);
         if found.len() == max || !self.is_reclaimer(source, keys, consumer).await? {
             return Ok(0);
         }
+        self.bury(source, keys, lease).await?;
+        let mut suspects = 0;
         for other in self.dead_consumers(source, keys, consumer).await? {
             let from = match &*other.name {
                 QUARANTINE => {
@@ -88,15 +91,21 @@ impl Redis {
                     }
                 }
             }
-            // Its lanes with something pending are left to `claim`, which knows when the last of it is gone.
-            if other.idle >= lease && other.pending.iter().any(|(_, pending)| *pending == 0) && burials < BURIALS_MAX {
-                burials += 1;
-                let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
-                call.arg(&*source.handler).arg(&other.name);
-                self.run_script(&LEAVE, &call, source).await?;
-            }
         }
         Ok(suspects)
+    }
+
+    /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
+    /// Lanes with something pending are left to `claim`, which knows when the last of it is gone.
+    async fn bury(&self, source: &Source, keys: &Keys, lease: Duration) -> Result<()> {
+        let mut call = BURY.call(&[keys.stream(), keys.again()]);
+        call.arg(&*source.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
+        for _ in 0..BURIAL_CALLS_MAX {
+            if value::count(&self.run_script(&BURY, &call, source).await?)? < BURIALS_MAX {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Whether this consumer is the one that looks after what others left, which one at a time does: with many hosts, the
@@ -164,12 +173,11 @@ impl Redis {
         let mut others: HashMap<String, DeadConsumer> = HashMap::new();
         for (lane, answer) in LANES.into_iter().zip(self.run_all(&ask, source).await?) {
             for row in value::array(answer)? {
-                let (name, pending, idle) = consumer_row(row)?;
+                let (name, pending) = consumer_row(row)?;
                 // Ours all have names that are text: any other is a stranger's, who may look after it.
                 let Some(name) = name.filter(|name| name != consumer) else { continue };
                 let other = others.entry(name.clone()).or_insert_with(|| DeadConsumer::new(name));
                 other.pending[lane as usize].1 = pending;
-                other.idle = other.idle.min(idle);
             }
         }
         if others.is_empty() {
@@ -189,25 +197,23 @@ struct DeadConsumer {
     name: String,
     /// On each of the [`LANES`].
     pending: [(Lane, u64); 2],
-    idle: Duration,
 }
 
 impl DeadConsumer {
     fn new(name: String) -> Self {
-        Self { name, pending: LANES.map(|lane| (lane, 0)), idle: Duration::MAX }
+        Self { name, pending: LANES.map(|lane| (lane, 0)) }
     }
 }
 
-fn consumer_row(row: Value) -> Result<(Option<String>, u64, Duration)> {
-    let (mut name, mut pending, mut idle) = (None, 0, Duration::ZERO);
+fn consumer_row(row: Value) -> Result<(Option<String>, u64)> {
+    let (mut name, mut pending) = (None, 0);
     let mut fields = value::array(row)?.into_iter();
     while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
         match &value::bytes(field)?[..] {
             b"name" => name = value::text(value).ok(),
             b"pending" => pending = value::count(&value)?,
-            b"idle" => idle = Duration::from_millis(value::count(&value)?),
             _ => {}
         }
     }
-    Ok((name, pending, idle))
+    Ok((name, pending))
 }

@@ -1,11 +1,227 @@
-//! `doctor` on Redis: settings, known bugs, rights, clock, and what leaks.
+//! `doctor` on Redis: the server's settings, known bugs, and clock; then rights (`rights`) and streams (`survey`).
 
-use super::Redis;
-use crate::backend::{Finding, Result};
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use super::server::{Info, POLICY_HINT, SAFE_POLICY};
+use super::{Redis, bugs, value};
+use crate::backend::findings::{bad, good, short, warning};
+use crate::backend::{Error, Finding, Result};
 use crate::model::delivery::Source;
 
+/// Clocks that differ by less are as good as equal to people who compare logs.
+const SKEW_MAX: Duration = Duration::from_secs(1);
+/// Shares of the memory from which on it is worth a warning, and is nearly used up.
+const MEMORY_WARNING: f64 = 0.8;
+const MEMORY_BAD: f64 = 0.95;
+/// A replica that is further behind is none to fail over to.
+const REPLICA_BYTES_MAX: u64 = 10 << 20;
+const REPLICA_SILENCE_MAX: u64 = 10;
+
+/// Settings that INFO does not tell.
+type Settings = HashMap<String, String>;
+
 impl Redis {
-    pub(super) async fn examine_server(&self, _sources: &[Source]) -> Result<Vec<Finding>> {
-        Err(crate::backend::Error::Refused("being built".to_owned()))
+    pub(super) async fn examine_server(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+        let info = Info::read(&self.link, &self.at).await?;
+        let settings = self.settings().await?;
+        let version = info.version();
+        let mut found = vec![good(
+            "server",
+            format!("{} {} at {}, run id {}", version.kind(), version.text, self.at, info.fact("run_id")),
+        )];
+        let cut_when_torn = settings.get("aof-load-truncated").is_none_or(|set| set == "yes");
+        found.extend(bugs::known(&version, info.fact("aof_enabled") == "1" && cut_when_torn));
+        found.push(eviction(&info));
+        found.push(memory(&info));
+        found.push(durability(&info, &settings));
+        found.extend(persistence(&info));
+        found.extend(replication(&info));
+        found.push(self.clock().await?);
+        if !sources.is_empty() {
+            let denied = self.ask_for_rights(sources).await;
+            let all_allowed = denied.is_empty();
+            found.extend(denied);
+            found.extend(self.try_rights().await.into_iter().filter(|finding| all_allowed || !finding.hint.is_empty()));
+            match self.survey(sources).await {
+                Ok(streams) => found.extend(streams),
+                Err(error) => found.push(of_error("streams", &error)),
+            }
+        }
+        Ok(found)
     }
+
+    /// Empty where CONFIG is forbidden, as it often is where others run the server.
+    async fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::new();
+        for name in ["appendfsync", "save", "min-replicas-to-write", "aof-load-truncated"] {
+            let mut cmd = redis::cmd("CONFIG");
+            cmd.arg("GET").arg(name);
+            match self.run(&cmd, &"CONFIG").await {
+                Ok(answer) => {
+                    if let [_, setting] = &value::array(answer)?[..] {
+                        settings.insert(name.to_owned(), value::text(setting.clone())?);
+                    }
+                }
+                Err(Error::Refused(_)) => return Ok(Settings::new()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(settings)
+    }
+
+    async fn clock(&self) -> Result<Finding> {
+        let asked = SystemTime::now();
+        let theirs = Duration::from_millis(self.server_ms().await?);
+        let took = asked.elapsed().unwrap_or_default();
+        let ours = (asked + took / 2).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let skew = ours.abs_diff(theirs);
+        // Half of the round trip is what cannot be told.
+        if skew > SKEW_MAX + took {
+            let which = if ours < theirs { "behind" } else { "ahead of" };
+            return Ok(warning(
+                "clock",
+                format!("this machine's clock is {} {which} the server's", humantime::format_duration(rounded(skew))),
+                "run a time service (chrony, systemd-timesyncd) on both; Tidemill itself goes by the server's clock",
+            ));
+        }
+        Ok(good("clock", "this machine and the server agree on the time"))
+    }
+}
+
+/// What could not be looked at is something found, too.
+pub(super) fn of_error(check: &'static str, error: &Error) -> Finding {
+    let text = error.to_string();
+    match text.split_once("\n  hint: ") {
+        Some((text, hint)) => bad(check, text, hint),
+        None => bad(check, text, "hosts wait until this has passed; look at the server's log and at INFO"),
+    }
+}
+
+fn rounded(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn eviction(info: &Info) -> Finding {
+    match info.fact("maxmemory_policy") {
+        SAFE_POLICY => good("eviction", "maxmemory-policy is noeviction"),
+        policy => bad(
+            "eviction",
+            format!("the server throws data away when its memory is full: maxmemory-policy is {policy}"),
+            POLICY_HINT,
+        ),
+    }
+}
+
+fn memory(info: &Info) -> Finding {
+    let (used, max) = (info.number("used_memory"), info.number("maxmemory"));
+    let (of, bound) = match max {
+        0 => ("the machine's memory; maxmemory is not set", info.number("total_system_memory")),
+        max => ("maxmemory", max),
+    };
+    let share = if bound == 0 { 0.0 } else { used as f64 / bound as f64 };
+    let text = format!("{} MiB in use, {:.0} % of {of}", used >> 20, share * 100.0);
+    let hint = "give it more memory, bound the streams (maxlen, retention), or look what fills it: tidemill status; \
+                a full server takes no events, and hosts wait";
+    match share {
+        share if share >= MEMORY_BAD => bad("memory", text, hint),
+        share if share >= MEMORY_WARNING => warning("memory", text, hint),
+        _ => good("memory", text),
+    }
+}
+
+/// What is left after the server, or its machine, has died.
+fn durability(info: &Info, settings: &Settings) -> Finding {
+    let setting = |name: &str| settings.get(name).map(String::as_str);
+    let replicas: u64 = setting("min-replicas-to-write").and_then(|set| set.parse().ok()).unwrap_or(0);
+    let replicated =
+        if replicas > 0 { format!(", replicated ({replicas} replicas must be near)") } else { String::new() };
+    let hint = "CONFIG SET appendonly yes, CONFIG SET appendfsync always, and the same in redis.conf";
+    if info.fact("aof_enabled") != "1" {
+        let snapshots = match setting("save") {
+            Some("") => "nothing survives a restart",
+            _ => "a restart goes back to the last snapshot, minutes ago",
+        };
+        return bad("durability", format!("volatile{replicated}: the append-only file is off, {snapshots}"), hint);
+    }
+    match setting("appendfsync") {
+        Some("always") => good(
+            "durability",
+            format!("always{replicated}: what was acknowledged is on the disk; a failover may still lose the newest"),
+        ),
+        Some("everysec") => warning(
+            "durability",
+            format!(
+                "everysec{replicated}: a crash may lose up to two seconds of what was acknowledged, never half of a step"
+            ),
+            hint,
+        ),
+        Some(_) => warning(
+            "durability",
+            format!("volatile{replicated}: appendfsync is no, so a crash of the machine may lose half a minute"),
+            hint,
+        ),
+        None => warning(
+            "durability",
+            "the append-only file is on, but CONFIG GET is not allowed: at worst everysec, two seconds may be lost",
+            "ask who runs the server for appendfsync, or allow this user CONFIG GET: ACL SETUSER .. +config|get",
+        ),
+    }
+}
+
+/// Whether what should get to the disk does.
+fn persistence(info: &Info) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if info.fact("loading") == "1" {
+        let hint = "wait; hosts do";
+        found.push(warning("persistence", "the server is loading its data and answers nothing until then", hint));
+    }
+    let rows = [
+        ("rdb_last_bgsave_status", "the last snapshot (BGSAVE) failed; the server may refuse writes (MISCONF)"),
+        ("aof_last_write_status", "the append-only file could not be written; the server refuses writes (MISCONF)"),
+        ("aof_last_bgrewrite_status", "the append-only file could not be rewritten, and grows"),
+    ];
+    for (fact, text) in rows {
+        if info.fact(fact) == "err" {
+            found.push(bad(
+                "persistence",
+                text,
+                "look at the server's log, at the free space and the rights of its folder",
+            ));
+        }
+    }
+    if found.is_empty() {
+        found.push(good("persistence", "the last writes to disk went well"));
+    }
+    found
+}
+
+fn replication(info: &Info) -> Vec<Finding> {
+    if info.fact("role") == "slave" {
+        let hint = "write the primary's address into the broker url";
+        return vec![bad("replication", "this server is a replica: it takes no writes", hint)];
+    }
+    let mut found = Vec::new();
+    for number in 0..info.number("connected_slaves") {
+        let row: HashMap<&str, &str> =
+            info.fact(&format!("slave{number}")).split(',').filter_map(|part| part.split_once('=')).collect();
+        let number = |name: &str| row.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let (behind, silent) = (info.number("master_repl_offset").saturating_sub(number("offset")), number("lag"));
+        let place = format!("{}:{}", row.get("ip").unwrap_or(&"?"), row.get("port").unwrap_or(&"?"));
+        let text = format!(
+            "replica {place} is {} KiB behind, last heard of {} ago",
+            behind >> 10,
+            short(Duration::from_secs(silent))
+        );
+        if behind > REPLICA_BYTES_MAX || silent > REPLICA_SILENCE_MAX {
+            found.push(warning(
+                "replication",
+                text,
+                "a failover now would lose that much: look at its network and load",
+            ));
+        } else {
+            found.push(good("replication", text));
+        }
+    }
+    found
 }

@@ -8,11 +8,14 @@ use super::keys::{self, Keys};
 use super::recover::{LANES, PAGE, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TRIM};
 use super::{Redis, millis, value};
-use crate::backend::{Bounds, HostNote, Result, Start, Trimmed};
+use crate::backend::{Bounds, HostNote, Overflow, Result, Start, Trimmed};
 use crate::model::delivery::Source;
 
 /// Hosts that are listed at most; those that were heard last.
 const HOSTS_MAX: usize = 1000;
+/// A call of the script that removed this many has met its own bound; then it is called again, this often at most.
+const TRIM_MORE: u64 = 50_000;
+const TRIM_CALLS_MAX: usize = 20;
 
 impl Redis {
     pub(super) async fn make_group(&self, source: &Source, start: Start) -> Result<()> {
@@ -84,7 +87,22 @@ impl Redis {
         let mut call = TRIM.call(&[stream.to_owned()]);
         call.arg(bounds.maxlen.map(|max| max.to_string()).unwrap_or_default());
         call.arg(bounds.retention.map(|age| millis(age).to_string()).unwrap_or_default());
-        let removed = value::count(&self.run_script(&TRIM, &call, &stream).await?)?;
-        Ok(Trimmed { removed, ..Trimmed::default() })
+        call.arg(u8::from(bounds.overflow == Overflow::Drop)).arg(keys::stats_prefix(stream));
+        let mut trimmed = Trimmed::default();
+        for _ in 0..TRIM_CALLS_MAX {
+            let [removed, lost, length, age, held] = value::tuple(self.run_script(&TRIM, &call, &stream).await?)?;
+            let removed = value::count(&removed)?;
+            trimmed = Trimmed {
+                removed: trimmed.removed + removed,
+                lost: trimmed.lost + value::count(&lost)?,
+                length: value::count(&length)?,
+                oldest_age: u64::try_from(value::number(&age)?).ok().map(Duration::from_millis),
+                held: value::count(&held)?,
+            };
+            if removed < TRIM_MORE {
+                break;
+            }
+        }
+        Ok(trimmed)
     }
 }

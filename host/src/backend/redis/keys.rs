@@ -92,8 +92,16 @@ pub(super) fn published_ids(stream: &str) -> String {
 
 pub(super) const REWRITTEN: &str = "tm:rewritten";
 
+/// The books of every source of a stream: this and the handler's name, escaped. Only `trim.lua` puts it together.
+pub(super) fn stats_prefix(stream: &str) -> String {
+    prefix(stream) + "stats:"
+}
+
+/// Scripts that look at many consumers put their names behind it.
+pub(super) const HEARTBEAT_PREFIX: &str = "tm:host:";
+
 pub(super) fn heartbeat(consumer: &str) -> String {
-    format!("tm:host:{consumer}")
+    format!("{HEARTBEAT_PREFIX}{consumer}")
 }
 
 pub(super) const HOSTS: &str = "tm:hosts";
@@ -132,6 +140,13 @@ mod tests {
         assert_eq!(keys.again(), "{orders}:tm:again:fraud");
         assert_eq!(keys.due_bodies(), "{orders}:tm:due:fraud:body");
         assert_eq!(keys.state_prefix() + "a:b", "{orders}:tm:state:fraud:a:b");
+    }
+
+    #[test]
+    fn the_books_of_all_groups_have_one_prefix() {
+        let plain = keys("orders", "fraud").stats();
+        assert_eq!(plain, stats_prefix("orders") + "fraud");
+        assert_eq!(keys("s", "a:b%").stats(), stats_prefix("s") + "a%3ab%25", "trim.lua escapes in the same way");
     }
 
     #[test]

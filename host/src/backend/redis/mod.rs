@@ -9,11 +9,13 @@
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
 //! | `settle`, `fetch`, `publish`, `recover`, `claim` | the data plane |
-//! | `groups`, `again`, `inspect`, `desk`, `examine` | the control plane |
+//! | `groups`, `again`, `inspect`, `desk` | the control plane |
+//! | `examine`, `bugs`, `rights`, `survey` | what `doctor` looks at |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
 
 mod again;
+mod bugs;
 mod claim;
 mod desk;
 mod error;
@@ -27,9 +29,11 @@ mod link;
 mod publish;
 mod record;
 mod recover;
+mod rights;
 mod script;
 mod server;
 mod settle;
+mod survey;
 mod value;
 
 use std::collections::HashSet;

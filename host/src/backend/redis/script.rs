@@ -20,6 +20,7 @@ macro_rules! scripts {
 
 scripts! {
     BEAT "beat.lua"
+    BURY "bury.lua"
     CLAIM "claim.lua"
     COUNT "count.lua"
     ENSURE "ensure.lua"
@@ -29,8 +30,10 @@ scripts! {
     PUBLISH "publish.lua"
     RELEASE "release.lua"
     REPLAY "replay.lua"
+    RIGHTS "rights.lua"
     SETTLE "settle.lua"
     STATUS "status.lua"
+    SURVEY "survey.lua"
     TRIM "trim.lua"
 }
 

@@ -10,7 +10,10 @@ use super::value;
 use crate::backend::{Error, Result};
 
 /// Scripts with flags and the lag of groups came with 7.0.
-const OLDEST: (u32, u32) = (7, 0);
+const OLDEST: [u32; 2] = [7, 0];
+/// The one policy that forgets nothing.
+pub(super) const SAFE_POLICY: &str = "noeviction";
+pub(super) const POLICY_HINT: &str = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf";
 
 pub(super) fn bad_url(error: &RedisError) -> Error {
     Error::Refused(format!(
@@ -21,21 +24,24 @@ pub(super) fn bad_url(error: &RedisError) -> Error {
 
 /// Refuses a server that would lose data or does not know the commands.
 pub(super) async fn check(link: &Link, at: &str) -> Result<()> {
-    let info = info(link, at).await.map_err(|error| match error {
+    let info = Info::read(link, at).await.map_err(|error| match error {
         Error::Unavailable { cause, .. } => Error::Unavailable { what: format!("cannot reach redis at {at}"), cause },
         other => other,
     })?;
     let refuse = |what: String, hint: &str| Err(Error::Refused(format!("redis at {at} {what}\n  hint: {hint}")));
-    if info.version < OLDEST {
-        return refuse(format!("is version {}", info.version_text), "Redis 7.0 or newer, or any Valkey, is needed");
+    // Every Valkey says that it stands for a Redis that is new enough.
+    let version = Version::parse(info.fact("redis_version"), false);
+    if version.numbers[..2] < OLDEST[..] {
+        return refuse(format!("is version {}", version.text), "Redis 7.0 or newer, or any Valkey, is needed");
     }
-    if info.cluster {
+    if info.fact("cluster_enabled") == "1" {
         return refuse("runs in cluster mode".into(), "a single primary is needed (cluster-enabled no)");
     }
-    if info.policy != "noeviction" {
+    let policy = info.fact("maxmemory_policy");
+    if policy != SAFE_POLICY {
         return refuse(
-            format!("may throw data away when its memory is full: maxmemory-policy is {}", info.policy),
-            "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
+            format!("may throw data away when its memory is full: maxmemory-policy is {policy}"),
+            POLICY_HINT,
         );
     }
     Ok(())
@@ -43,9 +49,9 @@ pub(super) async fn check(link: &Link, at: &str) -> Result<()> {
 
 /// `redis 7.0.15 at 127.0.0.1:6379, append-only file on`
 pub(super) async fn describe(link: &Link, at: &str) -> Result<String> {
-    let info = info(link, at).await?;
-    let aof = if info.append_only { "on" } else { "off" };
-    Ok(format!("{} {} at {at}, append-only file {aof}", info.kind, info.version_text))
+    let info = Info::read(link, at).await?;
+    let (version, aof) = (info.version(), if info.fact("aof_enabled") == "1" { "on" } else { "off" });
+    Ok(format!("{} {} at {at}, append-only file {aof}", version.kind(), version.text))
 }
 
 /// All memory that the server uses, for whatever.
@@ -56,32 +62,52 @@ pub(super) async fn size_bytes(link: &Link, at: &str) -> Result<u64> {
     number.ok_or_else(|| super::error::odd_answer("used_memory"))
 }
 
-struct Info {
-    kind: &'static str,
-    version: (u32, u32),
-    version_text: String,
-    cluster: bool,
-    policy: String,
-    append_only: bool,
+/// A Valkey says which Redis it stands for, and its own version beside it.
+pub(super) struct Version {
+    pub valkey: bool,
+    pub text: String,
+    pub numbers: [u32; 3],
 }
 
-/// INFO tells all of it, also where CONFIG is forbidden.
-async fn info(link: &Link, at: &str) -> Result<Info> {
-    let answer = link.send(&redis::cmd("INFO")).await.map_err(|error| greeting(at, &error))?;
-    let text = value::text(answer)?;
-    let facts: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
-    let fact = |name| facts.get(name).copied().unwrap_or_default();
-    // A Valkey says which Redis it stands for, and its own version beside it.
-    let valkey = facts.get("valkey_version").copied();
-    let mut numbers = fact("redis_version").split('.').map(|part| part.parse().unwrap_or(0));
-    Ok(Info {
-        kind: if valkey.is_some() { "valkey" } else { "redis" },
-        version: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
-        version_text: valkey.unwrap_or(fact("redis_version")).to_owned(),
-        cluster: fact("cluster_enabled") == "1",
-        policy: fact("maxmemory_policy").to_owned(),
-        append_only: fact("aof_enabled") == "1",
-    })
+impl Version {
+    pub fn parse(text: &str, valkey: bool) -> Self {
+        let mut parts = text.split('.').map(|part| part.parse().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        Self { valkey, text: text.to_owned(), numbers: [next(), next(), next()] }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        if self.valkey { "valkey" } else { "redis" }
+    }
+}
+
+/// What INFO says, which tells all that matters also where CONFIG is forbidden.
+pub(super) struct Info(HashMap<String, String>);
+
+impl Info {
+    pub async fn read(link: &Link, at: &str) -> Result<Self> {
+        let answer = link.send(&redis::cmd("INFO")).await.map_err(|error| greeting(at, &error))?;
+        let text = value::text(answer)?;
+        let facts = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(Self(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect()))
+    }
+
+    /// Empty if it is not said.
+    pub fn fact(&self, name: &str) -> &str {
+        self.0.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Zero if it is not said.
+    pub fn number(&self, name: &str) -> u64 {
+        self.fact(name).parse().unwrap_or(0)
+    }
+
+    pub fn version(&self) -> Version {
+        match self.fact("valkey_version") {
+            "" => Version::parse(self.fact("redis_version"), false),
+            version => Version::parse(version, true),
+        }
+    }
 }
 
 fn greeting(at: &str, error: &RedisError) -> Error {

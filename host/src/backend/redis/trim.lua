@@ -1,17 +1,22 @@
 #!lua flags=allow-oom
--- Removes old entries from a stream: those too many or too old, but never one that a group has not finished.
+-- Removes old entries from a stream: those too many or too old. Never one that a group has not finished, unless it is
+-- told to hold to the bounds whatever happens; then what is lost to a group is counted, and booked for it as dropped.
 --
--- What waits in `again` or `due` of a handler is a copy: it needs nothing from the stream.
+-- What waits in `again` or `due` of a handler is a copy: it needs nothing from the stream. Nor does a delivery in a
+-- living host's hands. If that host dies, its deliveries without a body become dead letters (see claim.lua).
 -- Whole nodes (100 entries, or 4 kB) go at almost no cost, and `~` takes only those. What is then left to be removed
 -- lies within one node, so the exact cut after it is cheap too.
 --
 -- KEYS     1 stream
--- ARGV     1 entries at most ('' = any number)  2 age in ms at most ('' = any age)
--- returns  how many were removed; there may be more to remove if it is many
+-- ARGV     1 entries at most ('' = any number)  2 age in ms at most ('' = any age)  3 1: drop what is not finished
+--          4 what the names of the groups' books begin with
+-- returns  1 how many were removed; there may be more to remove if it is many  2 how many of them a group had not
+--          finished  3 length  4 age of the oldest in ms (-1: none)  5 how many stay over the bounds for some group
 
-local stream, length_max, age_max = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local stream, length_max, age_max, drop, books = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
 -- A call is not to hold up the server for long.
-local ENTRIES_MAX = 100000
+local ENTRIES_MAX, NODE_MAX, PENDING_MAX = 100000, 1000, 10000
+local LAST = '18446744073709551615-18446744073709551615'
 
 -- Ids are two numbers of up to 64 bits, more than Lua's numbers hold: they are compared as text.
 local function less(a, b)
@@ -32,38 +37,95 @@ local function after(id)
     return ms .. '-' .. whole(seq + 1)
 end
 
--- The first id that some group still needs. A stream that nobody reads has none.
-local function first_needed()
-    local first = '18446744073709551615-18446744073709551615'
-    for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-        local group = named(list)
-        local needed = after(group['last-delivered-id'])
-        if group.pending > 0 then needed = redis.call('XPENDING', stream, group.name)[2] end
-        if before(needed, first) then first = needed end
-    end
-    return first
+local function first_id()
+    local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    return first and first[1]
 end
 
-if redis.call('EXISTS', stream) == 0 then return 0 end
-local needed, removed = first_needed(), 0
+if redis.call('EXISTS', stream) == 0 then return {0, 0, 0, -1, 0} end
 
-local excess = length_max and redis.call('XLEN', stream) - length_max or 0
-if excess > 0 then
-    removed = redis.call('XTRIM', stream, 'MINID', '~', needed, 'LIMIT', math.min(excess, ENTRIES_MAX))
-    local left = removed < ENTRIES_MAX / 2 and math.min(excess - removed, 1000) or 0
-    local oldest = left > 0 and redis.call('XRANGE', stream, '-', '(' .. needed, 'COUNT', left) or {}
-    if #oldest > 0 then
-        removed = removed + redis.call('XTRIM', stream, 'MINID', '=', after(oldest[#oldest][1]))
+-- What each group needs: `unread`, the first id that it has not been given, and all that is pending before it. Books
+-- that are not there are those of a stranger's group. A stream that nobody reads has no groups.
+local groups, needed = {}, LAST
+for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local info = named(list)
+    local name = string.gsub(info.name, '[%%:]', {['%'] = '%25', [':'] = '%3a'})
+    local group = {name = info.name, unread = after(info['last-delivered-id']), pending = info.pending, lost = 0}
+    local needs = group.unread
+    if group.pending > 0 then needs = redis.call('XPENDING', stream, group.name)[2] end
+    if before(needs, needed) then needed = needs end
+    if drop and redis.call('HEXISTS', books .. name, 'base') == 1 then
+        group.books = books .. name
+        may('HINCRBY', group.books, 'dropped', '1')
+        if not tonumber(redis.call('HGET', group.books, 'dropped') or '0') then
+            error({err = 'ERR ' .. group.books .. ': its field dropped is no number'})
+        end
+    end
+    groups[#groups + 1] = group
+end
+table.sort(groups, function(a, b) return before(a.unread, b.unread) end)
+
+local now, removed, oldest_before = clock(), 0, drop and first_id()
+
+-- Removes at most `max` entries before an id. Answers how many, and whether there are none left before it.
+local function cut(id, max)
+    if max <= 0 then return 0, false end
+    local gone = redis.call('XTRIM', stream, 'MINID', '~', id, 'LIMIT', max)
+    local left = math.min(max - gone, NODE_MAX)
+    local oldest = left > 0 and redis.call('XRANGE', stream, '-', '(' .. id, 'COUNT', left) or {}
+    if #oldest > 0 then gone = gone + redis.call('XTRIM', stream, 'MINID', '=', after(oldest[#oldest][1])) end
+    removed = removed + gone
+    return gone, #redis.call('XRANGE', stream, '-', '(' .. id, 'COUNT', 1) == 0
+end
+
+-- The same, but not past what some group needs; or else from one group's reading position to the next: the groups
+-- behind it have lost what goes.
+local function trim(id, max)
+    if not drop then return cut(before(needed, id) and needed or id, max) end
+    for at = 1, #groups + 1 do
+        local stop = groups[at] and before(groups[at].unread, id) and groups[at].unread or id
+        local gone, done = cut(stop, max)
+        for behind = 1, at - 1 do groups[behind].lost = groups[behind].lost + gone end
+        max = max - gone
+        if not done or stop == id then return end
     end
 end
 
-if age_max then
-    local cut = whole(math.max(0, clock() - age_max)) .. '-0'
-    if before(needed, cut) then cut = needed end
-    local nodes = redis.call('XTRIM', stream, 'MINID', '~', cut, 'LIMIT', ENTRIES_MAX)
-    removed = removed + nodes
-    if nodes < ENTRIES_MAX / 2 then
-        removed = removed + redis.call('XTRIM', stream, 'MINID', '=', cut)
+if length_max then trim(LAST, math.min(redis.call('XLEN', stream) - length_max, ENTRIES_MAX)) end
+local cut_ms = age_max and math.max(0, now - age_max)
+if age_max then trim(whole(cut_ms) .. '-0', ENTRIES_MAX - removed) end
+
+-- An entry that several groups lose is one that is lost. The first group to read is the one that has lost the most.
+local lost, first = groups[1] and groups[1].lost or 0, first_id()
+if drop and removed > 0 and groups[1] then
+    local upto = groups[1].unread
+    if first and before(first, upto) then upto = first end
+    local counted = {}
+    for _, group in ipairs(groups) do
+        if group.lost > 0 and group.books then redis.call('HINCRBY', group.books, 'dropped', whole(group.lost)) end
+        local rows = {}
+        if group.pending > 0 then
+            rows = redis.call('XPENDING', stream, group.name, oldest_before, '(' .. upto, PENDING_MAX)
+        end
+        for i = 1, #rows do
+            if not counted[rows[i][1]] then lost = lost + 1 end
+            counted[rows[i][1]] = true
+        end
     end
 end
-return removed
+
+local length = redis.call('XLEN', stream)
+if not first then return {removed, lost, length, -1, 0} end
+
+-- What stays over the bounds because a group needs it. How many are too old is judged by the times of the first and
+-- the last entry, as if they had come evenly: counting would mean to read them all.
+local first_ms, held = tonumber(string.match(first, '^%d+')), 0
+if not drop and not before(first, needed) then
+    held = length_max and math.max(0, length - length_max) or 0
+    if age_max and first_ms < cut_ms then
+        local last_ms = tonumber(string.match(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1][1], '^%d+'))
+        local share = last_ms < cut_ms and 1 or (cut_ms - first_ms) / (last_ms - first_ms)
+        held = math.max(held, 1, math.floor(length * share))
+    end
+end
+return {removed, lost, length, math.max(0, now - first_ms), held}

@@ -52,7 +52,7 @@ pub fn forget_some(tx: &Tx<'_>) -> Result<()> {
     let long_ago = tx.now_ms.saturating_sub(millis(FORGOTTEN_AFTER));
     if tx.get("SELECT 1 FROM consumers WHERE until_ms < ?1 LIMIT 1", [long_ago], |_| Ok(()))?.is_some() {
         let sql = "DELETE FROM consumers WHERE id IN (
-            SELECT id FROM consumers WHERE until_ms < ?1 AND id NOT IN (SELECT consumer FROM pending) LIMIT 100)";
+            SELECT id FROM consumers WHERE until_ms < ?1 AND id NOT IN (SELECT consumer FROM pending) LIMIT 1000)";
         tx.run(sql, [long_ago])?;
     }
     Ok(())

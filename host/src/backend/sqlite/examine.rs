@@ -1,9 +1,163 @@
-//! `doctor` on SQLite.
+//! `doctor` on SQLite: how the file is kept, the clock, and what leaks.
 
-use super::tx::Tx;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::lost_thread;
+use super::sources;
+use super::tx::{Tx, millis};
+use crate::backend::findings::{Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Result};
 use crate::model::delivery::Source;
 
-pub fn examine(_tx: &Tx<'_>, _sources: &[Source], _in_memory: bool) -> Result<Vec<Finding>> {
-    Err(crate::backend::Error::Refused("being built".to_owned()))
+/// The log is copied into the file when it has 16 MiB: one of this size is kept from that.
+const LOG_BYTES_MAX: u64 = 128 << 20;
+/// How far the newest entry may be ahead of the clock. A clock that was put back a little is no alarm.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+/// Consumers are forgotten an hour after their death while a host runs. More than these leak.
+const DEAD_CONSUMERS_MAX: i64 = 1000;
+/// Damaged places that are named.
+const DAMAGE_MAX: usize = 10;
+
+/// Without a file it is a database in memory.
+pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, dead_max: u64) -> Result<Vec<Finding>> {
+    let mut found = vec![good("server", format!("SQLite {}", rusqlite::version()))];
+    match &file {
+        Some(file) => found.extend(look_at_file(tx, file)?),
+        None => found.push(bad(
+            "durability",
+            "volatile: the database is in memory and ends with this process",
+            "give a file: sqlite:tidemill.db",
+        )),
+    }
+    found.push(clock(tx)?);
+    found.extend(consumers(tx)?);
+    if !sources.is_empty() {
+        found.extend(groups(tx, sources)?);
+        for source in sources {
+            match sources::seek(tx, source)? {
+                Some(group) => found.extend(signs(source, &signs_of(tx, group.id, dead_max)?)),
+                None => found.push(warning(
+                    "groups",
+                    format!("{source}: there is no such group"),
+                    "it is made when a host starts",
+                )),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn look_at_file(tx: &Tx<'_>, file: &str) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    let mode = tx.get("PRAGMA journal_mode", [], |row| row.get::<_, String>(0))?.unwrap_or_default();
+    found.push(match &*mode {
+        "wal" => good("durability", "always: write-ahead log, and what must stay is synced before it is acknowledged"),
+        other => bad(
+            "durability",
+            format!("the journal mode is {other}, not WAL: somebody has changed the file"),
+            "stop all hosts, then: sqlite3 FILE \"PRAGMA journal_mode = WAL\"",
+        ),
+    });
+    let bytes = |path: &str| std::fs::metadata(path).map_or(0, |data| data.len());
+    let (size, log) = (bytes(file), bytes(&format!("{file}-wal")));
+    let text = format!("{file}: {} MiB, its log {} MiB", size >> 20, log >> 20);
+    found.push(if log > LOG_BYTES_MAX {
+        let hint = "some program reads the file for long and so keeps the log from being emptied: end it";
+        warning("file", text, hint)
+    } else {
+        good("file", text)
+    });
+    let text = "the file was not read through; `doctor --deep` does that, and takes its time on a large one";
+    found.push(good("integrity", text));
+    Ok(found)
+}
+
+/// Times are this machine's. A clock that was put back makes waiting longer, and retention too.
+fn clock(tx: &Tx<'_>) -> Result<Finding> {
+    let newest = tx.get("SELECT at_ms FROM entries ORDER BY id DESC LIMIT 1", [], |row| row.get::<_, i64>(0))?;
+    let ahead = Duration::from_millis(u64::try_from(newest.unwrap_or(0).saturating_sub(tx.now_ms)).unwrap_or(0));
+    Ok(if ahead > AHEAD_MAX {
+        bad(
+            "clock",
+            format!("the newest entry lies {} in the future: the clock was put back", short(ahead)),
+            "set the clock right, and run a time service (chrony, systemd-timesyncd)",
+        )
+    } else {
+        good("clock", "the clock is not behind the newest entry")
+    })
+}
+
+fn consumers(tx: &Tx<'_>) -> Result<Option<Finding>> {
+    let long_ago = tx.now_ms.saturating_sub(millis(Duration::from_secs(3600)));
+    let dead = tx.number("SELECT count(*) FROM consumers WHERE until_ms < ?1", [long_ago])?;
+    let hint = "start a host: it forgets those that hold nothing, some at a time";
+    Ok((dead > DEAD_CONSUMERS_MAX)
+        .then(|| warning("consumers", format!("{dead} consumers have been dead for more than an hour"), hint)))
+}
+
+/// Groups that are not in the configuration: what they have not finished stays on their streams for ever.
+fn groups(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Finding>> {
+    let sql = "SELECT s.name, g.handler,
+                 (SELECT min(p.entry) FROM pending p WHERE p.source = g.id AND p.lane = 0),
+                 (SELECT e.at_ms FROM entries e WHERE e.stream = g.stream AND e.id > g.last_id ORDER BY e.id LIMIT 1)
+               FROM sources g JOIN streams s ON s.id = g.stream ORDER BY s.name, g.handler";
+    let rows = tx.all(sql, [], |row| {
+        let (stream, handler): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok((stream, handler, row.get::<_, Option<i64>>(2)?.is_some(), row.get::<_, Option<i64>>(3)?))
+    })?;
+    let known = |stream: &str, handler: &str| sources.iter().any(|s| *s.stream == *stream && *s.handler == *handler);
+    let strangers = rows.into_iter().filter(|(stream, handler, ..)| !known(stream, handler));
+    let told = strangers.map(|(stream, handler, pending, unread_ms)| {
+        let text = format!("{stream}: group {handler} is not in the configuration");
+        match (pending, unread_ms) {
+            (false, None) => good("groups", text + ", and has nothing left to do"),
+            (_, unread_ms) => {
+                let age = unread_ms.map(|at_ms| u64::try_from(tx.now_ms - at_ms).unwrap_or(0));
+                let age =
+                    age.map_or_else(String::new, |ms| format!(", unread for {}", short(Duration::from_millis(ms))));
+                let hint = "put the handler back, let it finish, and only then take it out; trimming spares what it \
+                            has not finished";
+                warning("groups", format!("{text}, and keeps entries on the stream{age}"), hint)
+            }
+        }
+    });
+    Ok(told.collect())
+}
+
+fn signs_of(tx: &Tx<'_>, group: i64, dead_max: u64) -> Result<Signs> {
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    let oldest = "SELECT min(delivered_ms) FROM pending WHERE source = ?1";
+    let oldest: Option<i64> = tx.get(oldest, [group], |row| row.get(0))?.flatten();
+    // Numbers below 1 stand for no host.
+    let holding = "SELECT count(DISTINCT p.consumer) FROM pending p LEFT JOIN consumers c ON c.id = p.consumer
+                   WHERE p.source = ?1 AND p.consumer > 0 AND coalesce(c.until_ms, 0) < ?2";
+    let holding = unsigned(tx.number(holding, (group, tx.now_ms))?);
+    Ok(Signs {
+        dead: unsigned(tx.number("SELECT count(*) FROM dead WHERE source = ?1", [group])?),
+        dead_max,
+        pending_age: oldest.map(|at_ms| Duration::from_millis(unsigned(tx.now_ms - at_ms))),
+        silent: holding,
+        silent_holding: holding,
+    })
+}
+
+/// Reads the whole file and says where it is damaged. By a connection of its own: it may take long.
+pub async fn check_file(file: String) -> Result<Vec<Finding>> {
+    let read = move || -> rusqlite::Result<Vec<String>> {
+        let conn =
+            Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let mut check = conn.prepare(&format!("PRAGMA quick_check({DAMAGE_MAX})"))?;
+        check.query_map([], |row| row.get(0))?.collect()
+    };
+    let said = tokio::task::spawn_blocking(read).await.map_err(|error| lost_thread(&error.to_string()))?;
+    let hint = "stop all hosts, keep a copy, and bring back a backup; `sqlite3 FILE .recover` saves what can be read";
+    Ok(match said {
+        Ok(lines) if lines.iter().all(|line| line == "ok") => vec![good("integrity", "the whole file is sound")],
+        Ok(lines) => {
+            lines.into_iter().map(|line| bad("integrity", format!("the file is damaged: {line}"), hint)).collect()
+        }
+        Err(error) => vec![bad("integrity", format!("the file cannot be read through: {error}"), hint)],
+    })
 }

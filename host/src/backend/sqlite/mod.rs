@@ -45,6 +45,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub(super) use self::examine::check_file;
 use self::job::Access;
 use self::worker::Db;
 use super::{
@@ -213,8 +214,9 @@ impl ControlPlane for Sqlite {
     }
 
     async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
-        let (sources, in_memory) = (sources.to_vec(), self.in_memory);
-        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, in_memory)).await
+        let (sources, dead_max) = (sources.to_vec(), self.options.dead_letters_max);
+        let file = (!self.in_memory).then(|| self.db.place().to_owned());
+        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, file, dead_max)).await
     }
 
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {

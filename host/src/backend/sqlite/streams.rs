@@ -11,11 +11,13 @@ use super::parcel::{after, columns, id, limit};
 use super::sources;
 use super::tx::{Tx, millis};
 use super::worker::Db;
-use crate::backend::{Bounds, NewEntry, Published, Result, Trimmed};
+use crate::backend::{Bounds, NewEntry, Overflow, Published, Result, Trimmed};
 use crate::model::delivery::{Body, EntryId};
 
 /// How many entries one transaction removes at most, so that trimming holds up nobody.
 const TRIM_STEP: usize = 1000;
+/// Entries that are looked at to tell how many are too old and stay: those beyond are not counted.
+const HELD_COUNTED_MAX: i64 = 10_000;
 
 pub fn publish(tx: &mut Tx<'_>, name: Arc<str>, entries: &[NewEntry], window: Duration) -> Result<Vec<Published>> {
     let stream = sources::make_stream(tx, &name)?;
@@ -78,33 +80,76 @@ pub fn entries(tx: &Tx<'_>, stream: &str, last: Option<EntryId>, max: usize) -> 
 }
 
 pub async fn trim(db: &Db, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
-    let mut trimmed = Trimmed::default();
+    let (mut removed, mut lost) = (0, 0);
     loop {
-        let (stream, Bounds { maxlen, retention, .. }) = (stream.to_owned(), bounds.clone());
-        let step = db.ask(Access::Note, "trim", move |tx| trim_step(tx, &stream, maxlen, retention)).await?;
-        trimmed.removed += step as u64;
-        if step < TRIM_STEP {
-            return Ok(trimmed);
+        let (stream, bounds) = (stream.to_owned(), bounds.clone());
+        let step = db.ask(Access::Note, "trim", move |tx| trim_step(tx, &stream, &bounds)).await?;
+        removed += step.removed;
+        lost += step.lost;
+        if step.removed < TRIM_STEP as u64 {
+            return Ok(Trimmed { removed, lost, ..step });
         }
     }
 }
 
-fn trim_step(tx: &Tx<'_>, name: &str, maxlen: Option<u64>, retention: Option<Duration>) -> Result<usize> {
-    let Some(stream) = sources::seek_stream(tx, name)? else { return Ok(0) };
+fn trim_step(tx: &Tx<'_>, name: &str, bounds: &Bounds) -> Result<Trimmed> {
+    let Some(stream) = sources::seek_stream(tx, name)? else { return Ok(Trimmed::default()) };
     let there = tx.number("SELECT added - trimmed FROM streams WHERE id = ?1", [stream])?;
-    let over = maxlen.map_or(0, |max| there.saturating_sub(i64::try_from(max).unwrap_or(i64::MAX)));
-    let too_old = retention.map_or(i64::MIN, |age| tx.now_ms.saturating_sub(millis(age)));
+    let over = bounds.maxlen.map_or(0, |max| there.saturating_sub(i64::try_from(max).unwrap_or(i64::MAX)));
+    let too_old = bounds.retention.map_or(i64::MIN, |age| tx.now_ms.saturating_sub(millis(age)));
+    let spared = match bounds.overflow {
+        Overflow::Keep => finished_before(tx, stream)?,
+        Overflow::Drop => i64::MAX,
+    };
     let sql = "SELECT id, at_ms FROM entries WHERE stream = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
-    let oldest = tx.all(sql, (stream, finished_before(tx, stream)?, TRIM_STEP as i64), |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-    })?;
+    let oldest =
+        tx.all(sql, (stream, spared, limit(TRIM_STEP)), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
     let goes = |at: usize, at_ms: i64| limit(at) < over || at_ms < too_old;
     let count = oldest.iter().enumerate().take_while(|(at, (_, at_ms))| goes(*at, *at_ms)).count();
+    let mut lost = 0;
     if let Some((last, _)) = count.checked_sub(1).and_then(|at| oldest.get(at)) {
+        if bounds.overflow == Overflow::Drop {
+            lost = book_lost(tx, stream, *last)?;
+        }
         tx.run("DELETE FROM entries WHERE stream = ?1 AND id <= ?2", (stream, last))?;
         tx.run("UPDATE streams SET trimmed = trimmed + ?2 WHERE id = ?1", (stream, limit(count)))?;
     }
-    Ok(count)
+    let sql = "SELECT at_ms FROM entries WHERE stream = ?1 ORDER BY id LIMIT 1";
+    let oldest_ms: Option<i64> = tx.get(sql, [stream], |row| row.get(0))?;
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    Ok(Trimmed {
+        removed: count as u64,
+        lost,
+        length: unsigned(there - limit(count)),
+        oldest_age: oldest_ms.map(|at_ms| Duration::from_millis(unsigned(tx.now_ms - at_ms))),
+        held: unsigned((over - limit(count)).max(count_older(tx, stream, too_old)?)),
+    })
+}
+
+/// How many of the oldest entries came before a time, as far as `HELD_COUNTED_MAX`.
+fn count_older(tx: &Tx<'_>, stream: i64, at_ms: i64) -> Result<i64> {
+    let sql = "SELECT count(*) FROM (SELECT at_ms FROM entries WHERE stream = ?1 ORDER BY id LIMIT ?3)
+               WHERE at_ms < ?2";
+    Ok(tx.number(sql, (stream, at_ms, HELD_COUNTED_MAX))?)
+}
+
+/// Books for every group what it loses when all entries up to `last` go: what it has not read counts as read, and as
+/// dropped. What is pending is booked when it is settled; without its body it becomes a dead letter. Answers how many
+/// of the entries some group had not finished.
+fn book_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
+    let sql = "SELECT count(*) FROM entries e WHERE e.stream = ?1 AND e.id <= ?2 AND EXISTS (
+                 SELECT 1 FROM sources g WHERE g.stream = e.stream AND (g.last_id < e.id OR EXISTS (
+                   SELECT 1 FROM pending p WHERE p.source = g.id AND p.lane = 0 AND p.entry = e.id)))";
+    let lost = tx.number(sql, (stream, last))?;
+    let sql =
+        "SELECT g.id, (SELECT count(*) FROM entries e WHERE e.stream = g.stream AND e.id > g.last_id AND e.id <= ?2)
+               FROM sources g WHERE g.stream = ?1 AND g.last_id < ?2";
+    let behind = tx.all(sql, (stream, last), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    for (group, unread) in behind {
+        let sql = "UPDATE sources SET dropped = dropped + ?2, delivered = delivered + ?2, last_id = ?3 WHERE id = ?1";
+        tx.run(sql, (group, unread, last))?;
+    }
+    Ok(lost.unsigned_abs())
 }
 
 /// The first entry that some group has not finished: pending, or not read yet. A stream that no group reads has none.

@@ -110,7 +110,11 @@ fn the_dead_are_forgotten_when_nothing_of_them_is_left() {
             consumers::beat(tx, name, Duration::from_secs(10), "").unwrap();
         }
         let holding = consumers::seek(tx, "holding").unwrap();
-        tx.run("INSERT INTO pending VALUES (1, 0, 1, ?1, 0, 0)", [holding]).unwrap();
+        tx.run(
+            "INSERT INTO pending (source, lane, entry, consumer, delivered_ms, crashes) VALUES (1, 0, 1, ?1, 0, 0)",
+            [holding],
+        )
+        .unwrap();
     });
     for (second, left) in [(60, 2), (3600, 2), (3620, 1)] {
         at(&conn, second, |tx| consumers::forget_some(tx).unwrap());

@@ -1,0 +1,36 @@
+//! What people do to a source, and the hosts that they see.
+
+use crate::model::delivery::EntryId;
+
+/// A host that lives, as its last heartbeat tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostNote {
+    pub consumer: String,
+    /// JSON; see `service::heart`.
+    pub note: String,
+}
+
+/// How many audit records a source keeps; the oldest go first.
+pub const AUDIT_MAX: usize = 10_000;
+
+/// Who does something to a source, and why: for the audit record that is written in the same step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Act {
+    pub who: String,
+    /// What was asked for, for people: a filter, a reason.
+    pub note: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    pub id: EntryId,
+    /// Unix time in milliseconds, by the backend's clock.
+    pub at_ms: u64,
+    /// `replay`, `drop`, `edit`, `pause`, `resume`.
+    pub verb: String,
+    /// How many dead letters it was done to.
+    pub count: u64,
+    /// The dead letters, as far as there is room (the first 100).
+    pub ids: Vec<EntryId>,
+    pub act: Act,
+}

@@ -1,0 +1,37 @@
+//! How much of a stream is kept, and what trimming it did.
+
+use std::time::Duration;
+
+/// How much of a stream is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Entries at most.
+    pub maxlen: Option<u64>,
+    /// Age at most.
+    pub retention: Option<Duration>,
+    /// Hold to the bounds even if a group has not finished with what goes: it is lost to that group.
+    pub overflow: Overflow,
+}
+
+/// What happens to a stream that is over its bounds with entries that a group has not finished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The stream grows beyond its bounds.
+    #[default]
+    Keep,
+    /// The entries go, and are lost to that group.
+    Drop,
+}
+
+/// What trimming did, and what is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    pub removed: u64,
+    /// Of those removed: entries that some group had not finished (`Overflow::Drop` only).
+    pub lost: u64,
+    pub length: u64,
+    /// Age of the oldest entry that is left: the retention that the stream has in effect.
+    pub oldest_age: Option<Duration>,
+    /// Entries over the bounds that stay because a group has not finished them.
+    pub held: u64,
+}

@@ -1,0 +1,174 @@
+//! Bounds of streams: what trimming tells, and what happens when handlers do not keep up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desk::{Desk, fresh};
+use super::forms::*;
+use crate::backend::{Backend, Bounds, Level, Overflow, Settled, Start, Trimmed};
+use crate::model::dead_letter::ReasonClass;
+use crate::model::delivery::Body;
+
+const COUNT: usize = 1000;
+
+pub async fn trimming_tells_what_is_left(backend: Arc<dyn Backend>) {
+    let nothing = trim(&backend, &fresh("stream"), &at_most(10)).await;
+    assert_eq!(nothing, Trimmed::default(), "a stream that is not there");
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(COUNT).await;
+    let got = desk.fetch(COUNT).await;
+    desk.settle(got.into_iter().map(commit).collect()).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let trimmed = trim(&backend, &desk.source.stream, &at_most(10)).await;
+    assert_eq!((trimmed.removed, trimmed.length), (COUNT as u64 - 10, 10), "{trimmed:?}");
+    assert_eq!((trimmed.lost, trimmed.held), (0, 0), "all was finished: {trimmed:?}");
+    assert!(trimmed.oldest_age.is_some_and(|age| age >= Duration::from_millis(10)), "{trimmed:?}");
+    let emptied = trim(&backend, &desk.source.stream, &at_most(0)).await;
+    assert_eq!((emptied.length, emptied.oldest_age), (0, None));
+}
+
+pub async fn what_is_held_over_the_bounds_is_counted(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let stream = &desk.source.stream;
+    desk.publish_count(COUNT).await;
+    let trimmed = trim(&backend, stream, &at_most(10)).await;
+    assert_eq!((trimmed.removed, trimmed.length, trimmed.held), (0, 1000, 990), "nothing is read: {trimmed:?}");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let trimmed = trim(&backend, stream, &younger_than(Duration::from_millis(1))).await;
+    assert_eq!((trimmed.removed, trimmed.held), (0, 1000), "all are too old: {trimmed:?}");
+    let young = trim(&backend, stream, &younger_than(Duration::from_secs(3600))).await;
+    assert_eq!(young.held, 0, "none is too old: {young:?}");
+    let mut got = desk.fetch(500).await;
+    let oldest = got.remove(0);
+    desk.settle(got.into_iter().map(commit).collect()).await;
+    assert_eq!(trim(&backend, stream, &at_most(10)).await.held, 990, "the very first is in somebody's hands");
+    desk.settle_one(commit(oldest)).await;
+    let trimmed = trim(&backend, stream, &at_most(10)).await;
+    assert_eq!((trimmed.removed, trimmed.length, trimmed.held), (500, 500, 490), "{trimmed:?}");
+}
+
+/// Three groups that stand at different places: each has lost what it had not read, and its books say so.
+pub async fn overflow_drop_is_counted(backend: Arc<dyn Backend>) {
+    let fast = Desk::new(&backend).await;
+    let (slow, idle) = (fast.neighbour().await, fast.neighbour().await);
+    let stream = &fast.source.stream;
+    let ids = fast.publish_count(COUNT).await;
+    for (desk, count) in [(&fast, COUNT), (&slow, 300)] {
+        let got = desk.fetch(count).await;
+        desk.settle(got.into_iter().map(commit).collect()).await;
+    }
+    let bounds = Bounds { overflow: Overflow::Drop, ..at_most(100) };
+    let trimmed = trim(&backend, stream, &bounds).await;
+    assert_eq!((trimmed.removed, trimmed.lost, trimmed.length, trimmed.held), (900, 900, 100, 0), "{trimmed:?}");
+    for (desk, dropped, lag) in [(&fast, 0, 0), (&slow, 600, 100), (&idle, 900, 100)] {
+        let books = desk.books().await;
+        assert_eq!((books.published, books.dropped, books.lag), (COUNT as u64, dropped, lag), "{books:?}");
+    }
+    for desk in [&slow, &idle] {
+        let rest = desk.fetch(100).await;
+        assert_eq!(rest.iter().map(|d| d.entry).collect::<Vec<_>>(), ids[900..], "what was not dropped comes");
+        desk.settle(rest.into_iter().map(commit).collect()).await;
+        assert_eq!(desk.books().await.waiting(), 0);
+    }
+    let again = trim(&backend, stream, &bounds).await;
+    assert_eq!((again.removed, again.lost), (0, 0), "nothing is counted twice: {again:?}");
+    let late = Desk::on(&backend, stream, Start::Beginning).await;
+    assert_eq!(late.books().await.published, 100, "what went before its time is none of a group's business");
+}
+
+pub async fn overflow_drop_by_age_spares_the_young(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(50).await;
+    let bounds = |retention| Bounds { overflow: Overflow::Drop, ..younger_than(retention) };
+    let young = trim(&backend, &desk.source.stream, &bounds(Duration::from_secs(3600))).await;
+    assert_eq!((young.removed, young.lost), (0, 0), "{young:?}");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let old = trim(&backend, &desk.source.stream, &bounds(Duration::from_millis(1))).await;
+    assert_eq!((old.removed, old.lost, old.length), (50, 50, 0), "{old:?}");
+    let books = desk.books().await;
+    assert_eq!((books.dropped, books.lag, books.published), (50, 0, 50), "{books:?}");
+    desk.publish(&["next"]).await;
+    assert_eq!(text(&desk.fetch_one().await), "next", "the group goes on");
+    desk.books().await;
+}
+
+/// Whoever holds a delivery has its body, too.
+pub async fn what_is_dropped_in_a_living_hand_is_settled(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(20).await;
+    let got = desk.fetch(10).await;
+    let bounds = Bounds { overflow: Overflow::Drop, ..at_most(0) };
+    let trimmed = trim(&backend, &desk.source.stream, &bounds).await;
+    assert_eq!((trimmed.removed, trimmed.lost), (20, 20), "10 were in hand, 10 not read: {trimmed:?}");
+    let books = desk.books().await;
+    assert_eq!((books.dropped, books.pending, books.lag), (10, 10, 0), "{books:?}");
+    let entries = got.into_iter().enumerate().map(|(n, delivery)| match n {
+        0 => retry(delivery, Duration::ZERO, record(1, "soon")),
+        _ => commit(delivery),
+    });
+    let answers = desk.settle(entries.collect()).await;
+    assert_eq!((answers[0], answers[9]), (Settled::Retried, Settled::Committed));
+    desk.promote(1).await;
+    assert_eq!(desk.fetch_one().await.body, Body::Event("0".into()), "what comes back brings its body along");
+    assert_eq!(desk.books().await.committed, 9);
+}
+
+pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(5).await;
+    let dying = desk.consumer().await;
+    let _ = dying.fetch(5).await; // lost: its consumer dies
+    let bounds = Bounds { overflow: Overflow::Drop, ..at_most(0) };
+    assert_eq!(trim(&backend, &desk.source.stream, &bounds).await.lost, 5);
+    dying.dies().await;
+    // One backend hands out what has no body, the other buries it at once: in the end each is a dead letter.
+    let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
+    while desk.books().await.dead < 5 {
+        assert!(tokio::time::Instant::now() < give_up, "they are forgotten: {:?}", desk.books().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let held = std::collections::HashSet::new();
+        let found = desk.recover_once(&held, Duration::from_millis(1), 10).await;
+        desk.settle(found.into_iter().map(|d| dead_letter(d, ReasonClass::Undecodable, None)).collect()).await;
+    }
+    let books = desk.books().await;
+    assert_eq!((books.dead, books.waiting(), books.dropped), (5, 0, 0), "{books:?}");
+}
+
+pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(5).await;
+    let held = desk.fetch(2).await;
+    let before = desk.books().await;
+    let found = backend.examine(std::slice::from_ref(&desk.source)).await.expect("examine");
+    let after = desk.books().await;
+    assert_eq!((after.lag, after.pending, after.consumers), (before.lag, before.pending, before.consumers));
+    for finding in &found {
+        assert_eq!(finding.level > Level::Good, !finding.hint.is_empty(), "only trouble has a hint: {finding:?}");
+    }
+    let wrong = found.iter().filter(|finding| finding.level == Level::Bad);
+    let wrong: Vec<_> = wrong.filter(|finding| finding.check != "durability").collect();
+    assert!(wrong.is_empty(), "nothing is wrong here but how it is kept: {wrong:?}");
+    let strange = found.iter().find(|f| f.check == "groups" && f.text.contains(&*desk.source.handler));
+    assert!(strange.is_none(), "the group is known: {strange:?}");
+    desk.settle(held.into_iter().map(commit).collect()).await;
+}
+
+fn at_most(maxlen: u64) -> Bounds {
+    Bounds { maxlen: Some(maxlen), ..Bounds::default() }
+}
+
+fn younger_than(retention: Duration) -> Bounds {
+    Bounds { retention: Some(retention), ..Bounds::default() }
+}
+
+/// Until nothing more goes: one call may do a bounded part of the work.
+async fn trim(backend: &Arc<dyn Backend>, stream: &str, bounds: &Bounds) -> Trimmed {
+    let mut all = Trimmed::default();
+    loop {
+        let some = backend.trim(stream, bounds).await.expect("trim");
+        all = Trimmed { removed: all.removed + some.removed, lost: all.lost + some.lost, ..some };
+        if some.removed == 0 {
+            return all;
+        }
+    }
+}

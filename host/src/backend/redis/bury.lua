@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- Removes consumers that are dead (no heartbeat, idle for the lease) and have nothing pending, lane by lane. What dead
+-- consumers have pending is for claim.lua.
+--
+-- KEYS     1 stream  2 again
+-- ARGV     1 group  2 lease in ms  3 how many at most, on each lane  4 what the names of heartbeats begin with
+-- returns  how many were removed from the lane that lost more
+
+local group, lease, max, heartbeat = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+
+-- Names in parentheses stand for no host. One that is not plain text is a stranger's, who may look after it.
+local function is_a_host(name)
+    return not string.find(name, '^%(') and not string.find(name, '[\128-\255]')
+end
+
+local function bury(key)
+    local gone = 0
+    for _, list in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
+        local info = named(list)
+        local idle = info.pending == 0 and info.idle >= lease and is_a_host(info.name)
+        if idle and redis.call('EXISTS', heartbeat .. info.name) == 0 then
+            redis.call('XGROUP', 'DELCONSUMER', key, group, info.name)
+            gone = gone + 1
+            if gone == max then break end
+        end
+    end
+    return gone
+end
+
+return math.max(bury(KEYS[1]), bury(KEYS[2]))

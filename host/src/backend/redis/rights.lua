@@ -1,0 +1,14 @@
+#!lua flags=no-writes
+-- Asks whether the user that runs this may run commands, without running them.
+--
+-- KEYS     none: nothing is read, and each key stands in its command
+-- ARGV     commands with their arguments, parted by the character 31
+-- returns  the numbers of those that are not allowed
+
+local denied = {}
+for i = 1, #ARGV do
+    local words = {}
+    for word in string.gmatch(ARGV[i], '[^\31]+') do words[#words + 1] = word end
+    if not redis.acl_check_cmd(unpack(words)) then denied[#denied + 1] = i end
+end
+return denied

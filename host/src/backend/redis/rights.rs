@@ -1,0 +1,260 @@
+//! May this user do all that a host does? First the server is asked about every command on the very keys of a source.
+//! Then it is tried: a scratch stream goes through a whole life, and all of it is removed.
+
+use std::time::Duration;
+
+use redis::Value;
+use uuid::Uuid;
+
+use super::examine::of_error;
+use super::keys::{self, Keys};
+use super::script::RIGHTS;
+use super::{Redis, value};
+use crate::backend::{Bounds, DataPlane, Entry, Finding, NewEntry, Result, Settlement, Start, findings};
+use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
+use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Source};
+
+/// What is done to a source, by what does it; `@x` is a key, `%` the group. The scripts of each are named like it.
+const COMMANDS: &[(&str, &str)] = &[
+    ("ensure", "XGROUP CREATE @stream % 0 MKSTREAM"),
+    ("ensure", "XGROUP CREATE @again % 0 MKSTREAM"),
+    ("ensure", "XINFO GROUPS @stream"),
+    ("publish", "XADD @stream * event x"),
+    ("publish", "HSET @ids x x"),
+    ("fetch", "XREADGROUP GROUP % doctor STREAMS @stream >"),
+    ("fetch", "XREADGROUP GROUP % doctor STREAMS @again >"),
+    ("look_up", "HMGET @seen x"),
+    ("look_up", "HGETALL @state"),
+    ("settle", "XPENDING @stream % - + 1 doctor"),
+    ("settle", "XACK @stream % 0-1"),
+    ("settle", "XACK @again % 0-1"),
+    ("settle", "XDEL @again 0-1"),
+    ("settle", "GET @receipt"),
+    ("settle", "SET @receipt x PX 1"),
+    ("settle", "HSET @seen x x"),
+    ("settle", "PEXPIRE @seen 1"),
+    ("settle", "UNLINK @seen"),
+    ("settle", "HINCRBY @stats committed 1"),
+    ("settle", "HSET @state v 1"),
+    ("settle", "HDEL @state x"),
+    ("settle", "ZADD @index 0 x"),
+    ("settle", "ZADD @due 0 x"),
+    ("settle", "HSET @bodies x x"),
+    ("settle", "XADD @dead * class x"),
+    ("settle", "XTRIM @dead MAXLEN 1"),
+    ("promote", "ZRANGEBYSCORE @due -inf 0"),
+    ("promote", "ZRANGE @due 0 0"),
+    ("promote", "HGET @bodies x"),
+    ("promote", "ZREM @due x"),
+    ("promote", "HDEL @bodies x"),
+    ("promote", "XADD @again * x x"),
+    ("claim", "XCLAIM @stream % doctor 0 0-1"),
+    ("claim", "HGET @tries x"),
+    ("claim", "HSET @tries x 1"),
+    ("claim", "SET @reclaimer x PX 1"),
+    ("claim", "PEXPIRE @reclaimer 1"),
+    ("settle", "XCLAIM @stream % doctor 0 0-1"),
+    ("settle", "HDEL @tries x"),
+    ("bury", "XINFO CONSUMERS @stream %"),
+    ("bury", "XGROUP DELCONSUMER @stream % doctor"),
+    ("replay", "XDEL @dead 0-1"),
+    ("replay", "XRANGE @dead - +"),
+    ("trim", "XTRIM @stream MINID 0"),
+    ("status", "XINFO STREAM @stream"),
+    ("status", "HMGET @stats base"),
+    ("beat", "SET @heartbeat x PX 1"),
+    ("beat", "ZADD @hosts 0 x"),
+    ("beat", "ZREMRANGEBYSCORE @hosts -inf 0"),
+    ("beat", "DEL @heartbeat"),
+    ("gate", "GET @rewritten"),
+    ("gate", "SET @rewritten x"),
+    ("gate", "BGREWRITEAOF"),
+];
+
+impl Redis {
+    /// Asks about all commands on the keys of these sources.
+    pub(super) async fn ask_for_rights(&self, sources: &[Source]) -> Vec<Finding> {
+        let mut denied = Vec::new();
+        for source in sources {
+            match self.denied(source).await {
+                Ok(commands) => denied.extend(commands.into_iter().map(|at| refusal(source, at))),
+                // It would be the same for every source.
+                Err(error) => return vec![of_error("rights", &error)],
+            }
+        }
+        denied
+    }
+
+    /// The rows of [`COMMANDS`] that this user may not run on the keys of a source.
+    async fn denied(&self, source: &Source) -> Result<Vec<&'static (&'static str, &'static str)>> {
+        let mut call = RIGHTS.call(&[]);
+        for (_, command) in COMMANDS {
+            call.arg(spelled(command, source).join("\u{1f}"));
+        }
+        let mut denied = Vec::new();
+        for number in value::array(self.run_script(&RIGHTS, &call, source).await?)? {
+            let at = usize::try_from(value::count(&number)?).unwrap_or_default();
+            denied.extend(at.checked_sub(1).and_then(|at| COMMANDS.get(at)));
+        }
+        Ok(denied)
+    }
+
+    /// Lets a scratch stream live: everything that hosts do is done to it with the user of this connection.
+    pub(super) async fn try_rights(&self) -> Vec<Finding> {
+        let scratch = Source { stream: format!("tidemill-doctor-{}", Uuid::new_v4()).into(), handler: "doctor".into() };
+        let token = Uuid::new_v4();
+        let lived = self.live(&scratch, token).await;
+        let removed = self.remove_scratch(&scratch, token).await;
+        let mut found = Vec::new();
+        match lived {
+            Ok(()) => found.push(findings::good("rights", "the scripts run with this user, tried on a scratch stream")),
+            Err((job, error)) => {
+                let mut finding = of_error("rights", &error);
+                finding.text = format!("{job}, tried on a scratch stream: {}", finding.text);
+                found.push(finding);
+            }
+        }
+        if let Err(error) = removed {
+            let mut finding = of_error("rights", &error);
+            finding.text = format!("the scratch stream could not be removed: {}", finding.text);
+            finding.hint = format!("remove the keys that begin with {{{}}} and that stream", scratch.stream);
+            found.push(finding);
+        }
+        found
+    }
+
+    /// From the making of the group to the leave of its consumer; the error comes with what met it.
+    async fn live(
+        &self,
+        scratch: &Source,
+        token: Uuid,
+    ) -> std::result::Result<(), (&'static str, crate::backend::Error)> {
+        let at = |job: &'static str| move |error| (job, error);
+        let (consumer, none) = (consumer_of(token), Default::default());
+        self.say_alive(&consumer, Duration::from_secs(60), "").await.map_err(at("beat"))?;
+        self.make_group(scratch, Start::Beginning).await.map_err(at("ensure"))?;
+        let new = |_| NewEntry { body: "{}".into(), mark: Some((Uuid::new_v4(), [0; 16])) };
+        let entries: Vec<NewEntry> = (0..3).map(new).collect();
+        self.publish_all(&scratch.stream, &entries).await.map_err(at("publish"))?;
+        let mut got = Vec::new();
+        // Each lane has half of what is asked for.
+        while got.len() < entries.len() {
+            let some = self.fetch_batch(scratch, &consumer, 8, Duration::ZERO).await.map_err(at("fetch"))?;
+            if some.is_empty() {
+                let cause = "the entries that were published did not come".to_owned();
+                return Err(("fetch", crate::backend::Error::Unavailable { what: "a scratch stream".into(), cause }));
+            }
+            got.extend(some);
+        }
+        self.read_inbox_and_state(scratch, &[token], &["key".into()]).await.map_err(at("look_up"))?;
+        let entries = got.into_iter().zip(0..).map(|(delivery, number)| step(delivery, number, scratch)).collect();
+        let settlement = Settlement { source: scratch.clone(), consumer: consumer.as_str().into(), token, entries };
+        self.settle(&settlement).await.map_err(at("settle"))?;
+        self.promote_due(scratch, 1).await.map_err(at("promote"))?;
+        let dead = self.list_dead(scratch, None, 1).await.map_err(at("dead letters"))?;
+        let ids: Vec<_> = dead.iter().map(|letter| letter.id).collect();
+        self.replay_dead(scratch, &ids).await.map_err(at("replay"))?;
+        self.recover_some(scratch, &consumer, &none, Duration::from_secs(60), 1).await.map_err(at("claim"))?;
+        self.read_books(scratch).await.map_err(at("status"))?;
+        let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
+        self.trim_stream(&scratch.stream, &bounds).await.map_err(at("trim"))?;
+        self.take_leave(&consumer, std::slice::from_ref(scratch)).await.map_err(at("leave"))?;
+        Ok(())
+    }
+
+    async fn remove_scratch(&self, scratch: &Source, token: Uuid) -> Result<()> {
+        let (keys, consumer) = (Keys::of(scratch), consumer_of(token));
+        self.readers.close(&consumer);
+        let mut cmd = redis::cmd("UNLINK");
+        for key in [keys.stream(), keys.again(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
+        {
+            cmd.arg(key);
+        }
+        cmd.arg(keys::heartbeat(&consumer))
+            .arg(keys.state_index())
+            .arg(keys.reclaimer())
+            .arg(keys.state_prefix() + "key")
+            .arg(keys.receipt(token));
+        // The buckets of both inboxes are numbered by the server's time.
+        let bucket = self.server_ms().await? / self.inbox_window_ms();
+        for base in [keys.seen(), keys::published_ids(&scratch.stream)] {
+            for number in bucket.saturating_sub(1)..=bucket + 1 {
+                cmd.arg(format!("{base}:{number}"));
+            }
+        }
+        self.run(&cmd, scratch).await?;
+        Ok(())
+    }
+
+    /// The server's clock.
+    pub(super) async fn server_ms(&self) -> Result<u64> {
+        let [seconds, micros]: [Value; 2] = value::tuple(self.run(&redis::cmd("TIME"), &"TIME").await?)?;
+        Ok(value::count(&seconds)? * 1000 + value::count(&micros)? / 1000)
+    }
+}
+
+fn consumer_of(token: Uuid) -> String {
+    format!("doctor-{token}")
+}
+
+/// One entry is committed with an effect of each kind, one retried at once, one given up.
+fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
+    let (class, reason, plugin) = ("failed".to_owned(), "tried by doctor".to_owned(), String::new());
+    let record = AttemptRecord { attempt: 1, at_ms: 0, class, reason, plugin, log: Vec::new() };
+    let disposition = match number {
+        0 => Disposition::Commit(Effects {
+            emits: vec![Emitted { stream: scratch.stream.clone(), body: "{}".into() }],
+            writes: [("name".to_owned(), Some("value".into()))].into(),
+        }),
+        1 => Disposition::Retry { after: Duration::ZERO, record },
+        _ => Disposition::DeadLetter {
+            reason: Reason { class: ReasonClass::Rejected, text: "tried by doctor".into() },
+            record: None,
+        },
+    };
+    let state = (number == 0).then(|| ("key".into(), 0));
+    let mark = (number == 0).then(|| (Uuid::new_v4(), [0; 16]));
+    Entry { delivery, mark, state, disposition }
+}
+
+/// `mischief on orders: trim needs XTRIM on orders, which this user may not`
+fn refusal(source: &Source, (job, command): &(&str, &str)) -> Finding {
+    let words = || command.split(' ');
+    let key = spelled(command, source).into_iter().zip(words()).find(|(_, word)| word.starts_with('@'));
+    let key = key.map(|(key, _)| key).unwrap_or_default();
+    // XGROUP and XINFO have a second word.
+    let name: Vec<&str> =
+        words().take_while(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase())).collect();
+    findings::bad(
+        "rights",
+        format!("{source}: {job} needs {} on {key}, which this user may not", name.join(" ")),
+        "ACL SETUSER: +@stream +@hash +@sortedset +@string +@scripting +@keyspace +bgrewriteaof, and the keys of the \
+         streams: ~NAME ~{NAME}:tm:* ~tm:*",
+    )
+}
+
+/// A row of [`COMMANDS`] with the names of this source in it.
+fn spelled(command: &str, source: &Source) -> Vec<String> {
+    let keys = Keys::of(source);
+    let word = |word: &str| match word {
+        "@stream" => keys.stream(),
+        "@again" => keys.again(),
+        "@due" => keys.due(),
+        "@bodies" => keys.due_bodies(),
+        "@dead" => keys.dead(),
+        "@tries" => keys.tries(),
+        "@stats" => keys.stats(),
+        "@index" => keys.state_index(),
+        "@state" => keys.state_prefix() + "key",
+        "@seen" => keys.seen() + ":0",
+        "@ids" => keys::published_ids(&source.stream) + ":0",
+        "@receipt" => keys.receipt(Uuid::nil()),
+        "@reclaimer" => keys.reclaimer(),
+        "@hosts" => keys::HOSTS.to_owned(),
+        "@rewritten" => keys::REWRITTEN.to_owned(),
+        "@heartbeat" => keys::heartbeat("doctor"),
+        "%" => source.handler.to_string(),
+        other => other.to_owned(),
+    };
+    command.split(' ').map(word).collect()
+}

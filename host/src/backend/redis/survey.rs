@@ -1,0 +1,176 @@
+//! `doctor` looks at the streams: ids that no clock gave, groups that nobody knows, consumers that leak.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::keys::{HEARTBEAT_PREFIX, Keys};
+use super::script::SURVEY;
+use super::{Redis, value};
+use crate::backend::findings::{self, Signs, bad, good, short, signs, warning};
+use crate::backend::{Finding, Result};
+use crate::model::delivery::{EntryId, Source};
+
+/// Consumers of one group that are looked at: the others are counted only.
+const CONSUMERS_MAX: usize = 10_000;
+/// How far a stream's ids may be ahead of the clock. A clock that was put back a little is no alarm.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+struct Stream {
+    name: String,
+    kind: String,
+    length: u64,
+    last: EntryId,
+    first: Option<EntryId>,
+    now_ms: u64,
+    groups: BTreeMap<String, Group>,
+}
+
+struct Group {
+    delivered: EntryId,
+    pending: u64,
+    first_pending: Option<EntryId>,
+    held_for: Duration,
+    consumers: u64,
+    silent: u64,
+    silent_holding: u64,
+}
+
+impl Redis {
+    pub(super) async fn survey(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+        let mut by_stream: BTreeMap<&str, Vec<&Source>> = BTreeMap::new();
+        for source in sources {
+            by_stream.entry(&source.stream).or_default().push(source);
+        }
+        let mut found = Vec::new();
+        for (name, sources) in by_stream {
+            let mut call = SURVEY.call(&[name.to_owned()]);
+            call.arg(HEARTBEAT_PREFIX).arg(CONSUMERS_MAX);
+            let stream = read(name, value::array(self.run_script(&SURVEY, &call, &name).await?)?)?;
+            found.extend(stream.findings(&sources));
+            for source in sources {
+                if let Some(group) = stream.groups.get(&*source.handler) {
+                    found.extend(signs(source, &self.signs(source, group).await?));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn signs(&self, source: &Source, group: &Group) -> Result<Signs> {
+        let mut cmd = redis::cmd("XLEN");
+        cmd.arg(Keys::of(source).dead());
+        Ok(Signs {
+            dead: value::count(&self.run(&cmd, source).await?)?,
+            dead_max: self.options.dead_letters_max,
+            pending_age: (group.pending > 0).then_some(group.held_for),
+            silent: group.silent,
+            silent_holding: group.silent_holding,
+        })
+    }
+}
+
+impl Stream {
+    fn findings(&self, sources: &[&Source]) -> Vec<Finding> {
+        let name = &self.name;
+        match &*self.kind {
+            "stream" => {}
+            "none" => {
+                let hint = "it is made when a host starts, or with the first event that is published";
+                return vec![warning("streams", format!("{name}: there is no such stream yet"), hint)];
+            }
+            other => {
+                let hint = "give the stream another name, or move that key away";
+                return vec![bad("streams", format!("{name}: this key is a {other}, not a stream"), hint)];
+            }
+        }
+        let mut found = vec![self.ids()];
+        for source in sources.iter().filter(|source| !self.groups.contains_key(&*source.handler)) {
+            let hint = "it is made when a host starts; if one runs, somebody has destroyed the group, and the books \
+                        of the handler with it";
+            found.push(warning("groups", format!("{source}: there is no such group"), hint));
+        }
+        let known = |group: &str| sources.iter().any(|source| *source.handler == *group);
+        for (group, facts) in self.groups.iter().filter(|(group, _)| !known(group)) {
+            found.push(self.stranger(group, facts));
+        }
+        if found.iter().all(|finding| finding.level == crate::backend::Level::Good) {
+            let consumers: u64 = self.groups.values().map(|group| group.consumers).sum();
+            let groups = self.groups.len();
+            found.push(good(
+                "streams",
+                format!("{name}: {} entries, {groups} groups, {consumers} consumers", self.length),
+            ));
+        }
+        found
+    }
+
+    /// Ids are times by the server's clock, unless a producer sets them.
+    fn ids(&self) -> Finding {
+        let (name, last) = (&self.name, self.last);
+        if last.0 == u64::MAX {
+            let hint = format!(
+                "an entry was given the highest of all ids. Stop the hosts once {name} is empty of work, RENAME it, \
+                 and copy what is needed to a new stream; take from producers the right to set ids (ACL)"
+            );
+            return bad("stream ids", format!("{name}: it takes no more entries, its last id is {last}"), hint);
+        }
+        let ahead = Duration::from_millis(last.0.saturating_sub(self.now_ms));
+        if ahead > AHEAD_MAX {
+            let hint = "a producer sets ids (XADD without *), or the clock was put back: all later ids follow that \
+                        one, so ages and the retention are wrong until then; let producers write XADD .. *";
+            return bad("stream ids", format!("{name}: its last id {last} lies {} in the future", short(ahead)), hint);
+        }
+        good("stream ids", format!("{name}: ids follow the server's clock"))
+    }
+
+    /// A group that is not in the configuration: what it has not finished stays on the stream for ever.
+    fn stranger(&self, group: &str, facts: &Group) -> Finding {
+        let name = &self.name;
+        let needs = facts.first_pending.unwrap_or(facts.delivered).min(facts.delivered);
+        let behind = facts.pending > 0 || facts.delivered < self.last;
+        let text = format!("{name}: group {group} is not in the configuration");
+        // What it needs is gone already, or it has all: nothing stays because of it.
+        let pins = behind && self.first.is_some_and(|first| first <= self.last && needs < self.last);
+        if !pins {
+            return findings::good("groups", text + ", and has nothing left to do");
+        }
+        let age = Duration::from_millis(self.now_ms.saturating_sub(needs.0.max(self.first.map_or(0, |first| first.0))));
+        let hint = format!(
+            "if nobody needs it any more: XGROUP DESTROY {name} {group}; trimming spares what it has not finished"
+        );
+        let text = format!("{text}, and keeps the last {} of the stream ({} pending)", short(age), facts.pending);
+        warning("groups", text, hint)
+    }
+}
+
+fn read(name: &str, answer: Vec<Value>) -> Result<Stream> {
+    let mut answer = answer.into_iter();
+    let mut next = || answer.next().unwrap_or(Value::Nil);
+    let (kind, length, last) = (value::text(next())?, value::count(&next())?, value::entry_id(&next())?);
+    let (first, now_ms) = (id_if_any(&next())?, value::count(&next())?);
+    let mut groups = BTreeMap::new();
+    for row in answer {
+        let [group, delivered, pending, first_pending, held_ms, consumers, silent, silent_holding] = value::tuple(row)?;
+        let group = String::from_utf8_lossy(&value::bytes(group)?).into_owned();
+        let facts = Group {
+            delivered: value::entry_id(&delivered)?,
+            pending: value::count(&pending)?,
+            first_pending: id_if_any(&first_pending)?,
+            held_for: Duration::from_millis(value::count(&held_ms)?),
+            consumers: value::count(&consumers)?,
+            silent: value::count(&silent)?,
+            silent_holding: value::count(&silent_holding)?,
+        };
+        groups.insert(group, facts);
+    }
+    Ok(Stream { name: name.to_owned(), kind, length, last, first, now_ms, groups })
+}
+
+fn id_if_any(value: &Value) -> Result<Option<EntryId>> {
+    match value {
+        Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
+        id => value::entry_id(id).map(Some),
+    }
+}

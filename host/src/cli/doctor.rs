@@ -1,0 +1,103 @@
+//! `tidemill doctor`: whether everything that Tidemill rests on is as it has to be, and what to do where it is not.
+//! Exit codes: 0 good or warnings only, 1 if anything is bad.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::Globals;
+use crate::backend::{Error, Finding, Level, findings};
+use crate::config::{Config, check};
+use crate::model::delivery::Source;
+use crate::service::build;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also read the whole SQLite file and look for damage; takes its time on a large one.
+    #[arg(long)]
+    deep: bool,
+}
+
+pub fn doctor(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    globals.log("error");
+    let config = globals.load()?;
+    let mut found = configured(&config);
+    found.extend(super::block_on(async { Ok(examined(args, &config).await?) })?);
+    if globals.json {
+        println!("{}", to_json(&found));
+    } else {
+        print!("{}", to_text(&found));
+    }
+    let bad = found.iter().any(|finding| finding.level == Level::Bad);
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What needs only the file.
+fn configured(config: &Config) -> Vec<Finding> {
+    let of = |found: check::Finding| {
+        let text = format!("{}: {}", found.key, found.what);
+        if found.warning {
+            findings::warning("configuration", text, found.hint)
+        } else {
+            findings::bad("configuration", text, found.hint)
+        }
+    };
+    match build::check(config) {
+        Ok(checked) if checked.warnings.is_empty() => {
+            let (streams, handlers) = (config.streams.len(), config.handlers.len());
+            vec![findings::good("configuration", format!("{handlers} handlers, {streams} streams"))]
+        }
+        Ok(checked) => checked.warnings.into_iter().map(of).collect(),
+        Err(build::Error::Config(wrong)) => wrong.into_iter().map(of).collect(),
+        Err(other) => vec![refused("configuration", &other.to_string())],
+    }
+}
+
+async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
+    let sources: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
+    let mut found = match build::open_backend(config).await {
+        Ok(backend) => match backend.examine(&sources).await {
+            Ok(found) => found,
+            Err(error) => vec![refused("backend", &error.to_string())],
+        },
+        // What refuses a host to start is the first thing to mend; more cannot be seen before.
+        Err(error) => vec![refused("backend", &error.to_string())],
+    };
+    if args.deep {
+        found.extend(findings::deep(&config.broker_url()).await?);
+    }
+    Ok(found)
+}
+
+fn refused(check: &'static str, text: &str) -> Finding {
+    let (text, hint) = text.split_once("\n  hint: ").unwrap_or((text, "is it running, and is the address right?"));
+    findings::bad(check, text, hint)
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Good => "ok",
+        Level::Warning => "warning",
+        Level::Bad => "bad",
+    }
+}
+
+/// A line for each finding, what to do under it, and the sum at the end.
+fn to_text(found: &[Finding]) -> String {
+    let width = found.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Finding { level, check, text: what, hint } in found {
+        text += &format!("{:<7}  {check:<width$}  {what}\n", word(*level));
+        if !hint.is_empty() {
+            text += &format!("{:7}  {:width$}  hint: {hint}\n", "", "");
+        }
+    }
+    let count = |level| found.iter().filter(|finding| finding.level == level).count();
+    text + &format!("{} bad, {} warnings, {} ok\n", count(Level::Bad), count(Level::Warning), count(Level::Good))
+}
+
+fn to_json(found: &[Finding]) -> Value {
+    let row = |Finding { level, check, text, hint }: &Finding| json!({ "level": word(*level), "check": check, "text": text, "hint": hint });
+    let worst = found.iter().map(|finding| finding.level).max().unwrap_or(Level::Good);
+    json!({ "level": word(worst), "findings": found.iter().map(row).collect::<Vec<_>>() })
+}

@@ -1,0 +1,112 @@
+//! The janitor: keeps streams within their bounds, and looks once in a while whether the backend is still what it has
+//! to be. It reports what leaks; nothing but entries that are over the bounds is ever removed here. (Dead consumers go
+//! while their deliveries are recovered.)
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Host, Quiet};
+use crate::backend::{Bounds, Level, Trimmed};
+use crate::fault;
+use crate::model::delivery::Source;
+use crate::observe;
+
+const TRIM_EVERY: Duration = Duration::from_secs(10);
+/// The same warning about a stream comes at most this often.
+const WARN_EVERY: Duration = Duration::from_secs(600);
+const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
+/// What of an examination is said while the host runs: what may have changed since it began, or fills the memory.
+/// The rest is for `doctor`.
+const WATCHED: [&str; 4] = ["eviction", "groups", "persistence", "stream ids"];
+
+/// A stream with its bounds.
+pub struct StreamBounds {
+    pub name: String,
+    pub bounds: Bounds,
+}
+
+pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
+    let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
+    let mut examined: Option<Instant> = None;
+    loop {
+        for (stream, warned) in host.streams.iter().zip(&mut warned) {
+            trim(&host, stream, warned).await;
+        }
+        if is_due(examined, EXAMINE_EVERY) {
+            examined = Some(Instant::now());
+            examine(&host).await;
+        }
+        if quiet.sleep(TRIM_EVERY).await {
+            return;
+        }
+    }
+}
+
+async fn trim(host: &Host, stream: &StreamBounds, warned: &mut Option<Instant>) {
+    fault::point("trimming");
+    let trimmed = host.house.backend.trim(&stream.name, &stream.bounds).await;
+    fault::point("trimmed");
+    match trimmed {
+        Ok(trimmed) => {
+            observe::trimmed(&stream.name, &trimmed);
+            if is_due(*warned, WARN_EVERY) && warn(stream, &trimmed) {
+                *warned = Some(Instant::now());
+            }
+        }
+        Err(error) => observe::task_trouble("janitor", &error),
+    }
+}
+
+/// Says what is odd about the length of a stream; false if nothing is.
+fn warn(stream: &StreamBounds, trimmed: &Trimmed) -> bool {
+    if trimmed.held > 0 {
+        observe::stream_held(&stream.name, trimmed.held);
+    }
+    let short = short_retention(&stream.bounds, trimmed);
+    if let Some((asked, effective)) = short {
+        observe::retention_short(&stream.name, asked, effective);
+    }
+    trimmed.held > 0 || short.is_some()
+}
+
+/// The retention that was asked for and the one in effect, if `maxlen` leaves less than half of it.
+fn short_retention(bounds: &Bounds, trimmed: &Trimmed) -> Option<(Duration, Duration)> {
+    let (maxlen, asked) = (bounds.maxlen?, bounds.retention?);
+    let effective = trimmed.oldest_age?;
+    // A stream that is not full yet is only young.
+    (trimmed.length >= maxlen && effective < asked / 2).then_some((asked, effective))
+}
+
+async fn examine(host: &Host) {
+    let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
+    match host.house.backend.examine(&sources).await {
+        Ok(findings) => {
+            let watched = |check| WATCHED.contains(&check);
+            let wrong = findings.iter().filter(|finding| finding.level > Level::Good && watched(finding.check));
+            wrong.for_each(observe::examined);
+        }
+        Err(error) => observe::task_trouble("janitor", &error),
+    }
+}
+
+fn is_due(last: Option<Instant>, every: Duration) -> bool {
+    last.is_none_or(|last| last.elapsed() >= every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_stream_that_is_too_young_is_told() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let bounds = Bounds { maxlen: Some(100), retention: Some(hours(10)), ..Bounds::default() };
+        let at = |length, age| Trimmed { length, oldest_age: Some(age), ..Trimmed::default() };
+        assert_eq!(short_retention(&bounds, &at(100, hours(1))), Some((hours(10), hours(1))));
+        assert_eq!(short_retention(&bounds, &at(99, hours(1))), None, "not full: only young");
+        assert_eq!(short_retention(&bounds, &at(100, hours(6))), None, "short, but not much");
+        assert_eq!(short_retention(&Bounds { maxlen: None, ..bounds }, &at(100, hours(1))), None);
+    }
+}
