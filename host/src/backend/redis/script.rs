@@ -21,9 +21,11 @@ macro_rules! scripts {
 scripts! {
     CLAIM "claim.lua"
     COUNT "count.lua"
+    DROP "drop.lua"
     ENSURE "ensure.lua"
     LEAVE "leave.lua"
     LOOK_UP "look_up.lua"
+    PAUSE "pause.lua"
     PROMOTE "promote.lua"
     PUBLISH "publish.lua"
     REPLAY "replay.lua"
