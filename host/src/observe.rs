@@ -96,3 +96,15 @@ pub fn breaker_changed(handler: &str, state: &str) {
 pub fn trimmed(stream: &str, count: u64) {
     tracing::debug!(stream, count, "trimmed");
 }
+
+pub fn paused(source: &Source) {
+    tracing::warn!(%source, "paused: nothing is fetched until somebody resumes it");
+}
+
+pub fn resumed(source: &Source) {
+    tracing::info!(%source, "resumed");
+}
+
+pub fn left_paused(source: &Source, waiting: u64) {
+    tracing::warn!(%source, waiting, "idle but for what is paused");
+}

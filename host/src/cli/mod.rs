@@ -6,6 +6,7 @@ mod config;
 mod dead;
 pub mod demo;
 mod init;
+mod pause;
 mod plugin;
 mod publish;
 mod run;
@@ -66,7 +67,7 @@ enum Command {
     Dead(dead::Command),
     /// Show the state that a handler keeps, key by key.
     State(state::Args),
-    /// Build plugins.
+    /// Build plugins, pause and resume them.
     #[command(subcommand)]
     Plugin(plugin::Command),
     /// Look at the configuration.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -36,6 +36,8 @@ pub struct Consumer {
     pub breaker: Arc<Mutex<Breaker>>,
     /// Rung when a retry was put off, so that the scheduler looks at once when it is due.
     pub put_off: Notify,
+    /// A person has stopped the fetching (`service::pause` keeps this up to date).
+    pub paused: AtomicBool,
     /// Held while fetching or recovering, so that one lane does it at a time.
     gate: tokio::sync::Mutex<Gate>,
     /// What this host has in hand: fetched and not settled.
@@ -68,6 +70,7 @@ impl Consumer {
             batch,
             breaker,
             put_off: Notify::new(),
+            paused: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
             held: Mutex::default(),
             carry: Mutex::default(),
@@ -80,9 +83,17 @@ impl Consumer {
         self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.carry).is_empty()
     }
 
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
     /// One lane, until it is time to stop.
     pub async fn lane(self: Arc<Self>, number: usize, mut quiet: Quiet) {
         while !quiet.is_set() {
+            if self.is_paused() && lock(&self.carry).is_empty() {
+                quiet.sleep(FETCH_WAIT).await;
+                continue;
+            }
             let permit = lock(&self.breaker).permit(Instant::now());
             let max = match permit {
                 Permit::Full => self.batch,
@@ -110,7 +121,7 @@ impl Consumer {
     async fn take(&self, max: usize, quiet: &mut Quiet) -> Vec<Delivery> {
         let mut gate = self.gate.lock().await;
         let carried = self.take_carried(max);
-        if !carried.is_empty() || quiet.is_set() {
+        if !carried.is_empty() || quiet.is_set() || self.is_paused() {
             return carried;
         }
         match self.fetch(&mut gate, max).await {

@@ -102,8 +102,7 @@ pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
     pause(&desk, true, &act("ada@one", "a deploy")).await;
     pause(&desk, false, &act("bob@two", "it is over")).await;
     let records = audit(&desk).await;
-    let said: Vec<_> =
-        records.iter().map(|r| (&*r.verb, r.count, r.ids.clone(), &*r.act.who, &*r.act.note)).collect();
+    let said: Vec<_> = records.iter().map(|r| (&*r.verb, r.count, r.ids.clone(), &*r.act.who, &*r.act.note)).collect();
     let wanted = [
         ("replay", 2, ids[..2].to_vec(), "ada@one", "all of \"x\"\n\u{1F30A}"),
         ("drop", 1, vec![ids[2]], "bob@two", ""),
