@@ -9,8 +9,12 @@ use crate::model::dead_letter::ReasonClass;
 /// Hex digits in a row that are taken for a digest rather than for a word.
 const HEX_RUN: usize = 8;
 
+/// What of a text counts: a plugin's own words may be long.
+const TEXT_BYTES_MAX: usize = 4096;
+
 /// Eight hex digits that stand for the class and for what the text says apart from its particulars.
 pub fn fingerprint(class: ReasonClass, text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(TEXT_BYTES_MAX)];
     let digest = Sha256::digest(format!("{class}\n{}", outline(text)));
     digest[..4].iter().fold(String::new(), |mut hex, byte| {
         // Writing to a string cannot fail.
@@ -33,11 +37,13 @@ fn outline(text: &str) -> String {
             c if c.is_ascii_digit() => (number(rest), "N"),
             _ => (0, ""),
         };
-        outline.push_str(placeholder);
-        if taken == 0 {
+        if taken > 0 {
+            outline.push_str(placeholder);
+            rest = &rest[taken..];
+        } else {
             outline.push(first);
+            rest = &rest[first.len_utf8()..];
         }
-        rest = &rest[if taken == 0 { first.len_utf8() } else { taken }..];
     }
     outline
 }

@@ -110,7 +110,7 @@ fn replacement(old: &Body, new: &[u8], id: Uuid) -> Result<(Uuid, Bytes), String
         && let Ok(before) = serde_json::from_slice::<Head>(bytes)
     {
         let routing = [("event_type", before.event_type, &head.event_type), ("version", before.version, &head.version)];
-        for (field, was, is) in routing.iter().filter(|(_, was, is)| was != *is) {
+        if let Some((field, was, is)) = routing.iter().find(|(_, was, is)| was != *is) {
             return Err(format!(
                 "/{field}: \"{is}\" was \"{was}\"\n  hint: publish another kind of event as a new one"
             ));
