@@ -105,7 +105,7 @@ fn dead_letters_can_be_listed_shown_and_replayed() {
     project.edit("emit = [\"Order.Confirmed\"]", "emit = []");
     assert_eq!(code(&project.run(&["publish", "events.jsonl"])), 2);
     assert_eq!(code(&project.run(&["run", "--until-idle"])), 0);
-    let listed = project.run(&["dead", "ls", "--json"]);
+    let listed = project.run(&["dead", "ls", "--flat", "--json"]);
     let lines: Vec<Value> =
         String::from_utf8_lossy(&listed.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{}", text(&listed));

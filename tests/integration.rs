@@ -2,6 +2,7 @@
 
 mod cli;
 mod conformance;
+mod dead;
 mod doctor;
 mod kills;
 mod metrics;

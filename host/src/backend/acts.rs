@@ -12,6 +12,8 @@ pub struct HostNote {
 
 /// How many audit records a source keeps; the oldest go first.
 pub const AUDIT_MAX: usize = 10_000;
+/// How many dead letters an audit record names.
+pub const AUDIT_IDS_MAX: usize = 100;
 
 /// Who does something to a source, and why: for the audit record that is written in the same step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +23,7 @@ pub struct Act {
     pub note: String,
 }
 
+/// An act on many dead letters may be done in parts, with a record for each. One that changed nothing leaves none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
     pub id: EntryId,
@@ -30,7 +33,7 @@ pub struct AuditRecord {
     pub verb: String,
     /// How many dead letters it was done to.
     pub count: u64,
-    /// The dead letters, as far as there is room (the first 100).
+    /// The dead letters, the first `AUDIT_IDS_MAX` of them.
     pub ids: Vec<EntryId>,
     pub act: Act,
 }

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::acts::{AUDIT_MAX, Act, AuditRecord, HostNote};
+pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
 use crate::model::dead_letter::DeadLetter;

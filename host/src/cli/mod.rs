@@ -7,6 +7,7 @@ mod dead;
 pub mod demo;
 mod doctor;
 mod init;
+mod pause;
 mod plugin;
 mod publish;
 mod run;
@@ -67,7 +68,7 @@ enum Command {
     Dead(dead::Command),
     /// Show the state that a handler keeps, key by key.
     State(state::Args),
-    /// Build plugins.
+    /// Build plugins, pause and resume them.
     #[command(subcommand)]
     Plugin(plugin::Command),
     /// Look at the configuration.

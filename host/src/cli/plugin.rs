@@ -1,4 +1,4 @@
-//! `tidemill plugin build`: Rust crates in, components out. It adds the WebAssembly target where it is missing and
+//! `tidemill plugin build|pause|resume`. Build: Rust crates in, components out. It adds the WebAssembly target where it is missing and
 //! encodes the component itself; no other tool is needed.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused};
+use super::{Globals, Refused, pause};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -21,12 +21,23 @@ pub enum Command {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Let no host fetch anything for a handler until it is resumed. What is in hand is finished.
+    Pause(pause::Args),
+    /// Let a paused handler go on.
+    Resume(pause::Args),
 }
 
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let Command::Build { folder, out } = command;
+    match command {
+        Command::Build { folder, out } => build_all(&folder, out, globals),
+        Command::Pause(args) => pause::set(&args, true, globals),
+        Command::Resume(args) => pause::set(&args, false, globals),
+    }
+}
+
+fn build_all(folder: &Path, out: Option<PathBuf>, globals: &Globals) -> anyhow::Result<ExitCode> {
     let out = out.unwrap_or_else(|| folder.join("dist"));
-    let built = build(&folder, &out)?;
+    let built = build(folder, &out)?;
     for (path, bytes) in &built {
         if globals.json {
             println!("{}", json!({ "component": path, "bytes": bytes }));

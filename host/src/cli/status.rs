@@ -44,17 +44,23 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
         "rate",
         "breaker",
         "plugin",
+        "paused",
         "books",
     ]);
     for (handler, streams) in rows {
         let total = total(streams);
-        let started = streams.iter().any(|(_, status)| status.is_some());
+        let started = streams.iter().any(|row| row.status.is_some());
         let books = if !started {
             "not started yet"
         } else if total.balances() {
             "balance"
         } else {
             "do not balance"
+        };
+        let paused = match streams.iter().filter(|row| row.paused).count() {
+            0 => "no",
+            count if count == streams.len() => "yes",
+            _ => "in part",
         };
         let counts = [
             total.published,
@@ -72,7 +78,7 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
             |age| humantime::format_duration(Duration::from_secs(age.as_secs())).to_string(),
         );
         let [rate, breaker, plugin] = as_told(told(hosts, handler));
-        let end = [age, rate, breaker, plugin, books.to_owned()];
+        let end = [age, rate, breaker, plugin, paused.to_owned(), books.to_owned()];
         table.row(std::iter::once(handler.clone()).chain(counts.map(thousands)).chain(end));
     }
     table

@@ -33,6 +33,8 @@ pub struct Config {
     #[serde(default)]
     pub idempotency: Idempotency,
     #[serde(default)]
+    pub dead_letters: DeadLetters,
+    #[serde(default)]
     pub host: Host,
     pub http: Option<Http>,
     /// The folder of the file: relative paths in it start there.
@@ -209,6 +211,13 @@ impl Default for Idempotency {
     fn default() -> Self {
         Self { window: limits::INBOX_WINDOW }
     }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLetters {
+    /// Whether `tidemill dead edit` may replay a letter with another body.
+    pub edit: bool,
 }
 
 /// This process.

@@ -240,6 +240,18 @@ pub fn retention_short(stream: &str, asked: Duration, effective: Duration) {
     );
 }
 
+pub fn paused(source: &Source) {
+    tracing::warn!(%source, "paused: nothing is fetched until somebody resumes it");
+}
+
+pub fn resumed(source: &Source) {
+    tracing::info!(%source, "resumed");
+}
+
+pub fn left_paused(source: &Source, waiting: u64) {
+    tracing::warn!(%source, waiting, "idle but for what is paused");
+}
+
 /// What the janitor's look at the backend came upon.
 pub fn examined(finding: &Finding) {
     let Finding { level, check, text, hint } = finding;

@@ -2,5 +2,6 @@
 
 pub mod breaker;
 pub mod disposition;
+pub mod fingerprint;
 pub mod retry;
 pub mod route;

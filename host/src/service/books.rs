@@ -8,26 +8,35 @@ use super::heart::Note;
 use crate::backend::{Backend, Error, SourceStatus};
 use crate::model::delivery::Source;
 
-/// A handler's streams, each with its books; none where the handler has not been started yet.
-pub type Rows = BTreeMap<String, Vec<(Source, Option<SourceStatus>)>>;
+/// A handler's streams.
+pub type Rows = BTreeMap<String, Vec<Row>>;
+
+pub struct Row {
+    pub source: Source,
+    /// The books; none where the handler has not been started yet.
+    pub status: Option<SourceStatus>,
+    /// Nothing is fetched until somebody resumes it.
+    pub paused: bool,
+}
 
 pub async fn collect(backend: &dyn Backend, sources: &[Source]) -> Result<Rows, Error> {
     let mut rows = Rows::new();
-    for source in sources {
+    let paused = backend.paused(sources).await?;
+    for (source, paused) in sources.iter().zip(paused) {
         let status = match backend.status(source).await {
             Ok(status) => Some(status),
             Err(Error::GroupGone { .. }) => None,
             Err(error) => return Err(error),
         };
-        rows.entry(source.handler.to_string()).or_default().push((source.clone(), status));
+        rows.entry(source.handler.to_string()).or_default().push(Row { source: source.clone(), status, paused });
     }
     Ok(rows)
 }
 
 /// The books of a handler over all its streams.
-pub fn total(streams: &[(Source, Option<SourceStatus>)]) -> SourceStatus {
+pub fn total(streams: &[Row]) -> SourceStatus {
     let mut total = SourceStatus::default();
-    for status in streams.iter().filter_map(|(_, status)| status.as_ref()) {
+    for status in streams.iter().filter_map(|row| row.status.as_ref()) {
         total.published += status.published;
         total.committed += status.committed;
         total.skipped += status.skipped;
@@ -91,10 +100,12 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
             value["breaker"] = (told.hosts > 0).then_some(told.breaker).into();
             value["in_flight"] = told.in_flight.into();
             value["plugins"] = told.plugins.into();
-            value["started"] = streams.iter().all(|(_, status)| status.is_some()).into();
-            let streams = streams.iter().map(|(source, status)| {
-                let mut value = status.as_ref().map(books).unwrap_or_else(|| json!({}));
-                value["stream"] = (&*source.stream).into();
+            value["started"] = streams.iter().all(|row| row.status.is_some()).into();
+            value["paused"] = streams.iter().all(|row| row.paused).into();
+            let streams = streams.iter().map(|row| {
+                let mut value = row.status.as_ref().map(books).unwrap_or_else(|| json!({}));
+                value["stream"] = (&*row.source.stream).into();
+                value["paused"] = row.paused.into();
                 value
             });
             value["streams"] = streams.collect();

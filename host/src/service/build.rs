@@ -210,8 +210,8 @@ pub fn sources(config: &Config) -> Vec<(Source, Start)> {
     sources
 }
 
-/// For people who look at consumers: whose host this is. Unique it becomes by the UUID behind it.
-fn host_name() -> String {
+/// For people who look at consumers and audit records: whose host this is. Unique it becomes by the UUID behind it.
+pub fn host_name() -> String {
     let name = std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/etc/hostname")).unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
     if name.is_empty() { "host".to_owned() } else { name }

@@ -36,6 +36,8 @@ pub struct Consumer {
     pub breaker: Arc<Mutex<Breaker>>,
     /// Rung when a retry was put off, so that the scheduler looks at once when it is due.
     pub put_off: Notify,
+    /// A person has stopped the fetching (`service::pause` keeps this up to date).
+    pub paused: AtomicBool,
     /// Held while fetching or recovering, so that one lane does it at a time.
     gate: tokio::sync::Mutex<Gate>,
     /// What this host has in hand: fetched and not settled.
@@ -43,6 +45,8 @@ pub struct Consumer {
     /// Of those, what no lane is working on: it goes into the next batches.
     carry: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
+    /// How long to wait when a batch cannot be delivered; zero if the last one could.
+    trouble: Mutex<Duration>,
     /// Something lies in quarantine, as far as is known here.
     suspects: AtomicBool,
 }
@@ -70,10 +74,12 @@ impl Consumer {
             batch,
             breaker,
             put_off: Notify::new(),
+            paused: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
             held: Mutex::default(),
             carry: Mutex::default(),
             busy: AtomicUsize::new(0),
+            trouble: Mutex::default(),
             suspects: AtomicBool::new(false),
         }
     }
@@ -92,9 +98,17 @@ impl Consumer {
         lock(&self.breaker).name()
     }
 
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
     /// One lane, until it is time to stop.
     pub async fn lane(self: Arc<Self>, number: usize, mut quiet: Quiet) {
         while !quiet.is_set() {
+            if self.is_paused() && lock(&self.carry).is_empty() {
+                quiet.sleep(FETCH_WAIT).await;
+                continue;
+            }
             let permit = lock(&self.breaker).permit(Instant::now());
             let max = match permit {
                 Permit::Full => self.batch,
@@ -146,7 +160,7 @@ impl Consumer {
     async fn take(&self, max: usize, quiet: &mut Quiet) -> Vec<Delivery> {
         let mut gate = self.gate.lock().await;
         let carried = self.take_carried(max);
-        if !carried.is_empty() || quiet.is_set() {
+        if !carried.is_empty() || quiet.is_set() || self.is_paused() {
             return carried;
         }
         match self.fetch(&mut gate, max).await {
@@ -216,14 +230,17 @@ impl Consumer {
         let mut keep = HashSet::new();
         match result {
             Ok(report) => {
+                *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
                 keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {
-                observe::backend_trouble("delivering", &self.source, &error, TROUBLE_FIRST);
+                let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
+                *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
+                observe::backend_trouble("delivering", &self.source, &error, wait);
                 self.gate.lock().await.recover_at = Instant::now();
-                quiet.sleep(TROUBLE_FIRST).await;
+                quiet.sleep(wait).await;
             }
         }
         let mut held = lock(&self.held);

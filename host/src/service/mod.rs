@@ -4,6 +4,7 @@
 //! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
 //!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
+//!                   +-- pause      sees what people have paused
 //!                   +-- heart      says that this host lives, and what it is doing
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
@@ -15,6 +16,7 @@ pub mod build;
 pub mod consumer;
 pub mod heart;
 pub mod janitor;
+pub mod pause;
 pub mod publisher;
 pub mod scheduler;
 
@@ -86,6 +88,7 @@ impl Host {
         for consumer in &self.consumers {
             backend.ensure_group(&consumer.source, consumer.start).await?;
         }
+        pause::look(&*backend, &self.consumers).await?;
         observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
         let host = Arc::new(self);
         let mut tasks = JoinSet::new();
@@ -96,6 +99,7 @@ impl Host {
             tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
         }
         tasks.spawn(janitor::run(host.clone(), quiet.clone()));
+        tasks.spawn(pause::run(backend.clone(), host.consumers.clone(), quiet.clone()));
         if until_idle {
             tasks.spawn(host.clone().idle(switch, quiet.clone()));
         }
@@ -130,19 +134,32 @@ impl Host {
                 continue;
             }
             match self.waiting().await {
-                Ok(0) => switch.quiet(),
+                Ok(0) => {
+                    self.say_what_is_left().await;
+                    switch.quiet();
+                }
                 Ok(_) => {}
                 Err(error) => observe::task_trouble("idle check", &error),
             }
         }
     }
 
+    /// What waits for this host: not for a person to resume it.
     async fn waiting(&self) -> Result<u64, Error> {
         let mut waiting = 0;
-        for consumer in &self.consumers {
+        for consumer in self.consumers.iter().filter(|consumer| !consumer.is_paused()) {
             waiting += self.house.backend.status(&consumer.source).await?.waiting();
         }
         Ok(waiting)
+    }
+
+    async fn say_what_is_left(&self) {
+        for consumer in self.consumers.iter().filter(|consumer| consumer.is_paused()) {
+            match self.house.backend.status(&consumer.source).await {
+                Ok(status) => observe::left_paused(&consumer.source, status.waiting()),
+                Err(error) => observe::task_trouble("idle check", &error),
+            }
+        }
     }
 }
 

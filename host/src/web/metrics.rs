@@ -56,13 +56,11 @@ impl Gauges {
 
 async fn ask(backend: &dyn Backend, sources: &[Source]) -> Result<Answer, Error> {
     let rows = books::collect(backend, sources).await?;
-    let paused = backend.paused(sources).await?;
-    let is_paused = |source: &Source| sources.iter().zip(&paused).any(|(known, paused)| known == source && *paused);
-    let started = rows.into_values().flatten().filter_map(|(source, status)| Some((source, status?)));
+    let started = rows.into_values().flatten().filter_map(|row| Some((row.paused, row.source, row.status?)));
     Ok(Answer {
         size_bytes: backend.size_bytes().await?,
         hosts: heart::hosts(backend, sources).await?.len(),
-        sources: started.map(|(source, status)| (is_paused(&source), source, status)).collect(),
+        sources: started.collect(),
     })
 }
 

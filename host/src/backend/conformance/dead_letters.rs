@@ -126,7 +126,7 @@ pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn 
 }
 
 /// Publishes `count` entries and makes dead letters of them; answers with the letters' ids.
-async fn kill(desk: &Desk, count: usize) -> Vec<EntryId> {
+pub(super) async fn kill(desk: &Desk, count: usize) -> Vec<EntryId> {
     desk.publish_count(count).await;
     let got = desk.fetch(count).await;
     let answers = desk.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;

@@ -10,6 +10,7 @@
 mod desk;
 mod forms;
 
+mod acts;
 mod books;
 mod bounds;
 mod dead_letters;
@@ -113,6 +114,16 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_suspect_is_set_aside_until_it_is_taken
         who_dies_with_a_suspect_died_alone
         who_leaves_with_a_suspect_has_not_died;
+    acts:
+        a_replay_is_linked_to_its_letter_and_counted
+        one_letter_replayed_by_many_at_once_is_replayed_once
+        dropped_letters_balance_the_books
+        an_edited_letter_comes_back_with_its_new_body
+        who_did_what_is_written_down_in_order
+        an_act_on_nothing_leaves_no_record
+        audit_records_are_bounded
+        a_pause_stays_until_it_is_ended
+        acts_on_one_source_do_not_show_in_another;
     recovery:
         own_pending_is_found_again_minus_what_is_held
         what_a_dead_consumer_held_is_recovered_with_a_crash_counted

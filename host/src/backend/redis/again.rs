@@ -1,13 +1,12 @@
-//! What comes back to a handler: retries whose time has come, and dead letters that a person replays.
+//! What comes back to a handler by itself: retries whose time has come. (What a person brings back: `desk`.)
 
 use std::time::Duration;
 
 use super::keys::Keys;
-use super::record::WriteId;
-use super::script::{PROMOTE, REPLAY};
+use super::script::PROMOTE;
 use super::{Redis, value};
 use crate::backend::{Promoted, Result};
-use crate::model::delivery::{EntryId, Source};
+use crate::model::delivery::Source;
 
 /// A script holds up the server while it runs: no call moves more than this.
 const CALL_MAX: usize = 200;
@@ -29,17 +28,5 @@ impl Redis {
                 return Ok(Promoted { moved, next_in });
             }
         }
-    }
-
-    pub(super) async fn replay_dead(&self, source: &Source, ids: &[EntryId]) -> Result<usize> {
-        let keys = Keys::of(source);
-        let keys = [keys.dead(), keys.again()];
-        let mut replayed = 0;
-        for some in ids.chunks(CALL_MAX) {
-            let mut call = REPLAY.call(&keys);
-            some.iter().for_each(|id| call.write_id(*id));
-            replayed += value::count(&self.run_script(&REPLAY, &call, source).await?)?;
-        }
-        Ok(usize::try_from(replayed).unwrap_or(usize::MAX))
     }
 }

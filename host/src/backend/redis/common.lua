@@ -125,3 +125,23 @@ local function remember(base, window, now, current, there, marks, first, last)
     end
 end
 
+-- Asks beforehand whether `audit` would be allowed.
+local function may_audit(key)
+    redis.call('XLEN', key)
+    may('XADD', key, 'MAXLEN', '=', '1', '*', 'verb', '')
+end
+
+-- Writes down what a person did: `act` is who it was, why, and how many records are kept and ids named in one.
+local function audit(key, verb, ids, act)
+    local named_ids = table.concat(ids, ' ', 1, math.min(#ids, act.ids_max))
+    redis.call('XADD', key, 'MAXLEN', '=', act.records_max, '*',
+        'verb', verb, 'count', whole(#ids), 'ids', named_ids, 'who', act.who, 'note', act.note)
+end
+
+-- The four arguments by which every script that leaves an audit record is told of the act.
+local function act_of(arguments)
+    return {
+        who = arguments[1], note = arguments[2], records_max = tonumber(arguments[3]), ids_max = tonumber(arguments[4]),
+    }
+end
+

@@ -1,38 +1,113 @@
 //! What people do to a source: dead letters replayed, dropped, edited; pausing; and the audit records of all that.
 
 use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
 
-use super::Redis;
-use crate::backend::{Act, AuditRecord, Result};
+use super::keys::Keys;
+use super::record::{WriteId, for_each_pair, parse};
+use super::script::{DROP, PAUSE, REPLAY, Script};
+use super::{Redis, value};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Result};
 use crate::model::delivery::{EntryId, Source};
 
+/// A script holds up the server while it runs: no call touches more letters than this.
+const CALL_MAX: usize = 200;
+
 impl Redis {
-    pub(super) async fn replay_letters(&self, source: &Source, ids: &[EntryId], _act: &Act) -> Result<usize> {
-        self.replay_dead(source, ids).await
+    pub(super) async fn replay_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let mut replayed = 0;
+        for some in ids.chunks(CALL_MAX) {
+            let mut call = begin(&REPLAY, replay_keys(source), act);
+            call.arg("replay").arg("");
+            replayed += self.act_on(&REPLAY, call, source, some).await?;
+        }
+        Ok(replayed)
     }
 
-    pub(super) async fn drop_letters(&self, _source: &Source, _ids: &[EntryId], _act: &Act) -> Result<usize> {
-        Err(crate::backend::Error::Refused("being built".to_owned()))
+    pub(super) async fn drop_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let keys = Keys::of(source);
+        let mut dropped = 0;
+        for some in ids.chunks(CALL_MAX) {
+            let call = begin(&DROP, [keys.dead(), keys.stats(), keys.audit()], act);
+            dropped += self.act_on(&DROP, call, source, some).await?;
+        }
+        Ok(dropped)
     }
 
-    pub(super) async fn edit_letter(&self, _source: &Source, _id: EntryId, _body: Bytes, _act: &Act) -> Result<bool> {
-        Err(crate::backend::Error::Refused("being built".to_owned()))
+    pub(super) async fn edit_letter(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+        let mut call = begin(&REPLAY, replay_keys(source), act);
+        call.arg("edit").arg(&body[..]);
+        Ok(self.act_on(&REPLAY, call, source, &[id]).await? == 1)
     }
 
-    pub(super) async fn pause_or_resume(&self, _source: &Source, _paused: bool, _act: &Act) -> Result<()> {
-        Err(crate::backend::Error::Refused("being built".to_owned()))
+    /// Runs the call with the ids as its last arguments; answers how many letters there were.
+    async fn act_on(&self, script: &Script, mut call: Cmd, source: &Source, ids: &[EntryId]) -> Result<usize> {
+        ids.iter().for_each(|id| call.write_id(*id));
+        let count = value::count(&self.run_script(script, &call, source).await?)?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    pub(super) async fn pause_or_resume(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
+        let keys = Keys::of(source);
+        let mut call = begin(&PAUSE, [keys.stream(), keys.stats(), keys.audit()], act);
+        call.arg(&*source.handler).arg(if paused { "pause" } else { "resume" });
+        self.run_script(&PAUSE, &call, source).await?;
+        Ok(())
     }
 
     pub(super) async fn which_are_paused(&self, sources: &[Source]) -> Result<Vec<bool>> {
-        Ok(vec![false; sources.len()])
+        let mut read = Pipeline::with_capacity(sources.len());
+        for source in sources {
+            read.cmd("HGET").arg(Keys::of(source).stats()).arg("paused");
+        }
+        if sources.is_empty() {
+            return Ok(Vec::new());
+        }
+        let flags = self.run_all(&read, &"what is paused").await?;
+        Ok(flags.into_iter().map(|flag| flag == Value::BulkString(b"1".to_vec())).collect())
     }
 
     pub(super) async fn list_audit(
         &self,
-        _source: &Source,
-        _after: Option<EntryId>,
-        _max: usize,
+        source: &Source,
+        after: Option<EntryId>,
+        max: usize,
     ) -> Result<Vec<AuditRecord>> {
-        Err(crate::backend::Error::Refused("being built".to_owned()))
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let mut cmd = redis::cmd("XRANGE");
+        cmd.arg(Keys::of(source).audit()).arg(after.map_or_else(|| "-".to_owned(), |id| format!("({id}")));
+        cmd.arg("+").arg("COUNT").arg(max.min(AUDIT_MAX));
+        let entries = value::entries(self.run(&cmd, source).await?)?;
+        entries.into_iter().map(|(id, fields)| audit_record(id, fields.unwrap_or_default())).collect()
     }
+}
+
+fn replay_keys(source: &Source) -> [String; 3] {
+    let keys = Keys::of(source);
+    [keys.dead(), keys.again(), keys.audit()]
+}
+
+/// A call whose first arguments say whose act it is.
+fn begin(script: &Script, keys: [String; 3], act: &Act) -> Cmd {
+    let mut call = script.call(&keys);
+    call.arg(&act.who).arg(&act.note).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
+    call
+}
+
+/// What is missing or cannot be read was not written by us; the rest is still worth showing.
+fn audit_record(id: EntryId, fields: Vec<Value>) -> Result<AuditRecord> {
+    let mut record =
+        AuditRecord { id, at_ms: id.0, verb: String::new(), count: 0, ids: Vec::new(), act: Act::default() };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    for_each_pair(fields, |name, value| match &name[..] {
+        b"verb" => record.verb = text(&value),
+        b"count" => record.count = parse(&value).unwrap_or(0),
+        b"ids" => record.ids = text(&value).split(' ').filter_map(|id| id.parse().ok()).collect(),
+        b"who" => record.act.who = text(&value),
+        b"note" => record.act.note = text(&value),
+        _ => {}
+    })?;
+    Ok(record)
 }

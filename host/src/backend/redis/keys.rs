@@ -13,7 +13,8 @@
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
-//! | `{s}:tm:stats:H` | hash | the counters of the source's books |
+//! | `{s}:tm:stats:H` | hash | the counters of the source's books; `paused` while nobody is to fetch |
+//! | `{s}:tm:audit:H` | stream | what people did to the source, the newest records |
 //! | `{s}:tm:reclaimer:H` | string | the host that looks after dead hosts' deliveries at present |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
 //! | `tm:host:<consumer>` | string | the heartbeat of a host: what it tells of itself |
@@ -68,6 +69,9 @@ impl Keys {
     }
     pub fn stats(&self) -> String {
         self.name("stats")
+    }
+    pub fn audit(&self) -> String {
+        self.name("audit")
     }
     pub fn state_index(&self) -> String {
         self.name("keys")

@@ -137,11 +137,11 @@ fn parse_replayed(bytes: &[u8]) -> Option<Replayed> {
     Some(Replayed { letter: letter.parse().ok()?, times: times.parse().ok()? })
 }
 
-fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+pub(super) fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-fn for_each_pair(fields: Vec<Value>, mut each: impl FnMut(Vec<u8>, Vec<u8>)) -> Result<()> {
+pub(super) fn for_each_pair(fields: Vec<Value>, mut each: impl FnMut(Vec<u8>, Vec<u8>)) -> Result<()> {
     let mut fields = fields.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         each(value::bytes(name)?, value::bytes(value)?);

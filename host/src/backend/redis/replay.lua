@@ -1,31 +1,48 @@
 #!lua
--- Puts dead letters back on the lane `again`, with no attempts and no crashes on their account.
+-- Puts dead letters back on the lane `again`, each linked to the letter that it was, with no attempts and no crashes on
+-- its account. With a new body, that one stands in the place of the old.
 --
--- KEYS     1 dead  2 again
--- ARGV     ids of dead letters
+-- KEYS     1 dead  2 again  3 audit
+-- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 replay, edit
+--          6 the new body (of edit)  7.. ids of dead letters
 -- returns  how many there were
 
-local dead, again = KEYS[1], KEYS[2]
+local dead, again, records = KEYS[1], KEYS[2], KEYS[3]
+local act, verb, body = act_of(ARGV), ARGV[5], ARGV[6]
+redis.call('XLEN', dead)
 redis.call('XLEN', again)
 may('XADD', again, '*', 'event', '')
 may('XDEL', dead, '0-1')
+may_audit(records)
 
-local replayed = 0
-for i = 1, #ARGV do
+-- What is not taken over from the letter as it is.
+local LEFT_OUT = {class = true, text = true, attempts = true, crashes = true, replayed = true}
+if verb == 'edit' then LEFT_OUT.event, LEFT_OUT.fields = true, true end
+
+local function record_of(id, fields)
+    local record, times = {'attempts', '0', 'crashes', '0'}, 0
+    if verb == 'edit' then record[5], record[6] = 'event', body end
+    for f = 1, #fields, 2 do
+        local name, value = fields[f], fields[f + 1]
+        if name == 'replayed' then times = tonumber(string.match(value, ' (%d+)$')) or 0 end
+        if not LEFT_OUT[name] then
+            record[#record + 1] = name
+            record[#record + 1] = value
+        end
+    end
+    record[#record + 1] = 'replayed'
+    record[#record + 1] = id .. ' ' .. whole(times + 1)
+    return record
+end
+
+local replayed = {}
+for i = 7, #ARGV do
     local found = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
     if found then
-        local fields, record = found[2], {}
-        for f = 1, #fields, 2 do
-            local name, value = fields[f], fields[f + 1]
-            if name == 'attempts' or name == 'crashes' then value = '0' end
-            if name ~= 'class' and name ~= 'text' then
-                record[#record + 1] = name
-                record[#record + 1] = value
-            end
-        end
-        redis.call('XADD', again, '*', unpack(record))
+        redis.call('XADD', again, '*', unpack(record_of(ARGV[i], found[2])))
         redis.call('XDEL', dead, ARGV[i])
-        replayed = replayed + 1
+        replayed[#replayed + 1] = ARGV[i]
     end
 end
-return replayed
+if #replayed > 0 then audit(records, verb, replayed, act) end
+return #replayed

@@ -10,7 +10,7 @@ use super::examine::of_error;
 use super::keys::{self, Keys};
 use super::script::RIGHTS;
 use super::{Redis, value};
-use crate::backend::{Bounds, DataPlane, Entry, Finding, NewEntry, Result, Settlement, Start, findings};
+use crate::backend::{Act, Bounds, DataPlane, Entry, Finding, NewEntry, Result, Settlement, Start, findings};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Source};
 
@@ -58,6 +58,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("bury", "XINFO CONSUMERS @stream %"),
     ("bury", "XGROUP DELCONSUMER @stream % doctor"),
     ("replay", "XDEL @dead 0-1"),
+    ("replay", "XADD @audit MAXLEN = 1 * verb x"),
     ("replay", "XRANGE @dead - +"),
     ("trim", "XTRIM @stream MINID 0"),
     ("status", "XINFO STREAM @stream"),
@@ -153,7 +154,7 @@ impl Redis {
         self.promote_due(scratch, 1).await.map_err(at("promote"))?;
         let dead = self.list_dead(scratch, None, 1).await.map_err(at("dead letters"))?;
         let ids: Vec<_> = dead.iter().map(|letter| letter.id).collect();
-        self.replay_dead(scratch, &ids).await.map_err(at("replay"))?;
+        self.replay_letters(scratch, &ids, &Act::default()).await.map_err(at("replay"))?;
         self.recover_some(scratch, &consumer, &none, Duration::from_secs(60), 1).await.map_err(at("claim"))?;
         self.read_books(scratch).await.map_err(at("status"))?;
         let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
@@ -173,6 +174,7 @@ impl Redis {
         cmd.arg(keys::heartbeat(&consumer))
             .arg(keys.state_index())
             .arg(keys.reclaimer())
+            .arg(keys.audit())
             .arg(keys.state_prefix() + "key")
             .arg(keys.receipt(token));
         // The buckets of both inboxes are numbered by the server's time.
@@ -249,6 +251,7 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@seen" => keys.seen() + ":0",
         "@ids" => keys::published_ids(&source.stream) + ":0",
         "@receipt" => keys.receipt(Uuid::nil()),
+        "@audit" => keys.audit(),
         "@reclaimer" => keys.reclaimer(),
         "@hosts" => keys::HOSTS.to_owned(),
         "@rewritten" => keys::REWRITTEN.to_owned(),

@@ -1,6 +1,6 @@
-//! Dead letters: buried, bounded, listed, and put back.
+//! Dead letters: buried, bounded and listed. (What people do with them: `desk`.)
 
-use super::parcel::{Parcel, after, body, id, limit, number, read_replayed};
+use super::parcel::{Parcel, after, body, id, limit, read_replayed};
 use super::sources;
 use super::tx::Tx;
 use crate::backend::{Result, wire};
@@ -50,21 +50,4 @@ pub fn list(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> 
         })
     })?;
     Ok(letters)
-}
-
-/// The history stays, for whoever looks at the letter should it die again; both accounts begin anew.
-pub fn replay(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId]) -> Result<usize> {
-    let Some(group) = sources::seek(tx, source)? else { return Ok(0) };
-    let mut replayed = 0;
-    for id in ids {
-        let id = number(*id);
-        let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history)
-                   SELECT source, ?3, origin, kind, body, 0, 0, history FROM dead WHERE id = ?1 AND source = ?2";
-        replayed += tx.run(sql, (id, group.id, tx.now_ms))?;
-        tx.run("DELETE FROM dead WHERE id = ?1 AND source = ?2", (id, group.id))?;
-    }
-    if replayed > 0 {
-        tx.ring(&source.stream);
-    }
-    Ok(replayed)
 }

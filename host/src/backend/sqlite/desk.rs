@@ -2,31 +2,111 @@
 
 use bytes::Bytes;
 
-use super::dead;
+use super::parcel::{after, columns, id, limit, number, read_replayed};
+use super::sources;
 use super::tx::Tx;
-use crate::backend::{Act, AuditRecord, Result};
-use crate::model::delivery::{EntryId, Source};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Result};
+use crate::model::delivery::{Body, EntryId, Source};
 
-pub fn replay(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId], _act: &Act) -> Result<usize> {
-    dead::replay(tx, source, ids)
+pub fn replay(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+    let Some(group) = sources::seek(tx, source)? else { return Ok(0) };
+    let mut done = Vec::new();
+    for id in ids.iter().map(|id| number(*id)) {
+        if bring_back(tx, group.id, id, None)? {
+            done.push(id);
+        }
+    }
+    close_replay(tx, source, group.id, "replay", &done, act)
 }
 
-pub fn drop_dead(_tx: &mut Tx<'_>, _source: &Source, _ids: &[EntryId], _act: &Act) -> Result<usize> {
-    Err(crate::backend::Error::Refused("being built".to_owned()))
+pub fn edit(tx: &mut Tx<'_>, source: &Source, id: EntryId, body: &Bytes, act: &Act) -> Result<bool> {
+    let Some(group) = sources::seek(tx, source)? else { return Ok(false) };
+    let id = number(id);
+    let done: Vec<i64> = if bring_back(tx, group.id, id, Some(body))? { vec![id] } else { Vec::new() };
+    Ok(close_replay(tx, source, group.id, "edit", &done, act)? == 1)
 }
 
-pub fn edit(_tx: &mut Tx<'_>, _source: &Source, _id: EntryId, _body: &Bytes, _act: &Act) -> Result<bool> {
-    Err(crate::backend::Error::Refused("being built".to_owned()))
+/// Moves one dead letter to `again`. The history stays, for whoever looks at the letter should it die again; both
+/// accounts begin anew.
+fn bring_back(tx: &Tx<'_>, source: i64, id: i64, body: Option<&Bytes>) -> Result<bool> {
+    let sql = "SELECT replayed FROM dead WHERE id = ?1 AND source = ?2";
+    let Some(before) = tx.get(sql, (id, source), |row| row.get::<_, String>(0))? else { return Ok(false) };
+    let times = read_replayed(&before).map_or(0, |replayed| replayed.times).saturating_add(1);
+    let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history, replayed)
+               SELECT source, ?3, origin, coalesce(?5, kind), coalesce(?6, body), 0, 0, history, ?4
+               FROM dead WHERE id = ?1 AND source = ?2";
+    let (kind, body) = body.map(|body| columns(&Body::Event(body.clone()))).unzip();
+    tx.run(sql, (id, source, tx.now_ms, format!("{id} {times}"), kind, body.as_deref()))?;
+    tx.run("DELETE FROM dead WHERE id = ?1 AND source = ?2", (id, source))?;
+    Ok(true)
 }
 
-pub fn set_paused(_tx: &mut Tx<'_>, _source: &Source, _paused: bool, _act: &Act) -> Result<()> {
-    Err(crate::backend::Error::Refused("being built".to_owned()))
+fn close_replay(tx: &mut Tx<'_>, source: &Source, id: i64, verb: &str, done: &[i64], act: &Act) -> Result<usize> {
+    if !done.is_empty() {
+        write_down(tx, id, verb, done, act)?;
+        tx.ring(&source.stream);
+    }
+    Ok(done.len())
 }
 
-pub fn paused(_tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<bool>> {
-    Ok(vec![false; sources.len()])
+pub fn drop_dead(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+    let Some(group) = sources::seek(tx, source)? else { return Ok(0) };
+    let mut done = Vec::new();
+    for id in ids.iter().map(|id| number(*id)) {
+        if tx.run("DELETE FROM dead WHERE id = ?1 AND source = ?2", (id, group.id))? == 1 {
+            done.push(id);
+        }
+    }
+    if !done.is_empty() {
+        tx.run("UPDATE sources SET dropped = dropped + ?2 WHERE id = ?1", (group.id, limit(done.len())))?;
+        write_down(tx, group.id, "drop", &done, act)?;
+    }
+    Ok(done.len())
 }
 
-pub fn audit(_tx: &Tx<'_>, _source: &Source, _after: Option<EntryId>, _max: usize) -> Result<Vec<AuditRecord>> {
-    Err(crate::backend::Error::Refused("being built".to_owned()))
+/// What is so already is not said once more.
+pub fn set_paused(tx: &mut Tx<'_>, source: &Source, paused: bool, act: &Act) -> Result<()> {
+    let group = sources::find(tx, source)?;
+    if tx.run("UPDATE sources SET paused = ?2 WHERE id = ?1 AND paused <> ?2", (group.id, paused))? == 1 {
+        write_down(tx, group.id, if paused { "pause" } else { "resume" }, &[], act)?;
+    }
+    Ok(())
+}
+
+pub fn paused(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<bool>> {
+    let sql = "SELECT g.paused FROM sources g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2";
+    let one = |source: &Source| {
+        let flag = tx.get(sql, (&*source.stream, &*source.handler), |row| row.get::<_, bool>(0))?;
+        Ok(flag.unwrap_or(false))
+    };
+    sources.iter().map(one).collect()
+}
+
+fn write_down(tx: &Tx<'_>, source: i64, verb: &str, done: &[i64], act: &Act) -> Result<()> {
+    let ids: Vec<String> = done.iter().take(AUDIT_IDS_MAX).map(i64::to_string).collect();
+    let sql = "INSERT INTO audit (source, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    tx.run(sql, (source, tx.now_ms, verb, limit(done.len()), ids.join(" "), &act.who, &act.note))?;
+    // One came, so one goes at most; the newest that has to go is `AUDIT_MAX` behind.
+    let sql = "DELETE FROM audit WHERE source = ?1 AND id <= (
+                 SELECT id FROM audit WHERE source = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    tx.run(sql, (source, limit(AUDIT_MAX)))?;
+    Ok(())
+}
+
+pub fn audit(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
+    let Some(group) = sources::seek(tx, source)? else { return Ok(Vec::new()) };
+    let sql = "SELECT id, at_ms, verb, count, ids, who, note FROM audit
+               WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+    let records = tx.all(sql, (group.id, after(last), limit(max)), |row| {
+        let ids: String = row.get(4)?;
+        Ok(AuditRecord {
+            id: id(row.get(0)?),
+            at_ms: row.get::<_, i64>(1)?.unsigned_abs(),
+            verb: row.get(2)?,
+            count: row.get::<_, i64>(3)?.unsigned_abs(),
+            ids: ids.split(' ').filter_map(|number| number.parse().ok()).map(id).collect(),
+            act: Act { who: row.get(5)?, note: row.get(6)? },
+        })
+    })?;
+    Ok(records)
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::shop::Truth;
 use crate::backend::Backend;
-use crate::cli::dead::all_of;
+use crate::cli::dead::select::Pages;
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Source;
-use crate::service::books::{self, Rows};
+use crate::service::books::{self, Row, Rows};
 
 /// Entries read in one step when a stream is counted.
 const PAGE: usize = 2000;
@@ -23,8 +23,11 @@ pub struct Account {
 pub async fn collect(backend: &dyn Backend, sources: &[Source]) -> anyhow::Result<Account> {
     let mut dead = BTreeMap::new();
     for source in sources {
-        for letter in all_of(backend, source).await? {
-            *dead.entry((source.handler.to_string(), letter.reason.class)).or_default() += 1;
+        let mut pages = Pages::of(source.clone());
+        while let Some(letters) = pages.next(backend).await? {
+            for letter in letters {
+                *dead.entry((source.handler.to_string(), letter.reason.class)).or_default() += 1;
+            }
         }
     }
     let mut emitted = BTreeMap::new();
@@ -57,7 +60,7 @@ pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
     // A handler that somebody added has no part in the demo's books.
     let known = account.rows.iter().filter(|(handler, _)| invalid_of(truth).iter().any(|(name, _)| name == handler));
     for (handler, streams) in known {
-        for (source, status) in streams {
+        for Row { source, status, .. } in streams {
             let status = status.unwrap_or_default();
             expect(format!("{source}: books that balance"), 1, u64::from(status.balances()));
             expect(format!("{source}: waiting"), 0, status.waiting());

@@ -1,0 +1,53 @@
+//! `tidemill dead audit`: what people did to the sources, a page at a time.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::time;
+use crate::backend::{AuditRecord, Backend};
+use crate::cli::table::Table;
+use crate::model::delivery::{EntryId, Source};
+
+/// Records read in one step.
+const PAGE: usize = 500;
+
+pub async fn audit(backend: &dyn Backend, sources: &[Source], as_json: bool) -> anyhow::Result<ExitCode> {
+    // At most `AUDIT_MAX` rows for each source.
+    let mut table = Table::new(["when", "who", "did", "letters", "handler", "stream", "note"]);
+    for source in sources {
+        let mut after = None;
+        loop {
+            let page = backend.audit(source, after, PAGE).await?;
+            for record in &page {
+                if as_json {
+                    println!("{}", to_json(source, record));
+                } else {
+                    table.row(row(source, record));
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.id),
+                _ => break,
+            }
+        }
+    }
+    if !as_json {
+        print!("{table}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(source: &Source, record: &AuditRecord) -> [String; 7] {
+    let AuditRecord { at_ms, verb, count, act, .. } = record;
+    let (handler, stream) = (source.handler.to_string(), source.stream.to_string());
+    [time(*at_ms), act.who.clone(), verb.clone(), count.to_string(), handler, stream, act.note.clone()]
+}
+
+fn to_json(source: &Source, record: &AuditRecord) -> serde_json::Value {
+    json!({
+        "id": record.id.to_string(), "handler": &*source.handler, "stream": &*source.stream, "at_ms": record.at_ms,
+        "who": record.act.who, "verb": record.verb, "count": record.count,
+        "ids": record.ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), "note": record.act.note,
+    })
+}

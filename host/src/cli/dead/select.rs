@@ -1,0 +1,288 @@
+//! Which dead letters: the filters that all commands share, and reading a page at a time what they let through.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::backend::Backend;
+use crate::cli::Refused;
+use crate::clock;
+use crate::model::dead_letter::{DeadLetter, ReasonClass};
+use crate::model::delivery::{Body, EntryId, Source};
+use crate::policy::fingerprint::fingerprint;
+
+/// Dead letters read in one step. Each may be as large as an event, and there may be millions of them.
+pub const PAGE: usize = 100;
+
+#[derive(clap::Args, Default)]
+pub struct Filter {
+    /// These letters, as `ls --flat` prints them.
+    pub ids: Vec<String>,
+    /// All letters, or all that the other filters let through.
+    #[arg(long, conflicts_with = "ids")]
+    pub all: bool,
+    /// Of this handler.
+    #[arg(long)]
+    pub handler: Option<String>,
+    /// Of this class: undecodable, invalid, unknown, conflict, rejected, exhausted or poison.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Of this group, as `ls` prints it.
+    #[arg(long, value_name = "HEX")]
+    pub fingerprint: Option<String>,
+    /// Whose event is of this event_type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Dead since then: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Dead before then.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// A filter that makes sense.
+pub struct Selection {
+    sources: Vec<Source>,
+    /// These and no others.
+    ids: Option<Vec<(Source, EntryId)>>,
+    class: Option<ReasonClass>,
+    fingerprint: Option<String>,
+    kind: Option<String>,
+    since_ms: u64,
+    until_ms: u64,
+    /// What was asked for, for people; empty if nothing was.
+    pub words: String,
+}
+
+impl Selection {
+    pub fn of(filter: &Filter, sources: &[Source]) -> anyhow::Result<Self> {
+        let class = match &filter.reason {
+            Some(text) => Some(ReasonClass::parse(text).ok_or_else(|| unknown_class(text))?),
+            None => None,
+        };
+        let wanted = |source: &&Source| filter.handler.as_ref().is_none_or(|handler| **handler == *source.handler);
+        let chosen: Vec<Source> = sources.iter().filter(wanted).cloned().collect();
+        if let Some(handler) = filter.handler.as_ref().filter(|_| chosen.is_empty()) {
+            return Err(unknown_handler(handler, sources).into());
+        }
+        let mut ids = Vec::new();
+        for id in &filter.ids {
+            let id = parse_id(sources, id)?;
+            if !ids.contains(&id) && chosen.contains(&id.0) {
+                ids.push(id);
+            }
+        }
+        Ok(Self {
+            sources: chosen,
+            ids: (!filter.ids.is_empty()).then_some(ids),
+            class,
+            fingerprint: filter.fingerprint.clone(),
+            kind: filter.kind.clone(),
+            since_ms: filter.since.as_deref().map_or(Ok(0), |text| time_ms("--since", text))?,
+            until_ms: filter.until.as_deref().map_or(Ok(u64::MAX), |text| time_ms("--until", text))?,
+            words: words(filter),
+        })
+    }
+
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    pub fn is_of_ids(&self) -> bool {
+        self.ids.is_some()
+    }
+
+    pub fn lets_through(&self, letter: &DeadLetter) -> bool {
+        (self.since_ms..self.until_ms).contains(&letter.at_ms)
+            && self.class.is_none_or(|class| class == letter.reason.class)
+            && self.kind.as_ref().is_none_or(|kind| kind_of(letter).as_ref() == Some(kind))
+            && self.fingerprint.as_ref().is_none_or(|wanted| *wanted == fingerprint_of(letter))
+    }
+
+    /// Everything that is selected now. Letters that come later are not: what is replayed may die again at once, and
+    /// would be met for ever.
+    pub fn walk(&self) -> Walk<'_> {
+        if let Some(ids) = &self.ids {
+            let ids = ids.iter().map(|(source, id)| (Pages::one(source.clone(), *id), source));
+            return Walk { selection: self, left: ids.collect() };
+        }
+        let all = self.sources.iter().map(|source| (Pages::of(source.clone()), source));
+        Walk { selection: self, left: all.collect() }
+    }
+}
+
+/// The pages of a selection.
+pub struct Walk<'a> {
+    selection: &'a Selection,
+    left: VecDeque<(Pages, &'a Source)>,
+}
+
+impl<'a> Walk<'a> {
+    /// The next letters, of one source and never none; `None` at the end.
+    pub async fn next(&mut self, backend: &dyn Backend) -> anyhow::Result<Option<(&'a Source, Vec<DeadLetter>)>> {
+        while let Some((pages, source)) = self.left.front_mut() {
+            let Some(mut letters) = pages.next(backend).await? else {
+                self.left.pop_front();
+                continue;
+            };
+            letters.retain(|letter| self.selection.lets_through(letter));
+            if !letters.is_empty() {
+                return Ok(Some((*source, letters)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same letters once more, and no others: how many there are, and a walk that ends where this one did.
+    pub async fn count(mut self, backend: &dyn Backend) -> anyhow::Result<(u64, Walk<'a>)> {
+        let (mut count, mut again) = (0, self.selection.walk());
+        let mut ends: Vec<(&Source, EntryId)> = Vec::new();
+        while let Some((source, letters)) = self.next(backend).await? {
+            count += letters.len() as u64;
+            ends.retain(|(known, _)| *known != source);
+            ends.extend(letters.last().map(|letter| (source, letter.id)));
+        }
+        if !self.selection.is_of_ids() {
+            again.left.retain_mut(|(pages, source)| match ends.iter().find(|(known, _)| known == source) {
+                Some((_, end)) => {
+                    pages.end = *end;
+                    true
+                }
+                None => false,
+            });
+        }
+        Ok((count, again))
+    }
+}
+
+/// The dead letters of one source, a page at a time.
+pub struct Pages {
+    source: Source,
+    after: Option<EntryId>,
+    /// The last one that is wanted.
+    end: EntryId,
+    over: bool,
+}
+
+impl Pages {
+    pub fn of(source: Source) -> Self {
+        Self { source, after: None, end: EntryId(u64::MAX, u64::MAX), over: false }
+    }
+
+    /// The page that holds only this letter, if it is there.
+    pub fn one(source: Source, id: EntryId) -> Self {
+        let before = match id {
+            EntryId(0, 0) => None,
+            EntryId(ms, 0) => Some(EntryId(ms - 1, u64::MAX)),
+            EntryId(ms, number) => Some(EntryId(ms, number - 1)),
+        };
+        Self { source, after: before, end: id, over: false }
+    }
+
+    pub async fn next(&mut self, backend: &dyn Backend) -> anyhow::Result<Option<Vec<DeadLetter>>> {
+        if self.over {
+            return Ok(None);
+        }
+        // Of a page that can hold one letter, no more is read.
+        let max = if self.after.is_some_and(|after| next_id(after) == self.end) { 1 } else { PAGE };
+        let mut page = backend.dead_letters(&self.source, self.after, max).await?;
+        self.after = page.last().map(|letter| letter.id).or(self.after);
+        self.over = page.len() < max || self.after.is_none_or(|after| after >= self.end);
+        page.retain(|letter| letter.id <= self.end);
+        Ok(Some(page).filter(|page| !page.is_empty()))
+    }
+}
+
+fn next_id(id: EntryId) -> EntryId {
+    if id.1 == u64::MAX { EntryId(id.0.saturating_add(1), 0) } else { EntryId(id.0, id.1 + 1) }
+}
+
+pub fn fingerprint_of(letter: &DeadLetter) -> String {
+    fingerprint(letter.reason.class, &letter.reason.text)
+}
+
+/// The event's type, if the body can be read that far.
+fn kind_of(letter: &DeadLetter) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Head {
+        event_type: String,
+    }
+    match &letter.body {
+        Body::Event(bytes) => serde_json::from_slice::<Head>(bytes).ok().map(|head| head.event_type),
+        Body::Fields(_) => None,
+    }
+}
+
+/// What was asked for, in the words of the command line.
+fn words(filter: &Filter) -> String {
+    let mut words = Vec::new();
+    if !filter.ids.is_empty() {
+        // The audit record names the letters themselves.
+        words.push(format!("ids={}", filter.ids.len()));
+    }
+    if filter.all {
+        words.push("all".to_owned());
+    }
+    for (name, value) in [
+        ("handler", &filter.handler),
+        ("reason", &filter.reason),
+        ("fingerprint", &filter.fingerprint),
+        ("type", &filter.kind),
+        ("since", &filter.since),
+        ("until", &filter.until),
+    ] {
+        words.extend(value.as_ref().map(|value| format!("{name}={value}")));
+    }
+    words.join(" ")
+}
+
+/// `2h` is that long ago; else RFC 3339.
+fn time_ms(option: &str, text: &str) -> anyhow::Result<u64> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(u64::try_from(time.as_millisecond()).unwrap_or(0));
+    }
+    let ago: Duration = humantime::parse_duration(text)
+        .map_err(|_| Refused(format!("{option} {text}: not a time\n  hint: 2h (ago), or 2026-01-31T12:00:00Z")))?;
+    let ago = u64::try_from(ago.as_millis()).with_context(|| format!("{option} {text}"))?;
+    Ok(clock::now_ms().saturating_sub(ago))
+}
+
+fn unknown_class(text: &str) -> Refused {
+    let known: Vec<&str> = ReasonClass::ALL.iter().map(|class| class.as_str()).collect();
+    Refused(format!("there is no reason \"{text}\"\n  hint: {}", known.join(", ")))
+}
+
+pub fn unknown_handler(name: &str, sources: &[Source]) -> Refused {
+    let mut known: Vec<&str> = sources.iter().map(|source| &*source.handler).collect();
+    known.dedup();
+    Refused(format!("there is no handler \"{name}\"\n  hint: {}", known.join(", ")))
+}
+
+/// `payment-service/order-events/1700000000000-0`
+pub fn full_id(source: &Source, id: EntryId) -> String {
+    format!("{}/{}/{id}", source.handler, source.stream)
+}
+
+pub fn parse_id(sources: &[Source], text: &str) -> anyhow::Result<(Source, EntryId)> {
+    let wrong = || {
+        Refused(format!(
+            "\"{text}\" is not a dead letter\n  hint: copy one from `tidemill dead ls --flat`: HANDLER/STREAM/ID"
+        ))
+    };
+    let id = |source: &Source| text.strip_prefix(&format!("{}/{}/", source.handler, source.stream))?.parse().ok();
+    let found = sources.iter().find_map(|source| Some((source.clone(), id(source)?)));
+    Ok(found.ok_or_else(wrong)?)
+}
+
+/// One letter by its id.
+pub async fn find(backend: &dyn Backend, sources: &[Source], id: &str) -> anyhow::Result<(Source, DeadLetter)> {
+    let (source, entry) = parse_id(sources, id)?;
+    let page = Pages::one(source.clone(), entry).next(backend).await?;
+    match page.and_then(|letters| letters.into_iter().next()) {
+        Some(letter) => Ok((source, letter)),
+        None => Err(Refused(format!("there is no dead letter {id}\n  hint: `tidemill dead ls` lists them")).into()),
+    }
+}

@@ -1,0 +1,89 @@
+//! `tidemill dead show` and `dead export`: whole dead letters, for people and as JSON Lines.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::select::{Selection, find, fingerprint_of, full_id};
+use super::time;
+use crate::backend::Backend;
+use crate::model::dead_letter::{AttemptRecord, DeadLetter};
+use crate::model::delivery::{Body, Source};
+
+pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (source, letter) = find(backend, sources, id).await?;
+    if as_json {
+        println!("{}", to_json(&source, &letter));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}", full_id(&source, letter.id));
+    println!("  from entry {} of {}", letter.origin, source.stream);
+    println!("  {}: {}", letter.reason.class, letter.reason.text);
+    println!("  attempts {}, crashes {}, dead since {}", letter.attempts, letter.crashes, time(letter.at_ms));
+    if let Some(replayed) = letter.replayed {
+        println!("  replayed {} times, the last time as letter {}", replayed.times, replayed.letter);
+    }
+    for record in &letter.history {
+        println!("    attempt {}, plugin {}: {}: {}", record.attempt, record.plugin, record.class, record.reason);
+        record.log.iter().for_each(|line| println!("      log: {line}"));
+    }
+    match &letter.body {
+        Body::Event(bytes) => println!("{}", String::from_utf8_lossy(bytes)),
+        Body::Fields(fields) => {
+            for (name, value) in fields {
+                println!("{} = {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn export(backend: &dyn Backend, selection: &Selection) -> anyhow::Result<ExitCode> {
+    let (mut walk, mut out) = (selection.walk(), std::io::BufWriter::new(std::io::stdout().lock()));
+    while let Some((source, letters)) = walk.next(backend).await? {
+        for letter in &letters {
+            writeln!(out, "{}", to_json(source, letter))?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The exact bytes: as text where they are text, else as hex, for which JSON has no other form.
+pub fn to_json(source: &Source, letter: &DeadLetter) -> Value {
+    let record = |record: &AttemptRecord| {
+        json!({
+            "attempt": record.attempt, "at_ms": record.at_ms, "class": record.class, "reason": record.reason,
+            "plugin": record.plugin, "log": record.log,
+        })
+    };
+    let mut value = json!({
+        "id": full_id(source, letter.id), "handler": &*source.handler, "stream": &*source.stream,
+        "entry": letter.origin.to_string(), "reason": letter.reason.class.as_str(), "text": letter.reason.text,
+        "fingerprint": fingerprint_of(letter), "at_ms": letter.at_ms, "attempts": letter.attempts,
+        "crashes": letter.crashes, "history": letter.history.iter().map(record).collect::<Vec<_>>(),
+    });
+    if let Some(replayed) = letter.replayed {
+        value["replayed"] = json!({ "letter": replayed.letter.to_string(), "times": replayed.times });
+    }
+    match &letter.body {
+        Body::Event(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => value["event"] = text.into(),
+            Err(_) => value["event_hex"] = hex(bytes).into(),
+        },
+        Body::Fields(fields) => {
+            let text = |bytes| std::str::from_utf8(bytes).ok();
+            let pairs: Option<Vec<_>> = fields.iter().map(|(n, v)| Some(json!([text(n)?, text(v)?]))).collect();
+            match pairs {
+                Some(pairs) => value["fields"] = pairs.into(),
+                None => value["fields_hex"] = fields.iter().map(|(n, v)| json!([hex(n), hex(v)])).collect(),
+            }
+        }
+    }
+    value
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

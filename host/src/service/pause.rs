@@ -1,0 +1,36 @@
+//! Pausing: asks which sources a person has paused, and tells their consumers. What is in hand is finished all the
+//! same, and retries go on becoming due.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Quiet;
+use super::consumer::Consumer;
+use crate::backend::{Backend, Error};
+use crate::model::delivery::Source;
+use crate::observe;
+
+/// How long a host may go on fetching after somebody has paused a source, a fetch that waits not counted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Quiet) {
+    while !quiet.sleep(LOOK_EVERY).await {
+        if let Err(error) = look(&*backend, &consumers).await {
+            observe::task_trouble("pause", &error);
+        }
+    }
+}
+
+/// Looks once. A host does that before it fetches anything.
+pub async fn look(backend: &dyn Backend, consumers: &[Arc<Consumer>]) -> Result<(), Error> {
+    let sources: Vec<Source> = consumers.iter().map(|consumer| consumer.source.clone()).collect();
+    for (consumer, paused) in consumers.iter().zip(backend.paused(&sources).await?) {
+        match (consumer.paused.swap(paused, Ordering::Relaxed), paused) {
+            (false, true) => observe::paused(&consumer.source),
+            (true, false) => observe::resumed(&consumer.source),
+            _ => {}
+        }
+    }
+    Ok(())
+}
