@@ -1,5 +1,8 @@
-//! What the tests share: a redis-server of their own, and worlds: a host with the hostile guest on a backend.
+//! What the tests share: a redis-server of their own; worlds: a host with the hostile guest on a backend; ledgers: hosts
+//! as processes, to be killed, and the checker that judges what they leave behind.
 
+pub mod checker;
+pub mod ledger;
 pub mod server;
 pub mod world;
 
