@@ -5,6 +5,7 @@ mod conformance;
 mod kills;
 mod sandbox;
 mod schemas;
+mod soaks;
 mod stories;
 mod tidy;
 

@@ -4,6 +4,7 @@
 pub mod checker;
 pub mod ledger;
 pub mod server;
+pub mod soak;
 pub mod world;
 
 use std::path::{Path, PathBuf};

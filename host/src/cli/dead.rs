@@ -9,6 +9,7 @@ use super::table::Table;
 use super::{Globals, Refused};
 use crate::backend::Act;
 use crate::backend::Backend;
+use crate::fault;
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, ReasonClass};
 use crate::model::delivery::{Body, EntryId, Source};
 use crate::service::build;
@@ -161,7 +162,9 @@ async fn replay(
     let mut replayed = 0;
     for (source, ids) in found.iter().filter(|_| !dry_run) {
         for page in ids.chunks(PAGE) {
+            fault::point("replaying");
             replayed += backend.replay(source, page, &Act::default()).await?;
+            fault::point("replaying");
         }
     }
     if as_json {
