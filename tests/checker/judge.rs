@@ -37,7 +37,8 @@ struct Booked {
 }
 
 pub fn judge(inputs: &BTreeMap<u64, Input>, found: &Found, terms: Terms) -> Report {
-    let mut judge = Judge { inputs, found, terms, booked: Vec::new(), places: HashMap::new(), report: Report::default() };
+    let mut judge =
+        Judge { inputs, found, terms, booked: Vec::new(), places: HashMap::new(), report: Report::default() };
     judge.read_emitted();
     judge.place_all();
     judge.every_input_is_in_one_place();
@@ -129,10 +130,16 @@ impl Judge<'_> {
                 self.report.unknown += 1;
             }
             if places.is_empty() && input.acknowledged > 0 {
-                self.violation(format_args!("lost: input {n} ({} {}) was acknowledged and is nowhere", input.mode, input.id));
+                self.violation(format_args!(
+                    "lost: input {n} ({} {}) was acknowledged and is nowhere",
+                    input.mode, input.id
+                ));
             }
             if places.len() as u64 > input.sent || commits > 1 {
-                self.violation(format_args!("doubled: input {n} ({}) was sent {} times and is {places:?}", input.mode, input.sent));
+                self.violation(format_args!(
+                    "doubled: input {n} ({}) was sent {} times and is {places:?}",
+                    input.mode, input.sent
+                ));
             }
         }
         let strangers: Vec<_> = self.places.drain().take(10).collect();
@@ -146,7 +153,10 @@ impl Judge<'_> {
             if let Some(input) = self.inputs.get(&booked.n) {
                 let Booked { n, key, amount, attempt, .. } = &booked;
                 if (key, *amount) != (&input.key, input.amount) {
-                    self.violation(format_args!("input {n}: emitted {key} {amount}, sent {} {}", input.key, input.amount));
+                    self.violation(format_args!(
+                        "input {n}: emitted {key} {amount}, sent {} {}",
+                        input.key, input.amount
+                    ));
                 }
                 match self.attempt_that_commits(input) {
                     None => self.violation(format_args!("input {n} ({}) was committed and never may", input.mode)),
@@ -206,7 +216,11 @@ impl Judge<'_> {
                 sum += booked.amount;
                 if (booked.count, booked.sum) != (at as u64 + 1, sum) {
                     let (n, count) = (booked.n, booked.count);
-                    violations.push(format!("key {key}: input {n} is number {count} with sum {}, by replay it is number {} with {sum}", booked.sum, at + 1));
+                    violations.push(format!(
+                        "key {key}: input {n} is number {count} with sum {}, by replay it is number {} with {sum}",
+                        booked.sum,
+                        at + 1
+                    ));
                     break;
                 }
             }
@@ -231,7 +245,10 @@ impl Judge<'_> {
         let (least, most) = self.retries();
         let rules = [
             ("committed is the number of events emitted", has.committed == committed),
-            ("published lies between what was acknowledged and what was sent", (acknowledged..=sent).contains(&has.published)),
+            (
+                "published lies between what was acknowledged and what was sent",
+                (acknowledged..=sent).contains(&has.published),
+            ),
             ("published is the sum of what became of it", has.published == settled),
             ("only repetitions are skipped", has.skipped == has.duplicates && has.skipped <= copies),
             ("nothing is dropped", has.dropped == 0),

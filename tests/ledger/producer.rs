@@ -30,14 +30,14 @@ const TWICE_IN: u64 = 50;
 pub type Mix = &'static [(&'static str, u32)];
 
 /// Everything that can happen to an event by its own doing.
-pub const EVERYTHING: Mix = &[("fail", 60), ("reject", 15), ("always-fail", 10), ("trap", 10), ("slow", 20)];
+pub const EVERYTHING: Mix = &[("fail", 60), ("reject", 15), ("always-fail", 10), ("trap", 10), ("slow", 80)];
 /// Events that take their time, so that a host has its hands full.
 pub const SLOW: Mix = &[("slow", 1000)];
 /// Many dead letters.
 pub const DYING: Mix = &[("reject", 300), ("always-fail", 100), ("fail", 100)];
 
 /// How often a slow event spins: some tens of milliseconds.
-pub const SPINS: u64 = 20_000_000;
+pub const SPINS: u64 = 10_000_000;
 
 /// One event to send.
 #[derive(Debug, Clone)]
@@ -168,7 +168,8 @@ impl Client {
                     Some(server) => server,
                     None => connect(url).map_err(|error| error.to_string())?,
                 };
-                let sent = redis::cmd("XADD").arg(&*stream).arg("*").arg("event").arg(event).query::<String>(&mut server);
+                let sent =
+                    redis::cmd("XADD").arg(&*stream).arg("*").arg("event").arg(event).query::<String>(&mut server);
                 // After an error nobody knows what the next answer on this connection belongs to.
                 *connection = sent.is_ok().then_some(server);
                 sent.map(drop).map_err(|error| error.to_string())
@@ -177,7 +178,8 @@ impl Client {
                 let open = match backend.take() {
                     Some(open) => open,
                     None => {
-                        let options = backend::Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 100_000 };
+                        let options =
+                            backend::Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 100_000 };
                         backend::open(url, options).await.map_err(|error| error.to_string())?
                     }
                 };
