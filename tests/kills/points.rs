@@ -98,6 +98,8 @@ macro_rules! rows {
     )*};
 }
 
+const REPLAY: &[&str] = &["dead", "replay", "--all", "--yes"];
+
 /// The input stream is always trimmed as far as may be: that must not touch what is unfinished.
 const BOUNDED: Options = Options { deadline: "2s", batch: 16, bounds: "maxlen = 100" };
 
@@ -114,5 +116,5 @@ rows! {
     kill_9_around_trim =>
         [Row { point: "trimming", passages_max: 2, hosts: 5, ..USUAL }, Row { point: "trimmed", passages_max: 2, hosts: 5, ..USUAL }];
     kill_9_around_replay =>
-        [Row { point: "replaying", passages_max: 2, hosts: 1, command: &["dead", "replay", "--all", "--yes"], mix: DYING }];
+        [Row { point: "replaying", passages_max: 2, hosts: 1, command: REPLAY, mix: DYING, ..USUAL }];
 }
