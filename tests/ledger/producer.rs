@@ -59,7 +59,7 @@ impl Producer {
     pub fn start(store: &Store, url: &str, log: &Path, mix: Mix, per_second: u32, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, mut desk) = (stop.clone(), Desk::open(store, url, log));
-        let thread = std::thread::spawn(move || {
+        let work = move || {
             let (mut dice, begun, mut n) = (StdRng::seed_from_u64(seed), Instant::now(), 0);
             while !told.load(Ordering::Relaxed) {
                 n += 1;
@@ -74,7 +74,8 @@ impl Producer {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             n
-        });
+        };
+        let thread = std::thread::Builder::new().name("producer".to_owned()).spawn(work).expect("a thread");
         Self { stop, thread: Some(thread) }
     }
 

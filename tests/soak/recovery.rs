@@ -13,7 +13,7 @@ pub struct Watch(JoinHandle<Result<Option<Duration>, String>>);
 
 impl Watch {
     pub fn start(ledger: Arc<Ledger>, consumer: String) -> Self {
-        Self(std::thread::spawn(move || {
+        let look = move || {
             let (died, mut had) = (Instant::now(), false);
             while died.elapsed() < GIVE_UP {
                 match ledger.pending_of(&consumer) {
@@ -25,7 +25,8 @@ impl Watch {
                 std::thread::sleep(LOOK_EVERY);
             }
             Err(format!("what the dead host {consumer} had in hand was not taken over within {GIVE_UP:?}"))
-        }))
+        };
+        Self(std::thread::Builder::new().name("watch".to_owned()).spawn(look).expect("a thread"))
     }
 
     /// `None`: it had nothing in hand.
