@@ -153,6 +153,10 @@ impl Consumer {
             let found = backend.recover(&self.source, consumer, &held, lease(&self.handler), max).await?;
             if !found.is_empty() {
                 fault::point("recovered");
+                if found.len() == max {
+                    // There is more: a large estate is not to wait for the next look.
+                    gate.recover_at = Instant::now();
+                }
                 observe::recovered(&self.source, found.len());
                 return Ok(found);
             }
