@@ -1,5 +1,6 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
+mod checks;
 mod cli;
 mod conformance;
 mod dead;
@@ -8,6 +9,7 @@ mod kills;
 mod metrics;
 mod sandbox;
 mod schemas;
+mod soaks;
 mod stories;
 mod tidy;
 

@@ -1,6 +1,10 @@
-//! What the tests share: a redis-server of their own, and worlds: a host with the hostile guest on a backend.
+//! What the tests share: a redis-server of their own; worlds: a host with the hostile guest on a backend; ledgers: hosts
+//! as processes, to be killed, and the checker that judges what they leave behind.
 
+pub mod checker;
+pub mod ledger;
 pub mod server;
+pub mod soak;
 pub mod world;
 
 use std::path::{Path, PathBuf};
@@ -17,10 +21,11 @@ pub fn guest(name: &str) -> PathBuf {
     path
 }
 
-/// The host's binary: beside the test's own.
+/// The host's binary: cargo puts it above the tests, and beside the other programs.
 pub fn tidemill() -> std::process::Command {
-    let test = std::env::current_exe().expect("a running test has a file");
-    let binary = test.ancestors().nth(2).expect("target/debug").join("tidemill");
-    assert!(binary.is_file(), "{} is not built: run `cargo xtask guests`", binary.display());
+    let own = std::env::current_exe().expect("a running program has a file");
+    let binary = own.ancestors().skip(1).take(2).map(|folder| folder.join("tidemill")).find(|file| file.is_file());
+    let binary =
+        binary.unwrap_or_else(|| panic!("tidemill is not built beside {}: run `cargo xtask guests`", own.display()));
     std::process::Command::new(binary)
 }

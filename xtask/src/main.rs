@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a fresh machine needs to set up, and the commands that README names.
 
+mod faults;
 mod load;
 mod redis;
 mod retail;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load")]
+#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults")]
 enum Task {
     /// Build everything, then run the main job: `tidemill demo`. Takes its options too, such as --redis URL.
     Demo {
@@ -28,6 +29,11 @@ enum Task {
     Guests,
     /// Make events from order lines in the shape of the UCI "Online Retail" data: JSON Lines on stdout.
     Retail { csv: PathBuf },
+    /// Run the soak: hosts at work, and everything that can happen to them. `--help` lists its options.
+    Faults {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure the pipeline beside raw Redis.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -41,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test { filters } => test(&filters),
         Task::Guests => run::guests(),
         Task::Retail { csv } => retail(&csv),
+        Task::Faults { options } => faults::faults(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {

@@ -34,7 +34,8 @@ fn target() -> PathBuf {
 /// they share, and so whether wasmtime is built once or twice.
 pub fn guests() -> anyhow::Result<()> {
     passes(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
-    passes(tidemill().args(["plugin", "build", "plugins"]))
+    // Progress; what a command has to say comes after it, on stdout alone.
+    passes(tidemill().args(["plugin", "build", "plugins"]).stdout(std::io::stderr()))
 }
 
 /// Runs a command that is expected to end well.

@@ -1,0 +1,192 @@
+//! The hosts at work. A host that is gone is replaced; each death is watched until its deliveries are in others' hands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tidemill::fault::POINTS;
+
+use super::recovery::Watch;
+use crate::ledger::Ledger;
+use crate::ledger::host::Host;
+
+const HOSTS: usize = 2;
+/// Between two looks at the hosts.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// One host in so many is started to die at a fault point, at one of its first so many passages.
+const DOOMED_IN: u32 = 3;
+const PASSAGES_MAX: u32 = 40;
+/// Draining takes two deadlines and a margin; with a broker that stands still, its patience comes on top.
+const DRAIN_MAX: Duration = Duration::from_secs(90);
+
+pub struct Crew {
+    ledger: Arc<Ledger>,
+    dice: StdRng,
+    places: Vec<Place>,
+    watches: Vec<Watch>,
+    deaths: BTreeMap<String, u32>,
+    violations: Vec<String>,
+}
+
+struct Place {
+    host: Host,
+    /// The fault point at which it is to die.
+    doom: Option<String>,
+    /// Stopped until then.
+    asleep: Option<Instant>,
+    /// Told to go at that time.
+    leaving: Option<Instant>,
+}
+
+impl Crew {
+    pub fn new(ledger: Arc<Ledger>, seed: u64) -> Self {
+        let dice = StdRng::seed_from_u64(seed);
+        let (places, watches, deaths) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut crew = Self { ledger, dice, places, watches, deaths, violations: Vec::new() };
+        for _ in 0..HOSTS {
+            let place = crew.hire();
+            crew.places.push(place);
+        }
+        crew
+    }
+
+    fn hire(&mut self) -> Place {
+        let doom = self.dice.random_ratio(1, DOOMED_IN).then(|| {
+            let point = POINTS[self.dice.random_range(0..POINTS.len())];
+            format!("{point}:{}", self.dice.random_range(1..=PASSAGES_MAX))
+        });
+        Place { host: self.ledger.host(doom.as_deref()), doom, asleep: None, leaving: None }
+    }
+
+    /// A host that is awake and not on its way out.
+    fn pick(&mut self, dice: &mut StdRng) -> Option<usize> {
+        let awake = |place: &Place| place.asleep.is_none() && place.leaving.is_none();
+        let awake: Vec<usize> = (0..self.places.len()).filter(|at| awake(&self.places[*at])).collect();
+        if awake.is_empty() { None } else { Some(awake[dice.random_range(0..awake.len())]) }
+    }
+
+    /// SIGKILL. Each of these answers whether there was a host to do it to.
+    pub fn kill_one(&mut self, dice: &mut StdRng) -> bool {
+        let Some(at) = self.pick(dice) else { return false };
+        let place = &mut self.places[at];
+        // One that died by itself in this moment is counted as what it was.
+        if place.host.exit().is_none() {
+            place.doom = None;
+            place.host.kill();
+            self.replace(at);
+        }
+        true
+    }
+
+    /// SIGSTOP, and SIGCONT after that time.
+    pub fn stop_one(&mut self, dice: &mut StdRng, time: Duration) -> bool {
+        let Some(at) = self.pick(dice) else { return false };
+        let place = &mut self.places[at];
+        if place.host.exit().is_none() {
+            place.host.signal("STOP");
+            place.asleep = Some(Instant::now() + time);
+        }
+        true
+    }
+
+    /// SIGTERM.
+    pub fn drain_one(&mut self, dice: &mut StdRng) -> bool {
+        let Some(at) = self.pick(dice) else { return false };
+        let place = &mut self.places[at];
+        // Before it listens to signals, one ends it, which is no drain.
+        if place.host.exit().is_none() && place.host.consumer().is_some() {
+            place.host.signal("TERM");
+            place.leaving = Some(Instant::now());
+            return true;
+        }
+        false
+    }
+
+    /// Looks after the hosts for a while: wakes who has slept long enough, replaces who is gone.
+    pub fn tend_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.tend();
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn tend(&mut self) {
+        for at in 0..self.places.len() {
+            let place = &mut self.places[at];
+            if place.asleep.is_some_and(|until| Instant::now() >= until) {
+                place.asleep = None;
+                place.host.signal("CONT");
+            }
+            if place.host.exit().is_some() {
+                self.replace(at);
+            } else if place.leaving.is_some_and(|since| since.elapsed() > DRAIN_MAX) {
+                self.violations.push(format!("a host does not end {DRAIN_MAX:?} after SIGTERM"));
+                place.host.kill();
+            }
+        }
+    }
+
+    /// Writes down how a host ended, and puts a new one in its place.
+    fn replace(&mut self, at: usize) {
+        let next = self.hire();
+        let mut gone = std::mem::replace(&mut self.places[at], next);
+        let Some(exit) = gone.host.exit() else { return };
+        let name = gone.host.consumer();
+        if gone.host.died_by_fault() && gone.doom.is_some() {
+            let point = gone.doom.as_deref().and_then(|doom| doom.split(':').next()).unwrap_or_default();
+            *self.deaths.entry(format!("died at {point}")).or_default() += 1;
+        } else if exit.success() && gone.leaving.is_none() {
+            self.violations.push("a host left without being told to".to_owned());
+        } else if exit.code().is_some_and(|code| code != 0) {
+            // One that never came up found its broker away; one that was at work has no excuse.
+            match name {
+                None => *self.deaths.entry("gave up starting".to_owned()).or_default() += 1,
+                Some(_) => self.violations.push(format!("a host ended by itself: {exit}")),
+            }
+        }
+        if let Some(name) = name.filter(|_| !exit.success()) {
+            self.watches.push(Watch::start(self.ledger.clone(), name));
+        }
+    }
+
+    /// All hosts are woken and told to go. Answers what was wrong with them in all this time.
+    pub fn end(&mut self) -> Vec<String> {
+        for place in &mut self.places {
+            if place.asleep.take().is_some() {
+                place.host.signal("CONT");
+            }
+            if place.host.exit().is_none() && place.host.consumer().is_some() {
+                place.host.signal("TERM");
+            } else {
+                place.host.kill();
+            }
+        }
+        for place in &mut self.places {
+            let exit = place.host.ends_within(DRAIN_MAX);
+            let expected = exit.is_some_and(|exit| exit.success()) || exit.is_some_and(|exit| exit.code().is_none());
+            if !expected {
+                self.violations.push(format!("the last drain ended with {exit:?}"));
+            }
+        }
+        std::mem::take(&mut self.violations)
+    }
+
+    pub fn deaths(&mut self) -> BTreeMap<String, u32> {
+        std::mem::take(&mut self.deaths)
+    }
+
+    /// How long each death took to be made good, and what never was.
+    pub fn recoveries(&mut self) -> (Vec<Duration>, Vec<String>) {
+        let (mut times, mut never) = (Vec::new(), Vec::new());
+        for watch in self.watches.drain(..) {
+            match watch.end() {
+                Ok(time) => times.extend(time),
+                Err(what) => never.push(what),
+            }
+        }
+        (times, never)
+    }
+}

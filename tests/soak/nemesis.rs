@@ -1,0 +1,91 @@
+//! What the nemesis can do, one row each. A new fault is a new row.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::crew::Crew;
+use crate::server::RedisServer;
+
+/// All that can be harmed.
+pub struct Field {
+    pub server: Option<RedisServer>,
+    pub crew: Crew,
+    pub faults: BTreeMap<String, u32>,
+}
+
+pub struct Fault {
+    pub name: &'static str,
+    /// Harms the server, so there has to be one.
+    pub needs_server: bool,
+    /// Answers whether it has done it.
+    pub run: fn(&mut Field, &mut StdRng) -> bool,
+}
+
+/// Beyond the time to live of a heartbeat and the lease.
+const STOP_MS: std::ops::Range<u64> = 7_000..14_000;
+/// The server is away, or does not answer.
+const AWAY_MS: std::ops::Range<u64> = 50..2_500;
+
+const fn of_hosts(name: &'static str, run: fn(&mut Field, &mut StdRng) -> bool) -> Fault {
+    Fault { name, needs_server: false, run }
+}
+
+const fn of_server(name: &'static str, run: fn(&mut Field, &mut StdRng) -> bool) -> Fault {
+    Fault { name, needs_server: true, run }
+}
+
+pub const FAULTS: &[Fault] = &[
+    of_hosts("host killed", |field, dice| field.crew.kill_one(dice)),
+    of_hosts("host killed", |field, dice| field.crew.kill_one(dice)),
+    of_hosts("host stopped", |field, dice| {
+        let time = Duration::from_millis(dice.random_range(STOP_MS));
+        field.crew.stop_one(dice, time)
+    }),
+    of_hosts("host drained", |field, dice| field.crew.drain_one(dice)),
+    of_server("server killed", |field, dice| {
+        with_server_away(field, dice, |_| {});
+        true
+    }),
+    of_server("server shut down", |field, dice| {
+        with_server_away(field, dice, |server| drop(command(server, &["SHUTDOWN", "NOSAVE"])));
+        true
+    }),
+    of_server("scripts flushed", |field, _| tell(field, &["SCRIPT", "FLUSH"])),
+    of_server("clients cut off", |field, _| tell(field, &["CLIENT", "KILL", "TYPE", "normal"])),
+    of_server("server paused", |field, dice| {
+        let ms = dice.random_range(AWAY_MS).to_string();
+        tell(field, &["CLIENT", "PAUSE", &ms, "ALL"])
+    }),
+    of_server("server stalled", |field, dice| {
+        let seconds = format!("{:.3}", dice.random_range(AWAY_MS) as f64 / 1000.0);
+        tell(field, &["DEBUG", "SLEEP", &seconds])
+    }),
+    of_server("log rewritten", |field, _| tell(field, &["BGREWRITEAOF"])),
+];
+
+/// Takes the server away (by a kill, if not gently before), and brings it back.
+fn with_server_away(field: &mut Field, dice: &mut StdRng, gently: impl Fn(&RedisServer)) {
+    let Some(server) = &mut field.server else { return };
+    gently(server);
+    server.kill();
+    field.crew.tend_for(Duration::from_millis(dice.random_range(AWAY_MS)));
+    if let Some(server) = &mut field.server {
+        server.again();
+    }
+}
+
+fn tell(field: &Field, words: &[&str]) -> bool {
+    field.server.as_ref().is_some_and(|server| command(server, words).is_ok())
+}
+
+fn command(server: &RedisServer, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    let timeout = Duration::from_secs(5);
+    let mut connection = redis::Client::open(server.url())?.get_connection_with_timeout(timeout)?;
+    connection.set_read_timeout(Some(timeout))?;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query(&mut connection)
+}
