@@ -3,6 +3,7 @@
 mod cli;
 mod conformance;
 mod kills;
+mod redis_faults;
 mod sandbox;
 mod schemas;
 mod stories;

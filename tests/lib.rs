@@ -1,5 +1,7 @@
-//! What the tests share: a redis-server of their own, and worlds: a host with the hostile guest on a backend.
+//! What the tests share: redis-servers of their own, a network that fails on request, and worlds: a host with the hostile
+//! guest on a backend.
 
+pub mod proxy;
 pub mod server;
 pub mod world;
 
