@@ -15,7 +15,7 @@ async fn lost_by(command: impl Fn(&Rig) -> Vec<String>) {
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
     let rig = Rig::new(&server).await;
     let hosts = [1, 2].map(|_| Process::start(&rig.world, &server.url(), "warn"));
-    rig.wait_for("the hosts", |status| status.consumers == 2).await;
+    rig.fetching(2).await;
     let load = rig.load();
     rig.committed(200).await;
     let before: Vec<usize> = hosts.iter().map(|host| host.said().lines().count()).collect();

@@ -76,7 +76,7 @@ async fn an_acl_that_loses_a_right_pauses_and_loses_nothing() {
     let url = format!("redis://worker:pw@127.0.0.1:{}", rig.proxy.port);
     let hosts = rig.hosts_by(&url, 2).await;
     let process = Process::start(&rig.world, &url, "warn");
-    rig.wait_for("three hosts", |status| status.consumers == 3).await;
+    rig.fetching(3).await;
     let load = rig.load();
     for (round, right) in (1..).zip(["xadd", "xack", "evalsha", "hset", "xreadgroup"]) {
         rig.committed(100 * round).await;

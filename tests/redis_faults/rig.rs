@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Nothing here should take this long; what does is stuck.
-pub const STUCK: Duration = Duration::from_secs(120);
+pub const STUCK: Duration = Duration::from_secs(90);
 /// What a load puts in: so many events at a time, that often.
 const PUT: usize = 20;
 const PUT_EVERY: Duration = Duration::from_millis(40);
@@ -92,11 +92,11 @@ impl Rig {
     }
 
     /// Starts hosts behind the proxy, and waits until they fetch.
-    pub async fn hosts(&self, count: u64) -> Hosts {
+    pub async fn hosts(&self, count: usize) -> Hosts {
         self.hosts_by(&self.proxy.url(), count).await
     }
 
-    pub async fn hosts_by(&self, url: &str, count: u64) -> Hosts {
+    pub async fn hosts_by(&self, url: &str, count: usize) -> Hosts {
         let (switch, quiet) = Switch::new();
         let switch = Arc::new(switch);
         let mut tasks = Vec::new();
@@ -106,8 +106,24 @@ impl Rig {
             let (switch, quiet): (Arc<Switch>, Quiet) = (switch.clone(), quiet.clone());
             tasks.push(tokio::spawn(async move { world.host_until(switch, quiet, false).await }));
         }
-        self.wait_for("the hosts to fetch", |status| status.consumers >= count).await;
+        self.fetching(count).await;
         Hosts { switch, tasks }
+    }
+
+    /// Waits until so many hosts wait for entries: none is to be heard of before.
+    pub async fn fetching(&self, hosts: usize) {
+        let client = redis::Client::open(&*self.world.config.broker.url).expect("a good url");
+        let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
+        let give_up = Instant::now() + STUCK;
+        loop {
+            let info: String = redis::cmd("INFO").arg("clients").query_async(&mut redis).await.unwrap_or_default();
+            let blocked = info.lines().find_map(|line| line.strip_prefix("blocked_clients:")?.parse().ok());
+            if blocked.unwrap_or(0) >= hosts {
+                return;
+            }
+            assert!(Instant::now() < give_up, "the hosts do not fetch: {info}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the books say so.
