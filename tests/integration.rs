@@ -1,5 +1,6 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
+mod bad_inputs;
 mod cli;
 mod conformance;
 mod kills;

@@ -55,7 +55,8 @@ async fn redis_shutdown_and_start_while_blocked() {
 async fn loading_is_waited_out() {
     let dump = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--aof-use-rdb-preamble", "yes"];
     // Microseconds for each key. Redis looks up from loading only now and then, so the load is slow and not deaf.
-    let slow = ["--key-load-delay", "400", "--loading-process-events-interval-bytes", "1024"];
+    let slow =
+        ["--enable-debug-command", "yes", "--key-load-delay", "400", "--loading-process-events-interval-bytes", "1024"];
     let (mut server, rig) = start(&[&dump[..], &slow[..]].concat()).await;
     let hosts = rig.hosts(2).await;
     server.ask::<()>(&["DEBUG", "POPULATE", "8000", "filler", "64"]);
