@@ -113,7 +113,7 @@ fn schema_bombs_are_refused_or_bounded() {
     let refused = |text: &str| Registry::default().add("Test.Made.v1", text).expect_err("a bomb is loaded");
     assert!(refused(r#"{"$ref": "http://127.0.0.1:1/x.json"}"#).contains("leaves the file"));
     assert!(refused(&format!(r#"{{"oneOf":[{}]}}"#, vec!["{}"; 10_000].join(","))).contains("subschemas_max"));
-    assert!(refused(&format!(r#"{{"pattern":"{}"}}"#, "(a{1,1000}){1,1000}")).contains("pattern"));
+    assert!(refused(&format!(r#"{{"pattern":"{}"}}"#, "^([a-z]{1,1000}[0-9]){1,1000}$")).contains("pattern"));
     let mut registry = Registry::default();
     registry.add("Test.Regex.v1", r#"{"properties":{"x":{"pattern":"^(a|aa)+$"}}}"#).unwrap();
     let catastrophic = json!({ "x": format!("{}!", "a".repeat(100_000)) });
@@ -173,7 +173,8 @@ crate::on_both_backends! {
         assert_eq!((status.committed, status.duplicates, status.retried, status.dead), (1, 1001, 0, 0), "{status:?}");
     }
 
-    /// The inbox remembers for one window at least and two at most.
+    /// The inbox remembers for one window at least. How much longer differs: Redis forgets after two windows, SQLite
+    /// when later commits have closed the bucket and the window has gone by since. Here both have happened.
     async fn after_the_window_it_is_processed_again(url: &str) {
         let world = World::with(url, QUICK, "[idempotency]\nwindow = \"2s\"").await;
         let bytes = event(Uuid::new_v4(), json!({ "do": "state-count", "key": "k" })).to_string();
@@ -182,7 +183,11 @@ crate::on_both_backends! {
         world.put(bytes.clone()).await;
         world.run().await;
         let within = world.count("k").await;
-        tokio::time::sleep(Duration::from_millis(4_100)).await;
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(2_100)).await;
+            world.ask(json!({ "do": "state-count", "key": "other" })).await;
+            world.run().await;
+        }
         world.put(bytes).await;
         world.run().await;
         assert_eq!((within, world.count("k").await), (Some(json!(1)), Some(json!(2))));

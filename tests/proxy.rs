@@ -143,7 +143,9 @@ impl Shared {
         let from = (known + 1).saturating_sub(needle.len());
         let hits = (from..tail.len()).filter(|at| tail[*at..].starts_with(&needle));
         let caught: Vec<String> = hits.map(|at| line(&tail[at + needle.len()..])).collect();
-        if let (false, Some(mode)) = (caught.is_empty(), trap.mode.take()) {
+        if !caught.is_empty()
+            && let Some(mode) = trap.mode.take()
+        {
             self.mode.send_replace(mode);
         }
         trap.caught.extend(caught);
