@@ -98,13 +98,13 @@ async fn a_slow_redis_is_waited_for() {
     server.ask::<()>(&["CLIENT", "PAUSE", "5000", "ALL"]);
     sleep_ms(5500).await;
     let busy = redis::Client::open(server.url()).unwrap();
-    let script = std::thread::spawn(move || {
+    let script = tokio::task::spawn_blocking(move || {
         let mut connection = busy.get_connection().unwrap();
         redis::cmd("EVAL").arg("while true do end").arg(0).query::<()>(&mut connection).unwrap_err().to_string()
     });
     sleep_ms(2500).await;
     server.ask::<()>(&["SCRIPT", "KILL"]);
-    assert!(script.join().unwrap().contains("killed"));
+    assert!(script.await.unwrap().contains("killed"));
     load.stop().await;
     rig.settle_accounts(hosts).await;
 }
