@@ -1,5 +1,6 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
+mod bad_inputs;
 mod checks;
 mod cli;
 mod conformance;
@@ -7,6 +8,7 @@ mod dead;
 mod doctor;
 mod kills;
 mod metrics;
+mod redis_faults;
 mod sandbox;
 mod schemas;
 mod soaks;

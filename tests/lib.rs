@@ -1,8 +1,9 @@
-//! What the tests share: a redis-server of their own; worlds: a host with the hostile guest on a backend; ledgers: hosts
-//! as processes, to be killed, and the checker that judges what they leave behind.
+//! What the tests share: redis-servers of their own, a network that fails on request; worlds: a host with the hostile guest
+//! on a backend; ledgers: hosts as processes, to be killed, and the checker that judges what they leave behind.
 
 pub mod checker;
 pub mod ledger;
+pub mod proxy;
 pub mod server;
 pub mod soak;
 pub mod world;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{Backend, NewEntry, SourceStatus};
+use tidemill::backend::{Backend, Error, NewEntry, SourceStatus};
 use tidemill::config::{Config, read};
 use tidemill::model::dead_letter::DeadLetter;
 use tidemill::model::delivery::Source;
-use tidemill::service::{Switch, build};
+use tidemill::service::{Quiet, Switch, build};
 use uuid::Uuid;
 
 /// No story should take this long; one that does is stuck.
@@ -72,6 +72,15 @@ impl World {
         Self { config, backend, asked, done, source }
     }
 
+    /// The same world by another road: through a proxy, or over connections of its own.
+    pub async fn by(&self, url: &str) -> Self {
+        let mut config = self.config.clone();
+        config.broker.url = url.to_owned();
+        let backend = build::open_backend(&config).await.expect("a backend");
+        let (asked, done, source) = (self.asked.clone(), self.done.clone(), self.source.clone());
+        Self { config, backend, asked, done, source }
+    }
+
     /// Puts an event on the stream, as any producer may; answers its id.
     pub async fn ask(&self, data: Value) -> Uuid {
         let id = Uuid::new_v4();
@@ -92,11 +101,16 @@ impl World {
 
     /// A host that runs until nothing waits any more; two of them may run side by side.
     pub async fn host(&self) {
+        let (switch, quiet) = Switch::new();
+        self.host_until(Arc::new(switch), quiet, true).await.expect("a run");
+    }
+
+    /// A host that runs until its switch is turned, or until nothing waits any more.
+    pub async fn host_until(&self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
         let checked = build::check(&self.config).expect("a good configuration");
         let plugins = build::plugins(&self.config, &checked).expect("good plugins");
         let host = build::host(&self.config, &checked, plugins, self.backend.clone()).expect("a host");
-        let (switch, quiet) = Switch::new();
-        host.run(Arc::new(switch), quiet, true).await.expect("a run");
+        host.run(switch, quiet, until_idle).await
     }
 
     pub async fn status(&self) -> SourceStatus {

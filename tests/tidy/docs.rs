@@ -1,6 +1,6 @@
 //! What the documents say of the code, held against the code.
 
-use super::source::{Row, Source, cells, files, ident, none, read, root, table};
+use super::source::{Row, Source, cells, files, ident, none, read, root, sources, table};
 
 const LIMITS: &str = "host/src/config/limits.rs";
 const CAPABILITIES: &str = "host/src/capability/mod.rs";
@@ -19,6 +19,33 @@ fn docs_tables_match_the_code() {
     reasons(&mut findings);
     metrics(&mut findings);
     none("the tables of the documents say what the code says", &findings);
+}
+
+/// Every test that the table of faults names is there, and no row is without a word on its test.
+#[test]
+fn faults_name_tests_that_exist() {
+    let page = "docs/guides/faults.md";
+    let code: String = sources(&["tests", "host/src"]).iter().map(|source| source.raw.as_str()).collect();
+    let mut findings = Vec::new();
+    for row in table(page, "tests") {
+        let [_, _, _, tests] = &row.cells[..] else {
+            findings.push(format!("{page}:{}: a row has four cells", row.line));
+            continue;
+        };
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() && !tests.starts_with("not tested") {
+            findings.push(format!("{page}:{}: names no test; write `not tested` and why", row.line));
+        }
+        for name in names {
+            let there = code.contains(&format!("fn {name}("));
+            // Some tests are rows of a macro's table, or stories in a list.
+            let listed = code.lines().any(|line| line.trim_start().starts_with(&format!("{name}: {{")));
+            if !there && !listed {
+                findings.push(format!("{page}:{}: there is no test `{name}`; mend the row", row.line));
+            }
+        }
+    }
+    none("the table of faults names tests that exist", &findings);
 }
 
 /// Compares what a table lists with what the code has, both ways.

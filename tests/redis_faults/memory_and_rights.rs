@@ -1,0 +1,95 @@
+//! A Redis whose memory is full, and one that takes rights away while hosts are at work.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidemill_tests::server::RedisServer;
+use tidemill_tests::world::event;
+use uuid::Uuid;
+
+use super::rig::{Process, Rig};
+
+const VOLATILE: [&str; 4] = ["--save", "", "--appendonly", "no"];
+
+async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// Lets no more memory be taken, for as long as the server takes this seriously.
+async fn fill(server: &RedisServer) {
+    server.config_set("maxmemory", "1mb");
+    while server.try_ask::<()>(&["SET", "k", "v"]).is_ok() {
+        sleep_ms(10).await;
+    }
+}
+
+/// Settlements with effects wait, what hosts have in hand stays bounded, nobody counts an attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn maxmemory_pauses_reading_and_drains_after() {
+    let server = RedisServer::start(&VOLATILE);
+    let rig = Rig::new(&server).await;
+    let hosts = rig.hosts(2).await;
+    rig.put(6000).await;
+    let load = rig.load();
+    for round in 1..=3 {
+        rig.committed(300 * round).await;
+        fill(&server).await;
+        let before = rig.world.status().await;
+        sleep_ms(2000).await;
+        let after = rig.world.status().await;
+        assert_eq!((after.committed, after.retried, after.dead), (before.committed, 0, 0), "{after:?}");
+        assert!(after.lag > 0 && after.pending <= 1024, "reading went on: {after:?}");
+        server.config_set("maxmemory", "0");
+    }
+    load.stop().await;
+    rig.settle_accounts(hosts).await;
+}
+
+/// What only leaves needs no memory: entries that the handler does not want are acked though the memory is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn acks_go_on_when_the_memory_is_full() {
+    let server = RedisServer::start(&VOLATILE);
+    let rig = Rig::new(&server).await;
+    let other = event(Uuid::new_v4(), json!({})).to_string().replace("Test.Thing.Asked", "Test.Thing.Other");
+    for _ in 0..200 {
+        rig.world.put(other.clone()).await;
+    }
+    let hosts = rig.hosts(1).await;
+    fill(&server).await;
+    for _ in 0..200 {
+        server.config_set("maxmemory", "0");
+        rig.world.put(other.clone()).await;
+        server.config_set("maxmemory", "1mb");
+    }
+    assert!(server.try_ask::<()>(&["SET", "k", "v"]).is_err(), "the memory is not full");
+    rig.wait_for("the acks", |status| status.skipped == 400 && status.waiting() == 0).await;
+    server.config_set("maxmemory", "0");
+    hosts.stop().await;
+}
+
+/// The user of the hosts loses a right that settling needs, under load, and gets it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_acl_that_loses_a_right_pauses_and_loses_nothing() {
+    let server = RedisServer::start(&VOLATILE);
+    let rig = Rig::new(&server).await;
+    server.user("worker", &["~*", "&*", "+@all"]);
+    let url = format!("redis://worker:pw@127.0.0.1:{}", rig.proxy.port);
+    let hosts = rig.hosts_by(&url, 2).await;
+    let process = Process::start(&rig.world, &url, "warn");
+    rig.fetching(3).await;
+    let load = rig.load();
+    for (round, right) in (1..).zip(["xadd", "xack", "evalsha", "hset", "xreadgroup"]) {
+        rig.committed(100 * round).await;
+        server.ask::<()>(&["ACL", "SETUSER", "worker", &format!("-{right}")]);
+        sleep_ms(300).await;
+        let before = rig.world.status().await;
+        sleep_ms(1500).await;
+        let after = rig.world.status().await;
+        assert_eq!((after.committed, after.retried, after.dead), (before.committed, 0, 0), "-{right}: {after:?}");
+        server.ask::<()>(&["ACL", "SETUSER", "worker", &format!("+{right}")]);
+    }
+    load.stop().await;
+    assert!(process.said().contains("ACL SETUSER: allow"), "nobody says what to do:\n{}", process.said());
+    println!("{} lines in the log of one host", process.said().lines().count());
+    rig.settle_accounts(hosts).await;
+}
