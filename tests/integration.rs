@@ -3,6 +3,7 @@
 mod cli;
 mod conformance;
 mod kills;
+mod model;
 mod sandbox;
 mod schemas;
 mod stories;
