@@ -27,11 +27,14 @@ impl Run<'_> {
     }
 
     async fn look_at(&mut self, source: &Source) -> Result<()> {
-        let status = self.backend.status(source).await?;
-        let letters = self.backend.dead_letters(source, None, ALL).await?;
-        let states = self.backend.states(source, None, ALL).await?;
         let ids: Vec<Uuid> = (0..IDS).map(|id| Uuid::from_u128(id.into())).collect();
-        let found = self.backend.look_up(source, &ids, &KEYS.map(Arc::from)).await?;
+        let keys = KEYS.map(Arc::from);
+        let (status, letters, states, found) = tokio::try_join!(
+            self.backend.status(source),
+            self.backend.dead_letters(source, None, ALL),
+            self.backend.states(source, None, ALL),
+            self.backend.look_up(source, &ids, &keys),
+        )?;
 
         let stream = &self.model.streams[&source.stream];
         let group = self.model.groups.get_mut(&(source.stream.clone(), source.handler.clone())).expect("it has joined");

@@ -17,6 +17,8 @@ use tidemill_tests::server::RedisServer;
 
 /// Few, so that some are dropped.
 const DEAD_LETTERS_MAX: usize = 4;
+/// So many cases meet everything that the census knows of, many times over.
+const CASES_FOR_ALL: u64 = 50;
 const SHRINK_STEPS_MAX: u32 = 3000;
 
 /// Whether backends hand out the link from a replayed delivery to its dead letter.
@@ -36,19 +38,21 @@ fn compare(name: &str, cases: u64, url: &str, after: impl Fn()) {
     let first = number_from_env("TIDEMILL_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let backend = tokio.block_on(backend::open(url, options())).expect("a backend");
-    let (began, mut steps) = (Instant::now(), 0);
+    let (began, mut steps, mut census) = (Instant::now(), 0, run::census());
     eprintln!("{name}: {cases} cases from TIDEMILL_SEED={first}");
     for seed in (first..).take(usize::try_from(cases).expect("a number of cases")) {
         if let Err(failure) = case(seed, |list| {
             steps += list.len();
-            let result = tokio.block_on(run::run(&*backend, DEAD_LETTERS_MAX, list));
+            let result = tokio.block_on(run::run(&*backend, DEAD_LETTERS_MAX, list, &mut census));
             after();
             result
         }) {
             panic!("{name}: TIDEMILL_SEED={seed} TIDEMILL_CASES=1 fails with these steps:\n{failure}");
         }
     }
-    eprintln!("{name}: {cases} cases with {steps} steps in {:.1} s", began.elapsed().as_secs_f64());
+    eprintln!("{name}: {cases} cases with {steps} steps in {:.1} s: {census:?}", began.elapsed().as_secs_f64());
+    let never: Vec<_> = census.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
+    assert!(cases < CASES_FOR_ALL || never.is_empty(), "these never came about: {never:?}");
 }
 
 /// One case. If it fails: the shortest list of steps that does.

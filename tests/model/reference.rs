@@ -203,7 +203,7 @@ impl Model {
     }
 
     /// As many as there are, up to `max`: those of its own that the caller does not hold; and, with their lease over,
-    /// those of the dead, with one more crash.
+    /// those of the dead, with one more crash. Answers how many crashes that were.
     pub fn recovered(
         &mut self,
         source: &Source,
@@ -212,7 +212,7 @@ impl Model {
         lease_is_over: bool,
         max: usize,
         got: &[Delivery],
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let alive = self.alive.clone();
         let crash = |place: &Place| match place {
             Place::Held { by: owner, lane, entry } if owner == by => (!held.contains(&(*lane, *entry))).then_some(0),
@@ -221,19 +221,20 @@ impl Model {
         };
         let there = self.group(source).parcels.values().filter(|parcel| crash(&parcel.place).is_some()).count();
         ensure!(got.len() == max.min(there), "{} came; there are {there}, and {max} were asked for", got.len());
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
         for delivery in got {
             let number = self.number(&source.stream, delivery.origin)?;
             ensure!(seen.insert(number), "entry {number} came twice");
             let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
             let crashes = crash(&parcel.place).with_context(|| format!("entry {number} is {:?}", parcel.place))?;
             parcel.crashes += crashes;
+            all_crashes += crashes as usize;
             let place = Place::Held { by: by.clone(), lane: delivery.lane, entry: delivery.entry };
             let Place::Held { lane, entry, .. } = std::mem::replace(&mut parcel.place, place) else { unreachable!() };
             ensure!((lane, entry) == (delivery.lane, delivery.entry), "entry {number} is {entry} on {lane:?}");
             parcel.equals(delivery).with_context(|| format!("entry {number}"))?;
         }
-        Ok(())
+        Ok(all_crashes)
     }
 }
 

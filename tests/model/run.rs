@@ -1,13 +1,13 @@
 //! Takes the steps of a case on a backend and on the model, and compares the answers. What was done is written down in
 //! words, for whoever has to understand a case that failed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use tidemill::backend::{Act, Backend, Bounds, Entry, NewEntry, Settled, Settlement, Start};
+use tidemill::backend::{Act, Backend, Bounds, Entry, NewEntry, Published, Settled, Settlement, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source};
 use tidemill::model::event::PayloadHash;
@@ -35,12 +35,24 @@ pub struct Run<'a> {
     pub letters: HashMap<Source, Vec<EntryId>>,
     bodies: usize,
     told: Vec<String>,
+    census: &'a mut Census,
+}
+
+/// How often what came about: a test that never gets a `Fenced` says nothing about fences.
+pub type Census = BTreeMap<String, usize>;
+
+/// With the answers that have to come about at least once; the other things join as soon as they are looked for.
+pub fn census() -> Census {
+    use Settled::*;
+    [Committed, Skipped, Retried, Dead, Duplicate, Conflict, Stale, Fenced].map(|what| (format!("{what:?}"), 0)).into()
 }
 
 /// A case from its beginning to its end; the error tells all steps, and where model and backend differ.
-pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step]) -> Result<()> {
-    let mut run = Run::new(backend, dead_letters_max);
+pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step], census: &mut Census) -> Result<()> {
+    let mut run = Run::new(backend, dead_letters_max, census);
     let result = run.take_all(steps).await;
+    let dropped = run.model.groups.values().map(|group| group.dropped as usize).sum();
+    run.count("dropped", dropped);
     let sources = [&run.sources[..], std::slice::from_ref(&run.late)].concat();
     for consumer in &run.consumers {
         backend.leave(consumer, &sources).await?;
@@ -49,7 +61,7 @@ pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step])
 }
 
 impl<'a> Run<'a> {
-    fn new(backend: &'a dyn Backend, dead_letters_max: usize) -> Self {
+    fn new(backend: &'a dyn Backend, dead_letters_max: usize, census: &'a mut Census) -> Self {
         let suffix = Uuid::new_v4().simple();
         let input: Arc<str> = format!("input-{suffix}").into();
         let source = |handler: &str| Source { stream: input.clone(), handler: handler.into() };
@@ -66,6 +78,7 @@ impl<'a> Run<'a> {
             letters: HashMap::new(),
             bodies: 0,
             told: Vec::new(),
+            census,
         }
     }
 
@@ -83,6 +96,10 @@ impl<'a> Run<'a> {
 
     fn tell(&mut self, what: String) {
         self.told.push(format!("       {what}"));
+    }
+
+    fn count(&mut self, what: &str, by: usize) {
+        *self.census.entry(what.to_owned()).or_default() += by;
     }
 
     async fn take(&mut self, step: &Step) -> Result<()> {
@@ -139,6 +156,9 @@ impl<'a> Run<'a> {
             marks.iter().map(|mark| NewEntry { body: self.body(), mark: mark.map(mark_of) }).collect();
         let answers = self.backend.publish(&stream, &entries).await?;
         self.tell(format!("{answers:?}"));
+        for (what, is) in [("published twice", Published::Duplicate), ("published in conflict", Published::Conflict)] {
+            self.count(what, answers.iter().filter(|answer| **answer == is).count());
+        }
         self.model.published(&stream, &entries, &answers)
     }
 
@@ -146,6 +166,9 @@ impl<'a> Run<'a> {
         let got = self.backend.fetch(&source, &by, max, Duration::ZERO).await?;
         self.tell(format!("got {}", names(&got)));
         self.model.fetched(&source, &by, max, &got)?;
+        for lane in [Lane::Input, Lane::Again] {
+            self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.lane == lane).count());
+        }
         self.known.entry((source, by)).or_default().extend(got);
         Ok(())
     }
@@ -164,7 +187,9 @@ impl<'a> Run<'a> {
         let lease = if lease_is_over { Duration::ZERO } else { HOUR };
         let got = self.backend.recover(&source, &by, &held, lease, max).await?;
         self.tell(format!("got {}", names(&got)));
-        self.model.recovered(&source, &by, &held, lease_is_over, max, &got)?;
+        let crashes = self.model.recovered(&source, &by, &held, lease_is_over, max, &got)?;
+        self.count("recovered after a crash", crashes);
+        self.count("recovered its own", got.len() - crashes);
         self.known.entry((source, by)).or_default().extend(got);
         Ok(())
     }
@@ -194,8 +219,9 @@ impl<'a> Run<'a> {
     async fn resend(&mut self, nth: usize) -> Result<()> {
         if nth < self.sent.len() {
             let settlement = self.sent.remove(nth);
-            self.send(&settlement).await?;
+            let answers = self.send(&settlement).await?;
             self.sent.insert(nth, settlement);
+            self.count("settled long ago", answers.len());
         }
         Ok(())
     }
@@ -207,6 +233,7 @@ impl<'a> Run<'a> {
         self.told.extend(told);
         let expected = self.model.settle(settlement);
         ensure!(answers == expected, "settle answers {answers:?}, not {expected:?}");
+        answers.iter().for_each(|answer| self.count(&format!("{answer:?}"), 1));
         Ok(answers)
     }
 
@@ -288,6 +315,7 @@ impl<'a> Run<'a> {
         self.tell(format!("{ids:?}: {replayed}"));
         let expected = self.model.group(&source).replay(&ids);
         ensure!(replayed == expected, "{replayed} letters were replayed, not {expected}");
+        self.count("replayed", replayed);
         Ok(())
     }
 
@@ -295,6 +323,7 @@ impl<'a> Run<'a> {
         let stream = if output { self.output.clone() } else { self.input.clone() };
         let trimmed = self.backend.trim(&stream, &Bounds { maxlen: Some(maxlen), ..Bounds::default() }).await?;
         self.tell(format!("{} were removed", trimmed.removed));
+        self.count("trimmed", usize::try_from(trimmed.removed)?);
         self.model.trimmed(&stream, maxlen, &trimmed).context("trim")
     }
 }
