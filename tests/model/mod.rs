@@ -16,7 +16,7 @@ use tidemill::backend::{self, Options};
 use tidemill_tests::server::RedisServer;
 
 /// Few, so that some are dropped.
-const DEAD_LETTERS_MAX: usize = 4;
+const DEAD_LETTERS_MAX: usize = 2;
 /// So many cases meet everything that the census knows of, many times over.
 const CASES_FOR_ALL: u64 = 50;
 const SHRINK_STEPS_MAX: u32 = 3000;
