@@ -8,6 +8,7 @@ mod dead;
 mod doctor;
 mod kills;
 mod metrics;
+mod model;
 mod redis_faults;
 mod sandbox;
 mod schemas;

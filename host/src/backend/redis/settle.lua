@@ -260,9 +260,8 @@ for i = 1, #plan do
         input_at = at + 1
     end
     local letter = decide[kind](l.all_mine or l.mine[ARGV[at]], l, ARGV[at])
-    if not ACKED[letter] then
-        l.left_out[at] = true
-    elseif not l.all_mine then
+    if not ACKED[letter] then l.left_out[at] = true end
+    if (ACKED[letter] or letter == 'Q') and not l.all_mine then
         l.mine[ARGV[at]] = nil -- the same entry once more in this batch is settled already
     end
     count[letter] = count[letter] + 1

@@ -83,16 +83,16 @@ fn left_behind(tx: &Tx<'_>, source: i64, me: i64, lease: Duration, max: usize) -
 
 /// Deaths of long ago are no evidence any more.
 fn count_crash(tx: &Tx<'_>, source: i64, (lane, entry): Place) -> Result<()> {
-    let sql = "UPDATE pending SET crashes = iif(crashed_ms < ?5, 1, crashes + 1), crashed_ms = ?4
+    let sql = "UPDATE pending SET crashes = iif(crashed_ms < ?5, 1, crashes + 1), crashed_ms = ?4, alone = 0
                WHERE source = ?1 AND lane = ?2 AND entry = ?3";
     let window_began = tx.now_ms.saturating_sub(millis(CRASH_WINDOW));
     tx.run(sql, (source, lane, entry, tx.now_ms, window_began))?;
     Ok(())
 }
 
-/// Puts a delivery into the hands of `me`, to be run among others.
+/// Puts a delivery into the hands of `me`.
 fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place) -> Result<Delivery> {
-    let sql = "UPDATE pending SET consumer = ?4, delivered_ms = ?5, alone = 0
+    let sql = "UPDATE pending SET consumer = ?4, delivered_ms = ?5
                WHERE source = ?1 AND lane = ?2 AND entry = ?3";
     tx.run(sql, (source, lane, entry, me, tx.now_ms))?;
     let sql = "SELECT crashes FROM pending WHERE source = ?1 AND lane = ?2 AND entry = ?3";

@@ -1,0 +1,116 @@
+//! Looks at everything that a backend shows, after each step: streams, books, dead letters, inboxes, states.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use tidemill::backend::SourceStatus;
+use tidemill::model::dead_letter::DeadLetter;
+use tidemill::model::delivery::{Body, KeyState, Source};
+use uuid::Uuid;
+
+use super::reference::{Group, Number, Place, Stream};
+use super::run::Run;
+use super::steps::{IDS, KEYS};
+
+/// More than a case can make.
+const ALL: usize = 10_000;
+
+impl Run<'_> {
+    pub async fn look(&mut self) -> Result<()> {
+        for stream in [self.input.clone(), self.output.clone()] {
+            self.model.listed(&stream, &self.backend.entries(&stream, None, ALL).await?)?;
+        }
+        for source in self.sources.clone() {
+            self.look_at(&source).await.with_context(|| format!("handler {}", source.handler))?;
+        }
+        Ok(())
+    }
+
+    async fn look_at(&mut self, source: &Source) -> Result<()> {
+        let ids: Vec<Uuid> = (0..IDS).map(|id| Uuid::from_u128(id.into())).collect();
+        let keys = KEYS.map(Arc::from);
+        let (status, letters, states, found) = tokio::try_join!(
+            self.backend.status(source),
+            self.backend.dead_letters(source, None, ALL),
+            self.backend.states(source, None, ALL),
+            self.backend.look_up(source, &ids, &keys),
+        )?;
+
+        let stream = &self.model.streams[&source.stream];
+        let group = self.model.groups.get_mut(&(source.stream.clone(), source.handler.clone())).expect("it has joined");
+        group.compare_books(&status)?;
+        group.compare_dead(stream, &letters)?;
+        let expected: Vec<(String, KeyState)> = group.states.clone().into_iter().collect();
+        ensure!(states == expected, "its states are {states:?}, not {expected:?}");
+        let expected = KEYS.map(|key| group.states.get(key).cloned().unwrap_or_default());
+        ensure!(found.states == expected, "it looks up the states {:?}, not {expected:?}", found.states);
+        let expected: Vec<_> = ids.iter().map(|id| group.inbox.get(id).copied()).collect();
+        ensure!(found.seen == expected, "its inbox holds {:?}, not {expected:?}", found.seen);
+
+        let seen = self.letters.entry(source.clone()).or_default();
+        letters.iter().for_each(|letter| {
+            if !seen.contains(&letter.id) {
+                seen.push(letter.id)
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Group {
+    /// All but what depends on the clock (ages) and on who looked when (consumers).
+    fn compare_books(&self, status: &SourceStatus) -> Result<()> {
+        ensure!(status.balances(), "the books do not balance: {status:?}");
+        let counts = self.books();
+        let expected = SourceStatus {
+            published: self.published,
+            committed: self.committed,
+            skipped: self.skipped,
+            duplicates: self.duplicates,
+            retried: self.retried,
+            dead: self.dead.len() as u64,
+            dropped: self.dropped,
+            lag: counts.lag,
+            pending: counts.pending,
+            due: counts.due,
+            again: counts.again,
+            quarantined: counts.quarantined,
+            torn: 0,
+            oldest_pending_age: status.oldest_pending_age,
+            consumers: status.consumers,
+            oldest_age: status.oldest_age,
+        };
+        ensure!(*status == expected, "its books are\n  {status:?}, not\n  {expected:?}");
+        Ok(())
+    }
+
+    fn compare_dead(&mut self, stream: &Stream, letters: &[DeadLetter]) -> Result<()> {
+        let dead = self.dead.clone();
+        ensure!(letters.len() == dead.len(), "{} dead letters lie there, not {}", letters.len(), dead.len());
+        ensure!(letters.is_sorted_by(|a, b| a.id < b.id), "dead letters are not in the order of their ids");
+        for (letter, number) in letters.iter().zip(dead) {
+            let context = || format!("dead letter {} of entry {number}", letter.id);
+            self.compare_letter(stream, letter, number).with_context(context)?;
+        }
+        Ok(())
+    }
+
+    fn compare_letter(&mut self, stream: &Stream, letter: &DeadLetter, number: Number) -> Result<()> {
+        let parcel = self.parcels.get_mut(&number).context("the model has lost it")?;
+        let Place::Dead { letter: id, reason } = &mut parcel.place else { unreachable!("it is in the list") };
+        let id = *id.get_or_insert(letter.id);
+        let expected = DeadLetter {
+            id,
+            origin: stream.entries[number].id.context("its stream was listed before")?,
+            body: Body::Event(parcel.body.clone()),
+            reason: reason.clone(),
+            at_ms: letter.at_ms,
+            attempts: parcel.attempts,
+            crashes: parcel.crashes,
+            history: parcel.history.clone(),
+            replayed: parcel.replayed,
+        };
+        ensure!(*letter == expected, "it is\n  {letter:?}, not\n  {expected:?}");
+        Ok(())
+    }
+}

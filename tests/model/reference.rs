@@ -1,0 +1,401 @@
+//! The contract of `backend` as plain data. What a backend keeps in tables or keys is here a few maps, and each rule is
+//! a few lines. Where the contract leaves a backend free (which lane comes first, which of the due are promoted), the
+//! model checks that the answer was allowed and goes on from it.
+//!
+//! An entry of a stream is, for each group, in exactly one [`Place`] until it is finished:
+//!
+//! ```text
+//! Waiting ─fetch─► Held ─commit, skip─► finished
+//!                  ▲ │ └──retry──► Due ─promote─► Again ─fetch─► Held
+//!          recover ┘ └─dead letter─► Dead ─replay─► Again        (one too many: dropped)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use tidemill::backend::{NewEntry, Published, Settled, Start, Trimmed};
+use tidemill::model::dead_letter::{AttemptRecord, Reason};
+use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Lane, Replayed, Source};
+use tidemill::model::event::PayloadHash;
+use uuid::Uuid;
+
+/// How many entries came before it on its stream: a name for an entry whose id nobody has told us yet.
+pub type Number = usize;
+/// In whose hands is what nobody holds: released by who left, or set aside to be run alone.
+pub const RELEASED: &str = "(released)";
+pub const QUARANTINE: &str = "(quarantine)";
+
+pub type Inbox = HashMap<Uuid, PayloadHash>;
+
+#[derive(Default)]
+pub struct Model {
+    pub streams: BTreeMap<Arc<str>, Stream>,
+    pub groups: BTreeMap<(Arc<str>, Arc<str>), Group>,
+    /// Consumers with a heartbeat.
+    pub alive: BTreeSet<Arc<str>>,
+    pub dead_letters_max: usize,
+    /// The answers that were given to settlements, by their tokens.
+    pub receipts: HashMap<Uuid, Vec<Settled>>,
+}
+
+#[derive(Default)]
+pub struct Stream {
+    /// All that were ever appended; the first `trimmed` lie here no more.
+    pub entries: Vec<Appended>,
+    pub trimmed: usize,
+    /// What was published with a mark.
+    pub inbox: Inbox,
+}
+
+pub struct Appended {
+    /// Unknown if a handler emitted it, until the stream is listed.
+    pub id: Option<EntryId>,
+    pub body: Bytes,
+}
+
+/// One handler on one stream: its deliveries, what it remembers, its books.
+#[derive(Default)]
+pub struct Group {
+    /// All that are not finished.
+    pub parcels: BTreeMap<Number, Parcel>,
+    /// How many of those that are due now have been promoted. Which ones they were shows when they are fetched.
+    pub promoted: usize,
+    pub last_again: Option<EntryId>,
+    /// The dead letters, in the order in which they died.
+    pub dead: Vec<Number>,
+    pub inbox: Inbox,
+    pub states: BTreeMap<String, KeyState>,
+    pub published: u64,
+    pub committed: u64,
+    pub skipped: u64,
+    pub duplicates: u64,
+    pub retried: u64,
+    pub dropped: u64,
+}
+
+/// A delivery on its way, with its account.
+pub struct Parcel {
+    pub place: Place,
+    pub body: Bytes,
+    pub attempts: u32,
+    pub crashes: u32,
+    /// It was taken out of quarantine, to be run alone.
+    pub alone: bool,
+    pub history: Vec<AttemptRecord>,
+    pub replayed: Option<Replayed>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Place {
+    /// On the stream, not fetched yet.
+    Waiting,
+    Held {
+        by: Arc<str>,
+        lane: Lane,
+        entry: EntryId,
+    },
+    /// A retry: its time has come, or is far away.
+    Due {
+        now: bool,
+    },
+    /// Put on the lane `Again` by a replay.
+    Again,
+    /// The letter's id is unknown until the dead letters are listed.
+    Dead {
+        letter: Option<EntryId>,
+        reason: Reason,
+    },
+}
+
+impl Model {
+    /// A group that is there stays as it is.
+    pub fn ensure_group(&mut self, source: &Source, start: Start) {
+        let stream = self.streams.entry(source.stream.clone()).or_default();
+        let history = match start {
+            Start::Beginning => stream.trimmed..stream.entries.len(),
+            Start::New => 0..0,
+        };
+        self.groups.entry((source.stream.clone(), source.handler.clone())).or_insert_with(|| {
+            let mut group = Group::default();
+            history.for_each(|number| group.add(number, &stream.entries[number].body));
+            group
+        });
+    }
+
+    pub fn group(&mut self, source: &Source) -> &mut Group {
+        self.groups.get_mut(&(source.stream.clone(), source.handler.clone())).expect("no step names another group")
+    }
+
+    /// Every group of the stream has one more to handle.
+    pub fn append(&mut self, stream: &Arc<str>, body: &Bytes, id: Option<EntryId>) {
+        let entries = &mut self.streams.entry(stream.clone()).or_default().entries;
+        entries.push(Appended { id, body: body.clone() });
+        let number = entries.len() - 1;
+        let readers = self.groups.iter_mut().filter(|((name, _), _)| name == stream);
+        readers.for_each(|(_, group)| group.add(number, body));
+    }
+
+    pub fn published(&mut self, stream: &Arc<str>, entries: &[NewEntry], answers: &[Published]) -> Result<()> {
+        ensure!(answers.len() == entries.len(), "{} answers for {} entries", answers.len(), entries.len());
+        for (entry, answer) in entries.iter().zip(answers) {
+            let log = self.streams.entry(stream.clone()).or_default();
+            let seen = entry.mark.and_then(|(id, hash)| Some((*log.inbox.get(&id)?, hash)));
+            match (seen, answer) {
+                (Some((seen, hash)), Published::Duplicate) if seen == hash => {}
+                (Some((seen, hash)), Published::Conflict) if seen != hash => {}
+                (None, Published::Added(id)) => {
+                    log.inbox.extend(entry.mark);
+                    let last = log.entries.last().and_then(|last| last.id);
+                    ensure!(last < Some(*id), "ids do not grow: {id} after {last:?}");
+                    self.append(stream, &entry.body, Some(*id));
+                }
+                _ => bail!("{answer:?} for an event whose id was seen before with (this, the event's) hash {seen:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream as it lies there. What was emitted shows its ids here.
+    pub fn listed(&mut self, stream: &Arc<str>, listed: &[(EntryId, Bytes)]) -> Result<()> {
+        let log = self.streams.entry(stream.clone()).or_default();
+        let model = &mut log.entries[log.trimmed..];
+        ensure!(listed.len() == model.len(), "{} entries on {stream}, not {}", listed.len(), model.len());
+        let mut last = None;
+        for (at, (entry, (id, body))) in model.iter_mut().zip(listed).enumerate() {
+            let id_is = *entry.id.get_or_insert(*id);
+            ensure!(id_is == *id && last < Some(*id), "entry {at} of {stream} is {id}, not {id_is}, after {last:?}");
+            ensure!(entry.body == *body, "entry {at} of {stream} is {body:?}, not {:?}", entry.body);
+            last = Some(*id);
+        }
+        Ok(())
+    }
+
+    /// Any number of the oldest may go, but never one that a group has not fetched or not finished.
+    pub fn trimmed(&mut self, stream: &Arc<str>, maxlen: u64, answer: &Trimmed) -> Result<()> {
+        let log = self.streams.entry(stream.clone()).or_default();
+        let removed = usize::try_from(answer.removed)?;
+        let left = (log.entries.len() - log.trimmed).checked_sub(removed).context("more went than there were")?;
+        ensure!(removed == 0 || left as u64 >= maxlen, "{left} are left where {maxlen} may stay");
+        ensure!(answer.lost == 0, "{} were lost to a group, though the bounds do not ask for it", answer.lost);
+        log.trimmed += removed;
+        for ((_, handler), group) in self.groups.iter().filter(|((name, _), _)| name == stream) {
+            let needs =
+                |parcel: &Parcel| matches!(parcel.place, Place::Waiting | Place::Held { lane: Lane::Input, .. });
+            let first = group.parcels.iter().find(|(_, parcel)| needs(parcel));
+            if let Some((number, parcel)) = first.filter(|(number, _)| **number < log.trimmed) {
+                bail!("{handler} has not finished entry {number}, which is trimmed: {:?}", parcel.place);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn number(&self, stream: &str, id: EntryId) -> Result<Number> {
+        let entries = &self.streams[stream].entries;
+        entries.iter().position(|entry| entry.id == Some(id)).with_context(|| format!("no entry {id} was on {stream}"))
+    }
+
+    /// At most `max`; nothing only if nothing waits. The input lane in order; each with its account as we know it.
+    pub fn fetched(&mut self, source: &Source, by: &Arc<str>, max: usize, got: &[Delivery]) -> Result<()> {
+        let books = self.group(source).books();
+        ensure!(got.len() <= max, "{} came where {max} were asked for", got.len());
+        ensure!(!got.is_empty() || max == 0 || books.lag + books.again == 0, "something waits, but nothing came");
+        for delivery in got {
+            let number = self.number(&source.stream, delivery.origin)?;
+            self.group(source).hand_out(number, delivery, by).with_context(|| format!("entry {number}"))?;
+        }
+        Ok(())
+    }
+
+    /// What a consumer holds, it lets go of when it leaves.
+    pub fn left(&mut self, sources: &[Source], by: &Arc<str>) -> u64 {
+        let mut released = 0;
+        for source in sources {
+            for parcel in self.group(source).parcels.values_mut().filter(|parcel| parcel.is_held_by(by)) {
+                parcel.give_to(RELEASED);
+                released += 1;
+            }
+        }
+        self.alive.remove(by);
+        released
+    }
+
+    /// Any of those in quarantine, if there is one.
+    pub fn suspect_taken(&mut self, source: &Source, by: &Arc<str>, got: Option<&Delivery>) -> Result<()> {
+        let there = self.group(source).books().quarantined;
+        ensure!(got.is_some() == (there > 0), "{there} are in quarantine");
+        let Some(delivery) = got else { return Ok(()) };
+        let number = self.number(&source.stream, delivery.origin)?;
+        let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
+        ensure!(parcel.is_held_by(QUARANTINE), "entry {number} is {:?}", parcel.place);
+        parcel.give_to(by);
+        parcel.alone = true;
+        ensure!(!delivery.died_alone, "nobody has died");
+        parcel.equals(delivery).with_context(|| format!("entry {number}"))
+    }
+
+    /// As many as there are, up to `max`: those of its own that the caller does not hold; what was released; and, with
+    /// their lease over, those of the dead, with one more crash. A backend may let one consumer at a time look after what
+    /// others left. Answers how many crashes that were.
+    pub fn recovered(
+        &mut self,
+        source: &Source,
+        by: &Arc<str>,
+        held: &HashSet<(Lane, EntryId)>,
+        lease_is_over: bool,
+        max: usize,
+        got: &[Delivery],
+    ) -> Result<usize> {
+        let alive = self.alive.clone();
+        let crash = |place: &Place| match place {
+            Place::Held { by: owner, lane, entry } if owner == by => (!held.contains(&(*lane, *entry))).then_some(0),
+            Place::Held { by: owner, .. } if &**owner == RELEASED => Some(0),
+            Place::Held { by: owner, .. } if &**owner == QUARANTINE => None,
+            Place::Held { by: owner, .. } => (lease_is_over && !alive.contains(owner)).then_some(1),
+            _ => None,
+        };
+        let there = self.group(source).parcels.values().filter(|parcel| crash(&parcel.place).is_some()).count();
+        let own = |parcel: &&Parcel| parcel.is_held_by(by) && crash(&parcel.place).is_some();
+        let own = self.group(source).parcels.values().filter(own).count();
+        ensure!(
+            [max.min(there), max.min(own)].contains(&got.len()),
+            "{} came; there are {there}, {own} of them its own, and {max} were asked for",
+            got.len()
+        );
+        let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
+        for delivery in got {
+            let number = self.number(&source.stream, delivery.origin)?;
+            ensure!(seen.insert(number), "entry {number} came twice");
+            let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
+            let crashes = crash(&parcel.place).with_context(|| format!("entry {number} is {:?}", parcel.place))?;
+            let died_alone = crashes == 1 && parcel.alone;
+            ensure!(delivery.died_alone == died_alone, "died_alone is {}", delivery.died_alone);
+            parcel.alone &= crashes == 0;
+            parcel.crashes += crashes;
+            all_crashes += crashes as usize;
+            let place = Place::Held { by: by.clone(), lane: delivery.lane, entry: delivery.entry };
+            let Place::Held { lane, entry, .. } = std::mem::replace(&mut parcel.place, place) else { unreachable!() };
+            ensure!((lane, entry) == (delivery.lane, delivery.entry), "entry {number} is {entry} on {lane:?}");
+            parcel.equals(delivery).with_context(|| format!("entry {number}"))?;
+        }
+        Ok(all_crashes)
+    }
+}
+
+/// The part of the books that is counted, not kept.
+#[derive(Default)]
+pub struct Counts {
+    pub lag: u64,
+    pub pending: u64,
+    /// Of those pending.
+    pub quarantined: u64,
+    pub due: u64,
+    pub due_now: u64,
+    pub again: u64,
+}
+
+impl Group {
+    fn add(&mut self, number: Number, body: &Bytes) {
+        let (body, history) = (body.clone(), Vec::new());
+        let parcel =
+            Parcel { place: Place::Waiting, body, attempts: 0, crashes: 0, alone: false, history, replayed: None };
+        self.parcels.insert(number, parcel);
+        self.published += 1;
+    }
+
+    pub fn books(&self) -> Counts {
+        let mut counts = Counts::default();
+        for parcel in self.parcels.values() {
+            match parcel.place {
+                Place::Waiting => counts.lag += 1,
+                Place::Held { ref by, .. } => {
+                    counts.pending += 1;
+                    counts.quarantined += u64::from(&**by == QUARANTINE);
+                }
+                Place::Due { now } => {
+                    counts.due += 1;
+                    counts.due_now += u64::from(now);
+                }
+                Place::Again => counts.again += 1,
+                Place::Dead { .. } => {}
+            }
+        }
+        let promoted = self.promoted as u64;
+        counts.due -= promoted;
+        counts.due_now -= promoted;
+        counts.again += promoted;
+        counts
+    }
+
+    fn hand_out(&mut self, number: Number, delivery: &Delivery, by: &Arc<str>) -> Result<()> {
+        let first = self.parcels.iter().find(|(_, parcel)| parcel.place == Place::Waiting).map(|(number, _)| *number);
+        let parcel = self.parcels.get_mut(&number).context("it is finished")?;
+        match (delivery.lane, &parcel.place) {
+            (Lane::Input, Place::Waiting) => {
+                ensure!(delivery.entry == delivery.origin, "its ids differ: {} {}", delivery.entry, delivery.origin);
+                ensure!(first == Some(number), "entry {first:?} comes first");
+            }
+            (Lane::Again, Place::Again) => {}
+            (Lane::Again, Place::Due { now: true }) if self.promoted > 0 => self.promoted -= 1,
+            (lane, place) => bail!("it came on {lane:?}, but is {place:?}"),
+        }
+        if delivery.lane == Lane::Again {
+            let last = self.last_again.replace(delivery.entry);
+            ensure!(last < self.last_again, "ids on the lane do not grow: {} after {last:?}", delivery.entry);
+        }
+        parcel.place = Place::Held { by: by.clone(), lane: delivery.lane, entry: delivery.entry };
+        parcel.equals(delivery)
+    }
+
+    /// Some of those that are due, at least one if there is one; none before its time.
+    pub fn promote(&mut self, max: usize, moved: usize) -> Result<()> {
+        let due_now = usize::try_from(self.books().due_now)?;
+        ensure!(moved <= max.min(due_now), "{moved} were moved; {due_now} are due, {max} were asked for");
+        ensure!(moved > 0 || max.min(due_now) == 0, "nothing was moved, and {due_now} are due");
+        self.promoted += moved;
+        Ok(())
+    }
+
+    /// Each letter that is there goes back once, with a clean account and a link to the letter that it was.
+    pub fn replay(&mut self, ids: &[EntryId]) -> usize {
+        let before = self.dead.len();
+        for id in ids {
+            let is = |parcel: &Parcel| matches!(&parcel.place, Place::Dead { letter, .. } if *letter == Some(*id));
+            let Some((number, parcel)) = self.parcels.iter_mut().find(|(_, parcel)| is(parcel)) else { continue };
+            (parcel.place, parcel.attempts, parcel.crashes) = (Place::Again, 0, 0);
+            let times = parcel.replayed.map_or(1, |replayed| replayed.times + 1);
+            parcel.replayed = Some(Replayed { letter: *id, times });
+            self.dead.retain(|dead| dead != number);
+        }
+        before - self.dead.len()
+    }
+}
+
+impl Parcel {
+    pub fn is_held_by(&self, consumer: &str) -> bool {
+        matches!(&self.place, Place::Held { by, .. } if &**by == consumer)
+    }
+
+    /// Only who takes a suspect is to run it alone.
+    pub fn give_to(&mut self, consumer: &str) {
+        if let Place::Held { by, .. } = &mut self.place {
+            *by = consumer.into();
+            self.alone = false;
+        }
+    }
+
+    fn equals(&self, delivery: &Delivery) -> Result<()> {
+        let Delivery { body, attempts, crashes, history, replayed, .. } = delivery;
+        ensure!(*body == Body::Event(self.body.clone()), "its body is {body:?}, not {:?}", self.body);
+        ensure!(
+            (*attempts, *crashes) == (self.attempts, self.crashes),
+            "it has {attempts} attempts and {crashes} crashes, not {} and {}",
+            self.attempts,
+            self.crashes
+        );
+        ensure!(*history == self.history, "its history is {history:?}, not {:?}", self.history);
+        ensure!(*replayed == self.replayed, "its link is {replayed:?}, not {:?}", self.replayed);
+        Ok(())
+    }
+}

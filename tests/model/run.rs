@@ -1,0 +1,384 @@
+//! Takes the steps of a case on a backend and on the model, and compares the answers. What was done is written down in
+//! words, for whoever has to understand a case that failed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use tidemill::backend::{Act, Backend, Bounds, Entry, NewEntry, Published, Settled, Settlement, Start};
+use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
+use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source};
+use tidemill::model::event::PayloadHash;
+use uuid::Uuid;
+
+use super::reference::Model;
+use super::steps::{self, Does, KEYS, Mark, NAMES, Plan, Step, Version};
+
+/// Long enough never to be reached.
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub struct Run<'a> {
+    pub backend: &'a dyn Backend,
+    pub model: Model,
+    pub input: Arc<str>,
+    pub output: Arc<str>,
+    /// Those that are there; the last one comes later.
+    pub sources: Vec<Source>,
+    late: Source,
+    consumers: [Arc<str>; steps::CONSUMERS],
+    /// What each consumer was ever handed, by source: it may act on any of it, also when it is long out of date.
+    known: HashMap<(Source, Arc<str>), Vec<Delivery>>,
+    sent: Vec<Settlement>,
+    /// The dead letters of a source that were ever seen.
+    pub letters: HashMap<Source, Vec<EntryId>>,
+    bodies: usize,
+    told: Vec<String>,
+    census: &'a mut Census,
+}
+
+/// How often what came about: a test that never gets a `Fenced` says nothing about fences.
+pub type Census = BTreeMap<String, usize>;
+
+/// With the answers that have to come about at least once; the other things join as soon as they are looked for.
+pub fn census() -> Census {
+    use Settled::*;
+    [Committed, Skipped, Retried, Dead, Duplicate, Conflict, Stale, Fenced].map(|what| (format!("{what:?}"), 0)).into()
+}
+
+/// A case from its beginning to its end; the error tells all steps, and where model and backend differ.
+pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step], census: &mut Census) -> Result<()> {
+    let mut run = Run::new(backend, dead_letters_max, census);
+    let result = run.take_all(steps).await;
+    let dropped = run.model.groups.values().map(|group| group.dropped as usize).sum();
+    run.count("dropped", dropped);
+    let sources = [&run.sources[..], std::slice::from_ref(&run.late)].concat();
+    for consumer in &run.consumers {
+        backend.leave(consumer, &sources).await?;
+    }
+    result.map_err(|error| error.context(format!("\n{}\nmodel and backend differ", run.told.join("\n"))))
+}
+
+impl<'a> Run<'a> {
+    fn new(backend: &'a dyn Backend, dead_letters_max: usize, census: &'a mut Census) -> Self {
+        let suffix = Uuid::new_v4().simple();
+        let input: Arc<str> = format!("input-{suffix}").into();
+        let source = |handler: &str| Source { stream: input.clone(), handler: handler.into() };
+        Self {
+            backend,
+            model: Model { dead_letters_max, ..Model::default() },
+            output: format!("output-{suffix}").into(),
+            sources: vec![source("one"), source("two")],
+            late: source("late"),
+            consumers: ["anna", "bert", "cleo"].map(|name| format!("{name}-{suffix}").into()),
+            input,
+            known: HashMap::new(),
+            sent: Vec::new(),
+            letters: HashMap::new(),
+            bodies: 0,
+            told: Vec::new(),
+            census,
+        }
+    }
+
+    async fn take_all(&mut self, steps: &[Step]) -> Result<()> {
+        for source in self.sources.clone() {
+            self.join(&source, Start::Beginning).await?;
+        }
+        for (number, step) in steps.iter().enumerate() {
+            self.told.push(format!("{number:3}. {step:?}"));
+            self.take(step).await?;
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, what: String) {
+        self.told.push(format!("       {what}"));
+    }
+
+    fn count(&mut self, what: &str, by: usize) {
+        *self.census.entry(what.to_owned()).or_default() += by;
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<()> {
+        let source = |number: &usize| self.sources[number % self.sources.len()].clone();
+        let by = |number: &usize| self.consumers[*number].clone();
+        match step {
+            Step::Publish { to_output, marks } => self.publish(*to_output, marks).await,
+            Step::Fetch { source: s, by: b, max } => self.fetch(source(s), by(b), *max).await,
+            Step::Settle { source: s, by: b, plans, twice } => self.settle(source(s), by(b), *b, plans, *twice).await,
+            Step::Resend { nth } => self.resend(*nth).await,
+            Step::Recover { source: s, by: b, known, lease_is_over, max } => {
+                self.recover(source(s), by(b), *known, *lease_is_over, *max).await
+            }
+            Step::TakeSuspect { source: s, by: b } => {
+                let (source, by) = (source(s), by(b));
+                let got = self.backend.take_suspect(&source, &by).await?;
+                self.tell(format!("got {}", names(got.as_slice())));
+                self.model.suspect_taken(&source, &by, got.as_ref())?;
+                self.count("suspects taken", got.iter().len());
+                self.known.entry((source, by)).or_default().extend(got);
+                Ok(())
+            }
+            Step::Beat { by: b } => {
+                let consumer = by(b);
+                self.backend.beat(&consumer, HOUR, "").await?;
+                self.model.alive.insert(consumer);
+                Ok(())
+            }
+            Step::Leave { by: b } => {
+                let consumer = by(b);
+                let released = self.backend.leave(&consumer, &self.sources).await?;
+                let expected = self.model.left(&self.sources, &consumer);
+                ensure!(released == expected, "{released} were released, not {expected}");
+                self.count("released", usize::try_from(released)?);
+                Ok(())
+            }
+            Step::Promote { source: s, max } => self.promote(source(s), *max).await,
+            Step::Replay { source: s, nths } => self.replay(source(s), nths).await,
+            Step::Trim { output, maxlen } => self.trim(*output, *maxlen).await,
+            Step::Join { source: number, from_beginning } => {
+                let start = if *from_beginning { Start::Beginning } else { Start::New };
+                let source = self.sources.get(*number).unwrap_or(&self.late).clone();
+                self.join(&source, start).await
+            }
+        }
+    }
+
+    async fn join(&mut self, source: &Source, start: Start) -> Result<()> {
+        self.backend.ensure_group(source, start).await?;
+        self.model.ensure_group(source, start);
+        if !self.sources.contains(source) {
+            self.sources.push(source.clone());
+        }
+        Ok(())
+    }
+
+    fn body(&mut self) -> Bytes {
+        self.bodies += 1;
+        format!("body {}", self.bodies).into()
+    }
+
+    async fn publish(&mut self, to_output: bool, marks: &[Option<Mark>]) -> Result<()> {
+        let stream = if to_output { self.output.clone() } else { self.input.clone() };
+        let entries: Vec<NewEntry> =
+            marks.iter().map(|mark| NewEntry { body: self.body(), mark: mark.map(mark_of) }).collect();
+        let answers = self.backend.publish(&stream, &entries).await?;
+        self.tell(format!("{answers:?}"));
+        for (what, is) in [("published twice", Published::Duplicate), ("published in conflict", Published::Conflict)] {
+            self.count(what, answers.iter().filter(|answer| **answer == is).count());
+        }
+        self.model.published(&stream, &entries, &answers)
+    }
+
+    async fn fetch(&mut self, source: Source, by: Arc<str>, max: usize) -> Result<()> {
+        let got = self.backend.fetch(&source, &by, max, Duration::ZERO).await?;
+        self.tell(format!("got {}", names(&got)));
+        self.model.fetched(&source, &by, max, &got)?;
+        for lane in [Lane::Input, Lane::Again] {
+            self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.lane == lane).count());
+        }
+        self.known.entry((source, by)).or_default().extend(got);
+        Ok(())
+    }
+
+    async fn recover(
+        &mut self,
+        source: Source,
+        by: Arc<str>,
+        known: u16,
+        lease_is_over: bool,
+        max: usize,
+    ) -> Result<()> {
+        let mine = self.known.entry((source.clone(), by.clone())).or_default();
+        let still = mine.iter().enumerate().filter(|(at, _)| known >> (at % 16) & 1 == 1);
+        let held: HashSet<(Lane, EntryId)> = still.map(|(_, delivery)| (delivery.lane, delivery.entry)).collect();
+        let lease = if lease_is_over { Duration::ZERO } else { HOUR };
+        let got = self.backend.recover(&source, &by, &held, lease, max).await?.deliveries;
+        self.tell(format!("got {}", names(&got)));
+        let crashes = self.model.recovered(&source, &by, &held, lease_is_over, max, &got)?;
+        self.count("recovered after a crash", crashes);
+        self.count("recovered its own", got.len() - crashes);
+        self.known.entry((source, by)).or_default().extend(got);
+        Ok(())
+    }
+
+    async fn settle(&mut self, source: Source, by: Arc<str>, number: usize, plans: &[Plan], twice: bool) -> Result<()> {
+        let mut entries = Vec::new();
+        let mut chain = HashMap::new();
+        for plan in plans {
+            let owner = if plan.stolen { &self.consumers[(number + 1) % steps::CONSUMERS] } else { &by };
+            if let Some(delivery) = self.choose(&source, owner, plan, &entries) {
+                entries.push(self.entry(&source, delivery, plan, &mut chain));
+            }
+        }
+        let settlement = Settlement { source, consumer: by, token: Uuid::new_v4(), entries };
+        let last = self.send(&settlement).await?;
+        if twice {
+            ensure!(self.send(&settlement).await? == last, "the same token has another answer");
+        }
+        // With nothing done, the answer to the same question may be another one later.
+        let done = |settled: &Settled| !matches!(settled, Settled::Fenced | Settled::Stale | Settled::Conflict);
+        if last.iter().any(done) {
+            self.sent.push(settlement);
+        }
+        Ok(())
+    }
+
+    async fn resend(&mut self, nth: usize) -> Result<()> {
+        if nth < self.sent.len() {
+            let settlement = self.sent.remove(nth);
+            let answers = self.send(&settlement).await?;
+            self.sent.insert(nth, settlement);
+            self.count("settled long ago", answers.len());
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, settlement: &Settlement) -> Result<Vec<Settled>> {
+        let answers = self.backend.settle(settlement).await?;
+        let told: Vec<String> = settlement.entries.iter().zip(&answers).map(tell_settled).collect();
+        self.tell(format!("{} settles:", settlement.consumer.split('-').next().unwrap_or_default()));
+        self.told.extend(told);
+        let expected = self.model.settle(settlement);
+        ensure!(answers == expected, "settle answers {answers:?}, not {expected:?}");
+        answers.iter().for_each(|answer| self.count(&format!("{answer:?}"), 1));
+        Ok(answers)
+    }
+
+    /// One that is held and not in this settlement yet, or, with a stale plan, any.
+    fn choose(&self, source: &Source, owner: &Arc<str>, plan: &Plan, taken: &[Entry]) -> Option<Delivery> {
+        let mut known: Vec<&Delivery> = self.known.get(&(source.clone(), owner.clone()))?.iter().collect();
+        if !plan.stale {
+            let group = &self.model.groups[&(source.stream.clone(), source.handler.clone())];
+            known.retain(|delivery| {
+                let number = self.model.number(&source.stream, delivery.origin);
+                let again = taken.iter().any(|entry| entry.delivery.origin == delivery.origin);
+                !again && number.is_ok_and(|number| group.holds(owner, number, delivery))
+            });
+        }
+        (!known.is_empty()).then(|| copy(known[plan.nth % known.len()]))
+    }
+
+    fn entry(&mut self, source: &Source, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> Entry {
+        let attempt = delivery.attempts + 1;
+        let disposition = match &plan.does {
+            Does::Commit { emits, writes } => {
+                // Without a state to write to, a handler cannot ask for writes.
+                let writes = if plan.state.is_some() { &writes[..] } else { &[] };
+                let value = |value: &Option<u8>| value.map(|value| value.to_string().into());
+                let writes = writes.iter().map(|(name, new)| (NAMES[*name].to_owned(), value(new))).collect();
+                let emits = emits.iter().map(|to_input| {
+                    let stream = if *to_input { self.input.clone() } else { self.output.clone() };
+                    Emitted { stream, body: self.body() }
+                });
+                Disposition::Commit(Effects { emits: emits.collect(), writes })
+            }
+            Does::Skip { duplicate } => Disposition::Skip { duplicate: *duplicate },
+            Does::Retry { later } => {
+                let after = if *later { HOUR } else { Duration::ZERO };
+                Disposition::Retry { after, record: record(attempt) }
+            }
+            Does::DeadLetter { counted } => {
+                let class = ReasonClass::ALL[plan.nth % ReasonClass::ALL.len()];
+                let reason = Reason { class, text: format!("because {attempt}") };
+                Disposition::DeadLetter { reason, record: counted.then(|| record(attempt)) }
+            }
+            Does::Quarantine => Disposition::Quarantine,
+        };
+        let state = plan.state.map(|(key, version)| {
+            let now = self.model.group(source).states.get(KEYS[key]).map_or(0, |state| state.version);
+            let chained = chain.entry(key).or_insert(now);
+            let read = match version {
+                Version::Chained => *chained,
+                Version::Now => now,
+                Version::Wrong => *chained + 1,
+            };
+            *chained += u64::from(matches!(&disposition, Disposition::Commit(e) if !e.writes.is_empty()));
+            (KEYS[key].into(), read)
+        });
+        Entry { delivery, mark: plan.mark.map(mark_of), state, disposition }
+    }
+
+    async fn promote(&mut self, source: Source, max: usize) -> Result<()> {
+        let promoted = self.backend.promote(&source, max).await?;
+        self.tell(format!("{promoted:?}"));
+        let group = self.model.group(&source);
+        group.promote(max, promoted.moved)?;
+        let books = group.books();
+        let next_in = promoted.next_in;
+        match (books.due_now, books.due) {
+            (0, 0) => ensure!(next_in.is_none(), "nothing waits, but the next is due in {next_in:?}"),
+            (0, _) => {
+                let fits = |next_in| next_in > HOUR / 2 && next_in <= HOUR;
+                ensure!(next_in.is_some_and(fits), "the next is due in an hour, not in {next_in:?}");
+            }
+            _ => ensure!(next_in == Some(Duration::ZERO), "the next is due now, not in {next_in:?}"),
+        }
+        Ok(())
+    }
+
+    async fn replay(&mut self, source: Source, nths: &[usize]) -> Result<()> {
+        let seen = self.letters.entry(source.clone()).or_default();
+        let ids: Vec<EntryId> = nths.iter().map(|nth| seen.get(*nth).copied().unwrap_or(EntryId(7, 7))).collect();
+        let replayed = self.backend.replay(&source, &ids, &Act::default()).await?;
+        self.tell(format!("{ids:?}: {replayed}"));
+        let expected = self.model.group(&source).replay(&ids);
+        ensure!(replayed == expected, "{replayed} letters were replayed, not {expected}");
+        self.count("replayed", replayed);
+        Ok(())
+    }
+
+    async fn trim(&mut self, output: bool, maxlen: u64) -> Result<()> {
+        let stream = if output { self.output.clone() } else { self.input.clone() };
+        let trimmed = self.backend.trim(&stream, &Bounds { maxlen: Some(maxlen), ..Bounds::default() }).await?;
+        self.tell(format!("{} were removed", trimmed.removed));
+        self.count("trimmed", usize::try_from(trimmed.removed)?);
+        self.model.trimmed(&stream, maxlen, &trimmed).context("trim")
+    }
+}
+
+pub fn mark_of(mark: Mark) -> (Uuid, PayloadHash) {
+    (Uuid::from_u128(mark.id.into()), [u8::from(mark.other_hash); 16])
+}
+
+fn record(attempt: u32) -> AttemptRecord {
+    let (class, reason, plugin) = ("failed".into(), "no luck".into(), "0123456789ab".into());
+    AttemptRecord { attempt, at_ms: u64::from(attempt), class, reason, plugin, log: vec![] }
+}
+
+/// `Delivery` is deliberately not `Clone`; who acts on what is out of date needs a second one all the same.
+fn copy(d: &Delivery) -> Delivery {
+    let (body, history) = (d.body.clone(), d.history.clone());
+    Delivery {
+        lane: d.lane,
+        entry: d.entry,
+        origin: d.origin,
+        body,
+        attempts: d.attempts,
+        crashes: d.crashes,
+        died_alone: d.died_alone,
+        history,
+        replayed: d.replayed,
+    }
+}
+
+fn names(deliveries: &[Delivery]) -> String {
+    let name = |d: &Delivery| format!("{:?} {} ({} attempts, {} crashes)", d.lane, d.entry, d.attempts, d.crashes);
+    deliveries.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+fn tell_settled((entry, answer): (&Entry, &Settled)) -> String {
+    let Entry { delivery, mark, state, disposition } = entry;
+    let mark = mark.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
+    let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
+    let does = match disposition {
+        Disposition::Commit(Effects { emits, writes }) => format!("Commit({} emits, writes {writes:?})", emits.len()),
+        Disposition::Retry { after, .. } => format!("Retry(after {after:?})"),
+        Disposition::DeadLetter { reason, record } => format!("DeadLetter({}, {})", reason.class, record.is_some()),
+        other => format!("{other:?}"),
+    };
+    format!("         {:?} {}{mark}{state}: {does} -> {answer:?}", delivery.lane, delivery.entry)
+}

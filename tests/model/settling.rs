@@ -1,0 +1,148 @@
+//! What a settlement does, entry by entry: the one door for effects.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tidemill::backend::{Entry, Settled, Settlement};
+use tidemill::model::dead_letter::AttemptRecord;
+use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted};
+
+use super::reference::{Group, Model, Number, Parcel, Place, QUARANTINE};
+
+/// State keys that an entry of this settlement was to write and did not. Those behind it read a state that will never
+/// be, whatever its version says.
+type Broken = HashSet<Arc<str>>;
+
+impl Model {
+    /// A token that was settled is not settled again: the old answer stands.
+    pub fn settle(&mut self, settlement: &Settlement) -> Vec<Settled> {
+        if let Some(answer) = self.receipts.get(&settlement.token) {
+            return answer.clone();
+        }
+        let Settlement { source, consumer, entries, .. } = settlement;
+        let numbers: Vec<Option<Number>> =
+            entries.iter().map(|entry| self.number(&source.stream, entry.delivery.origin).ok()).collect();
+        let dead_letters_max = self.dead_letters_max;
+        let group = self.group(source);
+        let (mut broken, mut emits) = (Broken::new(), Vec::new());
+        let answers: Vec<Settled> = entries
+            .iter()
+            .zip(numbers)
+            .map(|(entry, number)| match number.filter(|number| group.holds(consumer, *number, &entry.delivery)) {
+                Some(number) => group.settle_one(number, entry, &mut broken, &mut emits),
+                None => group.fence(entry, &mut broken),
+            })
+            .collect();
+        group.bound_dead(dead_letters_max);
+        for emitted in emits {
+            self.append(&emitted.stream, &emitted.body, None);
+        }
+        self.receipts.insert(settlement.token, answers.clone());
+        answers
+    }
+}
+
+impl Group {
+    pub fn holds(&self, consumer: &Arc<str>, number: Number, delivery: &Delivery) -> bool {
+        let place = Place::Held { by: consumer.clone(), lane: delivery.lane, entry: delivery.entry };
+        self.parcels.get(&number).is_some_and(|parcel| parcel.place == place)
+    }
+
+    fn fence(&self, entry: &Entry, broken: &mut Broken) -> Settled {
+        broken.extend(written_key(entry));
+        Settled::Fenced
+    }
+
+    fn settle_one(&mut self, number: Number, entry: &Entry, broken: &mut Broken, emits: &mut Vec<Emitted>) -> Settled {
+        let delivery = &entry.delivery;
+        match &entry.disposition {
+            Disposition::Commit(effects) => {
+                let settled = self.commit(number, entry, effects, broken);
+                if settled == Settled::Committed {
+                    emits.extend(effects.emits.iter().cloned());
+                } else {
+                    broken.extend(written_key(entry));
+                }
+                settled
+            }
+            Disposition::Skip { duplicate } => self.skip(number, *duplicate),
+            Disposition::Retry { after, record } => {
+                self.retried += 1;
+                self.put(number, delivery, Some(record), Place::Due { now: after.is_zero() });
+                Settled::Retried
+            }
+            Disposition::DeadLetter { reason, record } => {
+                self.put(number, delivery, record.as_ref(), Place::Dead { letter: None, reason: reason.clone() });
+                self.dead.push(number);
+                Settled::Dead
+            }
+            Disposition::Quarantine => {
+                self.set_aside(number);
+                Settled::Quarantined
+            }
+        }
+    }
+
+    /// The inbox comes first: what was handled before is a duplicate, whatever state was read since. Then the state has
+    /// to be the one that was read.
+    fn commit(&mut self, number: Number, entry: &Entry, effects: &Effects, broken: &Broken) -> Settled {
+        let seen = entry.mark.and_then(|(id, hash)| Some((self.inbox.get(&id)?, hash)));
+        match seen {
+            Some((seen, hash)) if *seen == hash => return self.skip(number, true),
+            Some(_) => return Settled::Conflict,
+            None => {}
+        }
+        if let Some((key, version)) = &entry.state {
+            let there = self.states.get(&**key).map_or(0, |state| state.version);
+            if broken.contains(key) || there != *version {
+                return Settled::Stale;
+            }
+            if !effects.writes.is_empty() {
+                self.states.entry(key.to_string()).or_default().apply(effects);
+            }
+        }
+        self.inbox.extend(entry.mark);
+        self.parcels.remove(&number);
+        self.committed += 1;
+        Settled::Committed
+    }
+
+    /// Still pending, but in nobody's hands.
+    fn set_aside(&mut self, number: Number) {
+        let parcel = self.parcels.get_mut(&number).expect("it is held");
+        parcel.give_to(QUARANTINE);
+    }
+
+    fn skip(&mut self, number: Number, duplicate: bool) -> Settled {
+        self.parcels.remove(&number);
+        self.skipped += 1;
+        self.duplicates += u64::from(duplicate);
+        if duplicate { Settled::Duplicate } else { Settled::Skipped }
+    }
+
+    /// Elsewhere with the account that the settlement brings along, and one more try on it if there is a record.
+    fn put(&mut self, number: Number, delivery: &Delivery, record: Option<&AttemptRecord>, place: Place) {
+        let Delivery { attempts, crashes, history, replayed, .. } = delivery;
+        let parcel = self.parcels.get_mut(&number).expect("it is held");
+        let history = history.iter().chain(record).cloned().collect();
+        let attempts = attempts + u32::from(record.is_some());
+        let (body, crashes, replayed) = (parcel.body.clone(), *crashes, *replayed);
+        *parcel = Parcel { place, body, attempts, crashes, alone: false, history, replayed };
+    }
+
+    /// The oldest dead letters go when there are too many.
+    fn bound_dead(&mut self, max: usize) {
+        while self.dead.len() > max {
+            self.parcels.remove(&self.dead.remove(0));
+            self.dropped += 1;
+        }
+    }
+}
+
+/// The key of an entry that was to write state.
+fn written_key(entry: &Entry) -> Option<Arc<str>> {
+    match (&entry.disposition, &entry.state) {
+        (Disposition::Commit(effects), Some((key, _))) if !effects.writes.is_empty() => Some(key.clone()),
+        _ => None,
+    }
+}
