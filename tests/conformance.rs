@@ -46,8 +46,10 @@ async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
     backend.ensure_group(&source, Start::Beginning).await.unwrap();
     let entry = |body: &'static str| NewEntry { body: body.into(), mark: None };
     backend.publish(&source.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
-    let got = backend.fetch(&source, "me", 3, Duration::from_secs(10)).await.unwrap();
-    assert_eq!(got.len(), 3);
+    let mut got = Vec::new();
+    while got.len() < 3 {
+        got.extend(backend.fetch(&source, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap());
+    }
     let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for (delivery, name) in got.iter().zip(["(quarantine)", "(released)", "(quarantine)"]) {
         let mut claim = redis::cmd("XCLAIM");

@@ -104,7 +104,10 @@ async fn a_server_that_keeps_everything_is_good() {
     says(&found, "ok stream ids", "asked");
     says(&found, "ok clock", "agree");
     says(&found, "ok server", "run id");
-    assert!(!found.iter().any(|line| line.contains("torn script")), "a torn end is refused by this server\n{found:?}");
+    assert!(
+        !found.iter().any(|line| line.contains("leave it torn")),
+        "a torn end is refused by this server\n{found:?}"
+    );
     assert_eq!(code, 0, "{found:?}");
     let table = String::from_utf8(patient.doctor(&[]).stdout).unwrap();
     assert!(table.contains("0 bad, ") && table.lines().any(|line| line.starts_with("ok ")), "{table}");
@@ -123,7 +126,7 @@ fn durability_is_told_by_its_class() {
     run(&url, "CONFIG SET appendfsync everysec");
     let (found, code) = patient.findings(&[]);
     says(&found, "warning durability: everysec", "appendfsync always");
-    says(&found, "warning known bugs", "torn script");
+    says(&found, "warning known bugs", "leave it torn");
     assert_eq!(code, 0, "warnings alone: {found:?}");
     run(&url, "CONFIG SET min-replicas-to-write 1");
     run(&url, "CONFIG SET appendfsync always");

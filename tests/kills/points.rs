@@ -98,7 +98,7 @@ macro_rules! rows {
     )*};
 }
 
-const REPLAY: &[&str] = &["dead", "replay", "--all", "--yes"];
+const REPLAY: &[&str] = &["dead", "replay", "--all", "--yes", "--rate", "0"];
 
 /// The input stream is always trimmed as far as may be: that must not touch what is unfinished.
 const BOUNDED: Options = Options { deadline: "2s", batch: 16, bounds: "maxlen = 100" };
@@ -112,7 +112,6 @@ rows! {
     kill_9_around_promote => [Row { point: "promoting", ..USUAL }, Row { point: "promoted", ..USUAL }];
     kill_9_around_recover =>
         [Row { point: "recovering", passages_max: 2, ..USUAL }, Row { point: "recovered", passages_max: 2, beside: Some("settling"), ..USUAL }];
-    // The janitor comes seldom, and to each of two streams.
     kill_9_around_trim =>
         [Row { point: "trimming", passages_max: 2, hosts: 5, ..USUAL }, Row { point: "trimmed", passages_max: 2, hosts: 5, ..USUAL }];
     kill_9_around_replay =>

@@ -212,10 +212,8 @@ impl Model {
     pub fn left(&mut self, sources: &[Source], by: &Arc<str>) -> u64 {
         let mut released = 0;
         for source in sources {
-            for parcel in self.group(source).parcels.values_mut().filter(|parcel| parcel.is_held_by(by)) {
-                parcel.give_to(RELEASED);
-                released += 1;
-            }
+            let held = self.group(source).parcels.values_mut().filter(|parcel| parcel.is_held_by(by));
+            released += held.map(|parcel| parcel.give_to(RELEASED)).count() as u64;
         }
         self.alive.remove(by);
         released

@@ -68,7 +68,9 @@ pub trait DataPlane: Send + Sync {
 
     /// Settles a batch: every entry by its disposition, all in one atomic step. Entries that do not fit any more
     /// (not pending under this consumer, other state version, known id) are left out, and the answer says so.
-    /// May be called again with the same token after an error: what was done is not done twice.
+    /// May be called again with the same token after an error: what was done is not done twice. (Where nothing was
+    /// done, all being fenced, stale or in conflict, the answer may be another one later.) A retry and a dead letter take
+    /// attempts, crashes, history and link from the delivery as it is given here.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>>;
 
     /// Appends events to a stream, in order. With a mark, an id that this stream has seen within the inbox window
@@ -127,8 +129,8 @@ pub trait ControlPlane: Send + Sync {
     /// Dead letters after `after` in order of their ids, at most `max`.
     async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
 
-    /// Puts dead letters back on the lane `Again` of their own handler, with no attempts on their account, one more
-    /// replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
+    /// Puts dead letters back on the lane `Again` of their own handler, with their history, but no attempts on their account, one
+    /// more replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
     async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize>;
 
     /// Removes dead letters for good; they count as dropped. Answers how many there were.

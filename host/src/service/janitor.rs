@@ -17,6 +17,8 @@ const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// The same warning about a stream comes at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
+/// The first look. Not at once: what a host needs to start was looked at when it opened the backend.
+const EXAMINE_FIRST: Duration = Duration::from_secs(60);
 /// What of an examination is said while the host runs: what may have changed since it began, or fills the memory.
 /// The rest is for `doctor`.
 const WATCHED: [&str; 4] = ["eviction", "groups", "persistence", "stream ids"];
@@ -29,13 +31,13 @@ pub struct StreamBounds {
 
 pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
     let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
-    let mut examined: Option<Instant> = None;
+    let mut examine_at = Instant::now() + EXAMINE_FIRST;
     loop {
         for (stream, warned) in host.streams.iter().zip(&mut warned) {
             trim(&host, stream, warned).await;
         }
-        if is_due(examined, EXAMINE_EVERY) {
-            examined = Some(Instant::now());
+        if Instant::now() >= examine_at {
+            examine_at = Instant::now() + EXAMINE_EVERY;
             examine(&host).await;
         }
         if quiet.sleep(TRIM_EVERY).await {
