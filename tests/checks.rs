@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tidemill_tests::checker::{Counters, Dead, Found, Input, Terms, judge};
 
+/// Spoils what was found.
+type Wrong = fn(&mut Found);
+
 /// Four inputs: two on one key, one that fails once, one that is rejected.
 fn inputs() -> BTreeMap<u64, Input> {
     let row = |n: u64, mode: &str, fail_times| {
@@ -40,7 +43,7 @@ fn the_checker_is_content_with_what_is_right() {
 
 #[test]
 fn the_checker_finds_each_thing_that_is_wrong() {
-    let wrongs: [(&str, fn(&mut Found)); 9] = [
+    let wrongs: [(&str, Wrong); 9] = [
         ("lost", |found| drop(found.emitted.pop())),
         ("emitted twice", |found| found.emitted.push(booked(1, 4, 40, 1))),
         ("doubled", |found| found.dead[0].body = br#"{"event_id":"00000000-0000-0000-0000-000000000001"}"#.to_vec()),

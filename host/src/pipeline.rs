@@ -110,6 +110,10 @@ pub async fn deliver(
 
 /// Decodes, routes and validates one delivery.
 fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Company) -> Item {
+    // First of all: reading it may be what hosts die of.
+    if let Some(refusal) = suspicion(&delivery, company) {
+        return Item { delivery, event: None, verdict: Some(Err(refusal)), state_version: None };
+    }
     let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
     let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
     let admission = match &delivery.body {
@@ -120,10 +124,7 @@ fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Compa
         }
     };
     match admission {
-        Ok(event) => {
-            let verdict = suspicion(&delivery, company).map(Err);
-            Item { delivery, event: Some(Arc::new(event)), verdict, state_version: None }
-        }
+        Ok(event) => Item { delivery, event: Some(Arc::new(event)), verdict: None, state_version: None },
         Err(refusal) => Item { delivery, event: None, verdict: Some(Err(refusal)), state_version: None },
     }
 }

@@ -117,6 +117,14 @@ impl Store {
             Broker::Sqlite(file) => on_sqlite::pending_of(self, file, consumer).map_err(|error| error.to_string()),
         }
     }
+
+    /// Whether nobody is in the middle of writing: a process that is stopped there stops all others, too.
+    pub fn takes_writes(&self) -> bool {
+        match &self.broker {
+            Broker::Redis(_) => true,
+            Broker::Sqlite(file) => on_sqlite::takes_writes(file),
+        }
+    }
 }
 
 /// The id of an event somewhere in these bytes. The producer writes its events without spaces, and hosts hand them on

@@ -49,6 +49,10 @@ pub fn pending_of(store: &Store, file: &Path, consumer: &str) -> Result<usize> {
     open(file)?.query_row(sql, (consumer, &store.handler), |row| Ok(number(row, 0)? as usize))
 }
 
+pub fn takes_writes(file: &Path) -> bool {
+    Connection::open(file).and_then(|db| db.execute_batch("BEGIN IMMEDIATE; ROLLBACK")).is_ok()
+}
+
 fn open(file: &Path) -> Result<Connection> {
     let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     db.busy_timeout(Duration::from_secs(10))?;

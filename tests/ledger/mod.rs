@@ -118,6 +118,10 @@ impl Ledger {
         self.store.pending_of(consumer)
     }
 
+    pub fn takes_writes(&self) -> bool {
+        self.store.takes_writes()
+    }
+
     /// All that hosts have written to their logs.
     pub fn said(&self) -> String {
         let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tidemill::backend::NewEntry;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::event;
 use uuid::Uuid;
@@ -56,11 +57,12 @@ async fn acks_go_on_when_the_memory_is_full() {
     }
     let hosts = rig.hosts(1).await;
     fill(&server).await;
-    for _ in 0..200 {
-        server.config_set("maxmemory", "0");
-        rig.world.put(other.clone()).await;
-        server.config_set("maxmemory", "1mb");
-    }
+    // Longer than it is between two looks at what others left: they must not stop the reading either.
+    sleep_ms(5000).await;
+    let entries = vec![NewEntry { body: other.into(), mark: None }; 200];
+    server.config_set("maxmemory", "0");
+    rig.world.backend.publish(&rig.world.asked, &entries).await.unwrap();
+    server.config_set("maxmemory", "1mb");
     assert!(server.try_ask::<()>(&["SET", "k", "v"]).is_err(), "the memory is not full");
     rig.wait_for("the acks", |status| status.skipped == 400 && status.waiting() == 0).await;
     server.config_set("maxmemory", "0");

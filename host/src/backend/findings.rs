@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Result;
 use crate::model::delivery::Source;
 
 /// One thing that `doctor` looked at.
@@ -40,14 +39,6 @@ pub fn warning(check: &'static str, text: impl Into<String>, hint: impl Into<Str
 
 pub fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding { level: Level::Bad, check, text: text.into(), hint: hint.into() }
-}
-
-/// What takes long: reads all that the backend has written, where it lies in a file that can be read.
-pub async fn deep(url: &str) -> Result<Vec<Finding>> {
-    match url.strip_prefix("sqlite:") {
-        Some(":memory:") | None => Ok(vec![good("integrity", "there is no file to read")]),
-        Some(file) => super::sqlite::check_file(file.to_owned()).await,
-    }
 }
 
 /// What was found out of the ordinary about one source.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::Globals;
-use crate::backend::{Error, Finding, Level, findings};
+use crate::backend::{self, Error, Finding, Level, findings};
 use crate::config::{Config, check};
 use crate::model::delivery::Source;
 use crate::service::build;
@@ -64,7 +64,7 @@ async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
         Err(error) => vec![refused("backend", &error.to_string())],
     };
     if args.deep {
-        found.extend(findings::deep(&config.broker_url()).await?);
+        found.extend(backend::examine_deeply(&config.broker_url()).await?);
     }
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::delivery::{Body, EntryId, Replayed};
+use super::entry::{Body, EntryId, Replayed};
 
 /// Why a delivery was given up. `class` groups them; the text is for the person who looks.
 #[derive(Debug, Clone, PartialEq, Eq)]

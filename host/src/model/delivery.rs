@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::dead_letter::{AttemptRecord, Reason};
+pub use super::entry::{Body, EntryId, Replayed};
 
 /// One handler reading one stream: a consumer group (named like the handler) on that stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,24 +22,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// The broker's id of an entry: `1700000000000-0` in Redis; the row number and 0 in SQLite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryId(pub u64, pub u64);
-
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.0, self.1)
-    }
-}
-
-impl FromStr for EntryId {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('-').and_then(|(a, b)| Some(Self(a.parse().ok()?, b.parse().ok()?)));
-        parsed.ok_or_else(|| format!("\"{text}\" is not an entry id; one looks like 1700000000000-0"))
-    }
-}
-
 /// Where a delivery was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
@@ -47,15 +29,6 @@ pub enum Lane {
     Input,
     /// This handler's stream of what comes back: due retries and replayed dead letters.
     Again,
-}
-
-/// What a producer put on the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
-    /// The field `event`, untouched.
-    Event(Bytes),
-    /// An entry without that field: all its fields, untouched. It ends as a dead letter.
-    Fields(Vec<(Bytes, Bytes)>),
 }
 
 /// One stream entry handed to one handler. Owned and not `Clone`: it goes into exactly one settlement.
@@ -77,15 +50,6 @@ pub struct Delivery {
     pub history: Vec<AttemptRecord>,
     /// If it was a dead letter before: which, and how often it has been replayed.
     pub replayed: Option<Replayed>,
-}
-
-/// The link from a delivery to the dead letter that it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replayed {
-    /// Its id among the dead letters of its source.
-    pub letter: EntryId,
-    /// 1 = the first replay.
-    pub times: u32,
 }
 
 /// The state of one handler for one event key.

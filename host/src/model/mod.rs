@@ -2,6 +2,7 @@
 
 pub mod dead_letter;
 pub mod delivery;
+pub mod entry;
 pub mod event;
 pub mod name;
 pub mod outcome;

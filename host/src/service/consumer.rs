@@ -24,6 +24,10 @@ const RECOVER_EVERY: Duration = Duration::from_secs(2);
 /// Waits after backend trouble: doubled each time, up to the last.
 const TROUBLE_FIRST: Duration = Duration::from_millis(100);
 const TROUBLE_LAST: Duration = Duration::from_secs(5);
+/// Suspects that are run in a row, while everybody else in this host stands still.
+const SUSPECTS_MAX: usize = 50;
+/// How long they are left alone after one could not be settled.
+const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
 
 pub struct Consumer {
     pub house: Arc<House>,
@@ -47,8 +51,8 @@ pub struct Consumer {
     busy: AtomicUsize,
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,
-    /// Something lies in quarantine, as far as is known here.
-    suspects: AtomicBool,
+    /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
+    suspects: Mutex<Option<Instant>>,
 }
 
 struct Gate {
@@ -80,7 +84,7 @@ impl Consumer {
             carry: Mutex::default(),
             busy: AtomicUsize::new(0),
             trouble: Mutex::default(),
-            suspects: AtomicBool::new(false),
+            suspects: Mutex::default(),
         }
     }
 
@@ -123,45 +127,72 @@ impl Consumer {
                     continue;
                 }
             };
-            {
-                let _shared = self.house.room.read().await;
-                let batch = self.take(max, &mut quiet).await;
-                if !batch.is_empty() {
-                    self.busy.fetch_add(1, Ordering::Relaxed);
-                    self.run(batch, Company::Others, &mut quiet).await;
-                    self.busy.fetch_sub(1, Ordering::Relaxed);
+            let wait = self.turn(max, &mut quiet).await;
+            if !wait.is_zero() {
+                quiet.sleep(wait).await;
+            }
+            if permit == Permit::Full && self.suspects_are_due() && !quiet.is_set() && !self.is_paused() {
+                self.run_suspects(&quiet).await;
+            }
+        }
+    }
+
+    /// One batch, beside those of others. Answers how long to wait before the next one.
+    async fn turn(&self, max: usize, quiet: &mut Quiet) -> Duration {
+        let _shared = self.house.room.read().await;
+        match self.take(max, quiet).await {
+            Err(wait) => wait,
+            Ok(batch) if batch.is_empty() => Duration::ZERO,
+            Ok(batch) => self.run(batch, Company::Others).await,
+        }
+    }
+
+    fn suspects_are_due(&self) -> bool {
+        let due = lock(&self.suspects).filter(|due| *due <= Instant::now());
+        due.is_some()
+    }
+
+    /// Some of them lie in quarantine. An earlier time that is known stays.
+    fn expect_suspects(&self) {
+        lock(&self.suspects).get_or_insert_with(Instant::now);
+    }
+
+    /// Runs suspects, one by one, with nothing else in hand: should this host die of one, nobody else is suspected.
+    async fn run_suspects(&self, quiet: &Quiet) {
+        let _alone = self.house.room.write().await;
+        for _ in 0..SUSPECTS_MAX {
+            if quiet.is_set() {
+                return;
+            }
+            match self.house.backend.take_suspect(&self.source, &self.house.consumer).await {
+                Ok(Some(suspect)) => {
+                    observe::running_alone(&self.source, &suspect);
+                    lock(&self.held).insert((suspect.lane, suspect.entry));
+                    if !self.run(vec![suspect], Company::Alone).await.is_zero() {
+                        // It cannot be settled now. The others are not to stand still for it time and again.
+                        *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    *lock(&self.suspects) = None;
+                    return;
+                }
+                Err(error) => {
+                    *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
+                    observe::backend_trouble("taking a suspect", &self.source, &error, SUSPECTS_PAUSE);
+                    return;
                 }
             }
-            if self.suspects.swap(false, Ordering::Relaxed) {
-                self.run_suspect(&mut quiet).await;
-            }
         }
     }
 
-    /// Runs one suspect with nothing else in hand: should this host die of it, nobody else is suspected.
-    async fn run_suspect(&self, quiet: &mut Quiet) {
-        let _alone = self.house.room.write().await;
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        match self.house.backend.take_suspect(&self.source, &self.house.consumer).await {
-            Ok(Some(suspect)) => {
-                observe::running_alone(&self.source, &suspect);
-                // There may be more.
-                self.suspects.store(true, Ordering::Relaxed);
-                lock(&self.held).insert((suspect.lane, suspect.entry));
-                self.run(vec![suspect], Company::Alone, quiet).await;
-            }
-            Ok(None) => {}
-            Err(error) => observe::backend_trouble("taking a suspect", &self.source, &error, RECOVER_EVERY),
-        }
-        self.busy.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The next batch: what is in hand first, then what the backend has.
-    async fn take(&self, max: usize, quiet: &mut Quiet) -> Vec<Delivery> {
+    /// The next batch: what is in hand first, then what the backend has. If it fails: how long to wait.
+    async fn take(&self, max: usize, quiet: &Quiet) -> Result<Vec<Delivery>, Duration> {
         let mut gate = self.gate.lock().await;
         let carried = self.take_carried(max);
         if !carried.is_empty() || quiet.is_set() || self.is_paused() {
-            return carried;
+            return Ok(carried);
         }
         match self.fetch(&mut gate, max).await {
             Ok(batch) => {
@@ -171,7 +202,7 @@ impl Consumer {
                 gate.trouble = TROUBLE_FIRST;
                 let mut held = lock(&self.held);
                 held.extend(batch.iter().map(|delivery| (delivery.lane, delivery.entry)));
-                batch
+                Ok(batch)
             }
             Err(error) => {
                 let wait = gate.trouble;
@@ -182,8 +213,7 @@ impl Consumer {
                 if matches!(error, Error::GroupGone { .. }) {
                     self.make_group_again().await;
                 }
-                quiet.sleep(wait).await;
-                Vec::new()
+                Err(wait)
             }
         }
     }
@@ -202,7 +232,7 @@ impl Consumer {
             fault::point("recovering");
             let found = backend.recover(&self.source, consumer, &held, lease(&self.handler), max).await?;
             if found.suspects > 0 {
-                self.suspects.store(true, Ordering::Relaxed);
+                self.expect_suspects();
             }
             if !found.deliveries.is_empty() {
                 fault::point("recovered");
@@ -227,11 +257,19 @@ impl Consumer {
         }
     }
 
-    async fn run(&self, batch: Vec<Delivery>, company: Company, quiet: &mut Quiet) {
+    /// Answers how long to wait before the next one: not at all, unless this one could not be delivered.
+    async fn run(&self, batch: Vec<Delivery>, company: Company) -> Duration {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let wait = self.run_busy(batch, company).await;
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        wait
+    }
+
+    async fn run_busy(&self, batch: Vec<Delivery>, company: Company) -> Duration {
         let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
         let result = deliver(&self.house, &self.handler, &self.source, batch, company).await;
         // What is no longer held and still pending is found again by `recover`.
-        let mut keep = HashSet::new();
+        let (mut keep, mut wait) = (HashSet::new(), Duration::ZERO);
         match result {
             Ok(report) => {
                 *lock(&self.trouble) = Duration::ZERO;
@@ -240,17 +278,17 @@ impl Consumer {
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {
-                let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
+                wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
                 *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
                 observe::backend_trouble("delivering", &self.source, &error, wait);
                 self.gate.lock().await.recover_at = Instant::now();
-                quiet.sleep(wait).await;
             }
         }
         let mut held = lock(&self.held);
         for id in ids.iter().filter(|id| !keep.contains(*id)) {
             held.remove(id);
         }
+        wait
     }
 
     fn note(&self, report: &Report) {
@@ -259,7 +297,7 @@ impl Consumer {
             observe::breaker_changed(&self.handler.name, breaker.name());
         }
         if report.suspects > 0 {
-            self.suspects.store(true, Ordering::Relaxed);
+            self.expect_suspects();
         }
         if report.retried > 0 {
             self.put_off.notify_one();

@@ -38,6 +38,8 @@ use janitor::StreamBounds;
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// What ending may take beyond the last batch: its settlements.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+/// What taking leave may take.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
 
 /// Everything that `run` needs, made by `build`.
 pub struct Host {
@@ -105,6 +107,10 @@ impl Host {
         }
         host.drain(tasks, quiet).await;
         beating.shutdown().await;
+        // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
+        if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
+            observe::task_trouble("leave", &error);
+        }
         let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
         match backend.leave(&host.house.consumer, &sources).await {
             Ok(0) => {}

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Takes over deliveries that another consumer has pending on one lane: one that is dead, or one that stands for what was
 -- released or lies in quarantine. A real consumer is removed when nothing of it is left.
 -- That it is dead (no heartbeat) is for the caller to know; the lease is checked here.

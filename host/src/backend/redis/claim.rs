@@ -8,7 +8,7 @@ use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
 use super::recover::{LANES, PAGE, key_of, name_of, to_u32};
-use super::script::{BURY, CLAIM};
+use super::script::{BURY, CLAIM, RECLAIMER};
 use super::{Redis, millis, record, value};
 use crate::backend::{CRASH_WINDOW, Result};
 use crate::model::delivery::{Delivery, Lane, Source};
@@ -111,20 +111,9 @@ impl Redis {
     /// Whether this consumer is the one that looks after what others left, which one at a time does: with many hosts, the
     /// looking would cost more than what is found. Two at once do no harm, the scripts see to that.
     async fn is_reclaimer(&self, source: &Source, keys: &Keys, consumer: &str) -> Result<bool> {
-        let lease = millis(RECLAIMER_LEASE);
-        let mut take = redis::cmd("SET");
-        take.arg(keys.reclaimer()).arg(consumer).arg("NX").arg("GET").arg("PX").arg(lease);
-        let holder = self.run(&take, source).await?;
-        if holder == Value::Nil {
-            return Ok(true);
-        }
-        if value::bytes(holder)? != consumer.as_bytes() {
-            return Ok(false);
-        }
-        let mut keep = redis::cmd("PEXPIRE");
-        keep.arg(keys.reclaimer()).arg(lease);
-        self.run(&keep, source).await?;
-        Ok(true)
+        let mut call = RECLAIMER.call(&[keys.reclaimer()]);
+        call.arg(consumer).arg(millis(RECLAIMER_LEASE));
+        Ok(value::count(&self.run_script(&RECLAIMER, &call, source).await?)? == 1)
     }
 
     /// Takes one delivery out of quarantine.

@@ -119,7 +119,7 @@ impl Reader {
     fn new(client: redis::Client, source: &Source, consumer: &str) -> Self {
         let keys = Keys::of(source);
         Self {
-            link: Link::open(client),
+            link: Link::gated(client),
             source: source.clone(),
             consumer: consumer.to_owned(),
             stream: keys.stream(),

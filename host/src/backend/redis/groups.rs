@@ -58,28 +58,37 @@ impl Redis {
     /// The heartbeat ends last: until all is released, nobody is to think that this host has died with it.
     pub(super) async fn take_leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
         self.readers.close(consumer);
-        let mut released = 0;
+        let (mut released, mut failed) = (0, None);
         for source in sources {
-            let keys = Keys::of(source);
-            for lane in LANES {
-                loop {
-                    let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead()]);
-                    call.arg(&*source.handler).arg(consumer).arg(PAGE);
-                    let some = value::count(&self.run_script(&RELEASE, &call, source).await?)?;
-                    released += some;
-                    if some < PAGE as u64 {
-                        break;
-                    }
-                }
+            // One that cannot be released is no reason to leave the others behind like a dead host.
+            match self.release(source, consumer).await {
+                Ok(count) => released += count,
+                Err(error) => failed = failed.or(Some(error)),
             }
-            let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
-            call.arg(&*source.handler).arg(consumer);
-            self.run_script(&LEAVE, &call, source).await?;
         }
         let mut end = Pipeline::with_capacity(2);
         end.cmd("DEL").arg(keys::heartbeat(consumer));
         end.cmd("ZREM").arg(keys::HOSTS).arg(consumer);
         self.run_all(&end, &consumer).await?;
+        failed.map_or(Ok(released), Err)
+    }
+
+    async fn release(&self, source: &Source, consumer: &str) -> Result<u64> {
+        let (keys, mut released) = (Keys::of(source), 0);
+        for lane in LANES {
+            loop {
+                let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead()]);
+                call.arg(&*source.handler).arg(consumer).arg(PAGE);
+                let some = value::count(&self.run_script(&RELEASE, &call, source).await?)?;
+                released += some;
+                if some < PAGE as u64 {
+                    break;
+                }
+            }
+        }
+        let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
+        call.arg(&*source.handler).arg(consumer);
+        self.run_script(&LEAVE, &call, source).await?;
         Ok(released)
     }
 

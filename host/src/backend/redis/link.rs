@@ -15,8 +15,9 @@ use super::gate;
 
 /// To connect, from the first packet to the last answer of the greeting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// A command that is not answered by then never will be.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Well within the life of a heartbeat, so that there is time for another connection.
+const BEAT_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// A peer that has been silent for this long is asked whether it still lives.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
@@ -24,6 +25,8 @@ pub(super) struct Link {
     client: Client,
     /// Whether each connection passes the [`gate`] first.
     gated: bool,
+    /// A command that is not answered by then never will be.
+    answer_max: Duration,
     state: Mutex<State>,
 }
 
@@ -55,18 +58,18 @@ pub(super) fn address(client: &Client) -> String {
 }
 
 impl Link {
-    /// For what writes.
+    /// For all that is written, and groups write even when they are read.
     pub fn gated(client: Client) -> Self {
-        Self { client, gated: true, state: Mutex::default() }
+        Self { client, gated: true, answer_max: ANSWER_MAX, state: Mutex::default() }
     }
 
-    /// For what reads, and for what must not wait: heartbeats.
-    pub fn open(client: Client) -> Self {
-        Self { client, gated: false, state: Mutex::default() }
+    /// For heartbeats, which must not wait: neither for the gate, nor for a connection that swallows what it is given.
+    pub fn pulse(client: Client) -> Self {
+        Self { client, gated: false, answer_max: BEAT_ANSWER_MAX, state: Mutex::default() }
     }
 
     pub async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
-        self.send_within(cmd, ANSWER_MAX).await
+        self.send_within(cmd, self.answer_max).await
     }
 
     /// Sends one command; an error that the server answers is an `Err` too.

@@ -72,7 +72,7 @@ impl Redis {
         let client = link::client(url).map_err(|error| server::bad_url(&error))?;
         let at = link::address(&client);
         let link = Link::gated(client.clone());
-        let pulse = Link::open(client.clone());
+        let pulse = Link::pulse(client.clone());
         server::check(&link, &at).await?;
         Ok(Self { client, at, options, link, pulse, readers: fetch::Readers::default() })
     }

@@ -52,7 +52,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("claim", "HGET @tries x"),
     ("claim", "HSET @tries x 1"),
     ("claim", "SET @reclaimer x PX 1"),
-    ("claim", "PEXPIRE @reclaimer 1"),
+    ("claim", "GET @reclaimer"),
     ("settle", "XCLAIM @stream % doctor 0 0-1"),
     ("settle", "HDEL @tries x"),
     ("bury", "XINFO CONSUMERS @stream %"),

@@ -30,6 +30,7 @@ scripts! {
     PAUSE "pause.lua"
     PROMOTE "promote.lua"
     PUBLISH "publish.lua"
+    RECLAIMER "reclaimer.lua"
     RELEASE "release.lua"
     REPLAY "replay.lua"
     RIGHTS "rights.lua"

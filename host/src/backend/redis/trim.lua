@@ -52,7 +52,10 @@ for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local name = string.gsub(info.name, '[%%:]', {['%'] = '%25', [':'] = '%3a'})
     local group = {name = info.name, unread = after(info['last-delivered-id']), pending = info.pending, lost = 0}
     local needs = group.unread
-    if group.pending > 0 then needs = redis.call('XPENDING', stream, group.name)[2] end
+    if group.pending > 0 then
+        local first = redis.call('XPENDING', stream, group.name)[2]
+        if before(first, needs) then needs = first end
+    end
     if before(needs, needed) then needed = needs end
     if drop and redis.call('HEXISTS', books .. name, 'base') == 1 then
         group.books = books .. name
@@ -93,7 +96,7 @@ end
 
 if length_max then trim(LAST, math.min(redis.call('XLEN', stream) - length_max, ENTRIES_MAX)) end
 local cut_ms = age_max and math.max(0, now - age_max)
-if age_max then trim(whole(cut_ms) .. '-0', ENTRIES_MAX - removed) end
+if age_max and cut_ms > 0 then trim(whole(cut_ms) .. '-0', ENTRIES_MAX - removed) end
 
 -- An entry that several groups lose is one that is lost. The first group to read is the one that has lost the most.
 local lost, first = groups[1] and groups[1].lost or 0, first_id()

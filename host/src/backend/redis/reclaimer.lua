@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- Takes or keeps the lease of the one consumer that looks after what others left. Also when memory is full: what is
+-- taken over then is what may be acked.
+--
+-- KEYS     1 lease
+-- ARGV     1 consumer  2 ttl in ms
+-- returns  1 if the consumer has it, 0 if another one has
+
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

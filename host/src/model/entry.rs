@@ -1,0 +1,42 @@
+//! What lies on a stream: an entry's id, what a producer put there, and the link of a replayed one to its dead letter.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+/// The broker's id of an entry: `1700000000000-0` in Redis; the row number and 0 in SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(pub u64, pub u64);
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('-').and_then(|(a, b)| Some(Self(a.parse().ok()?, b.parse().ok()?)));
+        parsed.ok_or_else(|| format!("\"{text}\" is not an entry id; one looks like 1700000000000-0"))
+    }
+}
+
+/// What a producer put on the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// The field `event`, untouched.
+    Event(Bytes),
+    /// An entry without that field: all its fields, untouched. It ends as a dead letter.
+    Fields(Vec<(Bytes, Bytes)>),
+}
+
+/// The link from a delivery to the dead letter that it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// Its id among the dead letters of its source.
+    pub letter: EntryId,
+    /// 1 = the first replay.
+    pub times: u32,
+}
