@@ -1,6 +1,6 @@
 //! Real redis-servers as child processes: they end with the tests, however those end.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +14,8 @@ const START_MAX: Duration = Duration::from_secs(20);
 
 pub struct RedisServer {
     pub port: u16,
+    /// Keeps the port for us while no server listens on it: whoever looks for one asks for both.
+    _claim: UdpSocket,
     folder: tempfile::TempDir,
     options: Vec<String>,
     /// A shell that kills the server as soon as this pipe closes, which it does even if we are killed.
@@ -29,7 +31,8 @@ impl RedisServer {
     /// Starts a server on what lies in this folder.
     pub fn start_in(folder: tempfile::TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { port: free_port(), folder, options, keeper: None };
+        let (port, _claim) = free_port();
+        let mut server = Self { port, _claim, folder, options, keeper: None };
         server.again();
         server
     }
@@ -158,12 +161,13 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port below those that outgoing connections take: it is still free when the server comes back to it.
-fn free_port() -> u16 {
+/// A port below those that outgoing connections take, and its twin of UDP: with that in hand, it is still free when the
+/// server comes back to it, also from other tests that look for one.
+fn free_port() -> (u16, UdpSocket) {
     loop {
         let port = rand::rng().random_range(20_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        if let (Ok(claim), Ok(_)) = (UdpSocket::bind(("127.0.0.1", port)), TcpListener::bind(("127.0.0.1", port))) {
+            return (port, claim);
         }
     }
 }

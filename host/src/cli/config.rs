@@ -17,6 +17,7 @@ pub fn config(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     let Command::Check = command;
     globals.log("error");
     let (config, checked) = globals.load_checked()?;
+    globals.warn(&checked);
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     if globals.json {
         let handlers: Vec<_> = plugins

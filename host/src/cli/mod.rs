@@ -142,15 +142,19 @@ impl Globals {
         Ok(config)
     }
 
-    /// The configuration, checked; warnings are printed.
+    /// The configuration, checked.
     fn load_checked(&self) -> anyhow::Result<(Config, build::Checked)> {
         let config = self.load()?;
         let checked = build::check(&config).map_err(|error| self.refused(error))?;
+        Ok((config, checked))
+    }
+
+    /// Says what is odd about the configuration; for the commands that are about it, not for each one.
+    fn warn(&self, checked: &build::Checked) {
         let text = std::fs::read_to_string(&self.config).unwrap_or_default();
         for warning in &checked.warnings {
             eprintln!("{}", describe(warning, &self.config, &text));
         }
-        Ok((config, checked))
     }
 
     /// An error of building the host, in the words for a person; what the person wrote wrong gives exit code 2.

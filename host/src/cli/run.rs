@@ -19,6 +19,7 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("info");
     let (config, checked) = globals.load_checked()?;
+    globals.warn(&checked);
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     super::block_on(async {
         let listener = match &config.http {
