@@ -126,7 +126,10 @@ fn durability_is_told_by_its_class() {
     run(&url, "CONFIG SET appendfsync everysec");
     let (found, code) = patient.findings(&[]);
     says(&found, "warning durability: everysec", "appendfsync always");
-    says(&found, "warning known bugs", "leave it torn");
+    // Of Valkey there are releases that are cured.
+    if found.iter().any(|line| line.starts_with("ok server: redis")) {
+        says(&found, "warning known bugs", "leave it torn");
+    }
     assert_eq!(code, 0, "warnings alone: {found:?}");
     run(&url, "CONFIG SET min-replicas-to-write 1");
     run(&url, "CONFIG SET appendfsync always");
