@@ -138,7 +138,7 @@ fn wrong_configuration_is_refused_with_place_and_hint() {
             "events = [\"Order.Plced\"]",
             "\"Order.Plced\" has no schema\n  hint: did you mean \"Order.Placed\"?",
         ),
-        ("state = true", "state = 1", "tidemill.toml:17: invalid type"),
+        ("state = true", "state = 1", "tidemill.toml:16: invalid type"),
         (
             "[broker]",
             "[routing]\n\"Order.Placed\" = [\"nobody\"]\n[broker]",
