@@ -116,10 +116,10 @@ fn what_is_not_a_component_is_refused() {
 fn a_component_of_another_world_is_refused_in_the_words_of_the_worlds() {
     let folder = tempfile::tempdir().unwrap();
     let said = refusal_of(component(folder.path(), "(component)"), GRANTS);
-    assert!(said.contains("does not export tidemill:plugin/handler@0.1.0; it exports nothing"), "{said}");
+    assert!(said.contains("does not export tidemill:plugin/handler@0.1.1; it exports nothing"), "{said}");
     let newer = r#"(component (instance $i) (export "tidemill:plugin/handler@0.9.0" (instance $i)))"#;
     let said = refusal_of(component(folder.path(), newer), GRANTS);
-    assert!(said.contains("it is built for tidemill:plugin 0.9.0; this host speaks 0.1.0"), "{said}");
+    assert!(said.contains("it is built for tidemill:plugin 0.9.0; this host speaks 0.1.0, 0.1.1"), "{said}");
     let hollow = r#"(component (instance $i) (export "tidemill:plugin/handler@0.1.0" (instance $i)))"#;
     let said = refusal_of(component(folder.path(), hollow), GRANTS);
     assert!(said.contains("does not fit the world handler-plugin"), "{said}");

@@ -137,6 +137,7 @@ async fn bare(backend: &dyn DataPlane, source: &Source, events: u64) -> anyhow::
         let settlement = tidemill::backend::Settlement {
             source: source.clone(),
             consumer: "bare".into(),
+            plugin: "bare".into(),
             token: Uuid::new_v4(),
             entries,
         };

@@ -33,7 +33,7 @@ fn bench_invoke(criterion: &mut Criterion) {
     for case in Case::ALL {
         let config = case.config("sqlite::memory:", "");
         let checked = build::check(&config).expect("a good configuration");
-        let plugin = build::plugins(&config, &checked).expect("good plugins").remove(0);
+        let plugin = build::plugins(&config, &checked).expect("good plugins").all.remove(0);
         let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
         let event = Arc::new(admit(&checked.schemas, &Bytes::from(user_created(1)), &terms).expect("a good event"));
         let (stream, now) = ("bench-users".into(), "2026-01-31T12:00:00.000Z".into());
@@ -89,7 +89,13 @@ async fn fetched(backend: &dyn Backend, source: &Source) -> Settlement {
         state: None,
         disposition: Disposition::Commit(Effects::default()),
     });
-    Settlement { source: source.clone(), consumer: "bench".into(), token: Uuid::new_v4(), entries: entries.collect() }
+    Settlement {
+        source: source.clone(),
+        consumer: "bench".into(),
+        plugin: "v1".into(),
+        token: Uuid::new_v4(),
+        entries: entries.collect(),
+    }
 }
 
 criterion_group!(micro, bench_admit, bench_invoke, bench_settle);

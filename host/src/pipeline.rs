@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
@@ -19,8 +20,8 @@ use crate::model::delivery::{Body, Delivery, KeyState, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
-use crate::plugin::Plugin;
 use crate::plugin::workers::{Called, Job, JobCall, Workers};
+use crate::plugin::{Plugin, Serving};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::{Facts, decide};
 use crate::policy::retry::RetryPolicy;
@@ -46,10 +47,10 @@ pub struct House {
 /// A route bound to a plugin, with its policies.
 pub struct Handler {
     pub name: Arc<str>,
-    pub plugin: Arc<Plugin>,
+    /// Taken once for each batch: a reload takes effect between two of them.
+    pub serving: ArcSwap<Serving>,
     pub events: Vec<Pattern>,
     pub key: Vec<String>,
-    pub state: bool,
     pub retry: RetryPolicy,
     pub deadline: Duration,
     pub instance_events_max: u32,
@@ -73,6 +74,14 @@ struct Item {
     event: Option<Arc<Event>>,
     verdict: Option<Verdict>,
     state_version: Option<u64>,
+    /// The version of the plugin that was called.
+    plugin: Option<Arc<Plugin>>,
+}
+
+impl Item {
+    fn refused(delivery: Delivery, refusal: Refusal) -> Self {
+        Self { delivery, event: None, verdict: Some(Err(refusal)), state_version: None, plugin: None }
+    }
 }
 
 /// In what company a delivery is run.
@@ -94,16 +103,17 @@ pub async fn deliver(
     let begun = Instant::now();
     let mut report = Report::default();
     let mut items: Vec<Item> = batch.into_iter().map(|delivery| admitted(house, handler, delivery, company)).collect();
-    let states = if handler.state {
+    let serving = handler.serving.load_full();
+    let states = if serving.has_state() {
         report.again = take_repeated(&mut items);
         look_up(house, source, &mut items).await?
     } else {
         HashMap::new()
     };
     let versions = states.iter().map(|(key, state)| (key.clone(), state.version)).collect();
-    invoke(house, handler, source, &mut items, states).await?;
+    invoke(house, handler, &serving, source, &mut items, states).await?;
     report.again.extend(take_hasty(&mut items, &versions));
-    settle(house, handler, source, items, &mut report).await?;
+    settle(house, handler, &serving, source, items, &mut report).await?;
     observe::batch_done(&house.meters, source, begun.elapsed());
     Ok(report)
 }
@@ -112,7 +122,7 @@ pub async fn deliver(
 fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Company) -> Item {
     // First of all: reading it may be what hosts die of.
     if let Some(refusal) = suspicion(&delivery, company) {
-        return Item { delivery, event: None, verdict: Some(Err(refusal)), state_version: None };
+        return Item::refused(delivery, refusal);
     }
     let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
     let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
@@ -124,8 +134,8 @@ fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Compa
         }
     };
     match admission {
-        Ok(event) => Item { delivery, event: Some(Arc::new(event)), verdict: None, state_version: None },
-        Err(refusal) => Item { delivery, event: None, verdict: Some(Err(refusal)), state_version: None },
+        Ok(event) => Item { delivery, event: Some(Arc::new(event)), verdict: None, state_version: None, plugin: None },
+        Err(refusal) => Item::refused(delivery, refusal),
     }
 }
 
@@ -183,12 +193,31 @@ async fn look_up(house: &House, source: &Source, items: &mut [Item]) -> Result<H
 async fn invoke(
     house: &House,
     handler: &Handler,
+    serving: &Serving,
     source: &Source,
     items: &mut [Item],
+    mut states: HashMap<Arc<str>, KeyState>,
+) -> Result<(), Error> {
+    for plugin in serving.versions() {
+        let serves =
+            |item: &Item| item.event.as_ref().is_some_and(|event| Arc::ptr_eq(serving.for_event(event), plugin));
+        let mine: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none() && serves(item)).collect();
+        let states = states.extract_if(|key, _| Arc::ptr_eq(serving.for_key(key), plugin)).collect();
+        call(house, handler, plugin, source, mine, states).await?;
+    }
+    Ok(())
+}
+
+/// Calls one version of the plugin with the events that it serves.
+async fn call(
+    house: &House,
+    handler: &Handler,
+    plugin: &Arc<Plugin>,
+    source: &Source,
+    items: Vec<&mut Item>,
     states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
-    let waiting: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none()).collect();
-    let calls: Vec<JobCall> = waiting
+    let calls: Vec<JobCall> = items
         .iter()
         .filter_map(|item| Some(JobCall { event: item.event.clone()?, attempt: item.delivery.attempts + 1 }))
         .collect();
@@ -196,7 +225,7 @@ async fn invoke(
         return Ok(());
     }
     let job = |reply| Job {
-        plugin: handler.plugin.clone(),
+        plugin: plugin.clone(),
         stream: source.stream.clone(),
         now: clock::now_rfc3339(),
         calls,
@@ -211,9 +240,10 @@ async fn invoke(
     let called: Vec<Called> = answer.map_err(trouble)?;
     fault::point("plugin-returned");
     observe::called(&house.meters, source, called.iter().map(|called| called.took));
-    for (item, called) in waiting.into_iter().zip(called) {
+    for (item, called) in items.into_iter().zip(called) {
         item.verdict = Some(Ok(called.outcome));
         item.state_version = called.state_version;
+        item.plugin = Some(plugin.clone());
     }
     Ok(())
 }
@@ -223,34 +253,48 @@ async fn invoke(
 async fn settle(
     house: &House,
     handler: &Handler,
+    serving: &Serving,
     source: &Source,
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let mut entries = Vec::with_capacity(items.len());
-    for item in items {
-        match item.verdict {
-            None => report.again.push(item.delivery),
-            Some(verdict) => {
-                count(&verdict, item.delivery.attempts, &mut report.tally);
-                entries.push(entry(handler, item.delivery, item.event, item.state_version, verdict));
-            }
-        }
-    }
     let mut conflicts = Vec::new();
-    for (entry, settled) in settle_entries(house, source, entries).await? {
-        match settled {
-            Settled::Stale => report.again.push(entry.delivery),
-            Settled::Conflict => {
-                conflicts.push(self::entry(handler, entry.delivery, None, None, Err(Refusal::Conflict)))
+    // One settlement for each version, so that each says whose work it is. What no version ran goes with the stable one.
+    for (plugin, items) in by_version(serving, items) {
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            match item.verdict {
+                None => report.again.push(item.delivery),
+                Some(verdict) => {
+                    count(&verdict, item.delivery.attempts, &mut report.tally);
+                    entries.push(entry(handler, plugin, item.delivery, item.event, item.state_version, verdict));
+                }
             }
-            Settled::Retried => report.retried += 1,
-            Settled::Quarantined => report.suspects += 1,
-            _ => {}
+        }
+        for (entry, settled) in settle_entries(house, plugin, source, entries).await? {
+            match settled {
+                Settled::Stale => report.again.push(entry.delivery),
+                Settled::Conflict => {
+                    conflicts.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
+                }
+                Settled::Retried => report.retried += 1,
+                Settled::Quarantined => report.suspects += 1,
+                _ => {}
+            }
         }
     }
-    settle_entries(house, source, conflicts).await?;
+    settle_entries(house, &serving.stable, source, conflicts).await?;
     Ok(())
+}
+
+fn by_version(serving: &Serving, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Item>)> {
+    let mut rest = items;
+    let canary = serving.canary.as_ref().map(|canary| {
+        let by_canary =
+            |item: &mut Item| item.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, &canary.plugin));
+        (&canary.plugin, rest.extract_if(.., by_canary).collect())
+    });
+    std::iter::once((&serving.stable, rest)).chain(canary).collect()
 }
 
 fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
@@ -264,6 +308,7 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
 
 fn entry(
     handler: &Handler,
+    plugin: &Plugin,
     delivery: Delivery,
     event: Option<Arc<Event>>,
     state_version: Option<u64>,
@@ -273,7 +318,7 @@ fn entry(
         attempts: delivery.attempts,
         retry: &handler.retry,
         now_ms: clock::now_ms(),
-        plugin: &handler.plugin.digest,
+        plugin: &plugin.digest,
         dice: rand::random(),
     };
     let disposition = decide(verdict, &facts);
@@ -287,13 +332,23 @@ const RESEND_FIRST: Duration = Duration::from_millis(50);
 const RESEND_LAST: Duration = Duration::from_secs(5);
 
 /// Settles under one token until the backend has said what came of it: a reply may be lost, a settlement may not.
-async fn settle_entries(house: &House, source: &Source, entries: Vec<Entry>) -> Result<Vec<(Entry, Settled)>, Error> {
+async fn settle_entries(
+    house: &House,
+    plugin: &Plugin,
+    source: &Source,
+    entries: Vec<Entry>,
+) -> Result<Vec<(Entry, Settled)>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
     let begun = Instant::now();
-    let settlement =
-        Settlement { source: source.clone(), consumer: house.consumer.clone(), token: Uuid::new_v4(), entries };
+    let settlement = Settlement {
+        source: source.clone(),
+        consumer: house.consumer.clone(),
+        plugin: plugin.digest.clone(),
+        token: Uuid::new_v4(),
+        entries,
+    };
     let mut wait = RESEND_FIRST;
     let results = loop {
         fault::point("settling");

@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
                 entries.push(self.entry(&source, delivery, plan, &mut chain));
             }
         }
-        let settlement = Settlement { source, consumer: by, token: Uuid::new_v4(), entries };
+        let settlement = Settlement { source, consumer: by, plugin: "v1".into(), token: Uuid::new_v4(), entries };
         let last = self.send(&settlement).await?;
         if twice {
             ensure!(self.send(&settlement).await? == last, "the same token has another answer");

@@ -76,8 +76,13 @@ async fn settle(backend: &dyn Backend, source: &Source, delivery: Delivery) {
         state: Some(("k".into(), 0)),
         disposition: Disposition::Commit(effects),
     };
-    let settlement =
-        Settlement { source: source.clone(), consumer: "c".into(), token: Uuid::new_v4(), entries: vec![entry] };
+    let settlement = Settlement {
+        source: source.clone(),
+        consumer: "c".into(),
+        plugin: "v1".into(),
+        token: Uuid::new_v4(),
+        entries: vec![entry],
+    };
     loop {
         match backend.settle(&settlement).await {
             Ok(settled) => return assert_eq!(settled, [backend::Settled::Committed]),

@@ -76,7 +76,7 @@ fn capabilities(findings: &mut Vec<String>) {
         };
         let grant = value("granted");
         let grant = grant.rsplit_once("terms.").map_or("always", |(_, rest)| ident(rest)).to_owned();
-        wanted.push(format!("{} {}@{}, granted by {grant}", value("name"), value("interface"), value("version")));
+        wanted.push(format!("{} {}@{}, granted by {grant}", value("name"), value("interface"), value("since")));
     }
     let said = |row: &Row| {
         let [name, interface, version, grant] = &row.cells[..4] else { return (row.line, String::new()) };

@@ -189,6 +189,8 @@ pub const CRASH_WINDOW: Duration = Duration::from_secs(72 * 3600);
 pub struct Settlement {
     pub source: Source,
     pub consumer: Arc<str>,
+    /// The digest of the plugin version that the outcomes come from.
+    pub plugin: Arc<str>,
     /// Makes a lost reply safe: the same token is never settled twice.
     pub token: Uuid,
     pub entries: Vec<Entry>,

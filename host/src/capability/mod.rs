@@ -20,7 +20,8 @@ pub struct Capability {
     pub name: &'static str,
     /// The interface without its version.
     pub interface: &'static str,
-    pub version: &'static str,
+    /// The version of `wit/` that it came with.
+    pub since: &'static str,
     /// How a grant is written; empty where none is needed.
     pub example: &'static str,
     pub granted: fn(&Terms) -> bool,
@@ -32,7 +33,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "types",
         interface: "tidemill:plugin/types",
-        version: "0.1.0",
+        since: "0.1.0",
         example: "",
         granted: |_| true,
         link: |linker| api::types::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
@@ -40,7 +41,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "delivery",
         interface: "tidemill:plugin/delivery",
-        version: "0.1.0",
+        since: "0.1.0",
         example: "",
         granted: |_| true,
         link: |linker| api::delivery::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
@@ -48,7 +49,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "emit",
         interface: "tidemill:plugin/emit",
-        version: "0.1.0",
+        since: "0.1.0",
         example: "emit = [\"Order.Confirmed\"]",
         granted: |terms| terms.emit.is_some(),
         link: |linker| api::emit::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
@@ -56,7 +57,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "state",
         interface: "tidemill:plugin/state",
-        version: "0.1.0",
+        since: "0.1.0",
         example: "state = true",
         granted: |terms| terms.state,
         link: |linker| api::state::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
@@ -64,7 +65,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "log",
         interface: "tidemill:plugin/logging",
-        version: "0.1.0",
+        since: "0.1.0",
         example: "",
         granted: |_| true,
         link: |linker| api::logging::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
@@ -72,7 +73,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "config",
         interface: "tidemill:plugin/config",
-        version: "0.1.0",
+        since: "0.1.0",
         example: "",
         granted: |_| true,
         link: |linker| api::config::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),

@@ -18,7 +18,7 @@ pub fn config(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("error");
     let (config, checked) = globals.load_checked()?;
     globals.warn(&checked);
-    let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
+    let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?.all;
     if globals.json {
         let handlers: Vec<_> = plugins
             .iter()

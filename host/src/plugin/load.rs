@@ -13,6 +13,9 @@ use super::{Engine, Error, abi};
 use crate::capability::CAPABILITIES;
 use crate::capability::context::{Context, Terms};
 
+/// The newest version of the worlds, for hints.
+const LATEST: &str = abi::VERSIONS[abi::VERSIONS.len() - 1];
+
 /// A compiled plugin with its grants: ready to make instances of. Immutable, and cheap to clone.
 #[derive(Clone)]
 pub struct Plugin {
@@ -26,6 +29,11 @@ pub struct Plugin {
 }
 
 impl Plugin {
+    /// Whether it reads or writes state.
+    pub fn has_state(&self) -> bool {
+        self.asks.iter().any(|import| import.starts_with("tidemill:plugin/state"))
+    }
+
     pub fn load(engine: &Engine, cache: &Cache, path: &Path, terms: Arc<Terms>) -> Result<Self, Error> {
         let handler = terms.handler.to_string();
         let wasm = std::fs::read(path).map_err(|cause| Error::Unreadable {
@@ -58,7 +66,7 @@ impl Plugin {
         let wrong_world = |error: wasmtime::Error| Error::WrongWorld {
             handler: handler.clone(),
             what: format!("it does not fit the world handler-plugin: {error:#}"),
-            hint: "build it from wit/0.1.0 as it is".to_owned(),
+            hint: format!("build it from wit/{LATEST} as it is"),
         };
         let pre = linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map_err(wrong_world)?;
         let digest = hex(&Sha256::digest(wasm))[..12].into();
@@ -91,10 +99,10 @@ fn link_what_is_granted(
                 hint: hint_for_import(interface),
             });
         };
-        if row.version != version {
+        if !abi::VERSIONS.contains(&version) {
             return Err(Error::WrongWorld {
                 handler,
-                what: format!("it imports \"{import}\"; this host speaks version {}", row.version),
+                what: format!("it imports \"{import}\"; this host speaks {}", abi::VERSIONS.join(", ")),
                 hint: format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
             });
         }
@@ -125,8 +133,8 @@ fn check_export(engine: &Engine, component: &Component, handler: &str) -> Result
         let listed = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
         return Err(Error::WrongWorld {
             handler: handler.to_owned(),
-            what: format!("it does not export {wanted}{}; it exports {listed}", abi::VERSIONS[0]),
-            hint: "build it for the world handler-plugin of wit/0.1.0".to_owned(),
+            what: format!("it does not export {wanted}{LATEST}; it exports {listed}"),
+            hint: format!("build it for the world handler-plugin of wit/{LATEST}"),
         });
     };
     if !abi::VERSIONS.contains(&found) {

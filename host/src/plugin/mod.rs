@@ -10,10 +10,12 @@ pub mod compile;
 pub mod engine;
 pub mod invoke;
 pub mod load;
+pub mod serving;
 pub mod workers;
 
 pub use engine::Engine;
 pub use load::Plugin;
+pub use serving::Serving;
 
 use std::path::PathBuf;
 

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 use super::Host;
@@ -18,7 +19,7 @@ use crate::observe::Meters;
 use crate::pipeline::{Handler, House};
 use crate::plugin::compile::Cache;
 use crate::plugin::workers::Workers;
-use crate::plugin::{self, Engine, Plugin};
+use crate::plugin::{self, Engine, Plugin, Serving};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
 use crate::schema::{Registry, registry};
@@ -54,23 +55,47 @@ pub fn check(config: &Config) -> Result<Checked, Error> {
     Ok(Checked { schemas: Arc::new(schemas), streams: Arc::new(check::streams(config)), warnings })
 }
 
-/// Loads every handler's plugin. All are tried, so that one call names all that is wrong.
-pub fn plugins(config: &Config, checked: &Checked) -> Result<Vec<Arc<Plugin>>, Error> {
-    // Each worker keeps one live instance of each handler, and makes another one before it drops that.
-    let instances = (workers(config) + 1) * (config.handlers.len() + 1);
-    let engine = Engine::new(instances).map_err(|error| Error::Plugins(vec![error]))?;
-    let cache =
-        Cache::open(&config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder)));
-    let mut errors = Vec::new();
-    let mut plugins = Vec::new();
-    for (name, handler) in &config.handlers {
+/// Loads plugins, at the start and whenever one changes.
+pub struct Loader {
+    engine: Engine,
+    cache: Cache,
+}
+
+/// Every handler's plugin, and what loaded them.
+pub struct Plugins {
+    pub loader: Loader,
+    pub all: Vec<Arc<Plugin>>,
+}
+
+impl Loader {
+    pub fn new(config: &Config) -> Result<Self, plugin::Error> {
+        // Each worker keeps one live instance of each handler, and makes another one before it drops that. Twice as many
+        // during a reload, when the old version and the new one serve side by side.
+        let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
+        let folder = config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder));
+        Ok(Self { engine: Engine::new(instances)?, cache: Cache::open(&folder) })
+    }
+
+    /// The plugin of this handler as its file is now.
+    pub fn load(&self, config: &Config, checked: &Checked, name: &str) -> Result<Arc<Plugin>, plugin::Error> {
+        let handler = &config.handlers[name];
         let terms = Arc::new(terms(config, name, handler, checked));
-        match Plugin::load(&engine, &cache, &config.path(&handler.plugin), terms) {
-            Ok(plugin) => plugins.push(Arc::new(plugin)),
+        Plugin::load(&self.engine, &self.cache, &config.path(&handler.plugin), terms).map(Arc::new)
+    }
+}
+
+/// Loads every handler's plugin. All are tried, so that one call names all that is wrong.
+pub fn plugins(config: &Config, checked: &Checked) -> Result<Plugins, Error> {
+    let loader = Loader::new(config).map_err(|error| Error::Plugins(vec![error]))?;
+    let mut errors = Vec::new();
+    let mut all = Vec::new();
+    for name in config.handlers.keys() {
+        match loader.load(config, checked, name) {
+            Ok(plugin) => all.push(plugin),
             Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() { Ok(plugins) } else { Err(Error::Plugins(errors)) }
+    if errors.is_empty() { Ok(Plugins { loader, all }) } else { Err(Error::Plugins(errors)) }
 }
 
 fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
@@ -132,7 +157,7 @@ fn workers(config: &Config) -> usize {
 pub fn host(
     config: &Config,
     checked: &Checked,
-    plugins: Vec<Arc<Plugin>>,
+    plugins: Plugins,
     backend: Arc<dyn Backend>,
 ) -> Result<Host, Error> {
     let house = Arc::new(House {
@@ -145,7 +170,7 @@ pub fn host(
         room: tokio::sync::RwLock::default(),
     });
     let mut consumers = Vec::new();
-    for plugin in plugins {
+    for plugin in plugins.all {
         let name = plugin.handler.clone();
         let wanted = &config.handlers[&*name];
         let handler = Arc::new(handler(config, wanted, plugin));
@@ -175,11 +200,10 @@ fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Ha
         name: plugin.handler.clone(),
         events: check::patterns(&config.events_of(&plugin.handler)),
         key: wanted.key.clone(),
-        state: plugin.asks.iter().any(|import| import.starts_with("tidemill:plugin/state")),
         retry: wanted.retry.policy(),
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
-        plugin,
+        serving: ArcSwap::from_pointee(Serving::only(plugin)),
     }
 }
 

@@ -29,13 +29,14 @@ const SUSPECTS_MAX: usize = 50;
 /// How long they are left alone after one could not be settled.
 const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
 
+/// Batches of one consumer that may be on their way at once.
+pub const LANES: usize = 2;
+
 pub struct Consumer {
     pub house: Arc<House>,
     pub handler: Arc<Handler>,
     pub source: Source,
     pub start: Start,
-    /// 1 for a handler with state: its batches would only make each other stale.
-    pub lanes: usize,
     pub batch: usize,
     pub breaker: Arc<Mutex<Breaker>>,
     /// Rung when a retry was put off, so that the scheduler looks at once when it is due.
@@ -70,7 +71,6 @@ impl Consumer {
         breaker: Arc<Mutex<Breaker>>,
     ) -> Self {
         Self {
-            lanes: if handler.state { 1 } else { 2 },
             house,
             handler,
             source,
@@ -109,7 +109,9 @@ impl Consumer {
     /// One lane, until it is time to stop.
     pub async fn lane(self: Arc<Self>, number: usize, mut quiet: Quiet) {
         while !quiet.is_set() {
-            if self.is_paused() && lock(&self.carry).is_empty() {
+            let idle = self.is_paused() && lock(&self.carry).is_empty();
+            // A handler with state has one lane: its batches would only make each other stale.
+            if idle || (number > 0 && self.handler.serving.load().has_state()) {
                 quiet.sleep(FETCH_WAIT).await;
                 continue;
             }

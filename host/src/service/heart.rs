@@ -127,7 +127,7 @@ impl Heart {
                 }
                 None => handlers.push(HandlerNote {
                     handler: consumer.handler.name.to_string(),
-                    plugin: consumer.handler.plugin.digest.to_string(),
+                    plugin: consumer.handler.serving.load().stable.digest.to_string(),
                     breaker: breaker.to_owned(),
                     rate,
                     in_flight: consumer.in_flight(),

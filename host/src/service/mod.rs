@@ -95,7 +95,7 @@ impl Host {
         let host = Arc::new(self);
         let mut tasks = JoinSet::new();
         for consumer in &host.consumers {
-            for lane in 0..consumer.lanes {
+            for lane in 0..consumer::LANES {
                 tasks.spawn(consumer.clone().lane(lane, quiet.clone()));
             }
             tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));

@@ -95,7 +95,13 @@ impl Desk {
     }
 
     pub async fn try_settle(&self, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
-        let settlement = Settlement { source: self.source.clone(), consumer: self.consumer.clone(), token, entries };
+        let settlement = Settlement {
+            source: self.source.clone(),
+            consumer: self.consumer.clone(),
+            plugin: "v1".into(),
+            token,
+            entries,
+        };
         self.backend.settle(&settlement).await
     }
 

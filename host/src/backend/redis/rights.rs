@@ -149,7 +149,13 @@ impl Redis {
         }
         self.read_inbox_and_state(scratch, &[token], &["key".into()]).await.map_err(at("look_up"))?;
         let entries = got.into_iter().zip(0..).map(|(delivery, number)| step(delivery, number, scratch)).collect();
-        let settlement = Settlement { source: scratch.clone(), consumer: consumer.as_str().into(), token, entries };
+        let settlement = Settlement {
+            source: scratch.clone(),
+            consumer: consumer.as_str().into(),
+            plugin: "".into(),
+            token,
+            entries,
+        };
         self.settle(&settlement).await.map_err(at("settle"))?;
         self.promote_due(scratch, 1).await.map_err(at("promote"))?;
         let dead = self.list_dead(scratch, None, 1).await.map_err(at("dead letters"))?;

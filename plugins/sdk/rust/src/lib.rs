@@ -39,7 +39,7 @@ pub mod state;
 #[doc(hidden)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "../../../wit/0.1.0",
+        path: "../../../wit/0.1.1",
         world: "handler-plugin",
         generate_all,
         pub_export_macro: true,

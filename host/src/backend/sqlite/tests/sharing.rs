@@ -64,7 +64,8 @@ async fn many_processes_share_the_work() {
                     disposition: Disposition::Commit(Effects::default()),
                 });
                 let (token, entries) = (Uuid::new_v4(), entries.collect());
-                let settlement = Settlement { source: source(), consumer: consumer.clone(), token, entries };
+                let settlement =
+                    Settlement { source: source(), consumer: consumer.clone(), plugin: "v1".into(), token, entries };
                 let answers = host.settle(&settlement).await.unwrap();
                 assert!(answers.iter().all(|settled| *settled == Settled::Committed));
             }
