@@ -3,6 +3,7 @@
 mod bad_inputs;
 mod checks;
 mod cli;
+mod compiling;
 mod conformance;
 mod dead;
 mod doctor;

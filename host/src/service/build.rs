@@ -17,7 +17,7 @@ use crate::config::{self, Config, limits};
 use crate::model::delivery::Source;
 use crate::observe::Meters;
 use crate::pipeline::{Handler, House};
-use crate::plugin::compile::Cache;
+use crate::plugin::compile::Compiler;
 use crate::plugin::workers::Workers;
 use crate::plugin::{self, Engine, Plugin, Serving};
 use crate::policy::breaker::Breaker;
@@ -58,7 +58,7 @@ pub fn check(config: &Config) -> Result<Checked, Error> {
 /// Loads plugins, at the start and whenever one changes.
 pub struct Loader {
     engine: Engine,
-    cache: Cache,
+    compiler: Compiler,
 }
 
 /// Every handler's plugin, and what loaded them.
@@ -72,15 +72,16 @@ impl Loader {
         // Each worker keeps one live instance of each handler, and makes another one before it drops that. Twice as many
         // during a reload, when the old version and the new one serve side by side.
         let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
-        let folder = config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder));
-        Ok(Self { engine: Engine::new(instances)?, cache: Cache::open(&folder) })
+        let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
+        Ok(Self { engine: Engine::new(instances)?, compiler: Compiler::new(&folder, &config.plugins) })
     }
 
     /// The plugin of this handler as its file is now.
     pub fn load(&self, config: &Config, checked: &Checked, name: &str) -> Result<Arc<Plugin>, plugin::Error> {
         let handler = &config.handlers[name];
         let terms = Arc::new(terms(config, name, handler, checked));
-        Plugin::load(&self.engine, &self.cache, &config.path(&handler.plugin), terms).map(Arc::new)
+        let bytes_max = config.plugins.component_bytes_max.as_u64();
+        Plugin::load(&self.engine, &self.compiler, &config.path(&handler.plugin), bytes_max, terms).map(Arc::new)
     }
 }
 

@@ -1,0 +1,151 @@
+//! Looking at a component before anything is compiled: what it is, what it imports and exports, what it is made of. It is
+//! read section by section, and nothing in it is run.
+
+use wasmparser::{Encoding, Parser, Payload};
+
+use super::{Error, abi};
+use crate::capability::CAPABILITIES;
+use crate::capability::context::Terms;
+
+/// Names that a component may import or export. Those of the worlds are a dozen, those of whole language runtimes four.
+const NAMES_MAX: usize = 1000;
+
+/// The newest version of the worlds, for hints.
+pub(super) const LATEST: &str = abi::VERSIONS[abi::VERSIONS.len() - 1];
+
+/// What a component shows of itself.
+#[derive(Debug, Default)]
+pub struct Inspected {
+    pub bytes: usize,
+    /// As they are written in it: `tidemill:plugin/emit@0.1.0`.
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Counted at every depth: what it defines.
+    pub core_modules: u32,
+    pub core_instances: u32,
+    pub memories: u32,
+    /// Its custom sections, each with its bytes. `name` and `producers` are the tools' own.
+    pub custom: Vec<(String, usize)>,
+}
+
+/// Reads the component's sections. The error says what it is instead.
+pub fn inspect(wasm: &[u8]) -> Result<Inspected, String> {
+    if Parser::is_core_wasm(wasm) {
+        return Err("it is a core module\n  hint: encode it as a component (cargo xtask guests does)".to_owned());
+    }
+    if !Parser::is_component(wasm) {
+        return Err("it does not begin as one".to_owned());
+    }
+    let mut found = Inspected { bytes: wasm.len(), ..Inspected::default() };
+    let mut depth = 0;
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.map_err(|error| error.to_string())?;
+        match payload {
+            Payload::Version { encoding, .. } => {
+                depth += 1;
+                found.core_modules += u32::from(encoding == Encoding::Module);
+            }
+            Payload::End(_) => depth -= 1,
+            Payload::InstanceSection(section) => found.core_instances += section.count(),
+            Payload::MemorySection(section) => found.memories += section.count(),
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    let import = import.map_err(|error| error.to_string())?;
+                    push(&mut found.imports, import.name.name)?;
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    let export = export.map_err(|error| error.to_string())?;
+                    push(&mut found.exports, export.name.name)?;
+                }
+            }
+            Payload::CustomSection(section) if depth == 1 && found.custom.len() < NAMES_MAX => {
+                found.custom.push((section.name().to_owned(), section.data().len()));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn push(names: &mut Vec<String>, name: &str) -> Result<(), String> {
+    if names.len() >= NAMES_MAX {
+        return Err(format!("it imports or exports more than {NAMES_MAX} names"));
+    }
+    names.push(name.to_owned());
+    Ok(())
+}
+
+impl Inspected {
+    /// Is it built for a world of ours? Said in the words of the worlds.
+    pub fn check_world(&self, handler: &str) -> Result<(), Error> {
+        let wrong = |what: String, hint: String| Err(Error::WrongWorld { handler: handler.to_owned(), what, hint });
+        let wanted = format!("{}/handler@", abi::PACKAGE);
+        let Some(version) = self.handler_version() else {
+            let listed = if self.exports.is_empty() { "nothing".to_owned() } else { self.exports.join(", ") };
+            return wrong(
+                format!("it does not export {wanted}{LATEST}; it exports {listed}"),
+                format!("build it for the world handler-plugin of wit/{LATEST}"),
+            );
+        };
+        if !abi::VERSIONS.contains(&version) {
+            return wrong(
+                format!("it is built for {} {version}; this host speaks {}", abi::PACKAGE, abi::VERSIONS.join(", ")),
+                "build it again with the interfaces of this host, or take a newer host".to_owned(),
+            );
+        }
+        self.imports.iter().try_for_each(|import| check_offered(import, handler))
+    }
+
+    /// The version of the worlds that it exports `handler` of.
+    pub fn handler_version(&self) -> Option<&str> {
+        let wanted = format!("{}/handler@", abi::PACKAGE);
+        self.exports.iter().find_map(|name| name.strip_prefix(&wanted))
+    }
+
+    /// Is everything that it imports granted?
+    pub fn check_granted(&self, terms: &Terms) -> Result<(), Error> {
+        for row in self.imports.iter().filter_map(|import| capability(import)) {
+            if !(row.granted)(terms) {
+                let handler = terms.handler.to_string();
+                return Err(Error::NotGranted { handler, capability: row.name, example: row.example });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `tidemill:plugin/emit@0.1.0` -> its row.
+pub fn capability(import: &str) -> Option<&'static crate::capability::Capability> {
+    let interface = import.split_once('@').map_or(import, |(interface, _)| interface);
+    CAPABILITIES.iter().find(|row| row.interface == interface)
+}
+
+/// Is it an interface that this host links, in a version that it speaks?
+fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
+    let wrong = |what: String, hint: String| Err(Error::WrongWorld { handler: handler.to_owned(), what, hint });
+    let (interface, version) = import.split_once('@').unwrap_or((import, ""));
+    if capability(import).is_none() {
+        return wrong(
+            format!("it imports \"{import}\", which this host does not offer"),
+            hint_for_import(interface),
+        );
+    }
+    if interface.starts_with(abi::PACKAGE) && !abi::VERSIONS.contains(&version) {
+        return wrong(
+            format!("it imports \"{import}\"; this host speaks {}", abi::VERSIONS.join(", ")),
+            format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
+        );
+    }
+    Ok(())
+}
+
+fn hint_for_import(interface: &str) -> String {
+    if interface.starts_with("wasi:") {
+        return "build it without WASI: wasm32-unknown-unknown for Rust, the stub options of other tools (docs/guides/languages.md)"
+            .to_owned();
+    }
+    let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();
+    format!("the host offers {}", offered.join(", "))
+}
