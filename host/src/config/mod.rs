@@ -95,6 +95,8 @@ pub enum Overflow {
 #[serde(deny_unknown_fields)]
 pub struct Handler {
     pub plugin: PathBuf,
+    /// `sha256:` and 64 hex digits: no other file than this one is loaded.
+    pub digest: Option<String>,
     #[serde(default)]
     pub events: Vec<String>,
     #[serde(default)]
@@ -253,6 +255,10 @@ impl Default for Host {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plugins {
+    /// Public keys in the format of minisign. A signature beside a component must be by one of them.
+    pub keys: Vec<PathBuf>,
+    /// Whether a component without a signature is refused.
+    pub require_signature: bool,
     /// The largest component.
     pub component_bytes_max: ByteSize,
     /// Compiled code that is kept in all, over all hosts that share the folder.
@@ -268,6 +274,8 @@ pub struct Plugins {
 impl Default for Plugins {
     fn default() -> Self {
         Self {
+            keys: Vec::new(),
+            require_signature: false,
             component_bytes_max: limits::COMPONENT_BYTES,
             cache_bytes_max: limits::CACHE_BYTES,
             compile_memory: limits::COMPILE_MEMORY,

@@ -42,6 +42,10 @@ impl Cache {
         Self { place: place.ok(), bytes_max }
     }
 
+    pub fn none() -> Self {
+        Self { place: None, bytes_max: 0 }
+    }
+
     /// The code of this name, if it is there and ours.
     pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         let place = self.place.as_ref()?;

@@ -34,6 +34,11 @@ impl Compiler {
         base.unwrap_or_else(std::env::temp_dir).join("tidemill")
     }
 
+    /// One that compiles each time, and keeps nothing.
+    pub fn without_cache(settings: &config::Plugins) -> Self {
+        Self { cache: Cache::none(), settings: settings.clone() }
+    }
+
     /// Compiles, or takes the code from the cache.
     pub fn component(&self, engine: &Engine, wasm: &[u8]) -> Result<Component, Failure> {
         let name = name(engine, wasm);

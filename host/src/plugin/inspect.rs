@@ -1,11 +1,13 @@
 //! Looking at a component before anything is compiled: what it is, what it imports and exports, what it is made of. It is
 //! read section by section, and nothing in it is run.
 
+use std::ops::Range;
+
 use wasmparser::{Encoding, Parser, Payload};
 
+use super::manifest::SECTION;
 use super::{Error, abi};
 use crate::capability::CAPABILITIES;
-use crate::capability::context::Terms;
 
 /// Names that a component may import or export. Those of the worlds are a dozen, those of whole language runtimes four.
 const NAMES_MAX: usize = 1000;
@@ -26,6 +28,8 @@ pub struct Inspected {
     pub memories: u32,
     /// Its custom sections, each with its bytes. `name` and `producers` are the tools' own.
     pub custom: Vec<(String, usize)>,
+    /// Where its manifests lie. One that is good has at most one.
+    pub manifests: Vec<Range<usize>>,
 }
 
 /// Reads the component's sections. The error says what it is instead.
@@ -62,6 +66,10 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspected, String> {
             }
             Payload::CustomSection(section) if depth == 1 && found.custom.len() < NAMES_MAX => {
                 found.custom.push((section.name().to_owned(), section.data().len()));
+                if section.name() == SECTION {
+                    let from = section.data_offset();
+                    found.manifests.push(from..from + section.data().len());
+                }
             }
             _ => {}
         }
@@ -72,6 +80,9 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspected, String> {
 fn push(names: &mut Vec<String>, name: &str) -> Result<(), String> {
     if names.len() >= NAMES_MAX {
         return Err(format!("it imports or exports more than {NAMES_MAX} names"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("the name {name:?} holds control characters"));
     }
     names.push(name.to_owned());
     Ok(())
@@ -102,17 +113,6 @@ impl Inspected {
     pub fn handler_version(&self) -> Option<&str> {
         let wanted = format!("{}/handler@", abi::PACKAGE);
         self.exports.iter().find_map(|name| name.strip_prefix(&wanted))
-    }
-
-    /// Is everything that it imports granted?
-    pub fn check_granted(&self, terms: &Terms) -> Result<(), Error> {
-        for row in self.imports.iter().filter_map(|import| capability(import)) {
-            if !(row.granted)(terms) {
-                let handler = terms.handler.to_string();
-                return Err(Error::NotGranted { handler, capability: row.name, example: row.example });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Plugins: from a component's bytes to calls into it.
 //!
 //! ```text
-//! bytes --inspect: what does it ask for?--> compile in a child --> linker with just that --> Plugin (an InstancePre)
+//! bytes --trust: whose is it?--inspect, manifest: what does it ask for?--> compile in a child --> linker with just that --> Plugin (an InstancePre)
 //! Plugin --invoke--> Live (a store and an instance, disposable) --handle(event)--> Outcome
 //! ```
 
@@ -13,7 +13,9 @@ pub mod engine;
 pub mod inspect;
 pub mod invoke;
 pub mod load;
+pub mod manifest;
 pub mod serving;
+pub mod trust;
 pub mod workers;
 
 pub use engine::Engine;
@@ -37,6 +39,12 @@ pub enum Error {
     NotGranted { handler: String, capability: &'static str, example: &'static str },
     #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
     Compile { handler: String, what: String, hint: String },
+    #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
+    NotTrusted { handler: String, what: String, hint: String },
+    #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
+    Manifest { handler: String, what: String, hint: String },
+    #[error("cannot use the key {}: {what}\n  hint: name the public key of a minisign pair in [plugins] keys", path.display())]
+    Key { path: PathBuf, what: String },
     #[error("cannot set up the plugin engine: {0}")]
     Engine(String),
 }
