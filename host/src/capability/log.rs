@@ -1,7 +1,8 @@
 //! `tidemill:plugin/logging`: bounded lines, joined to the attempt that they belong to. The last ones go into the record
 //! of a failed attempt, so that whoever reads the dead letter sees what the plugin said.
 
-use super::context::Context;
+use super::context::{Context, cut};
+use crate::model::outcome::Cut;
 use crate::plugin::abi::latest::tidemill::plugin::logging::{self, Level};
 
 /// How many of an attempt's last lines are kept for its record.
@@ -9,10 +10,12 @@ const LINES_KEPT: usize = 10;
 
 impl logging::Host for Context {
     fn log(&mut self, level: Level, context: String, message: String) -> wasmtime::Result<()> {
+        self.enter()?;
         let limits = &self.terms.limits;
         self.attempt.log_lines += 1;
         if self.attempt.log_lines > limits.log_lines_max {
             if self.attempt.log_lines == limits.log_lines_max + 1 {
+                self.attempt.leave_out(Cut::LogLines);
                 let handler = &*self.terms.handler;
                 tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
             }
@@ -20,8 +23,8 @@ impl logging::Host for Context {
         }
         let mut line = if context.is_empty() { message } else { format!("{context}: {message}") };
         if line.len() > limits.log_bytes_max {
-            line.truncate(line.floor_char_boundary(limits.log_bytes_max));
-            line.push_str("...");
+            self.attempt.leave_out(Cut::LogBytes);
+            line = cut(line, limits.log_bytes_max);
         }
         let (handler, event) = (&*self.terms.handler, self.event()?.id());
         match level {

@@ -204,6 +204,12 @@ impl Check<'_> {
         if handler.limits.memory > limits::GUEST_MEMORY_MAX {
             self.find(at("limits.memory"), "too much", format!("at most {}", limits::GUEST_MEMORY_MAX));
         }
+        if handler.limits.tables > limits::GUEST_TABLES_MAX {
+            self.find(at("limits.tables"), "too many", format!("at most {}", limits::GUEST_TABLES_MAX));
+        }
+        if handler.limits.hostcall_bytes > limits::HOSTCALL_BYTES_MAX {
+            self.find(at("limits.hostcall_bytes"), "too much", format!("at most {}", limits::HOSTCALL_BYTES_MAX));
+        }
     }
 
     fn emit_grant(&mut self, key: &str, pattern: &Pattern, streams: &Streams, schemas: &Registry) {
@@ -243,6 +249,9 @@ impl Check<'_> {
     fn host(&mut self) {
         if self.config.host.batch == 0 || self.config.host.batch > limits::BATCH_MAX {
             self.find("host.batch", "out of range", format!("1 to {}", limits::BATCH_MAX));
+        }
+        if !(limits::STACK_MIN..=limits::STACK_MAX).contains(&self.config.plugins.stack) {
+            self.find("plugins.stack", "out of range", format!("{} to {}", limits::STACK_MIN, limits::STACK_MAX));
         }
         if let Some(http) = &self.config.http
             && !http.listen.ip().is_loopback()

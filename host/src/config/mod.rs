@@ -36,6 +36,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     #[serde(default)]
     pub host: Host,
+    #[serde(default)]
+    pub plugins: Plugins,
     pub http: Option<Http>,
     /// The folder of the file: relative paths in it start there.
     #[serde(skip)]
@@ -173,20 +175,34 @@ impl Breaker {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub memory: ByteSize,
+    /// Elements of all tables.
+    pub tables: usize,
+    /// Bytes that cross from the guest to the host in one call.
+    pub hostcall_bytes: ByteSize,
+    pub host_calls: u32,
+    /// Handles of resources.
+    pub handles: usize,
     pub emits: usize,
     pub emit_bytes: ByteSize,
     pub state: ByteSize,
     pub log_lines: u32,
+    /// Bytes of one line.
+    pub log_bytes: ByteSize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: limits::MEMORY,
+            tables: limits::TABLES,
+            hostcall_bytes: limits::HOSTCALL_BYTES,
+            host_calls: limits::HOST_CALLS,
+            handles: limits::HANDLES,
             emits: limits::EMITS,
             emit_bytes: limits::EMIT_BYTES,
             state: limits::STATE,
             log_lines: limits::LOG_LINES,
+            log_bytes: limits::LOG_LINE_BYTES,
         }
     }
 }
@@ -244,6 +260,20 @@ impl Default for Host {
             dead_letters_max: limits::DEAD_LETTERS,
             cache: None,
         }
+    }
+}
+
+/// What holds for all plugins.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plugins {
+    /// The stack of a guest.
+    pub stack: ByteSize,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { stack: limits::STACK }
     }
 }
 

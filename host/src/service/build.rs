@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytesize::ByteSize;
 use uuid::Uuid;
 
 use super::Host;
@@ -13,13 +14,13 @@ use super::janitor::StreamBounds;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::config::check::{self, Finding};
-use crate::config::{self, Config, limits};
+use crate::config::{self, Config};
 use crate::model::delivery::Source;
 use crate::observe::Meters;
 use crate::pipeline::{Handler, House};
 use crate::plugin::compile::Cache;
 use crate::plugin::workers::Workers;
-use crate::plugin::{self, Engine, Plugin, Serving};
+use crate::plugin::{self, engine, Engine, Plugin, Serving};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
 use crate::schema::{Registry, registry};
@@ -73,7 +74,7 @@ impl Loader {
         // during a reload, when the old version and the new one serve side by side.
         let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
         let folder = config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder));
-        Ok(Self { engine: Engine::new(instances)?, cache: Cache::open(&folder) })
+        Ok(Self { engine: Engine::new(instances, guest_stack(config))?, cache: Cache::open(&folder) })
     }
 
     /// The plugin of this handler as its file is now.
@@ -105,20 +106,32 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         state: handler.grants.state,
         config: handler.config.clone(),
-        limits: Limits {
-            memory_bytes_max: handler.limits.memory.as_u64() as usize,
-            table_elements_max: limits::TABLE_ELEMENTS,
-            emits_max: handler.limits.emits,
-            emit_bytes_max: handler.limits.emit_bytes.as_u64() as usize,
-            payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
-            state_bytes_max: handler.limits.state.as_u64() as usize,
-            log_lines_max: handler.limits.log_lines,
-            log_bytes_max: limits::LOG_LINE_BYTES.as_u64() as usize,
-            hostcall_bytes_max: limits::HOSTCALL_BYTES.as_u64() as usize,
-        },
+        limits: handler_limits(config, &handler.limits),
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
     }
+}
+
+fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
+    let bytes = |size: ByteSize| size.as_u64() as usize;
+    Limits {
+        memory_bytes_max: bytes(limits.memory),
+        table_elements_max: limits.tables,
+        handles_max: limits.handles,
+        host_calls_max: limits.host_calls,
+        emits_max: limits.emits,
+        emit_bytes_max: bytes(limits.emit_bytes),
+        payload_bytes_max: bytes(config.host.payload_bytes_max),
+        state_bytes_max: bytes(limits.state),
+        log_lines_max: limits.log_lines,
+        log_bytes_max: bytes(limits.log_bytes),
+        hostcall_bytes_max: bytes(limits.hostcall_bytes),
+    }
+}
+
+/// The stack of guests, in bytes.
+fn guest_stack(config: &Config) -> usize {
+    config.plugins.stack.as_u64() as usize
 }
 
 pub fn backend_options(config: &Config) -> Options {
@@ -163,7 +176,7 @@ pub fn host(
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
-        workers: Workers::start(workers(config))?,
+        workers: Workers::start(workers(config), engine::thread_stack_bytes(guest_stack(config)))?,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters: Meters::default(),
