@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod dead;
 mod doctor;
+mod hostile;
 mod kills;
 mod metrics;
 mod model;
