@@ -11,6 +11,7 @@ pub mod engine;
 pub mod invoke;
 pub mod load;
 pub mod serving;
+pub mod slow;
 pub mod workers;
 
 pub use engine::Engine;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Plugin;
+use super::slow::Slow;
 use super::invoke::{Call, Live, NoInstance, Ran};
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
@@ -80,6 +81,7 @@ impl Called {
 #[derive(Clone)]
 pub struct Workers {
     jobs: crossbeam_channel::Sender<Job>,
+    slow: Arc<Slow>,
 }
 
 impl Workers {
@@ -96,13 +98,15 @@ impl Workers {
                 },
             )?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, slow: Arc::new(Slow::new(threads)) })
     }
 
     /// Runs a batch. None: the workers are gone, the process is ending.
     pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         let (mut job, jobs) = (job(reply), &self.jobs);
+        let handler = job.plugin.handler.clone();
+        let _place = self.slow.place(&handler).await;
         while let Err(error) = jobs.try_send(job) {
             match error {
                 crossbeam_channel::TrySendError::Full(back) => job = back,
@@ -110,7 +114,9 @@ impl Workers {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        answer.await.ok()
+        let answer = answer.await.ok()?;
+        self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
+        Some(answer)
     }
 }
 
