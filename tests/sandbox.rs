@@ -73,7 +73,11 @@ async fn what_a_small_key_stops_the_default_lets_through() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_tables_and_handles_have_their_effect() {
     for (plugin, extra, wanted) in [
-        (guests::table_bomb(), "limits = { tables = 5000 }", "table: the guest asked for 5001 elements of tables; its limit is 5000"),
+        (
+            guests::table_bomb(),
+            "limits = { tables = 5000 }",
+            "table: the guest asked for 5001 elements of tables; its limit is 5000",
+        ),
         (guests::hoard_of_handles(), "limits = { handles = 7 }", "handles: it held more than 7 handles"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -129,6 +133,7 @@ async fn limits_that_are_reached_are_counted() {
     let name = format!("counted-{}", uuid::Uuid::new_v4().simple());
     let second = format!(
         "[handlers.{name}]\nplugin = \"{}\"\nevents = [\"Test.Thing.Asked\"]\ndeadline = \"200ms\"\n{NO_RETRY}\n\
+         limits = {{ log_lines_per_second = 20 }}\n\
          [handlers.{name}.grants]\nemit = [\"Test.Thing.Done\"]\nstate = true",
         tidemill_tests::guest("mischief").display()
     );
@@ -152,6 +157,7 @@ async fn limits_that_are_reached_are_counted() {
     };
     let counts = ["emits", "deadline", "log-lines", "log-bytes", "reason-bytes", "memory"].map(count);
     assert_eq!(counts, [1, 1, 2, 1, 1, 0]);
+    assert!(count("log-rate") >= 1, "100 lines of an attempt are more than 20 a second");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

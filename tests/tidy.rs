@@ -136,7 +136,8 @@ fn host_functions_count_their_calls() {
         for (at, line) in lines.iter().enumerate() {
             inside = (inside || line.contains("::Host for Context {")) && !line.starts_with('}');
             if inside && line.starts_with("    fn ") {
-                let body = lines[at..].iter().position(|line| line.ends_with('{')).map(|open| lines[at + open + 1].trim());
+                let body =
+                    lines[at..].iter().position(|line| line.ends_with('{')).map(|open| lines[at + open + 1].trim());
                 if body != Some("self.enter()?;") {
                     findings.push(format!("{}:{}: begin it with `self.enter()?;`", source.path, at + 1));
                 }

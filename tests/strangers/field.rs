@@ -95,6 +95,7 @@ impl Field {
     fn host(&self, name: &str, steady: bool, stranger: bool) -> Host {
         let mut text = format!(
             "[broker]\nurl = \"{}\"\n[schemas]\npath = \"schemas\"\n[host]\ncache = \"cache-{name}\"\n\
+             payload_bytes_max = \"256KiB\"\n\
              [streams.asked]\nevents = [\"Test.Thing.Asked\"]\n[streams.done]\nevents = [\"Test.Thing.Done\"]\n\
              [streams.ticked]\nevents = [\"Test.Steady.Ticked\"]\nmaxlen = 100000\n",
             self.server.url()
@@ -133,7 +134,8 @@ impl Field {
             let settled = self.settled()?;
             self.ask(1)?;
             self.wait_settled(settled + 1, &mut host)?;
-            met.push((self.outcome()?, begun.elapsed()));
+            let took = begun.elapsed();
+            met.push((self.outcome()?, took));
         }
         let beside = self.rate_in_a_crowd()?;
         let peak = host.memory_peak_kib().unwrap_or_default();
@@ -256,7 +258,7 @@ impl Field {
             if Instant::now() > give_up || host.exit().is_some() {
                 return Err(format!("{}: no verdict after {VERDICT_MAX:?}\n{}", self.row.name, host.said()));
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(3));
         }
         Ok(())
     }

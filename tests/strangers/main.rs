@@ -38,7 +38,10 @@ fn main() -> ExitCode {
                 if args.json {
                     println!("{}", figures.json());
                 } else {
-                    println!("{name:<24} {median:>10.1} {max:>10.1} {peak:>9.1} {ratio:>7.2}  {sign}{}", figures.outcome);
+                    println!(
+                        "{name:<24} {median:>10.1} {max:>10.1} {peak:>9.1} {ratio:>7.2}  {sign}{}",
+                        figures.outcome
+                    );
                 }
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::log::LogGate;
 use super::meter::{Meter, Stop};
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
@@ -25,6 +26,7 @@ pub struct Terms {
     pub state: bool,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
+    pub log_gate: LogGate,
     pub schemas: Arc<Registry>,
     pub streams: Arc<Streams>,
 }

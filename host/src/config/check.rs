@@ -339,6 +339,20 @@ emit = ["Payment.Order.Paid"]
     }
 
     #[test]
+    fn limits_that_the_host_could_not_keep_are_refused() {
+        let text = "[plugins]\nstack = \"32MiB\"\n[handlers.a]\nplugin = \"a\"\nlimits = { memory = \"1GiB\", tables = 100001, hostcall_bytes = \"65MiB\" }\n";
+        let said = findings(text).join("\n");
+        for key in [
+            "handlers.a.limits.memory",
+            "handlers.a.limits.tables",
+            "handlers.a.limits.hostcall_bytes",
+            "plugins.stack",
+        ] {
+            assert!(said.contains(&format!("{key}: ")), "{key}: {said}");
+        }
+    }
+
+    #[test]
     fn a_type_without_a_schema_is_said() {
         let said =
             findings("[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Creatd\"]\n").join("\n");

@@ -16,6 +16,8 @@ pub const STATE: ByteSize = ByteSize::kib(256);
 /// Log lines of one attempt, and the bytes of one line.
 pub const LOG_LINES: u32 = 100;
 pub const LOG_LINE_BYTES: ByteSize = ByteSize::kib(2);
+/// Log lines of one handler that the host's own log takes in a second.
+pub const LOG_LINES_PER_SECOND: u32 = 1_000;
 /// Elements of one instance's tables, in all.
 pub const TABLES: usize = 100_000;
 /// Calls of one attempt into the host.

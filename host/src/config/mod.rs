@@ -186,6 +186,8 @@ pub struct Limits {
     pub emit_bytes: ByteSize,
     pub state: ByteSize,
     pub log_lines: u32,
+    /// Lines that all attempts together write into the host's log.
+    pub log_lines_per_second: u32,
     /// Bytes of one line.
     pub log_bytes: ByteSize,
 }
@@ -202,6 +204,7 @@ impl Default for Limits {
             emit_bytes: limits::EMIT_BYTES,
             state: limits::STATE,
             log_lines: limits::LOG_LINES,
+            log_lines_per_second: limits::LOG_LINES_PER_SECOND,
             log_bytes: limits::LOG_LINE_BYTES,
         }
     }

@@ -84,6 +84,7 @@ words! {
     Cut {
         LogLines "log-lines"
         LogBytes "log-bytes"
+        LogRate "log-rate"
         ReasonBytes "reason-bytes"
     }
 }

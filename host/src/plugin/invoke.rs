@@ -134,10 +134,14 @@ impl Live {
             (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
             (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
-            (Ok(Err(Failure::Retry(hint))), None) => {
-                Outcome::Failed { reason: cut(hint.reason, REASON_BYTES_MAX), after: hint.after_ms.map(Duration::from_millis), log }
+            (Ok(Err(Failure::Retry(hint))), None) => Outcome::Failed {
+                reason: cut(hint.reason, REASON_BYTES_MAX),
+                after: hint.after_ms.map(Duration::from_millis),
+                log,
+            },
+            (Ok(Err(Failure::Reject(reason))), None) => {
+                Outcome::Rejected { reason: cut(reason, REASON_BYTES_MAX), log }
             }
-            (Ok(Err(Failure::Reject(reason))), None) => Outcome::Rejected { reason: cut(reason, REASON_BYTES_MAX), log },
         }
     }
 }

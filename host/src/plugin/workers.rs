@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Plugin;
-use super::slow::Slow;
 use super::invoke::{Call, Live, NoInstance, Ran};
+use super::slow::Slow;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
@@ -89,14 +89,12 @@ impl Workers {
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
         for number in 0..threads {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(stack_bytes).spawn(
-                move || {
-                    let mut lives = HashMap::new();
-                    while let Ok(job) = queue.recv() {
-                        run(&mut lives, job);
-                    }
-                },
-            )?;
+            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(stack_bytes).spawn(move || {
+                let mut lives = HashMap::new();
+                while let Ok(job) = queue.recv() {
+                    run(&mut lives, job);
+                }
+            })?;
         }
         Ok(Self { jobs, slow: Arc::new(Slow::new(threads)) })
     }

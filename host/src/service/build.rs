@@ -13,6 +13,7 @@ use super::consumer::Consumer;
 use super::janitor::StreamBounds;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
+use crate::capability::log::LogGate;
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config};
 use crate::model::delivery::Source;
@@ -20,7 +21,7 @@ use crate::observe::Meters;
 use crate::pipeline::{Handler, House};
 use crate::plugin::compile::Cache;
 use crate::plugin::workers::Workers;
-use crate::plugin::{self, engine, Engine, Plugin, Serving};
+use crate::plugin::{self, Engine, Plugin, Serving, engine};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
 use crate::schema::{Registry, registry};
@@ -107,6 +108,7 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
         state: handler.grants.state,
         config: handler.config.clone(),
         limits: handler_limits(config, &handler.limits),
+        log_gate: LogGate::new(handler.limits.log_lines_per_second),
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
     }
@@ -167,12 +169,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
