@@ -51,6 +51,7 @@ misdeeds! {
     the_key_emits_has_its_effect: { "do": "emit-many", "count": 3 }, "limits = { emits = 2 }" => "emits: emit: an attempt may emit 2 events";
     the_key_emit_bytes_has_its_effect: { "do": "emit-many", "count": 3, "stubborn": true }, "limits = { emit_bytes = \"800B\" }" => "emit-bytes: emit: an attempt may emit 800 bytes";
     the_key_state_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state = \"100B\" }" => "state-bytes: state: an attempt may write 100 bytes";
+    the_key_state_total_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state_total = \"100B\" }" => "state-total: state: a key may hold 100 bytes";
     deleting_counts_as_writing: { "do": "state-delete-many", "count": 2, "key": "k" }, "limits = { state = \"300B\" }" => "state-bytes: state: an attempt may write 300 bytes";
 }
 
@@ -89,6 +90,26 @@ async fn the_keys_tables_and_handles_have_their_effect() {
         let said = world.only_dead().await.1;
         assert!(said.contains(wanted), "wanted {wanted}\n found {said}");
     }
+}
+
+/// What a key holds counts over all of its events, and what is overwritten counts no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_of_a_key_is_bounded_as_a_whole() {
+    let extra = format!("{NO_RETRY}\nlimits = {{ state_total = \"1000B\" }}");
+    let world = World::new("sqlite::memory:", &extra).await;
+    for data in [
+        json!({ "do": "state-count", "key": "k" }),
+        json!({ "do": "state-big", "bytes": 900, "key": "k" }),
+        json!({ "do": "state-big", "bytes": 990, "key": "k" }),
+        json!({ "do": "state-big", "bytes": 996, "key": "k" }),
+        json!({ "do": "state-big", "bytes": 900, "key": "other" }),
+    ] {
+        world.ask(data).await;
+        world.run().await;
+    }
+    let (letter, said) = world.only_dead().await;
+    assert!(said.contains("state-total: ") && format!("{:?}", letter.body).contains("996"), "{said}");
+    assert_eq!(world.status().await.committed, 4);
 }
 
 /// 5,000 calls deep, which the default bears (see above).

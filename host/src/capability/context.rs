@@ -43,6 +43,8 @@ pub struct Limits {
     /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
     pub payload_bytes_max: usize,
     pub state_bytes_max: usize,
+    /// What one key may hold, names and values.
+    pub state_total_bytes_max: usize,
     pub log_lines_max: u32,
     pub log_bytes_max: usize,
     /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.
@@ -67,6 +69,8 @@ pub struct Attempt {
     pub values: Arc<BTreeMap<String, Bytes>>,
     pub state_touched: bool,
     pub state_bytes: usize,
+    /// What the key holds with this attempt's writes; counted at the first of them.
+    pub state_held: Option<usize>,
     pub effects: Effects,
     pub emit_bytes: usize,
     pub log: Vec<String>,
@@ -131,6 +135,14 @@ impl Context {
 }
 
 impl Attempt {
+    /// A value of the key as this attempt sees it.
+    pub fn value(&self, name: &str) -> Option<&Bytes> {
+        match self.effects.writes.get(name) {
+            Some(written) => written.as_ref(),
+            None => self.values.get(name),
+        }
+    }
+
     /// How it ended, if something was refused on the way.
     pub fn refusal(&self) -> Option<(Option<Crash>, &str)> {
         self.refused.as_ref().map(|refused| (refused.crash, refused.reason.as_str()))

@@ -13,6 +13,8 @@ pub const EMITS: usize = 256;
 pub const EMIT_BYTES: ByteSize = ByteSize::mib(4);
 /// What one attempt may write to its state, in bytes.
 pub const STATE: ByteSize = ByteSize::kib(256);
+/// What one key may hold in its handler's state: every event of the key has to read it.
+pub const STATE_TOTAL: ByteSize = ByteSize::mib(4);
 /// Log lines of one attempt, and the bytes of one line.
 pub const LOG_LINES: u32 = 100;
 pub const LOG_LINE_BYTES: ByteSize = ByteSize::kib(2);

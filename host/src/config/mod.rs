@@ -184,7 +184,10 @@ pub struct Limits {
     pub handles: usize,
     pub emits: usize,
     pub emit_bytes: ByteSize,
+    /// What one attempt may write.
     pub state: ByteSize,
+    /// What one key may hold.
+    pub state_total: ByteSize,
     pub log_lines: u32,
     /// Lines that all attempts together write into the host's log.
     pub log_lines_per_second: u32,
@@ -203,6 +206,7 @@ impl Default for Limits {
             emits: limits::EMITS,
             emit_bytes: limits::EMIT_BYTES,
             state: limits::STATE,
+            state_total: limits::STATE_TOTAL,
             log_lines: limits::LOG_LINES,
             log_lines_per_second: limits::LOG_LINES_PER_SECOND,
             log_bytes: limits::LOG_LINE_BYTES,

@@ -69,6 +69,7 @@ words! {
         EmitBytes "emit-bytes"
         EventBytes "event-bytes"
         StateBytes "state-bytes"
+        StateTotal "state-total"
     }
 }
 

@@ -125,6 +125,7 @@ fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
         emit_bytes_max: bytes(limits.emit_bytes),
         payload_bytes_max: bytes(config.host.payload_bytes_max),
         state_bytes_max: bytes(limits.state),
+        state_total_bytes_max: bytes(limits.state_total),
         log_lines_max: limits.log_lines,
         log_bytes_max: bytes(limits.log_bytes),
         hostcall_bytes_max: bytes(limits.hostcall_bytes),
