@@ -7,6 +7,7 @@ mod compiling;
 mod conformance;
 mod dead;
 mod doctor;
+mod hostile;
 mod kills;
 mod metrics;
 mod model;

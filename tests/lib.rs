@@ -6,6 +6,7 @@ pub mod ledger;
 pub mod proxy;
 pub mod server;
 pub mod soak;
+pub mod strangers;
 pub mod world;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tidemill_tests::strangers::guests;
 use tidemill_tests::world::{NO_RETRY, World, refusal_of};
 
 /// Runs one misdeed between two good events; the dead letter's words.
@@ -33,19 +34,157 @@ misdeeds! {
     a_memory_bomb_hits_its_bound: { "do": "memory" }, "" => "memory: the guest asked for";
     a_stack_overflow_is_a_crash: { "do": "stack" }, "" => "stack: call stack exhausted";
     a_trap_is_a_crash: { "do": "trap" }, "" => "trap: ";
-    too_many_emits_hit_their_bound: { "do": "emit-many", "count": 1000, "stubborn": true }, "" => "limit: emit: an attempt may emit 256 events (limits.emits)";
+    too_many_emits_hit_their_bound: { "do": "emit-many", "count": 1000, "stubborn": true }, "" => "emits: emit: an attempt may emit 256 events (limits.emits)";
     a_forbidden_event_is_refused: { "do": "emit-forbidden" }, "" => "Forbidden.Thing.Done.v1 is not among the grants";
     a_forbidden_event_is_refused_even_if_the_guest_goes_on: { "do": "emit-forbidden", "stubborn": true }, "" => "rejected: emit: Forbidden.Thing.Done.v1";
     an_invalid_event_is_refused: { "do": "emit-invalid", "stubborn": true }, "" => "rejected: emit: Test.Thing.Done.v1: /data/n";
-    too_much_state_hits_its_bound: { "do": "state-big", "bytes": 300_000, "stubborn": true, "key": "k" }, "" => "limit: state: an attempt may write 262144 bytes (limits.state)";
+    too_much_state_hits_its_bound: { "do": "state-big", "bytes": 300_000, "stubborn": true, "key": "k" }, "" => "state-bytes: state: an attempt may write 262144 bytes (limits.state)";
     a_long_reason_is_cut: { "do": "return-big", "bytes": 1_000_000 }, "" => "...";
-    a_reason_beyond_all_bounds_is_a_limit: { "do": "return-big", "bytes": 20_000_000 }, "" => "limit: it handed the host more than 8388608 bytes in one call";
+    a_reason_beyond_all_bounds_is_a_limit: { "do": "return-big", "bytes": 20_000_000 }, "" => "hostcall-bytes: it handed the host more than 8388608 bytes in one call";
+}
+
+// Every key of `[handlers.NAME.limits]`: what its default lets through is stopped by a smaller one.
+misdeeds! {
+    the_key_memory_has_its_effect: { "do": "memory", "count": 8 }, "limits = { memory = \"4MiB\" }" => "memory: the guest asked for";
+    the_key_hostcall_bytes_has_its_effect: { "do": "state-big", "bytes": 100_000, "key": "k" }, "limits = { hostcall_bytes = \"64KiB\" }" => "hostcall-bytes: it handed the host more than 65536 bytes";
+    the_key_host_calls_has_its_effect: { "do": "log-flood", "count": 60 }, "limits = { host_calls = 50 }" => "host-calls: it called the host more than 50 times";
+    the_key_emits_has_its_effect: { "do": "emit-many", "count": 3 }, "limits = { emits = 2 }" => "emits: emit: an attempt may emit 2 events";
+    the_key_emit_bytes_has_its_effect: { "do": "emit-many", "count": 3, "stubborn": true }, "limits = { emit_bytes = \"800B\" }" => "emit-bytes: emit: an attempt may emit 800 bytes";
+    the_key_state_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state = \"100B\" }" => "state-bytes: state: an attempt may write 100 bytes";
+    the_key_state_total_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state_total = \"100B\" }" => "state-total: state: a key may hold 100 bytes";
+    deleting_counts_as_writing: { "do": "state-delete-many", "count": 2, "key": "k" }, "limits = { state = \"300B\" }" => "state-bytes: state: an attempt may write 300 bytes";
+}
+
+/// The same event, with a default that lets it through and with a key that does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_small_key_stops_the_default_lets_through() {
+    let small = json!([
+        { "do": "memory", "count": 8 }, { "do": "state-big", "bytes": 100_000, "key": "k" },
+        { "do": "log-flood", "count": 60 }, { "do": "emit-many", "count": 3 },
+        { "do": "state-delete-many", "count": 2, "key": "k" }, { "do": "stack", "count": 5000 },
+    ]);
+    let world = World::new("sqlite::memory:", NO_RETRY).await;
+    for data in small.as_array().unwrap() {
+        world.ask(data.clone()).await;
+    }
+    world.run().await;
+    assert_eq!(world.status().await.committed, 6, "{:?}", world.dead().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keys_tables_and_handles_have_their_effect() {
+    for (plugin, extra, wanted) in [
+        (
+            guests::table_bomb(),
+            "limits = { tables = 5000 }",
+            "table: the guest asked for 5001 elements of tables; its limit is 5000",
+        ),
+        (guests::hoard_of_handles(), "limits = { handles = 7 }", "handles: it held more than 7 handles"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plugin.wasm");
+        std::fs::write(&path, plugin).unwrap();
+        let world = World::of(&path, "sqlite::memory:", &format!("{NO_RETRY}\n{extra}"), "").await;
+        world.ask(json!({ "do": "ok" })).await;
+        world.run().await;
+        let said = world.only_dead().await.1;
+        assert!(said.contains(wanted), "wanted {wanted}\n found {said}");
+    }
+}
+
+/// What a key holds counts over all of its events, and what is overwritten counts no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_of_a_key_is_bounded_as_a_whole() {
+    let extra = format!("{NO_RETRY}\nlimits = {{ state_total = \"1000B\" }}");
+    let world = World::new("sqlite::memory:", &extra).await;
+    for data in [
+        json!({ "do": "state-count", "key": "k" }),
+        json!({ "do": "state-big", "bytes": 900, "key": "k" }),
+        json!({ "do": "state-big", "bytes": 990, "key": "k" }),
+        json!({ "do": "state-big", "bytes": 996, "key": "k" }),
+        json!({ "do": "state-big", "bytes": 900, "key": "other" }),
+    ] {
+        world.ask(data).await;
+        world.run().await;
+    }
+    let (letter, said) = world.only_dead().await;
+    assert!(said.contains("state-total: ") && format!("{:?}", letter.body).contains("996"), "{said}");
+    assert_eq!(world.status().await.committed, 4);
+}
+
+/// 5,000 calls deep, which the default bears (see above).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_stack_has_its_effect() {
+    let deep = json!({ "do": "stack", "count": 5000 });
+    let world = World::with("sqlite::memory:", NO_RETRY, "[plugins]\nstack = \"64KiB\"").await;
+    world.ask(deep).await;
+    world.run().await;
+    assert!(world.only_dead().await.1.contains("stack: call stack exhausted"));
+    // A large one has threads that can bear it.
+    let deeper = json!({ "do": "stack", "count": 150_000 });
+    let world = World::with("sqlite::memory:", NO_RETRY, "[plugins]\nstack = \"16MiB\"").await;
+    world.ask(deeper).await;
+    world.ask(json!({ "do": "stack" })).await;
+    world.run().await;
+    assert_eq!(world.status().await.committed, 1);
+    assert!(world.only_dead().await.1.contains("stack: call stack exhausted"));
+}
+
+/// Whoever reads the dead letter sees where the guest was, and what it last said, as far as the limits let it speak.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trap_tells_the_names_of_functions_and_the_last_lines() {
+    let last_words = async |extra: &str| {
+        let world = World::new("sqlite::memory:", &format!("{NO_RETRY}\n{extra}")).await;
+        world.ask(json!({ "do": "log-then-trap", "count": 30, "bytes": 20 })).await;
+        world.run().await;
+        let mut letter = world.only_dead().await.0;
+        letter.history.remove(0)
+    };
+    let record = last_words("").await;
+    assert!(record.reason.contains("unreachable") && record.reason.contains("mischief::handle"), "{}", record.reason);
+    let lines: Vec<String> = (20..30).map(|n| format!("line {n} {}", "x".repeat(20))).collect();
+    assert_eq!(record.log, lines);
+    let record = last_words("limits = { log_lines = 4, log_bytes = \"8B\" }").await;
+    assert_eq!(record.log, ["line 0 x...", "line 1 x...", "line 2 x...", "line 3 x..."]);
+}
+
+/// Each attempt that reaches a limit counts once, under the handler and the limit; also where the host only cuts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_are_reached_are_counted() {
+    let name = format!("counted-{}", uuid::Uuid::new_v4().simple());
+    let second = format!(
+        "[handlers.{name}]\nplugin = \"{}\"\nevents = [\"Test.Thing.Asked\"]\ndeadline = \"200ms\"\n{NO_RETRY}\n\
+         limits = {{ log_lines_per_second = 20 }}\n\
+         [handlers.{name}.grants]\nemit = [\"Test.Thing.Done\"]\nstate = true",
+        tidemill_tests::guest("mischief").display()
+    );
+    let world = World::with("sqlite::memory:", NO_RETRY, &second).await;
+    for data in [
+        json!({ "do": "emit-many", "count": 300, "stubborn": true }),
+        json!({ "do": "loop" }),
+        json!({ "do": "log-flood", "count": 300 }),
+        json!({ "do": "log-flood", "count": 300 }),
+        json!({ "do": "log-then-trap", "count": 1, "bytes": 5000 }),
+        json!({ "do": "return-big", "bytes": 5000 }),
+    ] {
+        world.ask(data).await;
+    }
+    world.run().await;
+    let text = tidemill::observe::metrics::render(|_| {});
+    let count = |limit: &str| {
+        let labels = format!("tidemill_limits_reached_total{{handler=\"{name}\",limit=\"{limit}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&labels));
+        line.unwrap_or_else(|| panic!("no line {labels}\n{text}")).parse::<u64>().unwrap()
+    };
+    let counts = ["emits", "deadline", "log-lines", "log-bytes", "reason-bytes", "memory"].map(count);
+    assert_eq!(counts, [1, 1, 2, 1, 1, 0]);
+    assert!(count("log-rate") >= 1, "100 lines of an attempt are more than 20 a second");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_flood_is_cut_and_the_event_commits() {
     let world = World::new("sqlite::memory:", NO_RETRY).await;
-    world.ask(json!({ "do": "log-flood", "count": 100_000 })).await;
+    world.ask(json!({ "do": "log-flood", "count": 9_000 })).await;
     world.run().await;
     assert_eq!(world.status().await.committed, 1);
 }

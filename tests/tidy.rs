@@ -126,6 +126,27 @@ fn only_backend_and_build_know_redis_or_sqlite() {
     none("only backend/ and the wiring in service/build.rs know Redis or SQLite", &findings);
 }
 
+/// A host function that does not would be one to storm.
+#[test]
+fn host_functions_count_their_calls() {
+    let mut findings = Vec::new();
+    for source in sources(&["host/src/capability"]) {
+        let lines: Vec<&str> = source.raw.lines().collect();
+        let mut inside = false;
+        for (at, line) in lines.iter().enumerate() {
+            inside = (inside || line.contains("::Host for Context {")) && !line.starts_with('}');
+            if inside && line.starts_with("    fn ") {
+                let body =
+                    lines[at..].iter().position(|line| line.ends_with('{')).map(|open| lines[at + open + 1].trim());
+                if body != Some("self.enter()?;") {
+                    findings.push(format!("{}:{}: begin it with `self.enter()?;`", source.path, at + 1));
+                }
+            }
+        }
+    }
+    none("every host function counts its calls (limits.host_calls)", &findings);
+}
+
 #[test]
 fn only_plugin_and_capability_know_wasmtime() {
     let knows = ["host/src/plugin/", "host/src/capability/"];

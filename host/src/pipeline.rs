@@ -240,6 +240,7 @@ async fn call(
     let called: Vec<Called> = answer.map_err(trouble)?;
     fault::point("plugin-returned");
     observe::called(&house.meters, source, called.iter().map(|called| called.took));
+    observe::limits_reached(source, called.iter().flat_map(Called::limits));
     for (item, called) in items.into_iter().zip(called) {
         item.verdict = Some(Ok(called.outcome));
         item.state_version = called.state_version;

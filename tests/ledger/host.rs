@@ -93,8 +93,22 @@ impl Host {
 
     /// The resident memory of its process in KiB; `None` where the system does not tell, or it has ended.
     pub fn memory_kib(&self) -> Option<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that it ever was, or since `forget_peak`.
+    pub fn memory_peak_kib(&self) -> Option<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    pub fn forget_peak(&self) {
+        // Where the system has no such file the peak is that of its whole life, which is no less.
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    fn status_kib(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         line.trim().trim_end_matches(" kB").parse().ok()
     }
 }

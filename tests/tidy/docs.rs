@@ -7,6 +7,7 @@ const CAPABILITIES: &str = "host/src/capability/mod.rs";
 const COMMANDS: &str = "host/src/cli/mod.rs";
 const DISPOSITION: &str = "host/src/policy/disposition.rs";
 const METRICS: &str = "host/src/observe/metrics.rs";
+const OUTCOME: &str = "host/src/model/outcome.rs";
 const REASONS: &str = "host/src/model/dead_letter.rs";
 
 #[test]
@@ -17,6 +18,7 @@ fn docs_tables_match_the_code() {
     commands(&mut findings);
     disposition(&mut findings);
     reasons(&mut findings);
+    crashes(&mut findings);
     metrics(&mut findings);
     none("the tables of the documents say what the code says", &findings);
 }
@@ -219,6 +221,21 @@ fn reasons(findings: &mut Vec<String>) {
     let wanted: Vec<String> = arms.map(|(_, name)| name.trim_end_matches("\",").to_owned()).collect();
     let said: Vec<_> = table(page, REASONS).iter().map(|row| (row.line, plain(&row.cells[0]))).collect();
     compare(page, &said, REASONS, &wanted, findings);
+}
+
+/// The words of each list, one line a row: `Trap "trap"`.
+fn crashes(findings: &mut Vec<String>) {
+    let page = "docs/guides/limits.md";
+    let text = read(OUTCOME);
+    for list in ["Crash", "Cut"] {
+        let rows = text.split_once(&format!(" {list} {{\n")).map_or("", |(_, rest)| rest);
+        let rows = rows.split_once("\n    }").map_or("", |(rows, _)| rows).lines().map(str::trim);
+        let rows = rows.filter(|line| !line.starts_with("//"));
+        let wanted: Vec<String> = rows.filter_map(|line| Some(line.split('"').nth(1)?.to_owned())).collect();
+        let said = |row: &Row| (row.line, plain(&row.cells[0]));
+        let said: Vec<_> = table(page, &format!("{OUTCOME} {list}")).iter().map(said).collect();
+        compare(page, &said, OUTCOME, &wanted, findings);
+    }
 }
 
 /// The rows of each table in the code against those of the page: name, type, labels.

@@ -5,6 +5,7 @@ mod load;
 mod redis;
 mod retail;
 mod run;
+mod strangers;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults")]
+#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults, strangers")]
 enum Task {
     /// Build everything, then run the main job: `tidemill demo`. Takes its options too, such as --redis URL.
     Demo {
@@ -34,6 +35,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Let the hostile corpus loose on a host at work. `--help` lists its options.
+    Strangers {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure the pipeline beside raw Redis.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
         Task::Guests => run::guests(),
         Task::Retail { csv } => retail(&csv),
         Task::Faults { options } => faults::faults(&options),
+        Task::Strangers { options } => strangers::strangers(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {

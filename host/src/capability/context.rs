@@ -1,4 +1,4 @@
-//! What a live instance carries: the handler's terms, the attempt that is running, and the meter of its memory.
+//! What a live instance carries: the handler's terms, the attempt that is running, and the meter of what it holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,11 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::log::LogGate;
+use super::meter::{Meter, Stop};
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
-use crate::model::outcome::Crash;
+use crate::model::outcome::{Crash, Cut};
 use crate::policy::route::{Pattern, Streams};
 use crate::schema::Registry;
+
+/// A reason, whether the guest or the host says it, is cut to this many bytes.
+pub const REASON_BYTES_MAX: usize = 4096;
 
 /// What a handler may do, for all its attempts.
 #[derive(Debug)]
@@ -23,6 +28,7 @@ pub struct Terms {
     pub state: bool,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
+    pub log_gate: LogGate,
     pub schemas: Arc<Registry>,
     pub streams: Arc<Streams>,
 }
@@ -32,11 +38,15 @@ pub struct Terms {
 pub struct Limits {
     pub memory_bytes_max: usize,
     pub table_elements_max: usize,
+    pub handles_max: usize,
+    pub host_calls_max: u32,
     pub emits_max: usize,
     pub emit_bytes_max: usize,
     /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
     pub payload_bytes_max: usize,
     pub state_bytes_max: usize,
+    /// What one key may hold, names and values.
+    pub state_total_bytes_max: usize,
     pub log_lines_max: u32,
     pub log_bytes_max: usize,
     /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.
@@ -46,7 +56,7 @@ pub struct Limits {
 /// The data of a store: one instance of one handler's plugin.
 pub struct Context {
     pub terms: Arc<Terms>,
-    pub memory: MemoryMeter,
+    pub meter: Meter,
     pub attempt: Attempt,
 }
 
@@ -61,30 +71,41 @@ pub struct Attempt {
     pub values: Arc<BTreeMap<String, Bytes>>,
     pub state_touched: bool,
     pub state_bytes: usize,
+    /// What the key holds with this attempt's writes; counted at the first of them.
+    pub state_held: Option<usize>,
     pub effects: Effects,
     pub emit_bytes: usize,
     pub log: Vec<String>,
     pub log_lines: u32,
+    pub host_calls: u32,
+    /// What the host left out of what the plugin said; each limit once.
+    pub cut: Vec<Cut>,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Refused {
-    /// A limit was reached (counts as a crash); else it was something that the plugin may never do.
-    pub limit: bool,
+    /// The limit that was reached, which counts as a crash; none: it was something that the plugin may never do.
+    pub crash: Option<Crash>,
     pub reason: String,
 }
 
 impl Context {
     pub fn new(terms: Arc<Terms>) -> Self {
-        let memory = MemoryMeter {
-            bytes: 0,
-            bytes_max: terms.limits.memory_bytes_max,
-            elements_max: terms.limits.table_elements_max,
-            exceeded: false,
-        };
-        Self { terms, memory, attempt: Attempt::default() }
+        let meter = Meter::new(terms.limits.memory_bytes_max, terms.limits.table_elements_max);
+        Self { terms, meter, attempt: Attempt::default() }
+    }
+
+    /// The first line of every host function: counts the call, and stops a guest that makes too many of them.
+    pub fn enter(&mut self) -> wasmtime::Result<()> {
+        self.attempt.host_calls += 1;
+        let max = self.terms.limits.host_calls_max;
+        if self.attempt.host_calls > max {
+            let reason = format!("it called the host more than {max} times (limits.host_calls)");
+            return Err(Stop { crash: Crash::HostCalls, reason }.into());
+        }
+        Ok(())
     }
 
     /// The event in hand. Host functions run only during a call, and every call has one.
@@ -96,8 +117,9 @@ impl Context {
     }
 
     /// Marks the attempt as one that never commits, and gives the reason back for the guest.
-    pub fn refuse(&mut self, limit: bool, reason: String) -> String {
-        self.attempt.refused.get_or_insert(Refused { limit, reason: reason.clone() });
+    pub fn refuse(&mut self, crash: Option<Crash>, reason: String) -> String {
+        let reason = cut(reason, REASON_BYTES_MAX);
+        self.attempt.refused.get_or_insert(Refused { crash, reason: reason.clone() });
         reason
     }
 
@@ -114,44 +136,33 @@ impl Context {
     }
 }
 
-/// Bounds the sum over all memories of an instance, and its tables.
-pub struct MemoryMeter {
-    pub bytes: usize,
-    bytes_max: usize,
-    elements_max: usize,
-    /// Set when the bound was hit, so that the trap that follows is told apart from others.
-    pub exceeded: bool,
-}
-
-impl wasmtime::ResourceLimiter for MemoryMeter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
-        if bytes > self.bytes_max {
-            self.exceeded = true;
-            return Err(wasmtime::format_err!(
-                "the guest asked for {bytes} bytes of memory; its limit is {}",
-                self.bytes_max
-            ));
-        }
-        self.bytes = bytes;
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > self.elements_max {
-            self.exceeded = true;
-            return Err(wasmtime::format_err!(
-                "the guest asked for a table of {desired} elements; its limit is {}",
-                self.elements_max
-            ));
-        }
-        Ok(true)
-    }
-}
-
 impl Attempt {
+    /// A value of the key as this attempt sees it.
+    pub fn value(&self, name: &str) -> Option<&Bytes> {
+        match self.effects.writes.get(name) {
+            Some(written) => written.as_ref(),
+            None => self.values.get(name),
+        }
+    }
+
     /// How it ended, if something was refused on the way.
     pub fn refusal(&self) -> Option<(Option<Crash>, &str)> {
-        self.refused.as_ref().map(|refused| (refused.limit.then_some(Crash::Limit), refused.reason.as_str()))
+        self.refused.as_ref().map(|refused| (refused.crash, refused.reason.as_str()))
     }
+
+    /// Notes that something was left out.
+    pub fn leave_out(&mut self, cut: Cut) {
+        if !self.cut.contains(&cut) {
+            self.cut.push(cut);
+        }
+    }
+}
+
+/// The text, or its beginning if it is longer than that. It is made anew then: a string that is only shortened goes on
+/// holding the memory of the whole.
+pub fn cut(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    format!("{}...", &text[..text.floor_char_boundary(bytes_max)])
 }

@@ -10,46 +10,65 @@ use uuid::Uuid;
 use super::context::Context;
 use crate::fault;
 use crate::model::name::is_kind;
-use crate::model::outcome::Refusal;
 use crate::policy::route::Pattern;
+use crate::model::outcome::{Crash, Refusal};
 use crate::plugin::abi::latest::tidemill::plugin::emit::{self, NewEvent};
+
+/// An attribute in an envelope: `"":"",` around its name and its value.
+const ATTRIBUTE_BYTES: usize = 6;
 
 impl emit::Host for Context {
     fn emit(&mut self, event: NewEvent) -> wasmtime::Result<Result<String, String>> {
+        self.enter()?;
         fault::point("in-plugin");
         let id = self.next_emit_id()?;
-        if let Err(reason) = self.room_for(&event) {
-            return Ok(Err(self.refuse(true, reason)));
+        // Before anything is made of it: what the guest hands over may be many times of what it may emit.
+        if let Err((crash, reason)) = self.room_for(asked_bytes(&event)) {
+            return Ok(Err(self.refuse(Some(crash), reason)));
         }
-        let checked = match self.stream_for(&event) {
-            Ok(stream) => self.envelope(&event, id)?.map(|body| (stream, body)),
-            Err(reason) => Err(reason),
+        let (stream, body) = match self.stream_for(&event) {
+            Ok(stream) => (stream, self.envelope(&event, id)?),
+            Err(reason) => return Ok(Err(self.refuse(None, reason))),
         };
-        let payload_max = self.terms.limits.payload_bytes_max;
-        Ok(match checked {
-            Ok((_, body)) if body.len() > payload_max => {
-                let size = body.len();
-                let reason =
-                    format!("emit: the event has {size} bytes; at most {payload_max} (payload_bytes_max) are allowed");
-                Err(self.refuse(true, reason))
-            }
-            Ok((stream, body)) => {
-                self.push_emit(stream, body);
-                Ok(id.to_string())
-            }
-            Err(reason) => Err(self.refuse(false, reason)),
-        })
+        let body = match body {
+            Ok(body) => body,
+            Err(reason) => return Ok(Err(self.refuse(None, reason))),
+        };
+        if let Err((crash, reason)) = self.room_for(body.len()) {
+            return Ok(Err(self.refuse(Some(crash), reason)));
+        }
+        if let Err(reason) = self.check(&event.kind, event.version, &body) {
+            return Ok(Err(self.refuse(None, reason)));
+        }
+        self.push_emit(stream, Bytes::from(body));
+        Ok(Ok(id.to_string()))
     }
 }
 
+/// The least that the event will have as an envelope.
+fn asked_bytes(event: &NewEvent) -> usize {
+    let key = event.key.as_ref().map_or(0, String::len);
+    let attributes = event.attributes.iter().map(|(name, value)| name.len() + value.len() + ATTRIBUTE_BYTES);
+    event.kind.len() + key + attributes.sum::<usize>() + event.data.len()
+}
+
 impl Context {
-    fn room_for(&self, event: &NewEvent) -> Result<(), String> {
+    /// Whether one more event of this size may be emitted.
+    fn room_for(&self, bytes: usize) -> Result<(), (Crash, String)> {
         let limits = &self.terms.limits;
         if self.attempt.effects.emits.len() >= limits.emits_max {
-            return Err(format!("emit: an attempt may emit {} events (limits.emits)", limits.emits_max));
+            let reason = format!("emit: an attempt may emit {} events (limits.emits)", limits.emits_max);
+            return Err((Crash::Emits, reason));
         }
-        if self.attempt.emit_bytes + event.data.len() > limits.emit_bytes_max {
-            return Err(format!("emit: an attempt may emit {} bytes (limits.emit_bytes)", limits.emit_bytes_max));
+        if bytes > limits.payload_bytes_max {
+            let max = limits.payload_bytes_max;
+            let reason =
+                format!("emit: the event has {bytes} bytes; at most {max} (host.payload_bytes_max) are allowed");
+            return Err((Crash::EventBytes, reason));
+        }
+        if self.attempt.emit_bytes + bytes > limits.emit_bytes_max {
+            let reason = format!("emit: an attempt may emit {} bytes (limits.emit_bytes)", limits.emit_bytes_max);
+            return Err((Crash::EmitBytes, reason));
         }
         Ok(())
     }
@@ -75,8 +94,8 @@ impl Context {
         stream.cloned().ok_or_else(|| format!("emit: no stream takes {kind}.v{version} (hint: [streams.NAME] events)"))
     }
 
-    /// Puts the envelope around the data, which stays as the guest wrote it, and holds both against the schema.
-    fn envelope(&self, event: &NewEvent, id: Uuid) -> wasmtime::Result<Result<Bytes, String>> {
+    /// Puts the envelope around the data, which stays as the guest wrote it.
+    fn envelope(&self, event: &NewEvent, id: Uuid) -> wasmtime::Result<Result<String, String>> {
         let (kind, version) = (&*event.kind, event.version);
         // On its own first: bytes that are not exactly one JSON value could otherwise write members of the envelope.
         let data = match serde_json::from_slice::<&RawValue>(&event.data) {
@@ -101,9 +120,10 @@ impl Context {
         body.push_str(r#","data":"#);
         body.push_str(data);
         body.push('}');
-        Ok(self.check(kind, version, &body).map(|()| Bytes::from(body)))
+        Ok(Ok(body))
     }
 
+    /// Holds the whole event against its schema.
     fn check(&self, kind: &str, version: u32, body: &str) -> Result<(), String> {
         let checked = self.terms.schemas.find(kind, version).and_then(|schema| {
             let value: Value = serde_json::from_str(body).map_err(|error| Refusal::Undecodable(error.to_string()))?;

@@ -1,7 +1,11 @@
 //! `tidemill:plugin/logging`: bounded lines, joined to the attempt that they belong to. The last ones go into the record
 //! of a failed attempt, so that whoever reads the dead letter sees what the plugin said.
 
-use super::context::Context;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::context::{Context, cut};
+use crate::clock;
+use crate::model::outcome::Cut;
 use crate::plugin::abi::latest::tidemill::plugin::logging::{self, Level};
 
 /// How many of an attempt's last lines are kept for its record.
@@ -9,20 +13,40 @@ const LINES_KEPT: usize = 10;
 
 impl logging::Host for Context {
     fn log(&mut self, level: Level, context: String, message: String) -> wasmtime::Result<()> {
+        self.enter()?;
         let limits = &self.terms.limits;
         self.attempt.log_lines += 1;
         if self.attempt.log_lines > limits.log_lines_max {
             if self.attempt.log_lines == limits.log_lines_max + 1 {
+                self.attempt.leave_out(Cut::LogLines);
                 let handler = &*self.terms.handler;
-                tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
+                if self.terms.log_gate.admits(clock::now_ms()) {
+                    tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
+                }
             }
             return Ok(());
         }
         let mut line = if context.is_empty() { message } else { format!("{context}: {message}") };
         if line.len() > limits.log_bytes_max {
-            line.truncate(line.floor_char_boundary(limits.log_bytes_max));
-            line.push_str("...");
+            self.attempt.leave_out(Cut::LogBytes);
+            line = cut(line, limits.log_bytes_max);
         }
+        if self.terms.log_gate.admits(clock::now_ms()) {
+            self.write(level, &line)?;
+        } else {
+            self.attempt.leave_out(Cut::LogRate);
+        }
+        if self.attempt.log.len() == LINES_KEPT {
+            self.attempt.log.remove(0);
+        }
+        self.attempt.log.push(line);
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Writes a line into the host's own log.
+    fn write(&self, level: Level, line: &str) -> wasmtime::Result<()> {
         let (handler, event) = (&*self.terms.handler, self.event()?.id());
         match level {
             Level::Trace => tracing::trace!(target: "guest", handler, %event, "{line}"),
@@ -31,10 +55,43 @@ impl logging::Host for Context {
             Level::Warn => tracing::warn!(target: "guest", handler, %event, "{line}"),
             Level::Error | Level::Critical => tracing::error!(target: "guest", handler, %event, "{line}"),
         }
-        if self.attempt.log.len() == LINES_KEPT {
-            self.attempt.log.remove(0);
-        }
-        self.attempt.log.push(line);
         Ok(())
+    }
+}
+
+/// Bounds what all instances of a handler write into the host's log in one second. The records of attempts have their
+/// last lines all the same.
+#[derive(Debug)]
+pub struct LogGate {
+    lines_max: u32,
+    second: AtomicU64,
+    lines: AtomicU32,
+}
+
+impl LogGate {
+    pub fn new(lines_max: u32) -> Self {
+        Self { lines_max, second: AtomicU64::new(0), lines: AtomicU32::new(0) }
+    }
+
+    /// Whether one more line may be written at this Unix time.
+    fn admits(&self, now_ms: u64) -> bool {
+        let second = now_ms / 1000;
+        // Two threads at the turn of a second may let some more lines through, which does not matter.
+        if self.second.swap(second, Relaxed) != second {
+            self.lines.store(0, Relaxed);
+        }
+        self.lines.fetch_add(1, Relaxed) < self.lines_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_second_has_its_lines() {
+        let gate = LogGate::new(2);
+        let admitted = [1000, 1400, 1900, 2000, 2001, 2999].map(|now_ms| gate.admits(now_ms));
+        assert_eq!(admitted, [true, true, false, true, true, false]);
     }
 }

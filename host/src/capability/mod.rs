@@ -7,6 +7,7 @@ pub mod context;
 pub mod delivery;
 pub mod emit;
 pub mod log;
+pub mod meter;
 pub mod settings;
 pub mod state;
 

@@ -5,10 +5,12 @@ use crate::plugin::abi::latest::tidemill::plugin::config;
 
 impl config::Host for Context {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        self.enter()?;
         Ok(self.terms.config.get(&key).cloned())
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        self.enter()?;
         Ok(self.terms.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }

@@ -205,6 +205,12 @@ impl Check<'_> {
         if handler.limits.memory > limits::GUEST_MEMORY_MAX {
             self.find(at("limits.memory"), "too much", format!("at most {}", limits::GUEST_MEMORY_MAX));
         }
+        if handler.limits.tables > limits::GUEST_TABLES_MAX {
+            self.find(at("limits.tables"), "too many", format!("at most {}", limits::GUEST_TABLES_MAX));
+        }
+        if handler.limits.hostcall_bytes > limits::HOSTCALL_BYTES_MAX {
+            self.find(at("limits.hostcall_bytes"), "too much", format!("at most {}", limits::HOSTCALL_BYTES_MAX));
+        }
     }
 
     fn plugins(&mut self) {
@@ -262,6 +268,9 @@ impl Check<'_> {
     fn host(&mut self) {
         if self.config.host.batch == 0 || self.config.host.batch > limits::BATCH_MAX {
             self.find("host.batch", "out of range", format!("1 to {}", limits::BATCH_MAX));
+        }
+        if !(limits::STACK_MIN..=limits::STACK_MAX).contains(&self.config.plugins.stack) {
+            self.find("plugins.stack", "out of range", format!("{} to {}", limits::STACK_MIN, limits::STACK_MAX));
         }
         if let Some(http) = &self.config.http
             && !http.listen.ip().is_loopback()
@@ -346,6 +355,20 @@ emit = ["Payment.Order.Paid"]
                 "error: t.toml:7: handlers.payment-service.deadline: out of range\n  hint: more than 0 and at most 5m",
             ]
         );
+    }
+
+    #[test]
+    fn limits_that_the_host_could_not_keep_are_refused() {
+        let text = "[plugins]\nstack = \"32MiB\"\n[handlers.a]\nplugin = \"a\"\nlimits = { memory = \"1GiB\", tables = 100001, hostcall_bytes = \"65MiB\" }\n";
+        let said = findings(text).join("\n");
+        for key in [
+            "handlers.a.limits.memory",
+            "handlers.a.limits.tables",
+            "handlers.a.limits.hostcall_bytes",
+            "plugins.stack",
+        ] {
+            assert!(said.contains(&format!("{key}: ")), "{key}: {said}");
+        }
     }
 
     #[test]

@@ -13,11 +13,21 @@ pub const EMITS: usize = 256;
 pub const EMIT_BYTES: ByteSize = ByteSize::mib(4);
 /// What one attempt may write to its state, in bytes.
 pub const STATE: ByteSize = ByteSize::kib(256);
+/// What one key may hold in its handler's state: every event of the key has to read it.
+pub const STATE_TOTAL: ByteSize = ByteSize::mib(4);
 /// Log lines of one attempt, and the bytes of one line.
 pub const LOG_LINES: u32 = 100;
 pub const LOG_LINE_BYTES: ByteSize = ByteSize::kib(2);
-/// Elements of one table of a guest.
-pub const TABLE_ELEMENTS: usize = 100_000;
+/// Log lines of one handler that the host's own log takes in a second.
+pub const LOG_LINES_PER_SECOND: u32 = 1_000;
+/// Elements of one instance's tables, in all.
+pub const TABLES: usize = 100_000;
+/// Calls of one attempt into the host.
+pub const HOST_CALLS: u32 = 10_000;
+/// Handles of resources that one instance holds.
+pub const HANDLES: usize = 1_000;
+/// The stack of a guest, for all plugins of the host.
+pub const STACK: ByteSize = ByteSize::mib(1);
 /// What may cross from the guest to the host in one call.
 pub const HOSTCALL_BYTES: ByteSize = ByteSize::mib(8);
 /// How long one attempt may take.
@@ -46,3 +56,10 @@ pub const COMPILE_WALL: Duration = Duration::from_secs(300);
 pub const CACHE_BYTES: ByteSize = ByteSize::gib(2);
 /// The most memory that one instance can be granted; the pool reserves address space for it.
 pub const GUEST_MEMORY_MAX: ByteSize = ByteSize::mib(256);
+/// The most elements of tables that one instance can be granted; the pool reserves address space for them.
+pub const GUEST_TABLES_MAX: usize = 100_000;
+/// The smallest and the largest stack that guests can be given.
+pub const STACK_MIN: ByteSize = ByteSize::kib(64);
+pub const STACK_MAX: ByteSize = ByteSize::mib(16);
+/// The most that `limits.hostcall_bytes` can be: the host allocates that much for one call.
+pub const HOSTCALL_BYTES_MAX: ByteSize = ByteSize::mib(64);

@@ -177,20 +177,41 @@ impl Breaker {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub memory: ByteSize,
+    /// Elements of all tables.
+    pub tables: usize,
+    /// Bytes that cross from the guest to the host in one call.
+    pub hostcall_bytes: ByteSize,
+    pub host_calls: u32,
+    /// Handles of resources.
+    pub handles: usize,
     pub emits: usize,
     pub emit_bytes: ByteSize,
+    /// What one attempt may write.
     pub state: ByteSize,
+    /// What one key may hold.
+    pub state_total: ByteSize,
     pub log_lines: u32,
+    /// Lines that all attempts together write into the host's log.
+    pub log_lines_per_second: u32,
+    /// Bytes of one line.
+    pub log_bytes: ByteSize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: limits::MEMORY,
+            tables: limits::TABLES,
+            hostcall_bytes: limits::HOSTCALL_BYTES,
+            host_calls: limits::HOST_CALLS,
+            handles: limits::HANDLES,
             emits: limits::EMITS,
             emit_bytes: limits::EMIT_BYTES,
             state: limits::STATE,
+            state_total: limits::STATE_TOTAL,
             log_lines: limits::LOG_LINES,
+            log_lines_per_second: limits::LOG_LINES_PER_SECOND,
+            log_bytes: limits::LOG_LINE_BYTES,
         }
     }
 }
@@ -269,6 +290,8 @@ pub struct Plugins {
     pub compile_cpu: Duration,
     #[serde(deserialize_with = "units::duration")]
     pub compile_wall: Duration,
+    /// The stack of a guest.
+    pub stack: ByteSize,
 }
 
 impl Default for Plugins {
@@ -281,6 +304,7 @@ impl Default for Plugins {
             compile_memory: limits::COMPILE_MEMORY,
             compile_cpu: limits::COMPILE_CPU,
             compile_wall: limits::COMPILE_WALL,
+            stack: limits::STACK,
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct AttemptRecord {
     pub attempt: u32,
     /// Unix time in milliseconds, by the host's clock: for people, never for decisions.
     pub at_ms: u64,
-    /// How it ended: `failed`, `rejected`, `trap`, `deadline`, `memory`, `stack` or `limit`.
+    /// How it ended: `failed`, `rejected`, or the word of a `Crash`.
     pub class: String,
     pub reason: String,
     /// The first 12 hex digits of the plugin's SHA-256.

@@ -31,25 +31,62 @@ pub enum Outcome {
     },
 }
 
-/// How a plugin broke or why it was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Crash {
-    Trap,
-    Deadline,
-    Memory,
-    Stack,
-    Limit,
+/// An enum whose variants have a word each, by which records and metrics call them.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident $word:literal)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$about])* $variant,)*
+        }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// How a plugin broke, or which limit stopped it: the class of the attempt in its record.
+    Crash {
+        Trap "trap"
+        /// It made the host panic: a bug of the host.
+        Panic "panic"
+        Deadline "deadline"
+        Memory "memory"
+        Table "table"
+        Stack "stack"
+        HostCalls "host-calls"
+        HostcallBytes "hostcall-bytes"
+        Handles "handles"
+        Emits "emits"
+        EmitBytes "emit-bytes"
+        EventBytes "event-bytes"
+        StateBytes "state-bytes"
+        StateTotal "state-total"
+    }
 }
 
 impl Crash {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trap => "trap",
-            Self::Deadline => "deadline",
-            Self::Memory => "memory",
-            Self::Stack => "stack",
-            Self::Limit => "limit",
-        }
+    /// A limit was reached; else the plugin broke by itself.
+    pub fn is_limit(self) -> bool {
+        !matches!(self, Self::Trap | Self::Panic)
+    }
+}
+
+words! {
+    /// A limit beyond which the host leaves out what the plugin says. The attempt goes on.
+    Cut {
+        LogLines "log-lines"
+        LogBytes "log-bytes"
+        LogRate "log-rate"
+        ReasonBytes "reason-bytes"
     }
 }
 

@@ -134,6 +134,7 @@ metrics! {
     deliveries: Counter "tidemill_deliveries_total" [handler stream result] "Deliveries settled, by what became of them"
     dead_letters: Counter "tidemill_dead_letters_total" [handler stream reason] "Dead letters written, by reason"
     attempts_failed: Counter "tidemill_attempts_failed_total" [handler stream class] "Attempts that failed, by how they ended"
+    limits_reached: Counter "tidemill_limits_reached_total" [handler limit] "Attempts that reached a limit, by limit; some are stopped by it, of others something is left out"
     recovered: Counter "tidemill_recovered_total" [handler stream cause] "Deliveries brought back that nobody held any more"
     call_seconds: Histogram "tidemill_call_seconds" [handler stream] "Time for one call of a plugin"
     batch_seconds: Histogram "tidemill_batch_seconds" [handler stream] "Time for one batch, from fetched to settled"

@@ -11,6 +11,7 @@ use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
+use crate::model::outcome::{Crash, Cut};
 pub use meters::Meters;
 use metrics::process;
 
@@ -36,6 +37,10 @@ pub fn source_opened(source: &Source) {
     ReasonClass::ALL.iter().for_each(|class| process.dead_letters.add(&[handler, stream, class.as_str()], 0));
     for cause in [LOST, HOST_DIED] {
         process.recovered.add(&[handler, stream, cause], 0);
+    }
+    let limits = Crash::ALL.iter().filter(|crash| crash.is_limit()).map(|crash| crash.as_str());
+    for limit in limits.chain(Cut::ALL.iter().map(|cut| cut.as_str())) {
+        process.limits_reached.add(&[handler, limit], 0);
     }
     process.stream_lost.add(&[handler, stream], 0);
     process.breaker_opened.add(&[handler], 0);
@@ -82,6 +87,13 @@ pub fn called(meters: &Meters, source: &Source, took: impl Iterator<Item = Durat
     let histogram = process().call_seconds.with(&[&source.handler, &source.stream]);
     took.clone().for_each(|took| histogram.observe(took.as_secs_f64()));
     Meters::record(&meters.call_us, took);
+}
+
+/// Limits that attempts reached: those that stopped the plugin, and those beyond which something was left out.
+pub fn limits_reached<'a>(source: &Source, limits: impl Iterator<Item = &'a str>) {
+    let mut counts = Counts::default();
+    limits.for_each(|limit| counts.add(limit));
+    counts.each(|limit, count| process().limits_reached.add(&[&source.handler, limit], count));
 }
 
 pub fn batch_done(meters: &Meters, source: &Source, took: Duration) {

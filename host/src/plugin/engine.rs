@@ -5,37 +5,38 @@ use std::time::Duration;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::Error;
+use crate::capability::meter::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 use crate::config::limits;
 
 /// How often the epoch moves on. A guest that overruns its deadline is stopped at the next tick: at most this much
 /// late. 200 ticks a second cost well under 0.1 % of a core.
 pub const EPOCH_TICK: Duration = Duration::from_millis(5);
 
-/// The guest's stack. Threads that call guests need a native stack well above it (`WORKER_STACK_BYTES`).
-const GUEST_STACK_BYTES: usize = 1 << 20;
+/// What a thread that calls guests has of native stack beyond the guest's own bound, which must be what trips first: the
+/// host's functions run on top of the guest's deepest frame.
+const HOST_STACK_BYTES: usize = 7 << 20;
 
 /// Live instances that there is room for at least, and at most: one takes 4 GiB of address space for each memory.
 const INSTANCES: std::ops::RangeInclusive<u32> = 32..=2048;
-
-/// Core instances that one component may be made of. A Python component has 17, most others 1 to 4.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 40;
 
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
     /// False: the machine would not give the pool's address space, instances are mapped one by one.
     pub pooled: bool,
+    guest_stack_bytes: usize,
 }
 
 impl Engine {
     /// Makes an engine with room for this many live instances, and starts its ticker, which ends with the engine.
-    pub fn new(instances: usize) -> Result<Self, Error> {
+    pub fn new(instances: usize, guest_stack_bytes: usize) -> Result<Self, Error> {
         let instances = u32::try_from(instances).unwrap_or(u32::MAX).clamp(*INSTANCES.start(), *INSTANCES.end());
-        let (inner, pooled) = match wasmtime::Engine::new(&config(Some(instances))) {
+        let (inner, pooled) = match wasmtime::Engine::new(&config(guest_stack_bytes, Some(instances))) {
             Ok(engine) => (engine, true),
             // A container or `ulimit -v` may forbid to reserve terabytes of address space: slower, but the same.
             Err(_) => {
-                (wasmtime::Engine::new(&config(None)).map_err(|error| Error::Engine(format!("{error:#}")))?, false)
+                let engine = wasmtime::Engine::new(&config(guest_stack_bytes, None));
+                (engine.map_err(|error| Error::Engine(format!("{error:#}")))?, false)
             }
         };
         let weak = inner.weak();
@@ -49,7 +50,12 @@ impl Engine {
                 }
             })
             .map_err(|error| Error::Engine(format!("no thread for the epoch ticker: {error}")))?;
-        Ok(Self { inner, pooled })
+        Ok(Self { inner, pooled, guest_stack_bytes })
+    }
+
+    /// The native stack that a thread needs to call guests.
+    pub fn thread_stack_bytes(&self) -> usize {
+        thread_stack_bytes(self.guest_stack_bytes)
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -65,22 +71,29 @@ impl Engine {
 
 /// The engine of the child process that compiles: the same settings, no pool, no ticker, and one thread.
 pub(super) fn compiling() -> Result<wasmtime::Engine, Error> {
-    let mut config = config(None);
+    // The stack is the business of whoever runs the code.
+    let mut config = config(limits::STACK.as_u64() as usize, None);
     config.parallel_compilation(false);
     wasmtime::Engine::new(&config).map_err(|error| Error::Engine(format!("{error:#}")))
 }
 
-fn config(pooled: Option<u32>) -> Config {
+pub fn thread_stack_bytes(guest_stack_bytes: usize) -> usize {
+    guest_stack_bytes + HOST_STACK_BYTES
+}
+
+fn config(guest_stack_bytes: usize, pooled: Option<u32>) -> Config {
     let mut config = Config::new();
     config
         // Off, a call into a guest is one push on a vector; on, it builds task objects.
         .concurrency_support(false)
         .epoch_interruption(true)
-        .max_wasm_stack(GUEST_STACK_BYTES)
+        .max_wasm_stack(guest_stack_bytes)
         // Copy-on-write images also for the memories of whole language runtimes (Python: about 13 MB).
         .memory_init_cow(true)
         .memory_guaranteed_dense_image_size(64 << 20)
         .wasm_memory64(false)
+        // Nobody meters it.
+        .shared_memory(false)
         // Newer guest toolchains may mark imports this way; it costs nothing to understand them.
         .wasm_component_model_map(true)
         .wasm_component_model_implements(true)
@@ -99,12 +112,12 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .total_core_instances(instances * 8)
         .total_memories(instances * 3)
         .total_tables(instances * 4)
-        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
-        .max_memories_per_component(8)
-        .max_tables_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX as u32)
+        .max_memories_per_component(MEMORIES_MAX as u32)
+        .max_tables_per_component(TABLES_MAX as u32)
         .max_memories_per_module(2)
         .max_tables_per_module(4)
-        .table_elements(100_000)
+        .table_elements(limits::GUEST_TABLES_MAX)
         .max_component_instance_size(4 << 20)
         .max_core_instance_size(4 << 20)
         .max_memory_size(limits::GUEST_MEMORY_MAX.as_u64() as usize)

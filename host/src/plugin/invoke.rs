@@ -9,13 +9,12 @@ use wasmtime::{Store, Trap};
 
 use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
+use super::abi::latest::tidemill::plugin::types::RetryHint;
 use super::{Engine, Plugin};
-use crate::capability::context::{Attempt, Context};
+use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, cut};
+use crate::capability::meter::Stop;
 use crate::model::event::Event;
-use crate::model::outcome::{Crash, Outcome};
-
-/// What a guest says as its reason is cut to this many bytes.
-const REASON_BYTES_MAX: usize = 4096;
+use crate::model::outcome::{Crash, Cut, Outcome};
 
 /// How long a component may take to start.
 const START_MAX: Duration = Duration::from_secs(1);
@@ -43,17 +42,35 @@ pub struct Ran {
     pub outcome: Outcome,
     /// The guest read or wrote its state, so that the outcome depends on it.
     pub state_touched: bool,
+    /// What the host left out of what the plugin said.
+    pub cut: Vec<Cut>,
+}
+
+/// Why there is no instance.
+pub enum NoInstance {
+    /// The guest's start was stopped, or broke: that counts as a crash.
+    Guest(Crash, String),
+    /// The host has none to give: out of instances, out of address space. It says nothing about the guest.
+    Host(wasmtime::Error),
 }
 
 impl Live {
-    /// Makes a fresh instance. An error here is the host's (out of instances, out of address space), not the guest's.
-    pub fn new(plugin: &Arc<Plugin>) -> wasmtime::Result<Self> {
+    /// Makes a fresh instance.
+    pub fn new(plugin: &Arc<Plugin>) -> Result<Self, NoInstance> {
+        let limits = &plugin.terms.limits;
         let mut store = Store::new(plugin.pre.engine(), Context::new(plugin.terms.clone()));
-        store.limiter(|context| &mut context.memory);
-        store.set_hostcall_fuel(plugin.terms.limits.hostcall_bytes_max);
+        store.limiter(|context| &mut context.meter);
+        store.set_hostcall_fuel(limits.hostcall_bytes_max);
+        store.set_max_component_handles(limits.handles_max);
         // A start function may run here.
         store.set_epoch_deadline(Engine::ticks(START_MAX));
-        let handler = plugin.pre.instantiate(&mut store)?;
+        let handler = plugin.pre.instantiate(&mut store).map_err(|error| {
+            match crash(&error, START_MAX, limits) {
+                // No word of the guest's own code in it.
+                (Crash::Trap, _) if error.downcast_ref::<Trap>().is_none() => NoInstance::Host(error),
+                (crash, reason) => NoInstance::Guest(crash, cut(reason, REASON_BYTES_MAX)),
+            }
+        })?;
         Ok(Self { plugin: plugin.clone(), store, handler, calls: 0 })
     }
 
@@ -87,53 +104,70 @@ impl Live {
         };
         let result = self.handler.tidemill_plugin_handler().call_handle(&mut self.store, event);
         let attempt = std::mem::take(&mut self.store.data_mut().attempt);
-        let state_touched = attempt.state_touched;
-        Ran { outcome: self.outcome(result, attempt, call.deadline), state_touched }
+        self.ran(result, attempt, call.deadline)
+    }
+
+    fn ran(&self, result: wasmtime::Result<Result<(), Failure>>, mut attempt: Attempt, deadline: Duration) -> Ran {
+        if let Ok(Err(Failure::Retry(RetryHint { reason, .. }) | Failure::Reject(reason))) = &result
+            && reason.len() > REASON_BYTES_MAX
+        {
+            attempt.leave_out(Cut::ReasonBytes);
+        }
+        let (state_touched, cut) = (attempt.state_touched, std::mem::take(&mut attempt.cut));
+        Ran { outcome: self.outcome(result, attempt, deadline), state_touched, cut }
     }
 
     fn outcome(&self, result: wasmtime::Result<Result<(), Failure>>, attempt: Attempt, deadline: Duration) -> Outcome {
         let refused = attempt.refusal().map(|(crash, reason)| (crash, reason.to_owned()));
         let log = attempt.log;
         match (result, refused) {
-            (Err(error), _) => {
-                let (crash, reason) = self.crash(&error, deadline);
-                Outcome::Crashed { crash, reason: cut(reason), log }
+            (Err(error), refused) => {
+                let (crash, reason) = crash(&error, deadline, &self.plugin.terms.limits);
+                // The limit that was reached first is the cause; what came of it is told after it.
+                let (crash, reason) = match refused {
+                    Some((Some(first), why)) => (first, format!("{why}\nthen {}: {reason}", crash.as_str())),
+                    _ => (crash, reason),
+                };
+                Outcome::Crashed { crash, reason: cut(reason, REASON_BYTES_MAX), log }
             }
             // Whatever the guest made of a refusal: the refusal decides.
             (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
             (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
-            (Ok(Err(Failure::Retry(hint))), None) => {
-                Outcome::Failed { reason: cut(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }
+            (Ok(Err(Failure::Retry(hint))), None) => Outcome::Failed {
+                reason: cut(hint.reason, REASON_BYTES_MAX),
+                after: hint.after_ms.map(Duration::from_millis),
+                log,
+            },
+            (Ok(Err(Failure::Reject(reason))), None) => {
+                Outcome::Rejected { reason: cut(reason, REASON_BYTES_MAX), log }
             }
-            (Ok(Err(Failure::Reject(reason))), None) => Outcome::Rejected { reason: cut(reason), log },
-        }
-    }
-
-    /// Tells the ways apart in which a guest ends badly.
-    fn crash(&self, error: &wasmtime::Error, deadline: Duration) -> (Crash, String) {
-        if self.store.data().memory.exceeded {
-            return (Crash::Memory, error.root_cause().to_string());
-        }
-        match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => {
-                (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)))
-            }
-            Some(Trap::StackOverflow) => (Crash::Stack, "call stack exhausted".to_owned()),
-            _ if error.to_string().contains("fuel allocated for hostcalls") => {
-                let max = self.plugin.terms.limits.hostcall_bytes_max;
-                (Crash::Limit, format!("it handed the host more than {max} bytes in one call (hostcall_bytes_max)"))
-            }
-            // The cause first: what is shown of a reason in a list is its beginning.
-            _ => (Crash::Trap, format!("{}\n{error}", error.root_cause())),
         }
     }
 }
 
-fn cut(mut reason: String) -> String {
-    if reason.len() > REASON_BYTES_MAX {
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        reason.push_str("...");
+/// Tells the ways apart in which a guest ends badly.
+fn crash(error: &wasmtime::Error, deadline: Duration, limits: &Limits) -> (Crash, String) {
+    if let Some(Stop { crash, reason }) = error.root_cause().downcast_ref::<Stop>() {
+        return (*crash, reason.clone());
     }
-    reason
+    let cause = error.root_cause().to_string();
+    // wasmtime has no type for these two.
+    if cause.contains("fuel allocated for hostcalls") {
+        let max = limits.hostcall_bytes_max;
+        let reason = format!("it handed the host more than {max} bytes in one call (limits.hostcall_bytes)");
+        return (Crash::HostcallBytes, reason);
+    }
+    if cause.contains("store handle limit exceeded") {
+        let max = limits.handles_max;
+        return (Crash::Handles, format!("it held more than {max} handles of resources (limits.handles)"));
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => {
+            (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)))
+        }
+        Some(Trap::StackOverflow) => (Crash::Stack, format!("call stack exhausted (plugins.stack)\n{error}")),
+        // The cause first: what is shown of a reason in a list is its beginning.
+        _ => (Crash::Trap, format!("{cause}\n{error}")),
+    }
 }

@@ -10,7 +10,7 @@ use super::abi::latest::HandlerPluginPre;
 use super::child::Failure;
 use super::compile::Compiler;
 use super::inspect::{self, Inspected, LATEST};
-use super::invoke::Live;
+use super::invoke::{Live, NoInstance};
 use super::manifest::{self, Manifest};
 use super::trust::{Origin, Trust};
 use super::{Engine, Error};
@@ -137,13 +137,30 @@ impl Plugin {
             pre,
             terms: Arc::new(terms),
         };
-        // Once here, so that a component that cannot even start is refused and not found out by events.
-        Live::new(&Arc::new(plugin.clone())).map_err(|error| Error::WrongWorld {
+        trial(engine, &plugin).map_err(|what| Error::WrongWorld {
             handler: plugin.handler.to_string(),
-            what: format!("no instance of it can be made: {error:#}"),
-            hint: "its start must neither trap nor ask for more memory than limits.memory".to_owned(),
+            what: format!("no instance of it can be made: {what}"),
+            hint: "its start must keep to the limits of its handler, and end within a second".to_owned(),
         })?;
         Ok(plugin)
+    }
+}
+
+/// Makes an instance once, so that a component that cannot even start is refused and not found out by events. On a thread
+/// of its own, with a stack for guests: a start function that recurses would overflow the caller's.
+fn trial(engine: &Engine, plugin: &Plugin) -> Result<(), String> {
+    let plugin = Arc::new(plugin.clone());
+    let made = std::thread::Builder::new()
+        .name("trial".to_owned())
+        .stack_size(engine.thread_stack_bytes())
+        .spawn(move || Live::new(&plugin).map(drop))
+        .map_err(|error| format!("no thread for it: {error}"))?
+        .join();
+    match made {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(NoInstance::Guest(crash, reason))) => Err(format!("{}: {reason}", crash.as_str())),
+        Ok(Err(NoInstance::Host(error))) => Err(format!("{error:#}")),
+        Err(_) => Err("the host panicked while it made one".to_owned()),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod invoke;
 pub mod load;
 pub mod manifest;
 pub mod serving;
+pub mod slow;
 pub mod trust;
 pub mod workers;
 

@@ -8,19 +8,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Plugin;
-use super::invoke::{Call, Live};
+use super::invoke::{Call, Live, NoInstance, Ran};
+use super::slow::Slow;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
-use crate::model::outcome::{Crash, Outcome};
-
-/// The native stack of a worker: well above the guest's own bound, which must be what trips first.
-const WORKER_STACK_BYTES: usize = 8 << 20;
+use crate::model::outcome::{Crash, Cut, Outcome};
 
 /// Batches that may wait for a worker. Consumers keep no more in flight than a few each, so it is rarely reached.
 const JOBS_MAX: usize = 1024;
+
+/// What the effects of one batch may take in the host's memory: no call is begun beyond it, so that a batch of greedy
+/// events does not add up to more than one of them may have on top of this.
+const BATCH_EFFECT_BYTES_MAX: usize = 16 << 20;
 
 /// A batch of events for one plugin.
 pub struct Job {
@@ -52,34 +55,56 @@ pub struct Called {
     /// The version of the key's state that the outcome stands on, if it does.
     pub state_version: Option<u64>,
     pub took: Duration,
+    /// What the host left out of what the plugin said.
+    pub cut: Vec<Cut>,
+}
+
+impl Called {
+    /// The limits that it reached, as metrics call them.
+    pub fn limits(&self) -> impl Iterator<Item = &'static str> {
+        let crash = match &self.outcome {
+            Outcome::Crashed { crash, .. } if crash.is_limit() => Some(crash.as_str()),
+            _ => None,
+        };
+        crash.into_iter().chain(self.cut.iter().map(|cut| cut.as_str()))
+    }
+
+    /// What the host has to keep of it until it is settled.
+    fn bytes(&self) -> usize {
+        let Outcome::Done(effects) = &self.outcome else { return 0 };
+        let emits = effects.emits.iter().map(|emitted| emitted.body.len());
+        let writes = effects.writes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        emits.chain(writes).sum()
+    }
 }
 
 #[derive(Clone)]
 pub struct Workers {
     jobs: crossbeam_channel::Sender<Job>,
+    slow: Arc<Slow>,
 }
 
 impl Workers {
-    pub fn start(threads: usize) -> std::io::Result<Self> {
+    pub fn start(threads: usize, stack_bytes: usize) -> std::io::Result<Self> {
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
         for number in 0..threads {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES).spawn(
-                move || {
-                    let mut lives = HashMap::new();
-                    while let Ok(job) = queue.recv() {
-                        run(&mut lives, job);
-                    }
-                },
-            )?;
+            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(stack_bytes).spawn(move || {
+                let mut lives = HashMap::new();
+                while let Ok(job) = queue.recv() {
+                    run(&mut lives, job);
+                }
+            })?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, slow: Arc::new(Slow::new(threads)) })
     }
 
     /// Runs a batch. None: the workers are gone, the process is ending.
     pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         let (mut job, jobs) = (job(reply), &self.jobs);
+        let handler = job.plugin.handler.clone();
+        let _place = self.slow.place(&handler).await;
         while let Err(error) = jobs.try_send(job) {
             match error {
                 crossbeam_channel::TrySendError::Full(back) => job = back,
@@ -87,7 +112,9 @@ impl Workers {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        answer.await.ok()
+        let answer = answer.await.ok()?;
+        self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
+        Some(answer)
     }
 }
 
@@ -97,12 +124,16 @@ type Lives = HashMap<Arc<str>, Live>;
 fn run(lives: &mut Lives, mut job: Job) {
     let begun = Instant::now();
     let mut called = Vec::with_capacity(job.calls.len());
+    let mut effect_bytes = 0;
     for index in 0..job.calls.len() {
-        if index > 0 && begun.elapsed() >= job.budget {
+        if index > 0 && (begun.elapsed() >= job.budget || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
             break;
         }
         match one_call(lives, &mut job, index) {
-            Ok(one) => called.push(one),
+            Ok(one) => {
+                effect_bytes += one.bytes();
+                called.push(one);
+            }
             // What ran before stands; the rest comes back untouched.
             Err(_) if index > 0 => break,
             Err(error) => {
@@ -117,7 +148,14 @@ fn run(lives: &mut Lives, mut job: Job) {
 
 fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
     let begun = Instant::now();
-    let mut live = take_live(lives, job)?;
+    let mut live = match take_live(lives, job) {
+        Ok(live) => live,
+        Err(NoInstance::Host(error)) => return Err(error),
+        Err(NoInstance::Guest(crash, reason)) => {
+            let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
+            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), cut: Vec::new() });
+        }
+    };
     let JobCall { event, attempt } = &job.calls[index];
     // Lent to the guest's context for the time of the call, and taken back: a key may hold many values.
     let state = job.states.remove(event.key());
@@ -136,10 +174,15 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
     // so it counts as a crash of this attempt.
     let ran = catch_unwind(AssertUnwindSafe(|| live.call(&call)));
     drop(call);
-    let (outcome, state_touched) = match ran {
-        Ok(ran) => (ran.outcome, ran.state_touched),
-        Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
-    };
+    let Ran { outcome, state_touched, cut } = ran.unwrap_or_else(|_| Ran {
+        outcome: Outcome::Crashed {
+            crash: Crash::Panic,
+            reason: "the host panicked while it ran the plugin".to_owned(),
+            log: Vec::new(),
+        },
+        state_touched: false,
+        cut: Vec::new(),
+    });
     if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
         lives.insert(job.plugin.handler.clone(), live);
     }
@@ -150,22 +193,21 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         }
         job.states.insert(event.key().clone(), state);
     }
-    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed() })
-}
-
-fn crashed(reason: String) -> Outcome {
-    Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() }
+    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), cut })
 }
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
 /// cannot leave a broken one behind.
-fn take_live(lives: &mut Lives, job: &Job) -> wasmtime::Result<Live> {
+fn take_live(lives: &mut Lives, job: &Job) -> Result<Live, NoInstance> {
     match lives.remove(&job.plugin.handler) {
         Some(live) if Arc::ptr_eq(live.plugin(), &job.plugin) => Ok(live),
-        _ => Live::new(&job.plugin).or_else(|_| {
-            // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
-            lives.clear();
-            Live::new(&job.plugin)
-        }),
+        _ => match Live::new(&job.plugin) {
+            Err(NoInstance::Host(_)) => {
+                // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
+                lives.clear();
+                Live::new(&job.plugin)
+            }
+            made => made,
+        },
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytesize::ByteSize;
 use uuid::Uuid;
 
 use super::Host;
@@ -12,8 +13,9 @@ use super::consumer::Consumer;
 use super::janitor::StreamBounds;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
+use crate::capability::log::LogGate;
 use crate::config::check::{self, Finding};
-use crate::config::{self, Config, limits};
+use crate::config::{self, Config};
 use crate::model::delivery::Source;
 use crate::observe::Meters;
 use crate::pipeline::{Handler, House};
@@ -21,7 +23,7 @@ use crate::plugin::compile::Compiler;
 use crate::plugin::load::Intake;
 use crate::plugin::trust::Trust;
 use crate::plugin::workers::Workers;
-use crate::plugin::{self, Engine, Plugin, Serving};
+use crate::plugin::{self, Engine, Plugin, Serving, engine};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
 use crate::schema::{Registry, registry};
@@ -76,7 +78,8 @@ impl Loader {
         // during a reload, when the old version and the new one serve side by side.
         let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
         let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
-        Ok(Self { engine: Engine::new(instances)?, compiler: Compiler::new(&folder, &config.plugins), intake: intake(config)? })
+        let engine = Engine::new(instances, guest_stack(config))?;
+        Ok(Self { engine, compiler: Compiler::new(&folder, &config.plugins), intake: intake(config)? })
     }
 
     /// The plugin of this handler as its file is now.
@@ -117,20 +120,34 @@ pub fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &C
         asked_emit: None,
         state: handler.grants.state,
         config: handler.config.clone(),
-        limits: Limits {
-            memory_bytes_max: handler.limits.memory.as_u64() as usize,
-            table_elements_max: limits::TABLE_ELEMENTS,
-            emits_max: handler.limits.emits,
-            emit_bytes_max: handler.limits.emit_bytes.as_u64() as usize,
-            payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
-            state_bytes_max: handler.limits.state.as_u64() as usize,
-            log_lines_max: handler.limits.log_lines,
-            log_bytes_max: limits::LOG_LINE_BYTES.as_u64() as usize,
-            hostcall_bytes_max: limits::HOSTCALL_BYTES.as_u64() as usize,
-        },
+        limits: handler_limits(config, &handler.limits),
+        log_gate: LogGate::new(handler.limits.log_lines_per_second),
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
     }
+}
+
+fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
+    let bytes = |size: ByteSize| size.as_u64() as usize;
+    Limits {
+        memory_bytes_max: bytes(limits.memory),
+        table_elements_max: limits.tables,
+        handles_max: limits.handles,
+        host_calls_max: limits.host_calls,
+        emits_max: limits.emits,
+        emit_bytes_max: bytes(limits.emit_bytes),
+        payload_bytes_max: bytes(config.host.payload_bytes_max),
+        state_bytes_max: bytes(limits.state),
+        state_total_bytes_max: bytes(limits.state_total),
+        log_lines_max: limits.log_lines,
+        log_bytes_max: bytes(limits.log_bytes),
+        hostcall_bytes_max: bytes(limits.hostcall_bytes),
+    }
+}
+
+/// The stack of guests, in bytes.
+fn guest_stack(config: &Config) -> usize {
+    config.plugins.stack.as_u64() as usize
 }
 
 pub fn backend_options(config: &Config) -> Options {
@@ -166,16 +183,11 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
-        workers: Workers::start(workers(config))?,
+        workers: Workers::start(workers(config), engine::thread_stack_bytes(guest_stack(config)))?,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters: Meters::default(),

@@ -18,6 +18,8 @@
 //! | `retry-after` | the same, not before that time | `after_ms` |
 //! | `reject` | fails for good | |
 //! | `log-flood` | writes that many log lines | `count` |
+//! | `log-then-trap` | writes that many log lines of that many bytes, then panics | `count`, `bytes` |
+//! | `state-delete-many` | deletes that many values, each with a name of its own of 200 bytes | `count` |
 //! | `return-big` | fails for good, with a reason of that many bytes | `bytes` |
 //! | `remember` | counts in its own memory, emits {"n": how often this instance was asked} | |
 //! | `fail-until` | retries, and at that attempt emits {"n": the attempt} | `attempt` |
@@ -67,6 +69,11 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "retry-after" => return Err(Failure::retry("as told").after(Duration::from_millis(data.after_ms))),
         "reject" => return Err(Failure::reject("as told")),
         "log-flood" => (0..count).for_each(|n| log::info(format!("line {n}"))),
+        "log-then-trap" => {
+            (0..count).for_each(|n| log::info(format!("line {n} {}", "x".repeat(data.bytes))));
+            panic!("as told, after {count} lines");
+        }
+        "state-delete-many" => (0..count).for_each(|n| state::delete(&format!("{n:0200}"))),
         "return-big" => return Err(Failure::reject("x".repeat(data.bytes))),
         "remember" => emit_n(remember()).map(drop)?,
         "fail-until" if event.attempt < data.attempt => return Err(Failure::retry("as told, too early")),
