@@ -16,9 +16,9 @@ use uuid::Uuid;
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Body, Delivery, KeyState, Source};
+use crate::model::delivery::{Body, Delivery, Disposition, KeyState, Source};
 use crate::model::event::Event;
-use crate::model::outcome::{Outcome, Refusal, Verdict};
+use crate::model::outcome::{Crash, Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::workers::{Called, Job, JobCall, Workers};
 use crate::plugin::{Plugin, Serving};
@@ -27,7 +27,7 @@ use crate::policy::disposition::{Facts, decide};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
 use crate::schema::Registry;
-use crate::schema::admit::{Terms, admit};
+use crate::schema::admit::{Terms, admit, admit_timer};
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;
@@ -63,7 +63,8 @@ pub struct Report {
     pub again: Vec<Delivery>,
     /// For the breaker.
     pub tally: Tally,
-    pub retried: u32,
+    /// Retries and timers: what will come back by itself.
+    pub put_off: usize,
     /// Set aside, to be run alone.
     pub suspects: u64,
 }
@@ -128,6 +129,7 @@ fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Compa
     let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
     let admission = match &delivery.body {
         Body::Event(bytes) => admit(&house.schemas, bytes, &terms),
+        Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max),
         Body::Fields(fields) => {
             let names: Vec<_> = fields.iter().take(10).map(|(name, _)| String::from_utf8_lossy(name)).collect();
             Err(Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", "))))
@@ -249,7 +251,7 @@ async fn call(
 }
 
 /// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
-/// state is run again.
+/// state is run again, and timers without room are a limit that was reached.
 async fn settle(
     house: &House,
     handler: &Handler,
@@ -258,7 +260,7 @@ async fn settle(
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let mut conflicts = Vec::new();
+    let mut turned = Vec::new();
     // One settlement for each version, so that each says whose work it is. What no version ran goes with the stable one.
     for (plugin, items) in by_version(serving, items) {
         let mut entries = Vec::with_capacity(items.len());
@@ -275,16 +277,32 @@ async fn settle(
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
                 Settled::Conflict => {
-                    conflicts.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
+                    turned.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
                 }
-                Settled::Retried => report.retried += 1,
+                Settled::Full => turned.push(self::entry(handler, plugin, entry.delivery, None, None, Ok(full()))),
+                Settled::Committed => report.put_off += timers(&entry),
+                Settled::Retried => report.put_off += 1,
                 Settled::Quarantined => report.suspects += 1,
                 _ => {}
             }
         }
     }
-    settle_entries(house, &serving.stable, source, conflicts).await?;
+    let turned = settle_entries(house, &serving.stable, source, turned).await?;
+    report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     Ok(())
+}
+
+/// The outcome of an attempt whose timers have no room.
+fn full() -> Outcome {
+    let reason = "timer: as many wait as may (host.timers_max)".to_owned();
+    Outcome::Crashed { crash: Crash::Limit, reason, log: Vec::new() }
+}
+
+fn timers(entry: &Entry) -> usize {
+    match &entry.disposition {
+        Disposition::Commit(effects) => effects.timers.len(),
+        _ => 0,
+    }
 }
 
 fn by_version(serving: &Serving, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Item>)> {

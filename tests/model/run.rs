@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
                     let stream = if *to_input { self.input.clone() } else { self.output.clone() };
                     Emitted { stream, body: self.body() }
                 });
-                Disposition::Commit(Effects { emits: emits.collect(), writes })
+                Disposition::Commit(Effects { emits: emits.collect(), writes, timers: Vec::new() })
             }
             Does::Skip { duplicate } => Disposition::Skip { duplicate: *duplicate },
             Does::Retry { later } => {
@@ -375,7 +375,9 @@ fn tell_settled((entry, answer): (&Entry, &Settled)) -> String {
     let mark = mark.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
     let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
     let does = match disposition {
-        Disposition::Commit(Effects { emits, writes }) => format!("Commit({} emits, writes {writes:?})", emits.len()),
+        Disposition::Commit(Effects { emits, writes, .. }) => {
+            format!("Commit({} emits, writes {writes:?})", emits.len())
+        }
         Disposition::Retry { after, .. } => format!("Retry(after {after:?})"),
         Disposition::DeadLetter { reason, record } => format!("DeadLetter({}, {})", reason.class, record.is_some()),
         other => format!("{other:?}"),

@@ -69,7 +69,7 @@ async fn fetch(backend: &dyn Backend, source: &Source) -> Delivery {
 async fn settle(backend: &dyn Backend, source: &Source, delivery: Delivery) {
     let emitted = |n: u8| Emitted { stream: format!("out-{}", source.stream).into(), body: Bytes::from(vec![n; 20]) };
     let writes = BTreeMap::from([("a".into(), Some(Bytes::from("one"))), ("b".into(), Some(Bytes::from("two")))]);
-    let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes };
+    let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes, timers: Vec::new() };
     let entry = Entry {
         delivery,
         mark: Some((Uuid::new_v4(), [7; 16])),

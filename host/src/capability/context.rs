@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ pub struct Terms {
     /// The event types that it may emit; none = it has no `emit` at all.
     pub emit: Option<Vec<Pattern>>,
     pub state: bool,
+    pub timer: bool,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
     pub schemas: Arc<Registry>,
@@ -35,6 +37,9 @@ pub struct Limits {
     /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
     pub payload_bytes_max: usize,
     pub state_bytes_max: usize,
+    pub timers_max: usize,
+    pub timer_bytes_max: usize,
+    pub timer_wait_max: Duration,
     pub log_lines_max: u32,
     pub log_bytes_max: usize,
     /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.

@@ -9,6 +9,7 @@ pub mod emit;
 pub mod log;
 pub mod settings;
 pub mod state;
+pub mod timer;
 
 use wasmtime::component::{HasSelf, Linker};
 
@@ -77,5 +78,13 @@ pub const CAPABILITIES: &[Capability] = &[
         example: "",
         granted: |_| true,
         link: |linker| api::config::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "timer",
+        interface: "tidemill:plugin/timer",
+        since: "0.1.1",
+        example: "timer = true",
+        granted: |terms| terms.timer,
+        link: |linker| api::timer::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
 ];

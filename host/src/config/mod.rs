@@ -176,6 +176,10 @@ pub struct Limits {
     pub emits: usize,
     pub emit_bytes: ByteSize,
     pub state: ByteSize,
+    pub timers: usize,
+    pub timer_bytes: ByteSize,
+    #[serde(deserialize_with = "units::duration")]
+    pub timer_wait: Duration,
     pub log_lines: u32,
 }
 
@@ -186,6 +190,9 @@ impl Default for Limits {
             emits: limits::EMITS,
             emit_bytes: limits::EMIT_BYTES,
             state: limits::STATE,
+            timers: limits::TIMERS,
+            timer_bytes: limits::TIMER_BYTES,
+            timer_wait: limits::TIMER_WAIT,
             log_lines: limits::LOG_LINES,
         }
     }
@@ -198,6 +205,9 @@ pub struct Grants {
     pub emit: Option<Vec<String>>,
     #[serde(default)]
     pub state: bool,
+    /// Whether the plugin may have itself called again later.
+    #[serde(default)]
+    pub timer: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -231,6 +241,8 @@ pub struct Host {
     pub payload_bytes_max: ByteSize,
     /// Dead letters that a handler keeps for a stream.
     pub dead_letters_max: u64,
+    /// Timers that may wait for a handler on a stream.
+    pub timers_max: u64,
     /// Where compiled plugins are kept; default: the user's cache folder.
     pub cache: Option<PathBuf>,
 }
@@ -242,6 +254,7 @@ impl Default for Host {
             batch: limits::BATCH,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             dead_letters_max: limits::DEAD_LETTERS,
+            timers_max: limits::TIMERS_WAITING,
             cache: None,
         }
     }

@@ -82,6 +82,15 @@ pub struct Effects {
     pub emits: Vec<Emitted>,
     /// The last write of each name; `None` deletes.
     pub writes: BTreeMap<String, Option<Bytes>>,
+    pub timers: Vec<Timer>,
+}
+
+/// A delivery to the same handler, later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    pub after: std::time::Duration,
+    /// An event of kind [`TIMER_KIND`](super::name::TIMER_KIND), complete with its envelope.
+    pub body: Bytes,
 }
 
 /// An event that a plugin emitted: checked against its schema, complete with its envelope.

@@ -104,6 +104,7 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
         handler: name.into(),
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         state: handler.grants.state,
+        timer: handler.grants.timer,
         config: handler.config.clone(),
         limits: Limits {
             memory_bytes_max: handler.limits.memory.as_u64() as usize,
@@ -112,6 +113,9 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
             emit_bytes_max: handler.limits.emit_bytes.as_u64() as usize,
             payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
             state_bytes_max: handler.limits.state.as_u64() as usize,
+            timers_max: handler.limits.timers,
+            timer_bytes_max: handler.limits.timer_bytes.as_u64() as usize,
+            timer_wait_max: handler.limits.timer_wait,
             log_lines_max: handler.limits.log_lines,
             log_bytes_max: limits::LOG_LINE_BYTES.as_u64() as usize,
             hostcall_bytes_max: limits::HOSTCALL_BYTES.as_u64() as usize,
@@ -122,7 +126,11 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
 }
 
 pub fn backend_options(config: &Config) -> Options {
-    Options { inbox_window: config.idempotency.window, dead_letters_max: config.host.dead_letters_max }
+    Options {
+        inbox_window: config.idempotency.window,
+        dead_letters_max: config.host.dead_letters_max,
+        timers_max: config.host.timers_max,
+    }
 }
 
 /// How long to look for a backend that does not answer before giving up.
@@ -154,12 +162,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
