@@ -22,7 +22,11 @@ const CASES_FOR_ALL: u64 = 150;
 const SHRINK_STEPS_MAX: u32 = 3000;
 
 fn options() -> Options {
-    Options { inbox_window: Duration::from_secs(7 * 24 * 3600), dead_letters_max: DEAD_LETTERS_MAX as u64 }
+    Options {
+        inbox_window: Duration::from_secs(7 * 24 * 3600),
+        dead_letters_max: DEAD_LETTERS_MAX as u64,
+        timers_max: 1000,
+    }
 }
 
 fn number_from_env(name: &str) -> Option<u64> {
