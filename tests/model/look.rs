@@ -64,6 +64,7 @@ impl Group {
         let counts = self.books();
         let expected = SourceStatus {
             published: self.published,
+            timers: 0,
             committed: self.committed,
             skipped: self.skipped,
             duplicates: self.duplicates,
@@ -73,6 +74,7 @@ impl Group {
             lag: counts.lag,
             pending: counts.pending,
             due: counts.due,
+            far: 0,
             again: counts.again,
             quarantined: counts.quarantined,
             torn: 0,

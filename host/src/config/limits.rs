@@ -13,10 +13,10 @@ pub const EMITS: usize = 256;
 pub const EMIT_BYTES: ByteSize = ByteSize::mib(4);
 /// What one attempt may write to its state, in bytes.
 pub const STATE: ByteSize = ByteSize::kib(256);
-/// Timers that one attempt may set, the data of one in bytes, and how far away it may be.
+/// Timers that one attempt may set, the data of one in bytes, and how far away it may be: 90 days.
 pub const TIMERS: usize = 16;
 pub const TIMER_BYTES: ByteSize = ByteSize::kib(64);
-pub const TIMER_WAIT: Duration = Duration::from_secs(90 * 24 * 3600);
+pub const TIMER_WAIT: Duration = Duration::from_secs(7_776_000);
 /// Timers of one handler that may wait for one stream.
 pub const TIMERS_WAITING: u64 = 100_000;
 /// Log lines of one attempt, and the bytes of one line.
