@@ -4,6 +4,7 @@
 //! `TIDEMILL_CASES=2000` runs more of them; `TIDEMILL_SEED=..` begins with the case that a failure names.
 
 mod look;
+mod parcel;
 mod reference;
 mod run;
 mod settling;
