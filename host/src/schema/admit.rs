@@ -221,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_needs_no_schema_and_keeps_its_key() {
+        let timer = event(|e| {
+            e["event_type"] = TIMER_KIND.into();
+            e["key"] = "k".into();
+            e["attributes"] = serde_json::json!({ "timer": "unpaid" });
+        });
+        let event = admit_timer(&timer, 4096).unwrap();
+        assert_eq!((&**event.key(), event.attribute("timer")), ("k", Some("unpaid")));
+        assert_eq!(event.name().to_string(), "Tidemill.Timer.v1");
+        assert!(matches!(admit_timer(&timer, 64), Err(Refusal::Undecodable(_))));
+        assert!(refusal(&timer).starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"));
+    }
+
+    #[test]
     fn every_kind_of_dirt_has_its_words() {
         for (bytes, said) in [
             (b"".to_vec(), "undecodable: the event is empty"),
