@@ -1,9 +1,13 @@
 //! A plugin has itself called again later: set with the commit, once, under the same key, and by nobody else.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::json;
 use tidemill::backend::Act;
 use tidemill::model::dead_letter::ReasonClass;
 use tidemill::model::delivery::Body;
+use tidemill::service::Switch;
 use tidemill_tests::world::{NO_RETRY, QUICK, World, event};
 use uuid::Uuid;
 
@@ -100,6 +104,32 @@ crate::on_both_backends! {
         world.run().await;
         let status = world.status().await;
         assert_eq!((world.count("k").await, status.due, status.far), (Some(json!(1)), 1, 1), "{status:?}");
+    }
+
+    async fn a_plugin_whose_timers_set_timers_is_bounded(url: &str) {
+        let mut world = World::new(url, NO_RETRY).await;
+        world.config.host.timers_max = 40;
+        let world = world.by(url).await;
+        world.ask(json!({ "do": "timer-bomb" })).await;
+        let (switch, quiet) = Switch::new();
+        let switch = Arc::new(switch);
+        let host = world.host_until(switch.clone(), quiet, false);
+        let look = async {
+            loop {
+                if let Ok(status) = world.backend.status(&world.source).await {
+                    // The first one is on the stream.
+                    assert!(status.due + status.again + status.pending <= 41, "{status:?}");
+                    assert!(status.balances(), "{status:?}");
+                    if status.dead >= 20 {
+                        break;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            switch.quiet();
+        };
+        let both = async { tokio::join!(host, look).0 };
+        tokio::time::timeout(Duration::from_secs(100), both).await.expect("it meets its bound").expect("a run");
     }
 
     async fn host_timers_max_bounds_what_waits(url: &str) {

@@ -22,6 +22,7 @@
 //! | `remember` | counts in its own memory, emits {"n": how often this instance was asked} | |
 //! | `timer` | sets that many timers (1) called `again`, with the data `then` | `count`, `after_ms`, `then`, `stubborn` |
 //! | `timer-raw` | sets a timer whose data is this text, JSON or not | `raw`, `stubborn` |
+//! | `timer-bomb` | sets as many timers as it may, and each of them does the same | |
 //! | `timer-then-trap` | sets a timer, then panics | |
 //! | `tell-timer` | emits {"n": 1} with the attribute `timer`: the name of the timer whose event this is | |
 //! | `fail-until` | retries, and at that attempt emits {"n": the attempt} | `attempt` |
@@ -80,6 +81,9 @@ fn handle(event: &Event) -> Result<(), Failure> {
             data.unless_stubborn(timer::after(wait, "again", &data.then))
         })?,
         "timer-raw" => data.unless_stubborn(timer::after_raw(Duration::ZERO, "raw", data.raw.as_bytes()))?,
+        "timer-bomb" => {
+            (0..16).try_for_each(|_| timer::after(Duration::ZERO, "bomb", &json!({ "do": "timer-bomb" })))?
+        }
         "timer-then-trap" => {
             timer::after(Duration::ZERO, "no", &json!({})).map(|()| panic!("as told, after a timer"))?
         }
