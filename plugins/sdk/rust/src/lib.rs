@@ -1,7 +1,7 @@
 //! Write Tidemill handler plugins in Rust.
 //!
-//! A handler is a function from an event to "done" or a [`Failure`]. What it asks for through [`emit()`] and [`state`]
-//! takes effect only if it returns `Ok`, and then all at once, together with the acknowledgement.
+//! A handler is a function from an event to "done" or a [`Failure`]. What it asks for through [`emit()`], [`state`] and
+//! [`timer`] takes effect only if it returns `Ok`, and then all at once, together with the acknowledgement.
 //!
 //! ```
 //! use tidemill_sdk::prelude::*;
