@@ -16,9 +16,9 @@ use uuid::Uuid;
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Body, Delivery, Disposition, KeyState, Source};
+use crate::model::delivery::{Body, Delivery, KeyState, Source};
 use crate::model::event::Event;
-use crate::model::outcome::{Crash, Outcome, Refusal, Verdict};
+use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::workers::{Called, Job, JobCall, Workers};
 use crate::plugin::{Plugin, Serving};
@@ -279,8 +279,10 @@ async fn settle(
                 Settled::Conflict => {
                     turned.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
                 }
-                Settled::Full => turned.push(self::entry(handler, plugin, entry.delivery, None, None, Ok(full()))),
-                Settled::Committed => report.put_off += timers(&entry),
+                Settled::Full => {
+                    turned.push(self::entry(handler, plugin, entry.delivery, None, None, Ok(Outcome::full())))
+                }
+                Settled::Committed => report.put_off += entry.disposition.timers(),
                 Settled::Retried => report.put_off += 1,
                 Settled::Quarantined => report.suspects += 1,
                 _ => {}
@@ -290,19 +292,6 @@ async fn settle(
     let turned = settle_entries(house, &serving.stable, source, turned).await?;
     report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     Ok(())
-}
-
-/// The outcome of an attempt whose timers have no room.
-fn full() -> Outcome {
-    let reason = "timer: as many wait as may (host.timers_max)".to_owned();
-    Outcome::Crashed { crash: Crash::Limit, reason, log: Vec::new() }
-}
-
-fn timers(entry: &Entry) -> usize {
-    match &entry.disposition {
-        Disposition::Commit(effects) => effects.timers.len(),
-        _ => 0,
-    }
 }
 
 fn by_version(serving: &Serving, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Item>)> {

@@ -114,3 +114,13 @@ pub enum Disposition {
     /// Ack, and keep the exact bytes for a person to look at.
     DeadLetter { reason: Reason, record: Option<AttemptRecord> },
 }
+
+impl Disposition {
+    /// How many timers it sets.
+    pub fn timers(&self) -> usize {
+        match self {
+            Self::Commit(effects) => effects.timers.len(),
+            _ => 0,
+        }
+    }
+}

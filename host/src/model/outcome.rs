@@ -31,6 +31,14 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// It set timers for which there is no room.
+    pub fn full() -> Self {
+        let reason = "timer: as many wait as may (host.timers_max)".to_owned();
+        Self::Crashed { crash: Crash::Limit, reason, log: Vec::new() }
+    }
+}
+
 /// How a plugin broke or why it was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
