@@ -17,6 +17,7 @@ mod schemas;
 mod soaks;
 mod stories;
 mod tidy;
+mod timers;
 
 /// Tells each story twice: on SQLite in memory, and on a real Redis.
 macro_rules! on_both_backends {

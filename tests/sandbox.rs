@@ -39,6 +39,14 @@ misdeeds! {
     a_forbidden_event_is_refused_even_if_the_guest_goes_on: { "do": "emit-forbidden", "stubborn": true }, "" => "rejected: emit: Forbidden.Thing.Done.v1";
     an_invalid_event_is_refused: { "do": "emit-invalid", "stubborn": true }, "" => "rejected: emit: Test.Thing.Done.v1: /data/n";
     too_much_state_hits_its_bound: { "do": "state-big", "bytes": 300_000, "stubborn": true, "key": "k" }, "" => "state-bytes: state: an attempt may write 262144 bytes (limits.state)";
+    too_many_timers_hit_their_bound: { "do": "timer", "count": 20, "stubborn": true, "after_ms": 10 }, "" => "timers: timer: an attempt may set 16 timers (limits.timers)";
+    limits_timers_bounds_the_timers: { "do": "timer", "count": 2, "stubborn": true }, "limits = { timers = 1 }" => "timers: timer: an attempt may set 1 timers (limits.timers)";
+    a_timer_with_too_much_data_is_refused: { "do": "timer", "then": { "x": "x".repeat(70_000) } }, "" => "timer-bytes: timer: the data has 70008 bytes; at most 65536 (limits.timer_bytes)";
+    limits_timer_bytes_bounds_the_data: { "do": "timer", "then": { "x": "x" }, "stubborn": true }, "limits = { timer_bytes = \"8B\" }" => "at most 8 (limits.timer_bytes)";
+    a_timer_too_far_away_is_refused: { "do": "timer", "after_ms": 7_776_000_001u64, "stubborn": true }, "" => "rejected: timer: \"again\" in 2months";
+    limits_timer_wait_bounds_how_far_away_it_is: { "do": "timer", "after_ms": 1001, "stubborn": true }, "limits = { timer_wait = \"1s\" }" => "at most 1s (limits.timer_wait)";
+    a_timer_whose_data_is_no_json_is_refused: { "do": "timer-raw", "raw": "1},\"data\":{", "stubborn": true }, "" => "rejected: timer: the data of \"raw\" is not JSON";
+    a_timer_whose_data_is_too_deep_is_refused: { "do": "timer-raw", "raw": "[".repeat(200) + &"]".repeat(200), "stubborn": true }, "" => "rejected: timer: \"raw\": not an event envelope in JSON: recursion limit";
     a_long_reason_is_cut: { "do": "return-big", "bytes": 1_000_000 }, "" => "...";
     a_reason_beyond_all_bounds_is_a_limit: { "do": "return-big", "bytes": 20_000_000 }, "" => "hostcall-bytes: it handed the host more than 8388608 bytes in one call";
 }
@@ -284,6 +292,8 @@ fn a_capability_that_is_not_granted_is_not_linked() {
             && said.contains("[handlers.mischief.grants]"),
         "{said}"
     );
+    let said = refusal_of(mischief(), GRANTS);
+    assert!(said.contains("asks for capability \"timer\", which is not granted"), "{said}");
     let said = refusal_of(mischief(), "state = true");
     assert!(said.contains("asks for capability \"emit\", which is not granted"), "{said}");
 }

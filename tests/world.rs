@@ -47,6 +47,7 @@ pub fn config(url: &str, plugin: &std::path::Path, suffix: &str, extra: &str, ta
         [handlers.mischief.grants]
         emit = ["Test.Thing.Done"]
         state = true
+        timer = true
         {tables}
         "#,
         plugin.display()
@@ -161,7 +162,7 @@ pub fn event(id: Uuid, data: Value) -> Value {
 /// Loads a plugin that is not `mischief` into a host; the error for people if that is refused.
 pub fn refusal_of(plugin: PathBuf, grants: &str) -> String {
     let text = config("sqlite::memory:", &plugin, "x", "", "")
-        .replace("emit = [\"Test.Thing.Done\"]\n        state = true", grants);
+        .replace("emit = [\"Test.Thing.Done\"]\n        state = true\n        timer = true", grants);
     let config = read::parse(&text, "world.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
     let checked = build::check(&config).expect("a good configuration");
     match build::plugins(&config, &checked) {

@@ -27,7 +27,7 @@ use crate::policy::disposition::{Facts, decide};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
 use crate::schema::Registry;
-use crate::schema::admit::{Terms, admit};
+use crate::schema::admit::{Terms, admit, admit_timer};
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;
@@ -63,7 +63,8 @@ pub struct Report {
     pub again: Vec<Delivery>,
     /// For the breaker.
     pub tally: Tally,
-    pub retried: u32,
+    /// Retries and timers: what will come back by itself.
+    pub put_off: usize,
     /// Set aside, to be run alone.
     pub suspects: u64,
 }
@@ -128,6 +129,7 @@ fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Compa
     let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
     let admission = match &delivery.body {
         Body::Event(bytes) => admit(&house.schemas, bytes, &terms),
+        Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max),
         Body::Fields(fields) => {
             let names: Vec<_> = fields.iter().take(10).map(|(name, _)| String::from_utf8_lossy(name)).collect();
             Err(Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", "))))
@@ -250,7 +252,7 @@ async fn call(
 }
 
 /// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
-/// state is run again.
+/// state is run again, and timers without room are a limit that was reached.
 async fn settle(
     house: &House,
     handler: &Handler,
@@ -259,7 +261,7 @@ async fn settle(
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let mut conflicts = Vec::new();
+    let mut turned = Vec::new();
     // One settlement for each version, so that each says whose work it is. What no version ran goes with the stable one.
     for (plugin, items) in by_version(serving, items) {
         let mut entries = Vec::with_capacity(items.len());
@@ -276,15 +278,20 @@ async fn settle(
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
                 Settled::Conflict => {
-                    conflicts.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
+                    turned.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
                 }
-                Settled::Retried => report.retried += 1,
+                Settled::Full => {
+                    turned.push(self::entry(handler, plugin, entry.delivery, None, None, Ok(Outcome::full())))
+                }
+                Settled::Committed => report.put_off += entry.disposition.timers(),
+                Settled::Retried => report.put_off += 1,
                 Settled::Quarantined => report.suspects += 1,
                 _ => {}
             }
         }
     }
-    settle_entries(house, &serving.stable, source, conflicts).await?;
+    let turned = settle_entries(house, &serving.stable, source, turned).await?;
+    report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     Ok(())
 }
 

@@ -179,8 +179,11 @@ impl Client {
                 let open = match backend.take() {
                     Some(open) => open,
                     None => {
-                        let options =
-                            backend::Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 100_000 };
+                        let options = backend::Options {
+                            inbox_window: Duration::from_secs(3600),
+                            dead_letters_max: 100_000,
+                            timers_max: 1000,
+                        };
                         backend::open(url, options).await.map_err(|error| error.to_string())?
                     }
                 };

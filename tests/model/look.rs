@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use tidemill::backend::SourceStatus;
 use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::{Body, KeyState, Source};
+use tidemill::model::delivery::{KeyState, Source};
 use uuid::Uuid;
 
 use super::reference::{Group, Number, Place, Stream};
@@ -64,6 +64,7 @@ impl Group {
         let counts = self.books();
         let expected = SourceStatus {
             published: self.published,
+            timers: self.timers,
             committed: self.committed,
             skipped: self.skipped,
             duplicates: self.duplicates,
@@ -73,6 +74,7 @@ impl Group {
             lag: counts.lag,
             pending: counts.pending,
             due: counts.due,
+            far: counts.far,
             again: counts.again,
             quarantined: counts.quarantined,
             torn: 0,
@@ -101,8 +103,11 @@ impl Group {
         let id = *id.get_or_insert(letter.id);
         let expected = DeadLetter {
             id,
-            origin: stream.entries[number].id.context("its stream was listed before")?,
-            body: Body::Event(parcel.body.clone()),
+            origin: match parcel.origin {
+                Some(origin) => origin,
+                None => stream.entries[number].id.context("its stream was listed before")?,
+            },
+            body: parcel.body.clone(),
             reason: reason.clone(),
             at_ms: letter.at_ms,
             attempts: parcel.attempts,

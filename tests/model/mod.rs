@@ -4,6 +4,7 @@
 //! `TIDEMILL_CASES=2000` runs more of them; `TIDEMILL_SEED=..` begins with the case that a failure names.
 
 mod look;
+mod parcel;
 mod reference;
 mod run;
 mod settling;
@@ -22,7 +23,11 @@ const CASES_FOR_ALL: u64 = 150;
 const SHRINK_STEPS_MAX: u32 = 3000;
 
 fn options() -> Options {
-    Options { inbox_window: Duration::from_secs(7 * 24 * 3600), dead_letters_max: DEAD_LETTERS_MAX as u64 }
+    Options {
+        inbox_window: Duration::from_secs(7 * 24 * 3600),
+        dead_letters_max: DEAD_LETTERS_MAX as u64,
+        timers_max: 1000,
+    }
 }
 
 fn number_from_env(name: &str) -> Option<u64> {

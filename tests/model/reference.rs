@@ -16,10 +16,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use tidemill::backend::{NewEntry, Published, Settled, Start, Trimmed};
-use tidemill::model::dead_letter::{AttemptRecord, Reason};
 use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Lane, Replayed, Source};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
+
+use super::parcel::timer_number;
+pub use super::parcel::{Parcel, Place};
 
 /// How many entries came before it on its stream: a name for an entry whose id nobody has told us yet.
 pub type Number = usize;
@@ -68,45 +70,12 @@ pub struct Group {
     pub inbox: Inbox,
     pub states: BTreeMap<String, KeyState>,
     pub published: u64,
+    pub timers: u64,
     pub committed: u64,
     pub skipped: u64,
     pub duplicates: u64,
     pub retried: u64,
     pub dropped: u64,
-}
-
-/// A delivery on its way, with its account.
-pub struct Parcel {
-    pub place: Place,
-    pub body: Bytes,
-    pub attempts: u32,
-    pub crashes: u32,
-    /// It was taken out of quarantine, to be run alone.
-    pub alone: bool,
-    pub history: Vec<AttemptRecord>,
-    pub replayed: Option<Replayed>,
-}
-
-#[derive(Debug, PartialEq)]
-pub enum Place {
-    /// On the stream, not fetched yet.
-    Waiting,
-    Held {
-        by: Arc<str>,
-        lane: Lane,
-        entry: EntryId,
-    },
-    /// A retry: its time has come, or is far away.
-    Due {
-        now: bool,
-    },
-    /// Put on the lane `Again` by a replay.
-    Again,
-    /// The letter's id is unknown until the dead letters are listed.
-    Dead {
-        letter: Option<EntryId>,
-        reason: Reason,
-    },
 }
 
 impl Model {
@@ -191,7 +160,11 @@ impl Model {
         Ok(())
     }
 
-    pub fn number(&self, stream: &str, id: EntryId) -> Result<Number> {
+    pub fn number(&self, stream: &str, delivery: &Delivery) -> Result<Number> {
+        if let Body::Timer(body) = &delivery.body {
+            return Ok(timer_number(body));
+        }
+        let id = delivery.origin;
         let entries = &self.streams[stream].entries;
         entries.iter().position(|entry| entry.id == Some(id)).with_context(|| format!("no entry {id} was on {stream}"))
     }
@@ -202,7 +175,7 @@ impl Model {
         ensure!(got.len() <= max, "{} came where {max} were asked for", got.len());
         ensure!(!got.is_empty() || max == 0 || books.lag + books.again == 0, "something waits, but nothing came");
         for delivery in got {
-            let number = self.number(&source.stream, delivery.origin)?;
+            let number = self.number(&source.stream, delivery)?;
             self.group(source).hand_out(number, delivery, by).with_context(|| format!("entry {number}"))?;
         }
         Ok(())
@@ -224,7 +197,7 @@ impl Model {
         let there = self.group(source).books().quarantined;
         ensure!(got.is_some() == (there > 0), "{there} are in quarantine");
         let Some(delivery) = got else { return Ok(()) };
-        let number = self.number(&source.stream, delivery.origin)?;
+        let number = self.number(&source.stream, delivery)?;
         let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
         ensure!(parcel.is_held_by(QUARANTINE), "entry {number} is {:?}", parcel.place);
         parcel.give_to(by);
@@ -263,7 +236,7 @@ impl Model {
         );
         let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
         for delivery in got {
-            let number = self.number(&source.stream, delivery.origin)?;
+            let number = self.number(&source.stream, delivery)?;
             ensure!(seen.insert(number), "entry {number} came twice");
             let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
             let crashes = crash(&parcel.place).with_context(|| format!("entry {number} is {:?}", parcel.place))?;
@@ -290,21 +263,21 @@ pub struct Counts {
     pub quarantined: u64,
     pub due: u64,
     pub due_now: u64,
+    /// Of those due: timers that are far away.
+    pub far: u64,
     pub again: u64,
 }
 
 impl Group {
     fn add(&mut self, number: Number, body: &Bytes) {
-        let (body, history) = (body.clone(), Vec::new());
-        let parcel =
-            Parcel { place: Place::Waiting, body, attempts: 0, crashes: 0, alone: false, history, replayed: None };
-        self.parcels.insert(number, parcel);
+        self.parcels.insert(number, Parcel::new(Place::Waiting, None, Body::Event(body.clone())));
         self.published += 1;
     }
 
     pub fn books(&self) -> Counts {
         let mut counts = Counts::default();
         for parcel in self.parcels.values() {
+            counts.far += u64::from(parcel.is_far());
             match parcel.place {
                 Place::Waiting => counts.lag += 1,
                 Place::Held { ref by, .. } => {
@@ -367,33 +340,5 @@ impl Group {
             self.dead.retain(|dead| dead != number);
         }
         before - self.dead.len()
-    }
-}
-
-impl Parcel {
-    pub fn is_held_by(&self, consumer: &str) -> bool {
-        matches!(&self.place, Place::Held { by, .. } if &**by == consumer)
-    }
-
-    /// Only who takes a suspect is to run it alone.
-    pub fn give_to(&mut self, consumer: &str) {
-        if let Place::Held { by, .. } = &mut self.place {
-            *by = consumer.into();
-            self.alone = false;
-        }
-    }
-
-    fn equals(&self, delivery: &Delivery) -> Result<()> {
-        let Delivery { body, attempts, crashes, history, replayed, .. } = delivery;
-        ensure!(*body == Body::Event(self.body.clone()), "its body is {body:?}, not {:?}", self.body);
-        ensure!(
-            (*attempts, *crashes) == (self.attempts, self.crashes),
-            "it has {attempts} attempts and {crashes} crashes, not {} and {}",
-            self.attempts,
-            self.crashes
-        );
-        ensure!(*history == self.history, "its history is {history:?}, not {:?}", self.history);
-        ensure!(*replayed == self.replayed, "its link is {replayed:?}, not {:?}", self.replayed);
-        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tidemill::backend::{Act, Backend, Bounds, Entry, NewEntry, Published, Settled, Settlement, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source, Timer};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
 
@@ -180,6 +180,7 @@ impl<'a> Run<'a> {
         for lane in [Lane::Input, Lane::Again] {
             self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.lane == lane).count());
         }
+        self.count("timers fetched", got.iter().filter(|d| matches!(d.body, Body::Timer(_))).count());
         self.known.entry((source, by)).or_default().extend(got);
         Ok(())
     }
@@ -254,8 +255,9 @@ impl<'a> Run<'a> {
         if !plan.stale {
             let group = &self.model.groups[&(source.stream.clone(), source.handler.clone())];
             known.retain(|delivery| {
-                let number = self.model.number(&source.stream, delivery.origin);
-                let again = taken.iter().any(|entry| entry.delivery.origin == delivery.origin);
+                let number = self.model.number(&source.stream, delivery);
+                let place = |delivery: &Delivery| (delivery.lane, delivery.entry);
+                let again = taken.iter().any(|entry| place(&entry.delivery) == place(delivery));
                 !again && number.is_ok_and(|number| group.holds(owner, number, delivery))
             });
         }
@@ -265,7 +267,7 @@ impl<'a> Run<'a> {
     fn entry(&mut self, source: &Source, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> Entry {
         let attempt = delivery.attempts + 1;
         let disposition = match &plan.does {
-            Does::Commit { emits, writes } => {
+            Does::Commit { emits, writes, timers } => {
                 // Without a state to write to, a handler cannot ask for writes.
                 let writes = if plan.state.is_some() { &writes[..] } else { &[] };
                 let value = |value: &Option<u8>| value.map(|value| value.to_string().into());
@@ -274,7 +276,10 @@ impl<'a> Run<'a> {
                     let stream = if *to_input { self.input.clone() } else { self.output.clone() };
                     Emitted { stream, body: self.body() }
                 });
-                Disposition::Commit(Effects { emits: emits.collect(), writes })
+                let emits = emits.collect();
+                let after = |later: &bool| if *later { HOUR } else { Duration::ZERO };
+                let timers = timers.iter().map(|later| Timer { after: after(later), body: self.body() }).collect();
+                Disposition::Commit(Effects { emits, writes, timers })
             }
             Does::Skip { duplicate } => Disposition::Skip { duplicate: *duplicate },
             Does::Retry { later } => {
@@ -375,7 +380,9 @@ fn tell_settled((entry, answer): (&Entry, &Settled)) -> String {
     let mark = mark.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
     let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
     let does = match disposition {
-        Disposition::Commit(Effects { emits, writes }) => format!("Commit({} emits, writes {writes:?})", emits.len()),
+        Disposition::Commit(Effects { emits, writes, timers }) => {
+            format!("Commit({} emits, writes {writes:?}, timers {timers:?})", emits.len())
+        }
         Disposition::Retry { after, .. } => format!("Retry(after {after:?})"),
         Disposition::DeadLetter { reason, record } => format!("DeadLetter({}, {})", reason.class, record.is_some()),
         other => format!("{other:?}"),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tidemill::backend::{Entry, Settled, Settlement};
 use tidemill::model::dead_letter::AttemptRecord;
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Timer};
 
+use super::parcel::timer_number;
 use super::reference::{Group, Model, Number, Parcel, Place, QUARANTINE};
 
 /// State keys that an entry of this settlement was to write and did not. Those behind it read a state that will never
@@ -21,7 +22,7 @@ impl Model {
         }
         let Settlement { source, consumer, entries, .. } = settlement;
         let numbers: Vec<Option<Number>> =
-            entries.iter().map(|entry| self.number(&source.stream, entry.delivery.origin).ok()).collect();
+            entries.iter().map(|entry| self.number(&source.stream, &entry.delivery).ok()).collect();
         let dead_letters_max = self.dead_letters_max;
         let group = self.group(source);
         let (mut broken, mut emits) = (Broken::new(), Vec::new());
@@ -60,6 +61,7 @@ impl Group {
                 let settled = self.commit(number, entry, effects, broken);
                 if settled == Settled::Committed {
                     emits.extend(effects.emits.iter().cloned());
+                    effects.timers.iter().for_each(|timer| self.set(delivery.origin, timer));
                 } else {
                     broken.extend(written_key(entry));
                 }
@@ -107,6 +109,13 @@ impl Group {
         Settled::Committed
     }
 
+    fn set(&mut self, origin: EntryId, timer: &Timer) {
+        let place = Place::Due { now: timer.after.is_zero() };
+        let parcel = Parcel::new(place, Some(origin), Body::Timer(timer.body.clone()));
+        self.parcels.insert(timer_number(&timer.body), parcel);
+        self.timers += 1;
+    }
+
     /// Still pending, but in nobody's hands.
     fn set_aside(&mut self, number: Number) {
         let parcel = self.parcels.get_mut(&number).expect("it is held");
@@ -127,7 +136,7 @@ impl Group {
         let history = history.iter().chain(record).cloned().collect();
         let attempts = attempts + u32::from(record.is_some());
         let (body, crashes, replayed) = (parcel.body.clone(), *crashes, *replayed);
-        *parcel = Parcel { place, body, attempts, crashes, alone: false, history, replayed };
+        *parcel = Parcel { place, origin: parcel.origin, body, attempts, crashes, alone: false, history, replayed };
     }
 
     /// The oldest dead letters go when there are too many.

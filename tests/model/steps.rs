@@ -107,9 +107,11 @@ pub enum Version {
 #[derive(Debug, Clone)]
 pub enum Does {
     /// `emits`: to the input stream (true) or the output stream. `writes`: name and value, or nothing to delete it.
+    /// `timers`: due in an hour (true) or now.
     Commit {
         emits: Vec<bool>,
         writes: Vec<(usize, Option<u8>)>,
+        timers: Vec<bool>,
     },
     Skip {
         duplicate: bool,
@@ -167,10 +169,11 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn does() -> impl Strategy<Value = Does> {
+    let odd = proptest::bool::weighted;
     let write = (0..NAMES.len(), maybe(0.7, any::<u8>()));
     prop_oneof![
-        5 => (vec(proptest::bool::weighted(0.2), 0..3), vec(write, 0..3))
-            .prop_map(|(emits, writes)| Does::Commit { emits, writes }),
+        5 => (vec(odd(0.2), 0..3), vec(write, 0..3), vec(odd(0.2), 0..2))
+            .prop_map(|(emits, writes, timers)| Does::Commit { emits, writes, timers }),
         1 => any::<bool>().prop_map(|duplicate| Does::Skip { duplicate }),
         3 => proptest::bool::weighted(0.2).prop_map(|later| Does::Retry { later }),
         3 => any::<bool>().prop_map(|counted| Does::DeadLetter { counted }),

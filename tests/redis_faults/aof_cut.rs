@@ -16,7 +16,7 @@ use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tidemill::backend::{self, Backend, Entry, Error, NewEntry, Options, Settlement, Start};
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Source};
+use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Source, Timer};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ fn source(stream: &str) -> Source {
 
 async fn open(server: &RedisServer) -> Arc<dyn Backend> {
     server.client().await;
-    let options = Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 100 };
+    let options = Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 100, timers_max: 1000 };
     backend::open(&server.url(), options).await.expect("a backend")
 }
 
@@ -69,7 +69,8 @@ async fn fetch(backend: &dyn Backend, source: &Source) -> Delivery {
 async fn settle(backend: &dyn Backend, source: &Source, delivery: Delivery) {
     let emitted = |n: u8| Emitted { stream: format!("out-{}", source.stream).into(), body: Bytes::from(vec![n; 20]) };
     let writes = BTreeMap::from([("a".into(), Some(Bytes::from("one"))), ("b".into(), Some(Bytes::from("two")))]);
-    let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes };
+    let timer = Timer { after: Duration::from_secs(3600), body: Bytes::from_static(b"{}") };
+    let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes, timers: vec![timer] };
     let entry = Entry {
         delivery,
         mark: Some((Uuid::new_v4(), [7; 16])),
@@ -152,6 +153,9 @@ async fn traces(redis: &mut MultiplexedConnection, stream: &str) -> Vec<bool> {
     found.push(ask(redis, &["XLEN", &format!("out-{stream}")]).await == Value::Int(2));
     found.push(ask(redis, &["HGET", &key("stats"), "committed"]).await == Value::BulkString(b"1".to_vec()));
     found.push(ask(redis, &["KEYS", &(key("seen").replace(['{', '}'], "?") + ":*")]).await != Value::Array(vec![]));
+    found.push(ask(redis, &["ZCARD", &key("timers")]).await == Value::Int(1));
+    found.push(ask(redis, &["HLEN", &(key("due") + ":body")]).await == Value::Int(1));
+    found.push(ask(redis, &["HGET", &key("stats"), "timers"]).await == Value::BulkString(b"1".to_vec()));
     let pending = ask(redis, &["XPENDING", stream, "h"]).await;
     found.push(matches!(pending, Value::Array(rows) if rows.first() == Some(&Value::Int(0))));
     found

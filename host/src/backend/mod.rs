@@ -46,6 +46,8 @@ pub struct Options {
     pub inbox_window: Duration,
     /// How many dead letters a source keeps at most; the oldest go first.
     pub dead_letters_max: u64,
+    /// How many timers of a source may wait (`host.timers_max`); see [`Settled::Full`].
+    pub timers_max: u64,
 }
 
 /// Where a new group begins on a stream that already holds entries.
@@ -70,7 +72,8 @@ pub trait DataPlane: Send + Sync {
     /// (not pending under this consumer, other state version, known id) are left out, and the answer says so.
     /// May be called again with the same token after an error: what was done is not done twice. (Where nothing was
     /// done, all being fenced, stale or in conflict, the answer may be another one later.) A retry and a dead letter take
-    /// attempts, crashes, history and link from the delivery as it is given here.
+    /// attempts, crashes, history and link from the delivery as it is given here. A timer that a commit sets is a delivery
+    /// of its own, which waits like a retry; it has the origin of the one that set it, and a new account.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>>;
 
     /// Appends events to a stream, in order. With a mark, an id that this stream has seen within the inbox window
@@ -121,7 +124,7 @@ pub trait ControlPlane: Send + Sync {
     /// removes the consumer from `sources` and ends the heartbeat. Answers how many deliveries were released.
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64>;
 
-    /// Moves retries that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
+    /// Moves retries and timers that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
     async fn promote(&self, source: &Source, max: usize) -> Result<Promoted>;
 
     async fn status(&self, source: &Source) -> Result<SourceStatus>;
@@ -184,6 +187,9 @@ pub struct Recovered {
 /// For so long a host's death counts against what it had in hand; then the count begins anew.
 pub const CRASH_WINDOW: Duration = Duration::from_secs(72 * 3600);
 
+/// A timer that is further away than this is nothing that a host waits for to end (`run --until-idle`).
+pub const FAR: Duration = Duration::from_secs(60);
+
 /// A batch on its way to be settled: deliveries of one source, in one consumer's hands.
 #[derive(Debug)]
 pub struct Settlement {
@@ -224,6 +230,8 @@ pub enum Settled {
     Stale,
     /// Not pending under this consumer any more: nothing was done, it is somebody else's.
     Fenced,
+    /// It would set more timers than may wait: nothing was done, the delivery is still pending.
+    Full,
 }
 
 /// An event for a stream. With a `mark`, the stream's own inbox is asked first.
@@ -248,12 +256,14 @@ pub struct Promoted {
     pub next_in: Option<Duration>,
 }
 
-/// The books of one source. They balance: `published = committed + skipped + dead + dropped + waiting`, where waiting
-/// is `lag + pending + due + again`.
+/// The books of one source. They balance: `published + timers = committed + skipped + dead + dropped + waiting`, where
+/// waiting is `lag + pending + due + again`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceStatus {
     /// Entries of the stream that are this group's business: all since the group's start.
     pub published: u64,
+    /// Timers that were set: deliveries that nobody published.
+    pub timers: u64,
     pub committed: u64,
     /// Acked without effects: not wanted, or a duplicate.
     pub skipped: u64,
@@ -270,8 +280,10 @@ pub struct SourceStatus {
     pub lag: u64,
     /// In some consumer's hands (both lanes).
     pub pending: u64,
-    /// Waiting for their time.
+    /// Waiting for their time: retries and timers.
     pub due: u64,
+    /// Of those due: timers whose time is further away than `FAR`.
+    pub far: u64,
     /// Due again, not yet fetched.
     pub again: u64,
     /// Of those pending: set aside because hosts died with them, to be run alone.
@@ -292,7 +304,7 @@ impl SourceStatus {
     }
 
     pub fn balances(&self) -> bool {
-        self.published == self.committed + self.skipped + self.dead + self.dropped + self.waiting()
+        self.published + self.timers == self.committed + self.skipped + self.dead + self.dropped + self.waiting()
     }
 }
 

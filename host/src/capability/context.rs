@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ pub struct Terms {
     /// The event types that its manifest asks for; none = it does not say, any.
     pub asked_emit: Option<Vec<Pattern>>,
     pub state: bool,
+    pub timer: bool,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
     pub log_gate: LogGate,
@@ -47,6 +49,9 @@ pub struct Limits {
     pub state_bytes_max: usize,
     /// What one key may hold, names and values.
     pub state_total_bytes_max: usize,
+    pub timers_max: usize,
+    pub timer_bytes_max: usize,
+    pub timer_wait_max: Duration,
     pub log_lines_max: u32,
     pub log_bytes_max: usize,
     /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.

@@ -10,6 +10,7 @@ pub mod log;
 pub mod meter;
 pub mod settings;
 pub mod state;
+pub mod timer;
 
 use wasmtime::component::{HasSelf, Linker};
 
@@ -78,5 +79,13 @@ pub const CAPABILITIES: &[Capability] = &[
         example: "",
         granted: |_| true,
         link: |linker| api::config::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "timer",
+        interface: "tidemill:plugin/timer",
+        since: "0.1.1",
+        example: "timer = true",
+        granted: |terms| terms.timer,
+        link: |linker| api::timer::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
 ];

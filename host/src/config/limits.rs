@@ -15,6 +15,12 @@ pub const EMIT_BYTES: ByteSize = ByteSize::mib(4);
 pub const STATE: ByteSize = ByteSize::kib(256);
 /// What one key may hold in its handler's state: every event of the key has to read it.
 pub const STATE_TOTAL: ByteSize = ByteSize::mib(4);
+/// Timers that one attempt may set, the data of one in bytes, and how far away it may be: 90 days.
+pub const TIMERS: usize = 16;
+pub const TIMER_BYTES: ByteSize = ByteSize::kib(64);
+pub const TIMER_WAIT: Duration = Duration::from_secs(7_776_000);
+/// Timers of one handler that may wait for one stream.
+pub const TIMERS_WAITING: u64 = 100_000;
 /// Log lines of one attempt, and the bytes of one line.
 pub const LOG_LINES: u32 = 100;
 pub const LOG_LINE_BYTES: ByteSize = ByteSize::kib(2);

@@ -190,6 +190,10 @@ pub struct Limits {
     pub state: ByteSize,
     /// What one key may hold.
     pub state_total: ByteSize,
+    pub timers: usize,
+    pub timer_bytes: ByteSize,
+    #[serde(deserialize_with = "units::duration")]
+    pub timer_wait: Duration,
     pub log_lines: u32,
     /// Lines that all attempts together write into the host's log.
     pub log_lines_per_second: u32,
@@ -209,6 +213,9 @@ impl Default for Limits {
             emit_bytes: limits::EMIT_BYTES,
             state: limits::STATE,
             state_total: limits::STATE_TOTAL,
+            timers: limits::TIMERS,
+            timer_bytes: limits::TIMER_BYTES,
+            timer_wait: limits::TIMER_WAIT,
             log_lines: limits::LOG_LINES,
             log_lines_per_second: limits::LOG_LINES_PER_SECOND,
             log_bytes: limits::LOG_LINE_BYTES,
@@ -223,6 +230,9 @@ pub struct Grants {
     pub emit: Option<Vec<String>>,
     #[serde(default)]
     pub state: bool,
+    /// Whether the plugin may have itself called again later.
+    #[serde(default)]
+    pub timer: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -256,6 +266,8 @@ pub struct Host {
     pub payload_bytes_max: ByteSize,
     /// Dead letters that a handler keeps for a stream.
     pub dead_letters_max: u64,
+    /// Timers that may wait for a handler on a stream.
+    pub timers_max: u64,
     /// Where compiled plugins are kept; default: the user's cache folder.
     pub cache: Option<PathBuf>,
 }
@@ -267,6 +279,7 @@ impl Default for Host {
             batch: limits::BATCH,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             dead_letters_max: limits::DEAD_LETTERS,
+            timers_max: limits::TIMERS_WAITING,
             cache: None,
         }
     }

@@ -82,6 +82,15 @@ pub struct Effects {
     pub emits: Vec<Emitted>,
     /// The last write of each name; `None` deletes.
     pub writes: BTreeMap<String, Option<Bytes>>,
+    pub timers: Vec<Timer>,
+}
+
+/// A delivery to the same handler, later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    pub after: std::time::Duration,
+    /// An event of kind [`TIMER_KIND`](super::name::TIMER_KIND), complete with its envelope.
+    pub body: Bytes,
 }
 
 /// An event that a plugin emitted: checked against its schema, complete with its envelope.
@@ -104,4 +113,14 @@ pub enum Disposition {
     Quarantine,
     /// Ack, and keep the exact bytes for a person to look at.
     DeadLetter { reason: Reason, record: Option<AttemptRecord> },
+}
+
+impl Disposition {
+    /// How many timers it sets.
+    pub fn timers(&self) -> usize {
+        match self {
+            Self::Commit(effects) => effects.timers.len(),
+            _ => 0,
+        }
+    }
 }

@@ -28,6 +28,9 @@ impl FromStr for EntryId {
 pub enum Body {
     /// The field `event`, untouched.
     Event(Bytes),
+    /// The event of a timer, which the host wrote when a plugin asked for it. Never read from an input stream: so nobody
+    /// outside can make one, also not by way of a dead letter.
+    Timer(Bytes),
     /// An entry without that field: all its fields, untouched. It ends as a dead letter.
     Fields(Vec<(Bytes, Bytes)>),
 }

@@ -27,6 +27,14 @@ pub struct NameError {
     hint: &'static str,
 }
 
+/// The kind of a timer's event. It has no schema: the host writes it, and nobody else may.
+pub const TIMER_KIND: &str = "Tidemill.Timer";
+
+/// Whether a kind is one of the host's own, which nobody else may publish.
+pub fn is_reserved(kind: &str) -> bool {
+    kind.starts_with("Tidemill.")
+}
+
 const FULL_HINT: &str = "\"Order.Created.v1\", \"Payment.Order.Paid.v1\" or \"System.Health.CheckFailed.v1\"";
 
 impl EventName {

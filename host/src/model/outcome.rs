@@ -52,6 +52,14 @@ macro_rules! words {
     };
 }
 
+impl Outcome {
+    /// It set timers for which there is no room.
+    pub fn full() -> Self {
+        let reason = "timer: as many wait as may (host.timers_max)".to_owned();
+        Self::Crashed { crash: Crash::TimersWaiting, reason, log: Vec::new() }
+    }
+}
+
 words! {
     /// How a plugin broke, or which limit stopped it: the class of the attempt in its record.
     Crash {
@@ -70,6 +78,9 @@ words! {
         EventBytes "event-bytes"
         StateBytes "state-bytes"
         StateTotal "state-total"
+        Timers "timers"
+        TimerBytes "timer-bytes"
+        TimersWaiting "timers-waiting"
     }
 }
 

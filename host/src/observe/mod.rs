@@ -7,7 +7,7 @@ pub mod metrics;
 
 use std::time::Duration;
 
-use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
+use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, Trimmed};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
@@ -26,8 +26,8 @@ pub fn host_stopped(consumer: &str) {
 }
 
 /// What a delivery can come to, as the label `result` says it.
-const RESULTS: [&str; 9] =
-    ["committed", "skipped", "retried", "dead", "quarantined", "duplicate", "conflict", "stale", "fenced"];
+const RESULTS: [&str; 10] =
+    ["committed", "skipped", "retried", "dead", "quarantined", "duplicate", "conflict", "stale", "fenced", "full"];
 
 /// This host begins with a source. Its counters stand at 0 from now on: a rate needs a first value, and an alert on what
 /// should never happen needs something to look at.
@@ -125,6 +125,7 @@ pub fn settled(meters: &Meters, source: &Source, entries: &[Entry], results: &[S
         process.deliveries.add(&[handler, stream, result], count);
         match result {
             "fenced" => tracing::warn!(%source, count, "fenced: another host has taken these deliveries over"),
+            "full" => tracing::warn!(%source, count, "full: as many timers wait as may (host.timers_max)"),
             "stale" | "duplicate" => tracing::debug!(%source, count, result, "settled without effects"),
             _ => {}
         }
@@ -148,6 +149,7 @@ fn name_of(result: Settled, disposition: &Disposition) -> &'static str {
         Settled::Conflict => "conflict",
         Settled::Stale => "stale",
         Settled::Fenced => "fenced",
+        Settled::Full => "full",
     }
 }
 
@@ -258,6 +260,10 @@ pub fn paused(source: &Source) {
 
 pub fn resumed(source: &Source) {
     tracing::info!(%source, "resumed");
+}
+
+pub fn left_timers(source: &Source, timers: u64) {
+    tracing::warn!(%source, timers, "idle but for timers that are more than {FAR:?} away; the next host waits for them");
 }
 
 pub fn left_paused(source: &Source, waiting: u64) {

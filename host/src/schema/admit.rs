@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::registry::Registry;
 use crate::model::event::{Event, PayloadHash};
-use crate::model::name::{EventName, parse_version};
+use crate::model::name::{EventName, TIMER_KIND, is_reserved, parse_version};
 use crate::model::outcome::Refusal;
 
 /// What must be known before an event is validated: what it is, and where its `data` lies.
@@ -32,15 +32,19 @@ pub struct Terms<'a> {
     pub payload_bytes_max: usize,
 }
 
+/// Decodes the event of a timer. The host wrote it, so it has no schema, and every handler wants its own. The key is that
+/// of the delivery which set the timer, whatever pointers the handler has.
+pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Refusal> {
+    let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max };
+    let head = head_of(bytes, payload_bytes_max)?;
+    let envelope: Value = serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))?;
+    let data = head.data.ok_or_else(|| missing("data"))?;
+    build(bytes, &envelope, data, &EventName { kind: TIMER_KIND.into(), version: 1 }, &terms)
+}
+
 /// Decodes, routes and validates. A refusal carries the words for the dead letter.
 pub fn admit(registry: &Registry, bytes: &Bytes, terms: &Terms<'_>) -> Result<Event, Refusal> {
-    if bytes.len() > terms.payload_bytes_max {
-        let (size, max) = (bytes.len(), terms.payload_bytes_max);
-        return Err(Refusal::Undecodable(format!(
-            "the event has {size} bytes; at most {max} (payload_bytes_max) are allowed"
-        )));
-    }
-    let head: Head = serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))?;
+    let head = head_of(bytes, terms.payload_bytes_max)?;
     let kind = text_member("event_type", head.event_type, "a string such as \"Order.Created\"")?;
     let version = text_member("version", head.version, "the major version as a string, such as \"1\"")?;
     let Some(version) = parse_version(&version) else {
@@ -51,12 +55,27 @@ pub fn admit(registry: &Registry, bytes: &Bytes, terms: &Terms<'_>) -> Result<Ev
     if !(terms.wants)(&kind, version) {
         return Err(Refusal::NotWanted);
     }
+    if is_reserved(&kind) {
+        return Err(Refusal::Invalid(format!(
+            "/event_type: \"{kind}\" is the host's own, and nobody else publishes it"
+        )));
+    }
     let schema = registry.find(&kind, version)?;
     // Serde's own limit of 128 levels stops JSON that is too deep, here and above.
     let envelope: Value = serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))?;
     schema.check(&envelope)?;
     let data = head.data.ok_or_else(|| Refusal::Invalid("/data: missing".to_owned()))?;
     build(bytes, &envelope, data, &schema.name, terms)
+}
+
+fn head_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Head<'_>, Refusal> {
+    if bytes.len() > payload_bytes_max {
+        let size = bytes.len();
+        return Err(Refusal::Undecodable(format!(
+            "the event has {size} bytes; at most {payload_bytes_max} (payload_bytes_max) are allowed"
+        )));
+    }
+    serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))
 }
 
 /// The schema has been obeyed; what a lenient schema did not ask for is asked for here.
@@ -199,6 +218,20 @@ mod tests {
             e["key"] = "k".into();
         });
         assert_eq!(&**admitted(&keyed).unwrap().key(), "k");
+    }
+
+    #[test]
+    fn a_timer_needs_no_schema_and_keeps_its_key() {
+        let timer = event(|e| {
+            e["event_type"] = TIMER_KIND.into();
+            e["key"] = "k".into();
+            e["attributes"] = serde_json::json!({ "timer": "unpaid" });
+        });
+        let event = admit_timer(&timer, 4096).unwrap();
+        assert_eq!((&**event.key(), event.attribute("timer")), ("k", Some("unpaid")));
+        assert_eq!(event.name().to_string(), "Tidemill.Timer.v1");
+        assert!(matches!(admit_timer(&timer, 64), Err(Refusal::Undecodable(_))));
+        assert!(refusal(&timer).starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
-use crate::model::name::EventName;
+use crate::model::name::{EventName, is_reserved};
 use crate::model::outcome::Refusal;
 
 /// The largest schema file, in bytes: a schema is code that runs for every event.
@@ -154,6 +154,9 @@ fn load_schema(path: &Path) -> Result<Schema, String> {
 }
 
 fn compile(name: EventName, text: &str) -> Result<Schema, String> {
+    if is_reserved(&name.kind) {
+        return Err("events whose kind begins with \"Tidemill.\" are the host's own, and have no schema".to_owned());
+    }
     let schema: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
     let mut subschemas = 0;
     measure(&schema, 0, &mut subschemas)?;
@@ -212,6 +215,12 @@ mod tests {
         assert!(refused(&wide).contains("subschemas_max"));
         assert!(refused(r#"{"type":"string","format":"credit-card"}"#).contains("credit-card"));
         assert!(!refused(r#"{"pattern":"(a+"}"#).is_empty());
+    }
+
+    #[test]
+    fn the_host_s_own_events_have_no_schema() {
+        assert!(Registry::default().add("Tidemill.Timer.v1", "{}").unwrap_err().contains("the host's own"));
+        assert!(Registry::default().add("TidemillX.Timer.v1", "{}").is_ok());
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub fn total(streams: &[Row]) -> SourceStatus {
     let mut total = SourceStatus::default();
     for status in streams.iter().filter_map(|row| row.status.as_ref()) {
         total.published += status.published;
+        total.timers += status.timers;
         total.committed += status.committed;
         total.skipped += status.skipped;
         total.duplicates += status.duplicates;
@@ -47,6 +48,7 @@ pub fn total(streams: &[Row]) -> SourceStatus {
         total.lag += status.lag;
         total.pending += status.pending;
         total.due += status.due;
+        total.far += status.far;
         total.again += status.again;
         total.quarantined += status.quarantined;
         total.torn += status.torn;
@@ -117,7 +119,7 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
 
 fn books(status: &SourceStatus) -> Value {
     json!({
-        "published": status.published, "committed": status.committed, "skipped": status.skipped,
+        "published": status.published, "timers": status.timers, "committed": status.committed, "skipped": status.skipped,
         "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dropped": status.dropped,
         "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.again,
         "quarantined": status.quarantined, "torn": status.torn, "consumers": status.consumers,

@@ -119,6 +119,7 @@ pub fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &C
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         asked_emit: None,
         state: handler.grants.state,
+        timer: handler.grants.timer,
         config: handler.config.clone(),
         limits: handler_limits(config, &handler.limits),
         log_gate: LogGate::new(handler.limits.log_lines_per_second),
@@ -139,6 +140,9 @@ fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
         payload_bytes_max: bytes(config.host.payload_bytes_max),
         state_bytes_max: bytes(limits.state),
         state_total_bytes_max: bytes(limits.state_total),
+        timers_max: limits.timers,
+        timer_bytes_max: bytes(limits.timer_bytes),
+        timer_wait_max: limits.timer_wait,
         log_lines_max: limits.log_lines,
         log_bytes_max: bytes(limits.log_bytes),
         hostcall_bytes_max: bytes(limits.hostcall_bytes),
@@ -151,7 +155,11 @@ fn guest_stack(config: &Config) -> usize {
 }
 
 pub fn backend_options(config: &Config) -> Options {
-    Options { inbox_window: config.idempotency.window, dead_letters_max: config.host.dead_letters_max }
+    Options {
+        inbox_window: config.idempotency.window,
+        dead_letters_max: config.host.dead_letters_max,
+        timers_max: config.host.timers_max,
+    }
 }
 
 /// How long to look for a backend that does not answer before giving up.

@@ -39,7 +39,7 @@ pub struct Consumer {
     pub start: Start,
     pub batch: usize,
     pub breaker: Arc<Mutex<Breaker>>,
-    /// Rung when a retry was put off, so that the scheduler looks at once when it is due.
+    /// Rung when a retry was put off or a timer set, so that the scheduler looks at once when it is due.
     pub put_off: Notify,
     /// A person has stopped the fetching (`service::pause` keeps this up to date).
     pub paused: AtomicBool,
@@ -301,7 +301,7 @@ impl Consumer {
         if report.suspects > 0 {
             self.expect_suspects();
         }
-        if report.retried > 0 {
+        if report.put_off > 0 {
             self.put_off.notify_one();
         }
     }

@@ -133,7 +133,8 @@ impl Host {
         tasks.abort_all();
     }
 
-    /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come.
+    /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come, and no timer
+    /// within [`FAR`](crate::backend::FAR).
     async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
         while !quiet.sleep(IDLE_CHECK_EVERY).await {
             if self.consumers.iter().any(|consumer| consumer.is_busy()) {
@@ -150,19 +151,22 @@ impl Host {
         }
     }
 
-    /// What waits for this host: not for a person to resume it.
+    /// What waits for this host: not for a person to resume it, nor for a time that is far away.
     async fn waiting(&self) -> Result<u64, Error> {
         let mut waiting = 0;
         for consumer in self.consumers.iter().filter(|consumer| !consumer.is_paused()) {
-            waiting += self.house.backend.status(&consumer.source).await?.waiting();
+            let status = self.house.backend.status(&consumer.source).await?;
+            waiting += status.waiting().saturating_sub(status.far);
         }
         Ok(waiting)
     }
 
     async fn say_what_is_left(&self) {
-        for consumer in self.consumers.iter().filter(|consumer| consumer.is_paused()) {
+        for consumer in &self.consumers {
             match self.house.backend.status(&consumer.source).await {
-                Ok(status) => observe::left_paused(&consumer.source, status.waiting()),
+                Ok(status) if consumer.is_paused() => observe::left_paused(&consumer.source, status.waiting()),
+                Ok(status) if status.far > 0 => observe::left_timers(&consumer.source, status.far),
+                Ok(_) => {}
                 Err(error) => observe::task_trouble("idle check", &error),
             }
         }

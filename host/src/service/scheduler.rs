@@ -1,4 +1,4 @@
-//! The scheduler: moves retries that are due back to where their handler fetches from, a bounded number at a time.
+//! The scheduler: moves retries and timers that are due back to where their handler fetches from, a bounded number at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::Quiet;
 use super::consumer::Consumer;
 use crate::{fault, observe};
 
-/// Retries moved in one step.
+/// Deliveries moved in one step.
 const PROMOTE_MAX: usize = 500;
 /// How long to sleep when nothing is known to come: another host may have put something off.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -73,6 +73,7 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
         let labels: &[&str] = &[&source.handler, &source.stream];
         let books = [
             ("published", status.published),
+            ("timers", status.timers),
             ("committed", status.committed),
             ("skipped", status.skipped),
             ("duplicates", status.duplicates),

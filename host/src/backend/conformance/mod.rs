@@ -22,6 +22,7 @@ mod retries;
 mod settling;
 mod state;
 mod streams;
+mod timers;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,9 +38,12 @@ pub type Story = fn(Arc<dyn Backend>) -> Pin<Box<dyn Future<Output = ()> + Send>
 /// How many dead letters a source keeps during the exam: few, so that a story can overflow them.
 pub const DEAD_LETTERS_MAX: u64 = 20;
 
+/// How many timers may wait during the exam.
+pub const TIMERS_MAX: u64 = 20;
+
 /// What a backend under exam is opened with.
 pub fn options() -> Options {
-    Options { inbox_window: Duration::from_secs(3600), dead_letters_max: DEAD_LETTERS_MAX }
+    Options { inbox_window: Duration::from_secs(3600), dead_letters_max: DEAD_LETTERS_MAX, timers_max: TIMERS_MAX }
 }
 
 macro_rules! stories {
@@ -102,6 +106,15 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_retry_comes_back_again_and_again
         promotion_is_bounded
         a_retry_belongs_to_its_own_handler;
+    timers:
+        a_timer_is_set_by_the_commit_and_comes_back_once
+        what_does_not_commit_sets_no_timer
+        a_settlement_sent_again_sets_no_timer_twice
+        timers_come_in_the_order_of_their_time
+        a_timer_is_not_promoted_before_its_time
+        a_timer_is_retried_and_dies_as_a_timer
+        a_timer_survives_the_host_that_set_it
+        timers_are_bounded;
     dead_letters:
         a_dead_letter_keeps_the_exact_bytes
         a_dead_letter_without_a_try_has_no_history

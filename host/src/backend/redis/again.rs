@@ -1,4 +1,4 @@
-//! What comes back to a handler by itself: retries whose time has come. (What a person brings back: `desk`.)
+//! What comes back to a handler by itself: retries and timers whose time has come. (What a person brings back: `desk`.)
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const CALL_MAX: usize = 200;
 impl Redis {
     pub(super) async fn promote_due(&self, source: &Source, max: usize) -> Result<Promoted> {
         let keys = Keys::of(source);
-        let keys = [keys.again(), keys.due(), keys.due_bodies()];
+        let keys = [keys.again(), keys.due(), keys.due_bodies(), keys.timers()];
         let mut moved = 0;
         loop {
             let count = (max - moved).min(CALL_MAX);

@@ -1,16 +1,18 @@
 #!lua
 -- Makes the group of a source on both lanes unless it is there, and opens its books.
 --
--- KEYS     1 stream  2 again  3 due  4 dead  5 stats
+-- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers
 -- ARGV     1 group  2 where it begins: 0 (with what is there), $ (with what comes)
 -- returns  1 if the group on the stream was made now, 0 if it was there
 
 local stream, again, due, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, start = ARGV[1], ARGV[2]
 
-local booked = redis.call('XLEN', again) + redis.call('ZCARD', due) + redis.call('XLEN', dead)
-local totals = redis.call('HMGET', stats, 'committed', 'skipped', 'dropped')
+local booked = redis.call('XLEN', again) + redis.call('ZCARD', due) + redis.call('XLEN', dead) + redis.call('ZCARD', KEYS[6])
+local totals = redis.call('HMGET', stats, 'committed', 'skipped', 'dropped', 'timers')
 for i = 1, 3 do booked = booked + (tonumber(totals[i] or '0') or 0) end
+-- Timers were never on the stream.
+booked = booked - (tonumber(totals[4] or '0') or 0)
 may('HSET', stats, 'base', '0')
 
 if not group_info(again, group) then

@@ -20,7 +20,8 @@ const TRIM_CALLS_MAX: usize = 20;
 impl Redis {
     pub(super) async fn make_group(&self, source: &Source, start: Start) -> Result<()> {
         let keys = Keys::of(source);
-        let mut call = ENSURE.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats()]);
+        let mut call =
+            ENSURE.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
         call.arg(&*source.handler).arg(match start {
             Start::Beginning => "0",
             Start::New => "$",

@@ -10,8 +10,8 @@ use super::publish::key_state;
 use super::record::{self, WriteId};
 use super::script::{COUNT, STATUS};
 use super::value::RawEntry;
-use super::{Redis, error, value};
-use crate::backend::{Result, SourceStatus};
+use super::{Redis, error, millis, value};
+use crate::backend::{FAR, Result, SourceStatus};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{EntryId, KeyState, Source};
 
@@ -24,10 +24,11 @@ const COUNT_MAX: u64 = 100_000;
 impl Redis {
     pub(super) async fn read_books(&self, source: &Source) -> Result<SourceStatus> {
         let keys = Keys::of(source);
-        let mut call = STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats()]);
-        call.arg(&*source.handler);
+        let mut call =
+            STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
+        call.arg(&*source.handler).arg(millis(FAR));
         let answer = value::array(self.run_script(&STATUS, &call, source).await?)?;
-        if answer.len() < 20 {
+        if answer.len() < 22 {
             return Err(error::odd_answer("the books of a source"));
         }
         let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
@@ -37,6 +38,7 @@ impl Redis {
         };
         let mut status = SourceStatus {
             published: 0,
+            timers: count(20)?,
             committed: count(9)?,
             skipped: count(10)?,
             duplicates: count(11)?,
@@ -46,16 +48,20 @@ impl Redis {
             lag,
             pending: count(4)? + count(5)?,
             due: count(7)?,
+            far: count(21)?,
             again: count(6)?.saturating_sub(count(5)?),
             quarantined: count(15)?,
             consumers: count(16)?,
             oldest_pending_age: oldest_age(count(14)?, answer[17..19].iter().filter(|id| **id != Value::Nil))?,
-            oldest_age: oldest_age(count(14)?, &answer[20..])?,
+            oldest_age: oldest_age(count(14)?, &answer[22..])?,
             torn: count(19)?,
         };
         status.published = match &answer[1] {
             // The books of a group that somebody else made begin with what it holds.
-            Value::Nil => status.committed + status.skipped + status.dead + status.dropped + status.waiting(),
+            Value::Nil => {
+                let there = status.committed + status.skipped + status.dead + status.dropped + status.waiting();
+                there.saturating_sub(status.timers)
+            }
             base => (value::number(&answer[0])? - value::number(base)?).max(0).unsigned_abs(),
         };
         Ok(status)

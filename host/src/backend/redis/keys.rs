@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `{s}:tm:again:H` | stream | what comes back to handler H: due retries and replayed dead letters |
 //! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due; their records |
+//! | `{s}:tm:timers:H` | sorted set | timers that wait, by the time they are due; their records are in `due:H:body`, too |
 //! | `{s}:tm:dead:H` | stream | dead letters |
 //! | `{s}:tm:seen:H:<bucket>` | hash | inbox: event id -> payload hash; scripts add the bucket (see `common.lua`) |
 //! | `{s}:tm:ids:<bucket>` | hash | the same for what was published on `s` with a mark |
@@ -54,6 +55,9 @@ impl Keys {
     }
     pub fn due_bodies(&self) -> String {
         self.name("due") + ":body"
+    }
+    pub fn timers(&self) -> String {
+        self.name("timers")
     }
     pub fn dead(&self) -> String {
         self.name("dead")

@@ -1,7 +1,7 @@
 //! How a delivery is written down as fields of a stream entry (when it waits, comes back, or is given up), and how
 //! entries of either lane and dead letters are read.
 //!
-//! `event` (or `fields`), `origin`, `attempts`, `crashes`, `history`, `replayed`; a dead letter has `class` and `text` before them.
+//! `event` (or `timer`, or `fields`), `origin`, `attempts`, `crashes`, `history`, `replayed`; a dead letter has `class` and `text` before them.
 //! An entry without `event` may have any number of fields of any name, also several of one name: they are packed into
 //! one, `fields`, as netstrings (`4:name,5:value,`), so that they cannot meet ours and no script has to unpack them.
 
@@ -11,7 +11,7 @@ use redis::{Cmd, Value};
 use super::value;
 use crate::backend::{Result, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, Reason, ReasonClass};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
 
 /// How many arguments [`write`] adds.
 pub(super) const WRITTEN: usize = 12;
@@ -20,6 +20,7 @@ pub(super) const WRITTEN: usize = 12;
 pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptRecord>) {
     match &delivery.body {
         Body::Event(bytes) => cmd.arg("event").arg(&bytes[..]),
+        Body::Timer(bytes) => cmd.arg("timer").arg(&bytes[..]),
         Body::Fields(fields) => cmd.arg("fields").arg(pack(fields)),
     };
     cmd.arg("origin").write_id(delivery.origin);
@@ -33,6 +34,12 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
     // Always there, because the scripts count the fields.
     let replayed = delivery.replayed.map(|replayed| format!("{} {}", replayed.letter, replayed.times));
     cmd.arg("replayed").arg(replayed.unwrap_or_default());
+}
+
+/// Adds the fields of the delivery that a timer will be.
+pub(super) fn write_timer(cmd: &mut Cmd, origin: EntryId, timer: &Timer) {
+    cmd.arg("timer").arg(&timer.body[..]).arg("origin").write_id(origin);
+    cmd.arg("attempts").arg(0).arg("crashes").arg(0).arg("history").arg("[]").arg("replayed").arg("");
 }
 
 /// Ids go into commands by the hundred: without a string for each.
@@ -83,7 +90,7 @@ pub(super) fn dead_letter(id: EntryId, fields: Vec<Value>) -> Result<DeadLetter>
 pub(super) fn event(fields: Vec<Value>) -> Result<Option<Bytes>> {
     match input_body(fields)? {
         Body::Event(bytes) => Ok(Some(bytes)),
-        Body::Fields(_) => Ok(None),
+        Body::Fields(_) | Body::Timer(_) => Ok(None),
     }
 }
 
@@ -117,6 +124,7 @@ impl Record {
         let mut record = Self { body, origin: entry, attempts: 0, crashes: 0, history, replayed: None, class, text };
         for_each_pair(fields, |name, value| match &name[..] {
             b"event" => record.body = Body::Event(value.into()),
+            b"timer" => record.body = Body::Timer(value.into()),
             b"fields" => record.body = Body::Fields(unpack(&value.into())),
             b"origin" => record.origin = parse(&value).unwrap_or(entry),
             b"attempts" => record.attempts = parse(&value).unwrap_or(0),

@@ -17,13 +17,15 @@ may_audit(records)
 
 -- What is not taken over from the letter as it is.
 local LEFT_OUT = {class = true, text = true, attempts = true, crashes = true, replayed = true}
-if verb == 'edit' then LEFT_OUT.event, LEFT_OUT.fields = true, true end
+if verb == 'edit' then LEFT_OUT.event, LEFT_OUT.fields, LEFT_OUT.timer = true, true, true end
 
 local function record_of(id, fields)
     local record, times = {'attempts', '0', 'crashes', '0'}, 0
     if verb == 'edit' then record[5], record[6] = 'event', body end
     for f = 1, #fields, 2 do
         local name, value = fields[f], fields[f + 1]
+        -- What was a timer stays one; what was none does not become one.
+        if verb == 'edit' and name == 'timer' then record[5] = 'timer' end
         if name == 'replayed' then times = tonumber(string.match(value, ' (%d+)$')) or 0 end
         if not LEFT_OUT[name] then
             record[#record + 1] = name

@@ -12,7 +12,7 @@ use super::script::RIGHTS;
 use super::{Redis, value};
 use crate::backend::{Act, Bounds, DataPlane, Entry, Finding, NewEntry, Result, Settlement, Start, findings};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Source};
+use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Source, Timer};
 
 /// What is done to a source, by what does it; `@x` is a key, `%` the group. The scripts of each are named like it.
 const COMMANDS: &[(&str, &str)] = &[
@@ -40,12 +40,14 @@ const COMMANDS: &[(&str, &str)] = &[
     ("settle", "ZADD @index 0 x"),
     ("settle", "ZADD @due 0 x"),
     ("settle", "HSET @bodies x x"),
+    ("settle", "ZADD @timers 0 x"),
     ("settle", "XADD @dead * class x"),
     ("settle", "XTRIM @dead MAXLEN 1"),
     ("promote", "ZRANGEBYSCORE @due -inf 0"),
     ("promote", "ZRANGE @due 0 0"),
     ("promote", "HGET @bodies x"),
     ("promote", "ZREM @due x"),
+    ("promote", "ZREM @timers x"),
     ("promote", "HDEL @bodies x"),
     ("promote", "XADD @again * x x"),
     ("claim", "XCLAIM @stream % doctor 0 0-1"),
@@ -157,7 +159,7 @@ impl Redis {
             entries,
         };
         self.settle(&settlement).await.map_err(at("settle"))?;
-        self.promote_due(scratch, 1).await.map_err(at("promote"))?;
+        self.promote_due(scratch, 2).await.map_err(at("promote"))?;
         let dead = self.list_dead(scratch, None, 1).await.map_err(at("dead letters"))?;
         let ids: Vec<_> = dead.iter().map(|letter| letter.id).collect();
         self.replay_letters(scratch, &ids, &Act::default()).await.map_err(at("replay"))?;
@@ -181,6 +183,7 @@ impl Redis {
             .arg(keys.state_index())
             .arg(keys.reclaimer())
             .arg(keys.audit())
+            .arg(keys.timers())
             .arg(keys.state_prefix() + "key")
             .arg(keys.receipt(token));
         // The buckets of both inboxes are numbered by the server's time.
@@ -213,6 +216,7 @@ fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
         0 => Disposition::Commit(Effects {
             emits: vec![Emitted { stream: scratch.stream.clone(), body: "{}".into() }],
             writes: [("name".to_owned(), Some("value".into()))].into(),
+            timers: vec![Timer { after: Duration::ZERO, body: "{}".into() }],
         }),
         1 => Disposition::Retry { after: Duration::ZERO, record },
         _ => Disposition::DeadLetter {
@@ -248,6 +252,7 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@stream" => keys.stream(),
         "@again" => keys.again(),
         "@due" => keys.due(),
+        "@timers" => keys.timers(),
         "@bodies" => keys.due_bodies(),
         "@dead" => keys.dead(),
         "@tries" => keys.tries(),

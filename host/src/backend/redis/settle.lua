@@ -6,26 +6,28 @@
 -- same, the batch is run again: something may then happen twice, but nothing is lost.
 --
 -- KEYS     1 stream  2 again  3 due  4 due bodies  5 dead  6 tries  7 stats  8 base of the inbox  9 index of states
---          10 receipt  11.. state keys and streams to emit to, which the entries below name by their numbers
+--          10 receipt  11 timers  12.. state keys and streams to emit to, which the entries below name by their numbers
 -- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most  5 length of a state key's prefix
 --          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
 --          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
---          14 has a host died with any of them in hand (0, 1)
---          15.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
+--          14 has a host died with any of them in hand (0, 1)  15 timers that may wait
+--          16.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
 -- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
 --          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
---            among them; fields to delete; (number of the stream, event).. to emit. The shape is packed as SHAPE says:
---            has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to emit
+--            among them; fields to delete; (number of the stream, event).. to emit; (as of a retry).. timers to set. The
+--            shape is packed as SHAPE says: has a mark (0, 1), number of the state key (0 = none), how many to set, to
+--            delete, to emit, timers
 --          r retry: name for the due entry, delay in ms, 12 arguments of its record
 --          d dead letter: 16 arguments of its record
 -- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) Q(uarantined)
---          U (duplicate) X (conflict) T (stale) F(enced)
+--          U (duplicate) X (conflict) T (stale) F(enced) O (full: too many timers would wait)
 
 local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are slower to reach, and this is hot
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local timers = KEYS[11]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
-local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4', 14, 16
+local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4I4', 14, 16
 -- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
 -- second; what is settled once more after that finds its entries fenced.
 local RECEIPT_MS = 120000
@@ -43,7 +45,7 @@ local function lane(name, key, first, at)
         all_mine = false, mine = false, acks = false, acks_first = 0, acks_last = 0, -- found below
     }
 end
-local input = lane('i', stream, 15, 7)
+local input = lane('i', stream, 16, 7)
 local back = lane('a', again, input.last + 1, 10)
 local marks_first = back.last + 1
 local marks_last = marks_first + 2 * tonumber(ARGV[13]) - 1
@@ -133,6 +135,19 @@ local function check_target(number)
     targets[number] = key
 end
 
+-- Is there room for so many timers more? What is due already and waits to be fetched counts, too: a handler whose timers
+-- set timers fills that. `set` are those of the entries before this one.
+local timers_wait, set = nil, 0
+local function room_for(count)
+    if not timers_wait then
+        timers_wait = redis.call('ZCARD', timers) + redis.call('XLEN', again)
+        redis.call('HLEN', due_bodies)
+        may('ZADD', timers, '0', '')
+        may('HSET', due_bodies, '', '')
+    end
+    return timers_wait + set + count <= tonumber(ARGV[15])
+end
+
 local versions = {}
 local function version(key)
     if next(versions) == nil then
@@ -153,13 +168,20 @@ local mark_at, extra_at = marks_first - 2, marks_last + 1
 
 -- Takes apart what the kind `e` has at a position.
 local function effects(at)
-    local has_mark, key, sets, deletes, emits = struct.unpack(SHAPE, ARGV[at])
+    local has_mark, key, sets, deletes, emits, set_timers = struct.unpack(SHAPE, ARGV[at])
     local deletes_at = at + 2 + 2 * sets
     local emits_at = deletes_at + deletes
+    local timers_at = emits_at + 2 * emits
     return {
-        has_mark = has_mark == 1, key = KEYS[key], version = ARGV[at + 1], writes = sets > 0,
-        sets = at + 2, deletes = deletes_at, emits = emits_at, next = emits_at + 2 * emits,
+        has_mark = has_mark == 1, key = KEYS[key], version = ARGV[at + 1], writes = sets > 0, set_timers = set_timers,
+        sets = at + 2, deletes = deletes_at, emits = emits_at, timers = timers_at,
+        next = timers_at + RETRY_ARGS * set_timers,
     }
+end
+
+local function put_off(waiting, at)
+    redis.call('HSET', due_bodies, ARGV[at], cmsgpack.pack({unpack(ARGV, at + 2, at + RETRY_ARGS - 1)}))
+    redis.call('ZADD', waiting, whole(now + ARGV[at + 1]), ARGV[at])
 end
 
 local function commit(e)
@@ -168,14 +190,14 @@ local function commit(e)
         call_with(ARGV, e.deletes, e.emits - 1, 'HDEL', e.key)
         if e.version == '0' then redis.call('ZADD', index, 0, string.sub(e.key, ARGV[5] + 1)) end
     end
-    for i = e.emits, e.next - 1, 2 do
+    for i = e.emits, e.timers - 1, 2 do
         redis.call('XADD', targets[ARGV[i]], '*', 'event', ARGV[i + 1])
     end
+    for i = e.timers, e.next - 1, RETRY_ARGS do put_off(timers, i) end
 end
 
 local function retry(at)
-    redis.call('HSET', due_bodies, ARGV[at], cmsgpack.pack({unpack(ARGV, at + 2, at + RETRY_ARGS - 1)}))
-    redis.call('ZADD', due, whole(now + ARGV[at + 1]), ARGV[at])
+    put_off(due, at)
 end
 
 local function bury(at)
@@ -193,10 +215,12 @@ end
 -- alone does not tell, because somebody else may have raised it just as much.
 local broken = {}
 
--- Has the state the version that was read? T if not. Remembers which one it will have.
+-- Has the state the version that was read? T if not. Is there room for its timers? O if not. Remembers what will be.
 local function check_effects(e)
     if e.key and (broken[e.key] or version(e.key) ~= e.version) then return 'T' end
-    for i = e.emits, e.next - 1, 2 do check_target(ARGV[i]) end
+    if e.set_timers > 0 and not room_for(e.set_timers) then return 'O' end
+    for i = e.emits, e.timers - 1, 2 do check_target(ARGV[i]) end
+    set = set + e.set_timers
     if e.writes then versions[e.key] = ARGV[e.sets + 1] end
     work[#work + 1], work[#work + 2] = commit, e
     return 'C'
@@ -249,7 +273,7 @@ local decide = {
 }
 
 local ACKED = {C = true, S = true, R = true, D = true, U = true}
-local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0}
+local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0}
 local input_at, back_at = input.first, back.first
 for i = 1, #plan do
     local kind, l, at = byte(plan, i), input, input_at
@@ -284,6 +308,7 @@ book('skipped', count.S + count.U)
 book('duplicates', count.U)
 book('retried', count.R)
 book('dropped', dropped)
+book('timers', set)
 for i = 1, #work, 2 do work[i](work[i + 1]) end
 if dropped > 0 then redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max) end
 

@@ -30,6 +30,7 @@ impl Redis {
         }
         let marks = || entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
         call.arg(marks().count()).arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
+        call.arg(self.options.timers_max);
         for lane in [Lane::Input, Lane::Again] {
             ids(entries, lane).for_each(|id| call.write_id(id));
         }
@@ -51,7 +52,9 @@ impl Redis {
 /// A dead letter does take some, but there is a bound on how many are kept. A retry or an effect may take any amount.
 fn takes_no_room(entry: &Entry) -> bool {
     match &entry.disposition {
-        Disposition::Commit(effects) => effects.emits.is_empty() && effects.writes.is_empty(),
+        Disposition::Commit(Effects { emits, writes, timers }) => {
+            emits.is_empty() && writes.is_empty() && timers.is_empty()
+        }
         Disposition::Skip { .. } | Disposition::Quarantine | Disposition::DeadLetter { .. } => true,
         Disposition::Retry { .. } => false,
     }
@@ -66,7 +69,9 @@ fn plan_letter(entry: &Entry) -> char {
 
 fn kind_letter(entry: &Entry) -> char {
     match &entry.disposition {
-        Disposition::Commit(effects) if entry.mark.is_some() && entry.state.is_none() && effects.emits.is_empty() => {
+        Disposition::Commit(Effects { emits, timers, .. })
+            if entry.mark.is_some() && entry.state.is_none() && emits.is_empty() && timers.is_empty() =>
+        {
             'c'
         }
         Disposition::Commit(_) => 'e',
@@ -89,6 +94,7 @@ fn settled(letter: u8) -> Result<Settled> {
         b'X' => Settled::Conflict,
         b'T' => Settled::Stale,
         b'F' => Settled::Fenced,
+        b'O' => Settled::Full,
         _ => return Err(super::error::odd_answer("a letter of settle.lua")),
     })
 }
@@ -113,7 +119,15 @@ fn write_span(call: &mut Cmd, entries: &[Entry], lane: Lane) {
 fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement, names: &Names) {
     let delivery = &entry.delivery;
     match &entry.disposition {
-        Disposition::Commit(effects) if kind_letter(entry) == 'e' => write_effects(call, entry, effects, names),
+        Disposition::Commit(effects) if kind_letter(entry) == 'e' => {
+            write_effects(call, entry, effects, names);
+            for (index, timer) in effects.timers.iter().enumerate() {
+                // Padded, so that those of one millisecond keep their order: the names decide then.
+                call.arg(format!("{}:{}:{number}:t{index:06}", delivery.origin, settlement.token.simple()));
+                call.arg(millis(timer.after));
+                record::write_timer(call, delivery.origin, timer);
+            }
+        }
         Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Quarantine => {}
         Disposition::Retry { after, record } => {
             // Where it came from makes the name readable, the token makes it the only one.
@@ -136,7 +150,7 @@ fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names
     let deleted = effects.writes.values().filter(|value| value.is_none()).count();
     // The new version is one more value to set.
     let set = if effects.writes.is_empty() { 0 } else { 1 + effects.writes.len() - deleted };
-    call.arg(shape(entry.mark.is_some(), [key, set, deleted, effects.emits.len()])).arg(version);
+    call.arg(shape(entry.mark.is_some(), [key, set, deleted, effects.emits.len(), effects.timers.len()])).arg(version);
     if !effects.writes.is_empty() {
         call.arg("v").arg(version.saturating_add(1));
     }
@@ -154,7 +168,7 @@ fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names
 }
 
 /// Numbers that the script reads for each entry: packed, because Lua takes long to read many numbers from text.
-fn shape(has_mark: bool, counts: [usize; 4]) -> Vec<u8> {
+fn shape(has_mark: bool, counts: [usize; 5]) -> Vec<u8> {
     let mut packed = vec![u8::from(has_mark)];
     for count in counts {
         // There is no memory for as many effects as would not fit.
@@ -186,6 +200,7 @@ impl<'a> Names<'a> {
             keys.seen(),
             keys.state_index(),
             keys.receipt(settlement.token),
+            keys.timers(),
         ];
         for entry in entries {
             let Disposition::Commit(effects) = &entry.disposition else { continue };
@@ -221,6 +236,8 @@ fn room(entries: &[Entry]) -> (usize, usize) {
         match &entry.disposition {
             Disposition::Commit(effects) => {
                 args += 6 + 2 * (effects.writes.len() + effects.emits.len());
+                args += (2 + record::WRITTEN) * effects.timers.len();
+                bytes += effects.timers.iter().map(|timer| timer.body.len() + 200).sum::<usize>();
                 bytes += effects.emits.iter().map(|emitted| emitted.body.len() + 2).sum::<usize>();
                 let values = effects.writes.iter();
                 bytes +=

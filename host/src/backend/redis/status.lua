@@ -1,13 +1,13 @@
 #!lua flags=no-writes
 -- Reads the books of a source, all at one moment.
 --
--- KEYS     1 stream  2 again  3 due  4 dead  5 stats
--- ARGV     1 group
+-- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers
+-- ARGV     1 group  2 in how many ms a timer is far away
 -- returns  1 entries ever added to the stream  2 base of the books (nil: none)  3 lag (nil: has to be counted)
 --          4 last id delivered  5 pending on the stream  6 pending on again  7 entries on again  8 due  9 dead
 --          10 committed  11 skipped  12 duplicates  13 retried  14 dropped (nil: none yet)
 --          15 now in ms  16 in quarantine  17 consumers  18 oldest pending id on the stream, and 19 on again (nil: none)
---          20 torn settlements  21.. ids of the oldest entries that wait
+--          20 torn settlements  21 timers that were set (nil: none yet)  22 timers far away  23.. ids of the oldest entries that wait
 
 -- Up to here they are counted by their names, each once; beyond, those of the lane that has more of them.
 local CONSUMERS_MAX = 1000
@@ -38,7 +38,9 @@ end
 
 local added = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
 local again_length, dead_length = redis.call('XLEN', again), redis.call('XLEN', dead)
-local due_length = redis.call('ZCARD', due)
+local now = clock()
+local due_length = redis.call('ZCARD', due) + redis.call('ZCARD', KEYS[6])
+local far = redis.call('ZCOUNT', KEYS[6], '(' .. whole(now + ARGV[2]), '+inf')
 names[QUARANTINE], names[RELEASED] = nil, nil
 local consumers = 0
 for _ in pairs(names) do consumers = consumers + 1 end
@@ -46,7 +48,7 @@ for i = 1, 2 do
     if info[i].consumers > CONSUMERS_MAX then consumers = math.max(consumers, info[i].consumers) end
 end
 local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped',
-    'torn')
+    'torn', 'timers')
 local base = tonumber(totals[1])
 
 -- Redis' own number is not taken where it can be avoided: how many entries a group has passed is not in the append-only
@@ -58,13 +60,13 @@ if not first_new[1] then
     lag = 0
 elseif lag and base then
     local settled = (totals[2] or 0) + (totals[3] or 0) + (totals[6] or 0) + dead_length
-    lag = math.max(1, added - base - settled - pending[1] - again_length - due_length)
+    lag = math.max(1, added - base + (totals[8] or 0) - settled - pending[1] - again_length - due_length)
 end
 
 local answer = {
     added, totals[1], lag, info[1]['last-delivered-id'], pending[1], pending[2], again_length, due_length, dead_length,
-    totals[2], totals[3], totals[4], totals[5], totals[6], clock(), quarantined, consumers, oldest_pending[1],
-    oldest_pending[2], totals[7],
+    totals[2], totals[3], totals[4], totals[5], totals[6], now, quarantined, consumers, oldest_pending[1],
+    oldest_pending[2], totals[7], totals[8], far,
 }
-for i = 1, #oldest do answer[20 + i] = oldest[i] end
+for i = 1, #oldest do answer[22 + i] = oldest[i] end
 return answer

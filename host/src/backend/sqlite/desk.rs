@@ -27,13 +27,13 @@ pub fn edit(tx: &mut Tx<'_>, source: &Source, id: EntryId, body: &Bytes, act: &A
 }
 
 /// Moves one dead letter to `again`. The history stays, for whoever looks at the letter should it die again; both
-/// accounts begin anew.
+/// accounts begin anew. What was a timer (`kind` 2) stays one, whatever its body becomes.
 fn bring_back(tx: &Tx<'_>, source: i64, id: i64, body: Option<&Bytes>) -> Result<bool> {
     let sql = "SELECT replayed FROM dead WHERE id = ?1 AND source = ?2";
     let Some(before) = tx.get(sql, (id, source), |row| row.get::<_, String>(0))? else { return Ok(false) };
     let times = read_replayed(&before).map_or(0, |replayed| replayed.times).saturating_add(1);
     let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history, replayed)
-               SELECT source, ?3, origin, coalesce(?5, kind), coalesce(?6, body), 0, 0, history, ?4
+               SELECT source, ?3, origin, iif(kind = 2, 2, coalesce(?5, kind)), coalesce(?6, body), 0, 0, history, ?4
                FROM dead WHERE id = ?1 AND source = ?2";
     let (kind, body) = body.map(|body| columns(&Body::Event(body.clone()))).unzip();
     tx.run(sql, (id, source, tx.now_ms, format!("{id} {times}"), kind, body.as_deref()))?;

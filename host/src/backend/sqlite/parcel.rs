@@ -6,10 +6,11 @@ use rusqlite::Row;
 use super::pack::{pack, unpack};
 use crate::backend::wire;
 use crate::model::dead_letter::AttemptRecord;
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
 
 const EVENT: i64 = 0;
 const FIELDS: i64 = 1;
+const TIMER: i64 = 2;
 
 /// A delivery that leaves its lane, with everything that must come back: the columns that `due`, `again` and `dead`
 /// have in common.
@@ -37,10 +38,20 @@ impl Parcel {
     }
 }
 
+impl Parcel {
+    /// The delivery that a timer will be.
+    pub fn of_timer(origin: EntryId, timer: &Timer) -> Self {
+        let (kind, body) = columns(&Body::Timer(timer.body.clone()));
+        let (history, replayed) = (wire::write_history(&[]), write_replayed(None));
+        Self { origin: number(origin), kind, body, attempts: 0, crashes: 0, history, replayed }
+    }
+}
+
 /// The columns `kind` and `body`.
 pub fn columns(body: &Body) -> (i64, Bytes) {
     match body {
         Body::Event(bytes) => (EVENT, bytes.clone()),
+        Body::Timer(bytes) => (TIMER, bytes.clone()),
         Body::Fields(fields) => (FIELDS, pack(fields.iter().map(|(name, value)| (&name[..], &value[..]))).into()),
     }
 }
@@ -50,6 +61,7 @@ pub fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
     let bytes = Bytes::from(row.get::<_, Vec<u8>>(at + 1)?);
     Ok(match row.get(at)? {
         EVENT => Body::Event(bytes),
+        TIMER => Body::Timer(bytes),
         // Written by a stranger in our name: not an event, and kept as it is.
         _ => Body::Fields(unpack(&bytes).unwrap_or_else(|| vec![(Bytes::new(), bytes)])),
     })

@@ -11,7 +11,7 @@ use super::parcel::{Parcel, lane_number, number};
 use super::tx::millis;
 use crate::backend::{Entry, Settlement};
 use crate::model::dead_letter::Reason;
-use crate::model::delivery::{Disposition, Emitted, Source};
+use crate::model::delivery::{Disposition, Effects, Emitted, Source, Timer};
 use crate::model::event::PayloadHash;
 
 pub struct Plan {
@@ -32,10 +32,23 @@ pub struct Step {
 pub type Place = (i64, i64);
 
 pub enum Deed {
-    Commit { emits: Vec<Emitted>, writes: BTreeMap<String, Option<Bytes>> },
-    Skip { duplicate: bool },
-    Retry { after_ms: i64, parcel: Parcel },
-    DeadLetter { reason: Reason, parcel: Parcel },
+    /// Timers: in how many ms, and what then comes.
+    Commit {
+        emits: Vec<Emitted>,
+        writes: BTreeMap<String, Option<Bytes>>,
+        timers: Vec<(i64, Parcel)>,
+    },
+    Skip {
+        duplicate: bool,
+    },
+    Retry {
+        after_ms: i64,
+        parcel: Parcel,
+    },
+    DeadLetter {
+        reason: Reason,
+        parcel: Parcel,
+    },
     Quarantine,
 }
 
@@ -53,7 +66,11 @@ impl Plan {
 fn step(entry: &Entry) -> Step {
     let delivery = &entry.delivery;
     let deed = match &entry.disposition {
-        Disposition::Commit(effects) => Deed::Commit { emits: effects.emits.clone(), writes: effects.writes.clone() },
+        Disposition::Commit(Effects { emits, writes, timers }) => {
+            let timer = |timer: &Timer| (millis(timer.after), Parcel::of_timer(delivery.origin, timer));
+            let timers = timers.iter().map(timer).collect();
+            Deed::Commit { emits: emits.clone(), writes: writes.clone(), timers }
+        }
         Disposition::Skip { duplicate } => Deed::Skip { duplicate: *duplicate },
         Disposition::Retry { after, record } => {
             Deed::Retry { after_ms: millis(*after), parcel: Parcel::of(delivery, Some(record)) }

@@ -10,7 +10,7 @@ use crate::backend::{Result, Settled};
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// By the byte that stands for it: never reordered, only added to.
-const SETTLED: [Settled; 9] = [
+const SETTLED: [Settled; 10] = [
     Settled::Committed,
     Settled::Skipped,
     Settled::Retried,
@@ -20,6 +20,7 @@ const SETTLED: [Settled; 9] = [
     Settled::Conflict,
     Settled::Stale,
     Settled::Fenced,
+    Settled::Full,
 ];
 
 pub fn find(tx: &Tx<'_>, token: Uuid) -> Result<Option<Vec<Settled>>> {

@@ -1,4 +1,4 @@
-//! Retries: put off until they are due, then moved to the lane `Again`.
+//! Retries and timers: put off until they are due, then moved to the lane `Again`.
 
 use std::time::Duration;
 
@@ -15,6 +15,13 @@ pub fn put_off(tx: &Tx<'_>, source: i64, after_ms: i64, parcel: &Parcel) -> Resu
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     tx.run(sql, (source, due_ms, origin, kind, &body[..], attempts, crashes, history, replayed))?;
     Ok(())
+}
+
+/// How many timers wait, and what is due already and waits to be fetched: a handler whose timers set timers fills that.
+pub fn timers_waiting(tx: &Tx<'_>, source: i64) -> Result<i64> {
+    let sql = "SELECT (SELECT count(*) FROM due WHERE source = ?1 AND kind = 2 AND attempts = 0)
+                    + (SELECT count(*) FROM again WHERE source = ?1)";
+    Ok(tx.number(sql, [source])?)
 }
 
 pub fn promote(tx: &mut Tx<'_>, source: &Source, max: usize) -> Result<Promoted> {

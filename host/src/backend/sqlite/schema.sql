@@ -1,4 +1,4 @@
--- The file's layout, version 2; `upgrade.sql` makes it of version 1. Names that would stand in every row (streams, handlers, consumers) stand once and are
+-- The file's layout, version 3; `upgrade.sql` makes version 2 of version 1, `upgrade_3.sql` this one of version 2. Names that would stand in every row (streams, handlers, consumers) stand once and are
 -- numbers elsewhere. Times are Unix milliseconds by this machine's clock.
 
 -- `added - trimmed` entries lie on the stream now.
@@ -26,6 +26,7 @@ CREATE TABLE sources (
   retried    INTEGER NOT NULL DEFAULT 0,
   dropped    INTEGER NOT NULL DEFAULT 0,
   paused     INTEGER NOT NULL DEFAULT 0,
+  timers     INTEGER NOT NULL DEFAULT 0,
   UNIQUE (stream, handler)
 ) STRICT;
 
@@ -37,7 +38,8 @@ CREATE TABLE consumers (
   note     TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 
--- `kind` 0: the body is an event; 1: it is the packed fields of an entry without one.
+-- `kind` 0: the body is an event; 1: it is the packed fields of an entry without one; 2: it is the event of a timer,
+-- which is never in this table.
 -- AUTOINCREMENT, so that ids grow for ever, whatever was trimmed.
 CREATE TABLE entries (
   id     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -78,6 +80,8 @@ CREATE TABLE due (
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX due_by_time ON due (source, due_ms);
+-- Timers that have not come yet; one that is retried is a retry.
+CREATE INDEX due_timers ON due (source, due_ms) WHERE kind = 2 AND attempts = 0;
 
 CREATE TABLE again (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,

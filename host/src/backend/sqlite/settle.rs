@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::hands::Hands;
 use super::inbox::Inbox;
-use super::parcel::limit;
+use super::parcel::{Parcel, limit};
 use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
 use super::tx::Tx;
@@ -34,6 +34,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
         shelf: Shelf::new(source),
         broken: HashSet::new(),
         source,
+        timers_max: i64::try_from(options.timers_max).unwrap_or(i64::MAX),
         tally: Tally::default(),
         emitted: HashMap::new(),
         tx,
@@ -47,6 +48,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
 struct Batch<'a, 'b> {
     tx: &'a mut Tx<'b>,
     source: i64,
+    timers_max: i64,
     hands: Hands,
     inbox: Option<Inbox>,
     shelf: Shelf,
@@ -66,6 +68,7 @@ struct Tally {
     duplicates: i64,
     retried: i64,
     dead: i64,
+    timers: i64,
 }
 
 impl Batch<'_, '_> {
@@ -82,7 +85,7 @@ impl Batch<'_, '_> {
             }
             Deed::Skip { duplicate: false } => Settled::Skipped,
             Deed::Skip { duplicate: true } => Settled::Duplicate,
-            Deed::Commit { emits, writes } => self.commit(step.mark, step.state, &emits, writes)?,
+            Deed::Commit { emits, writes, timers } => self.commit(step.mark, step.state, &emits, writes, &timers)?,
             Deed::Retry { after_ms, parcel } => {
                 retries::put_off(self.tx, self.source, after_ms, &parcel)?;
                 Settled::Retried
@@ -107,11 +110,13 @@ impl Batch<'_, '_> {
         state: Option<(Arc<str>, u64)>,
         emits: &[Emitted],
         writes: BTreeMap<String, Option<Bytes>>,
+        timers: &[(i64, Parcel)],
     ) -> Result<Settled> {
         let fits = self.fits(&state)?;
+        let room = self.has_room_for(timers)?;
         if let (Some(inbox), Some((id, hash))) = (&self.inbox, mark) {
             // A stale entry leaves no mark; but one that was committed before is a duplicate, whatever its state.
-            match if fits { inbox.mark(self.tx, id, hash)? } else { inbox.find(self.tx, id)? } {
+            match if fits && room { inbox.mark(self.tx, id, hash)? } else { inbox.find(self.tx, id)? } {
                 Some(seen) if seen == hash => return Ok(Settled::Duplicate),
                 Some(_) => return Ok(Settled::Conflict),
                 None => {}
@@ -120,13 +125,30 @@ impl Batch<'_, '_> {
         if !fits {
             return Ok(Settled::Stale);
         }
+        if !room {
+            return Ok(Settled::Full);
+        }
         if let Some((key, _)) = state.filter(|_| !writes.is_empty()) {
             self.shelf.write(self.tx, key, writes)?;
         }
         for event in emits {
             self.emit(event)?;
         }
+        self.set(timers)?;
         Ok(Settled::Committed)
+    }
+
+    fn has_room_for(&self, timers: &[(i64, Parcel)]) -> Result<bool> {
+        let count = i64::try_from(timers.len()).unwrap_or(i64::MAX);
+        Ok(count == 0 || retries::timers_waiting(self.tx, self.source)?.saturating_add(count) <= self.timers_max)
+    }
+
+    fn set(&mut self, timers: &[(i64, Parcel)]) -> Result<()> {
+        for (after_ms, parcel) in timers {
+            retries::put_off(self.tx, self.source, *after_ms, parcel)?;
+            self.tally.timers += 1;
+        }
+        Ok(())
     }
 
     /// Whether the key has the version that the entry was handled with, after what was committed before it here.
@@ -161,10 +183,11 @@ impl Batch<'_, '_> {
         self.hands.close(self.tx)?;
         let max = i64::try_from(options.dead_letters_max).unwrap_or(i64::MAX);
         let dropped = if self.tally.dead > 0 { dead::drop_oldest(self.tx, self.source, max)? } else { 0 };
-        let Tally { committed, skipped, duplicates, retried, dead: _ } = self.tally;
+        let Tally { committed, skipped, duplicates, retried, dead: _, timers } = self.tally;
         let sql = "UPDATE sources SET committed = committed + ?2, skipped = skipped + ?3,
-                   duplicates = duplicates + ?4, retried = retried + ?5, dropped = dropped + ?6 WHERE id = ?1";
-        self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, limit(dropped)))?;
+                   duplicates = duplicates + ?4, retried = retried + ?5, dropped = dropped + ?6, timers = timers + ?7
+                   WHERE id = ?1";
+        self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, limit(dropped), timers))?;
         Ok(())
     }
 }
@@ -181,7 +204,7 @@ impl Tally {
             }
             Settled::Retried => self.retried += 1,
             Settled::Dead => self.dead += 1,
-            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced => {
+            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced | Settled::Full => {
                 return false;
             }
         }

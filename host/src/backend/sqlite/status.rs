@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::sources;
-use super::tx::Tx;
-use crate::backend::{Result, SourceStatus};
+use super::tx::{Tx, millis};
+use crate::backend::{FAR, Result, SourceStatus};
 use crate::model::delivery::Source;
 
 pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
@@ -13,6 +13,8 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let pending_input = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 0")?;
     let pending_again = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 1")?;
     let due = count("SELECT count(*) FROM due WHERE source = ?1")?;
+    let far = "SELECT count(*) FROM due WHERE source = ?1 AND kind = 2 AND attempts = 0 AND due_ms > ?2";
+    let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(FAR))])?;
     let again = count("SELECT count(*) FROM again WHERE source = ?1")? - pending_again;
     let quarantined = count("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = -1")?;
     // A host is a consumer of every source in its configuration, whether it has anything of it in hand or not.
@@ -20,22 +22,24 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
                  WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE source = ?1)";
     let consumers = tx.number(known, [group.id, tx.now_ms])?;
     let dead = count("SELECT count(*) FROM dead WHERE source = ?1")?;
-    let sql = "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped
+    let sql =
+        "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.timers
                FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
-    let books: Option<[i64; 7]> = tx.get(sql, [group.id], |row| {
-        let mut books = [0; 7];
+    let books: Option<[i64; 8]> = tx.get(sql, [group.id], |row| {
+        let mut books = [0; 8];
         for (at, book) in books.iter_mut().enumerate() {
             *book = row.get(at)?;
         }
         Ok(books)
     })?;
-    let [published, delivered, committed, skipped, duplicates, retried, dropped] = books.unwrap_or_default();
+    let [published, delivered, committed, skipped, duplicates, retried, dropped, timers] = books.unwrap_or_default();
     // Below zero only if a stranger deleted rows.
     let books = |number: i64| u64::try_from(number).unwrap_or(0);
     let [new, in_hand] = oldest(tx, &group)?;
     let age = |at_ms: i64| Duration::from_millis(books(tx.now_ms - at_ms));
     Ok(SourceStatus {
         published: books(published),
+        timers: books(timers),
         committed: books(committed),
         skipped: books(skipped),
         duplicates: books(duplicates),
@@ -45,6 +49,7 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
         lag: books(published - delivered),
         pending: books(pending_input + pending_again),
         due: books(due),
+        far: books(far),
         again: books(again),
         quarantined: books(quarantined),
         torn: 0,

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::fault;
 use crate::model::delivery::{Body, Source};
 use crate::model::outcome::Refusal;
-use crate::schema::admit::{Terms, admit};
+use crate::schema::admit::{Terms, admit, admit_timer};
 use crate::service::build;
 
 #[derive(clap::Args)]
@@ -63,7 +63,7 @@ pub async fn edit(
     }
     let (source, letter) = find(backend, sources, &args.id).await?;
     let (id, event) = replacement(&letter.body, &read(&args.file)?, Uuid::now_v7()).map_err(Refused)?;
-    valid(config, globals, &event)?;
+    valid(config, globals, &letter.body, &event)?;
     eprintln!("{} would be replayed as event {id}", full_id(&source, letter.id));
     let mut edited = false;
     if !args.consent.dry_run {
@@ -106,7 +106,7 @@ fn replacement(old: &Body, new: &[u8], id: Uuid) -> Result<(Uuid, Bytes), String
     let given: Uuid = serde_json::from_str(head.event_id.get())
         .map_err(|_| format!("/event_id: {} is not a UUID", head.event_id.get()))?;
     let mut cause = given;
-    if let Body::Event(bytes) = old
+    if let Body::Event(bytes) | Body::Timer(bytes) = old
         && let Ok(before) = serde_json::from_slice::<Head>(bytes)
     {
         let routing = [("event_type", before.event_type, &head.event_type), ("version", before.version, &head.version)];
@@ -134,11 +134,15 @@ fn replacement(old: &Body, new: &[u8], id: Uuid) -> Result<(Uuid, Bytes), String
 }
 
 /// An event that its schema refuses would only die again.
-fn valid(config: &Config, globals: &Globals, event: &Bytes) -> anyhow::Result<()> {
+fn valid(config: &Config, globals: &Globals, old: &Body, event: &Bytes) -> anyhow::Result<()> {
     let checked = build::check(config).map_err(|error| globals.refused(error))?;
     let payload_bytes_max = config.host.payload_bytes_max.as_u64() as usize;
     let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max };
-    let why = match admit(&checked.schemas, event, &terms) {
+    let admitted = match old {
+        Body::Timer(_) => admit_timer(event, payload_bytes_max),
+        Body::Event(_) | Body::Fields(_) => admit(&checked.schemas, event, &terms),
+    };
+    let why = match admitted {
         Ok(_) => return Ok(()),
         Err(Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text)) => text,
         Err(other) => format!("{other:?}"),

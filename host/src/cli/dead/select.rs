@@ -211,7 +211,9 @@ fn kind_of(letter: &DeadLetter) -> Option<String> {
         event_type: String,
     }
     match &letter.body {
-        Body::Event(bytes) => serde_json::from_slice::<Head>(bytes).ok().map(|head| head.event_type),
+        Body::Event(bytes) | Body::Timer(bytes) => {
+            serde_json::from_slice::<Head>(bytes).ok().map(|head| head.event_type)
+        }
         Body::Fields(_) => None,
     }
 }

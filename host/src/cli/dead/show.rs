@@ -29,7 +29,7 @@ pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: 
         record.log.iter().for_each(|line| println!("      log: {line}"));
     }
     match &letter.body {
-        Body::Event(bytes) => println!("{}", String::from_utf8_lossy(bytes)),
+        Body::Event(bytes) | Body::Timer(bytes) => println!("{}", String::from_utf8_lossy(bytes)),
         Body::Fields(fields) => {
             for (name, value) in fields {
                 println!("{} = {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
@@ -68,7 +68,7 @@ pub fn to_json(source: &Source, letter: &DeadLetter) -> Value {
         value["replayed"] = json!({ "letter": replayed.letter.to_string(), "times": replayed.times });
     }
     match &letter.body {
-        Body::Event(bytes) => match std::str::from_utf8(bytes) {
+        Body::Event(bytes) | Body::Timer(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => value["event"] = text.into(),
             Err(_) => value["event_hex"] = hex(bytes).into(),
         },

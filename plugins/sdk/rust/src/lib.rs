@@ -1,7 +1,7 @@
 //! Write Tidemill handler plugins in Rust.
 //!
-//! A handler is a function from an event to "done" or a [`Failure`]. What it asks for through [`emit()`] and [`state`]
-//! takes effect only if it returns `Ok`, and then all at once, together with the acknowledgement.
+//! A handler is a function from an event to "done" or a [`Failure`]. What it asks for through [`emit()`], [`state`] and
+//! [`timer`] takes effect only if it returns `Ok`, and then all at once, together with the acknowledgement.
 //!
 //! ```
 //! use tidemill_sdk::prelude::*;
@@ -34,6 +34,7 @@ mod money;
 pub mod config;
 pub mod log;
 pub mod state;
+pub mod timer;
 
 /// What `wit-bindgen` makes of the world `handler-plugin`; the rest of this crate is the pleasant way to use it.
 #[doc(hidden)]
@@ -68,7 +69,7 @@ pub use serde_json;
 
 /// What almost every handler uses.
 pub mod prelude {
-    pub use crate::{Emit, Event, Failure, config, delivery, emit, handler, log, state};
+    pub use crate::{Emit, Event, Failure, config, delivery, emit, handler, log, state, timer};
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::json;
 }

@@ -60,7 +60,6 @@ fn book(event: &Event, posted: &Posted) -> Result<(), Failure> {
     state::set("count", &count)?;
     state::set("sum", &sum)?;
     let Posted { n, key, amount, .. } = posted;
-    let booked =
-        json!({ "n": n, "key": key, "amount": amount, "count": count, "sum": sum, "attempt": event.attempt });
+    let booked = json!({ "n": n, "key": key, "amount": amount, "count": count, "sum": sum, "attempt": event.attempt });
     emit("Test.Entry.Booked.v1", &booked).map(drop)
 }

@@ -22,6 +22,11 @@
 //! | `state-delete-many` | deletes that many values, each with a name of its own of 200 bytes | `count` |
 //! | `return-big` | fails for good, with a reason of that many bytes | `bytes` |
 //! | `remember` | counts in its own memory, emits {"n": how often this instance was asked} | |
+//! | `timer` | sets that many timers (1) called `again`, with the data `then` | `count`, `after_ms`, `then`, `stubborn` |
+//! | `timer-raw` | sets a timer whose data is this text, JSON or not | `raw`, `stubborn` |
+//! | `timer-bomb` | sets as many timers as it may, and each of them does the same | |
+//! | `timer-then-trap` | sets a timer, then panics | |
+//! | `tell-timer` | emits {"n": 1} with the attribute `timer`: the name of the timer whose event this is | |
 //! | `fail-until` | retries, and at that attempt emits {"n": the attempt} | `attempt` |
 //!
 //! Without `count` there is no end.
@@ -32,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tidemill_sdk::prelude::*;
+use tidemill_sdk::serde_json::Value;
 
 handler!(handle);
 
@@ -45,6 +51,10 @@ struct Data {
     #[serde(default)]
     bytes: usize,
     count: Option<u64>,
+    #[serde(default)]
+    then: Value,
+    #[serde(default)]
+    raw: String,
     #[serde(default)]
     stubborn: bool,
 }
@@ -68,6 +78,21 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "retry" => return Err(Failure::retry("as told")),
         "retry-after" => return Err(Failure::retry("as told").after(Duration::from_millis(data.after_ms))),
         "reject" => return Err(Failure::reject("as told")),
+        "timer" => (0..data.count.unwrap_or(1)).try_for_each(|_| {
+            let wait = Duration::from_millis(data.after_ms);
+            data.unless_stubborn(timer::after(wait, "again", &data.then))
+        })?,
+        "timer-raw" => data.unless_stubborn(timer::after_raw(Duration::ZERO, "raw", data.raw.as_bytes()))?,
+        "timer-bomb" => {
+            (0..16).try_for_each(|_| timer::after(Duration::ZERO, "bomb", &json!({ "do": "timer-bomb" })))?
+        }
+        "timer-then-trap" => {
+            timer::after(Duration::ZERO, "no", &json!({})).map(|()| panic!("as told, after a timer"))?
+        }
+        "tell-timer" => {
+            let name = timer::name(event).unwrap_or_default();
+            Emit::new("Test.Thing.Done.v1").attribute("timer", name).send(&json!({ "n": 1 })).map(drop)?
+        }
         "log-flood" => (0..count).for_each(|n| log::info(format!("line {n}"))),
         "log-then-trap" => {
             (0..count).for_each(|n| log::info(format!("line {n} {}", "x".repeat(data.bytes))));

@@ -3,7 +3,8 @@
 use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
-use crate::backend::{ControlPlane, DataPlane, Error, NewEntry};
+use crate::backend::{ControlPlane, DataPlane, Error, NewEntry, Start};
+use crate::model::delivery::Source;
 
 async fn refusal(file: &str) -> String {
     match Sqlite::open(file, options()).await {
@@ -68,6 +69,21 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
     conn.pragma_update(None, "user_version", 99).unwrap();
     let text = refusal(&folder.file("a.db")).await;
     assert!(text.contains("version 99") && text.contains("a newer one"), "{text}");
+}
+
+#[tokio::test]
+async fn a_file_of_layout_2_is_made_one_of_layout_3() {
+    let folder = Folder::new();
+    drop(open(&folder.file("a.db")).await);
+    let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    let back = "DROP INDEX due_timers; ALTER TABLE sources DROP COLUMN timers; PRAGMA user_version = 2";
+    conn.execute_batch(back).unwrap();
+    drop(conn);
+    let source = Source { stream: "s".into(), handler: "h".into() };
+    let sqlite = open(&folder.file("a.db")).await;
+    sqlite.ensure_group(&source, Start::Beginning).await.unwrap();
+    assert_eq!(sqlite.status(&source).await.unwrap().timers, 0);
 }
 
 #[tokio::test]
