@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::wasi::Wasi;
+use crate::config;
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
 use crate::model::outcome::Crash;
@@ -19,6 +22,8 @@ pub struct Terms {
     /// The event types that it may emit; none = it has no `emit` at all.
     pub emit: Option<Vec<Pattern>>,
     pub state: bool,
+    /// The parts of WASI that it may use.
+    pub wasi: Vec<config::Wasi>,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
     pub schemas: Arc<Registry>,
@@ -46,6 +51,7 @@ pub struct Context {
     pub terms: Arc<Terms>,
     pub memory: MemoryMeter,
     pub attempt: Attempt,
+    pub(super) wasi: Option<Box<Wasi>>,
 }
 
 /// The attempt that is running. Made anew for each call; what it gathers takes effect only at settlement.
@@ -65,6 +71,12 @@ pub struct Attempt {
     pub log_lines: u32,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
+    /// When its deadline passes: a host function must not wait beyond it.
+    pub ends: Option<Instant>,
+    /// How long it has waited in WASI.
+    pub waited: Duration,
+    /// Blocks that it has drawn from the insecure kind of randomness.
+    pub insecure_drawn: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -72,6 +84,15 @@ pub struct Refused {
     /// A limit was reached (counts as a crash); else it was something that the plugin may never do.
     pub limit: bool,
     pub reason: String,
+}
+
+/// Why a host function ended the call. Any other error is a trap.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    #[error("the deadline passed in a call of the host")]
+    Deadline,
+    #[error("{0}")]
+    Limit(String),
 }
 
 impl Context {
@@ -82,7 +103,7 @@ impl Context {
             elements_max: terms.limits.table_elements_max,
             exceeded: false,
         };
-        Self { terms, memory, attempt: Attempt::default() }
+        Self { terms, memory, attempt: Attempt::default(), wasi: None }
     }
 
     /// The event in hand. Host functions run only during a call, and every call has one.

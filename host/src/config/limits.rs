@@ -35,3 +35,10 @@ pub const DEAD_LETTERS: u64 = 100_000;
 pub const INBOX_WINDOW: Duration = Duration::from_secs(3600);
 /// The most memory that one instance can be granted; the pool reserves address space for it.
 pub const GUEST_MEMORY_MAX: ByteSize = ByteSize::mib(256);
+/// How long one attempt may wait in WASI, in all. It waits on a worker's thread, which serves nobody meanwhile.
+pub const WASI_WAIT: Duration = Duration::from_millis(10);
+/// WASI handles that one instance may hold, and those that it may keep from one event to the next.
+pub const WASI_HANDLES: usize = 1024;
+pub const WASI_HANDLES_KEPT: usize = 64;
+/// Random bytes that a guest is given at once.
+pub const WASI_RANDOM_BYTES: ByteSize = ByteSize::kib(64);

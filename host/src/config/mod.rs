@@ -198,6 +198,17 @@ pub struct Grants {
     pub emit: Option<Vec<String>>,
     #[serde(default)]
     pub state: bool,
+    /// The parts of WASI that the plugin may use, for toolchains that import it.
+    #[serde(default)]
+    pub wasi: Vec<Wasi>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wasi {
+    Clocks,
+    Random,
+    Stdio,
 }
 
 #[derive(Debug, Clone, Deserialize)]

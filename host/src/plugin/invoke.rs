@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::{Store, Trap};
@@ -10,7 +10,7 @@ use wasmtime::{Store, Trap};
 use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use super::{Engine, Plugin};
-use crate::capability::context::{Attempt, Context};
+use crate::capability::context::{Attempt, Context, Stopped};
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Outcome};
 
@@ -66,6 +66,11 @@ impl Live {
         self.calls
     }
 
+    /// Whether a fresh instance should take its place, though it ended its last call well.
+    pub fn leaks(&self) -> bool {
+        self.store.data().leaks()
+    }
+
     pub fn call(&mut self, call: &Call<'_>) -> Ran {
         self.calls += 1;
         self.store.set_epoch_deadline(Engine::ticks(call.deadline));
@@ -74,6 +79,7 @@ impl Live {
             stream: call.stream.clone(),
             now: call.now.clone(),
             values: call.values.clone(),
+            ends: Instant::now().checked_add(call.deadline),
             ..Attempt::default()
         };
         let id = call.event.id().hyphenated().to_string();
@@ -86,6 +92,7 @@ impl Live {
             data: call.event.data(),
         };
         let result = self.handler.tidemill_plugin_handler().call_handle(&mut self.store, event);
+        self.store.data_mut().flush_stdio();
         let attempt = std::mem::take(&mut self.store.data_mut().attempt);
         let state_touched = attempt.state_touched;
         Ran { outcome: self.outcome(result, attempt, call.deadline), state_touched }
@@ -115,10 +122,14 @@ impl Live {
         if self.store.data().memory.exceeded {
             return (Crash::Memory, error.root_cause().to_string());
         }
+        let late = || (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)));
+        match error.downcast_ref::<Stopped>() {
+            Some(Stopped::Deadline) => return late(),
+            Some(Stopped::Limit(reason)) => return (Crash::Limit, reason.clone()),
+            None => {}
+        }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => {
-                (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)))
-            }
+            Some(Trap::Interrupt) => late(),
             Some(Trap::StackOverflow) => (Crash::Stack, "call stack exhausted".to_owned()),
             _ if error.to_string().contains("fuel allocated for hostcalls") => {
                 let max = self.plugin.terms.limits.hostcall_bytes_max;

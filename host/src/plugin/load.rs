@@ -1,5 +1,6 @@
 //! From a component to a `Plugin`: what does it ask for, is that granted, does it export the world?
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -90,6 +91,7 @@ fn link_what_is_granted(
 ) -> Result<Vec<String>, Error> {
     let handler = terms.handler.to_string();
     let mut asks = Vec::new();
+    let mut linked = BTreeSet::new();
     for (import, _) in component.component_type().imports(engine.wasmtime()) {
         let (interface, version) = import.split_once('@').unwrap_or((import, ""));
         let Some(row) = CAPABILITIES.iter().find(|row| row.interface == interface) else {
@@ -99,17 +101,20 @@ fn link_what_is_granted(
                 hint: hint_for_import(interface),
             });
         };
-        if !abi::VERSIONS.contains(&version) {
+        if !row.speaks(version) {
             return Err(Error::WrongWorld {
                 handler,
-                what: format!("it imports \"{import}\"; this host speaks {}", abi::VERSIONS.join(", ")),
+                what: format!("it imports \"{import}\"; this host speaks {}", row.spoken()),
                 hint: format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
             });
         }
         if !(row.granted)(terms) {
             return Err(Error::NotGranted { handler, capability: row.name, example: row.example });
         }
-        (row.link)(linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
+        // Two versions of one interface are met by one.
+        if linked.insert(row.interface) {
+            (row.link)(linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
+        }
         asks.push(import.to_owned());
     }
     Ok(asks)
@@ -117,7 +122,7 @@ fn link_what_is_granted(
 
 fn hint_for_import(interface: &str) -> String {
     if interface.starts_with("wasi:") {
-        return "build it without WASI: wasm32-unknown-unknown for Rust, the stub options of other tools (docs/guides/languages.md)"
+        return "of WASI there are clocks, random and stdio; for the rest use the stub options of your tool (docs/guides/languages.md)"
             .to_owned();
     }
     let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();

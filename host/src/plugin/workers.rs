@@ -140,7 +140,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         Ok(ran) => (ran.outcome, ran.state_touched),
         Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
     };
-    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
+    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max && !live.leaks() {
         lives.insert(job.plugin.handler.clone(), live);
     }
     if has_state {

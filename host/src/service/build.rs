@@ -104,6 +104,7 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
         handler: name.into(),
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         state: handler.grants.state,
+        wasi: handler.grants.wasi.clone(),
         config: handler.config.clone(),
         limits: Limits {
             memory_bytes_max: handler.limits.memory.as_u64() as usize,
