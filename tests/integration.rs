@@ -15,6 +15,7 @@ mod schemas;
 mod soaks;
 mod stories;
 mod tidy;
+mod wasi;
 
 /// Tells each story twice: on SQLite in memory, and on a real Redis.
 macro_rules! on_both_backends {

@@ -122,7 +122,8 @@ impl Live {
         if self.store.data().memory.exceeded {
             return (Crash::Memory, error.root_cause().to_string());
         }
-        let late = || (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)));
+        let late =
+            || (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)));
         match error.downcast_ref::<Stopped>() {
             Some(Stopped::Deadline) => return late(),
             Some(Stopped::Limit(reason)) => return (Crash::Limit, reason.clone()),

@@ -55,9 +55,10 @@ impl poll::Host for Context {
     fn poll(&mut self, list: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
         if list.is_empty() || list.len() > limits::WASI_HANDLES {
             let (found, max) = (list.len(), limits::WASI_HANDLES);
-            return Err(
-                Stopped::Limit(format!("wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled")).into()
-            );
+            return Err(Stopped::Limit(format!(
+                "wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled"
+            ))
+            .into());
         }
         let moments = list.iter().map(|pollable| self.moment(pollable)).collect::<wasmtime::Result<Vec<_>>>()?;
         self.wait(moments.iter().flatten().min().copied())?;
