@@ -18,6 +18,7 @@ mod soaks;
 mod stories;
 mod tidy;
 mod timers;
+mod wasi;
 
 /// Tells each story twice: on SQLite in memory, and on a real Redis.
 macro_rules! on_both_backends {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::log::LogGate;
 use super::meter::{Meter, Stop};
+use super::wasi::Wasi;
+use crate::config;
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut};
@@ -28,6 +30,8 @@ pub struct Terms {
     pub asked_emit: Option<Vec<Pattern>>,
     pub state: bool,
     pub timer: bool,
+    /// The parts of WASI that it may use.
+    pub wasi: Vec<config::Wasi>,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
     pub log_gate: LogGate,
@@ -63,6 +67,7 @@ pub struct Context {
     pub terms: Arc<Terms>,
     pub meter: Meter,
     pub attempt: Attempt,
+    pub(super) wasi: Option<Box<Wasi>>,
 }
 
 /// The attempt that is running. Made anew for each call; what it gathers takes effect only at settlement.
@@ -87,6 +92,12 @@ pub struct Attempt {
     pub cut: Vec<Cut>,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
+    /// When its deadline passes: a host function must not wait beyond it.
+    pub ends: Option<Instant>,
+    /// How long it has waited in WASI.
+    pub waited: Duration,
+    /// Blocks that it has drawn from the insecure kind of randomness.
+    pub insecure_drawn: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +110,7 @@ pub struct Refused {
 impl Context {
     pub fn new(terms: Arc<Terms>) -> Self {
         let meter = Meter::new(terms.limits.memory_bytes_max, terms.limits.table_elements_max);
-        Self { terms, meter, attempt: Attempt::default() }
+        Self { terms, meter, attempt: Attempt::default(), wasi: None }
     }
 
     /// The first line of every host function: counts the call, and stops a guest that makes too many of them.

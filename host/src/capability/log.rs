@@ -14,25 +14,38 @@ const LINES_KEPT: usize = 10;
 impl logging::Host for Context {
     fn log(&mut self, level: Level, context: String, message: String) -> wasmtime::Result<()> {
         self.enter()?;
+        self.say(level, if context.is_empty() { message } else { format!("{context}: {message}") });
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Whether what is logged from now on is dropped.
+    pub(super) fn log_is_full(&self) -> bool {
+        self.attempt.log_lines > self.terms.limits.log_lines_max
+    }
+
+    /// One line of the attempt's log. While an instance starts there is no attempt: then it is the handler's.
+    pub(super) fn say(&mut self, level: Level, mut line: String) {
+        if self.log_is_full() {
+            return;
+        }
         let limits = &self.terms.limits;
         self.attempt.log_lines += 1;
         if self.attempt.log_lines > limits.log_lines_max {
-            if self.attempt.log_lines == limits.log_lines_max + 1 {
-                self.attempt.leave_out(Cut::LogLines);
-                let handler = &*self.terms.handler;
-                if self.terms.log_gate.admits(clock::now_ms()) {
-                    tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
-                }
+            self.attempt.leave_out(Cut::LogLines);
+            let handler = &*self.terms.handler;
+            if self.terms.log_gate.admits(clock::now_ms()) {
+                tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
             }
-            return Ok(());
+            return;
         }
-        let mut line = if context.is_empty() { message } else { format!("{context}: {message}") };
         if line.len() > limits.log_bytes_max {
             self.attempt.leave_out(Cut::LogBytes);
             line = cut(line, limits.log_bytes_max);
         }
         if self.terms.log_gate.admits(clock::now_ms()) {
-            self.write(level, &line)?;
+            self.write(level, &line);
         } else {
             self.attempt.leave_out(Cut::LogRate);
         }
@@ -40,22 +53,19 @@ impl logging::Host for Context {
             self.attempt.log.remove(0);
         }
         self.attempt.log.push(line);
-        Ok(())
     }
-}
 
-impl Context {
     /// Writes a line into the host's own log.
-    fn write(&self, level: Level, line: &str) -> wasmtime::Result<()> {
-        let (handler, event) = (&*self.terms.handler, self.event()?.id());
+    fn write(&self, level: Level, line: &str) {
+        let handler = &*self.terms.handler;
+        let event = self.attempt.event.as_ref().map(|event| tracing::field::display(event.id()));
         match level {
-            Level::Trace => tracing::trace!(target: "guest", handler, %event, "{line}"),
-            Level::Debug => tracing::debug!(target: "guest", handler, %event, "{line}"),
-            Level::Info => tracing::info!(target: "guest", handler, %event, "{line}"),
-            Level::Warn => tracing::warn!(target: "guest", handler, %event, "{line}"),
-            Level::Error | Level::Critical => tracing::error!(target: "guest", handler, %event, "{line}"),
+            Level::Trace => tracing::trace!(target: "guest", handler, event, "{line}"),
+            Level::Debug => tracing::debug!(target: "guest", handler, event, "{line}"),
+            Level::Info => tracing::info!(target: "guest", handler, event, "{line}"),
+            Level::Warn => tracing::warn!(target: "guest", handler, event, "{line}"),
+            Level::Error | Level::Critical => tracing::error!(target: "guest", handler, event, "{line}"),
         }
-        Ok(())
     }
 }
 

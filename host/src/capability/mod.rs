@@ -11,9 +11,13 @@ pub mod meter;
 pub mod settings;
 pub mod state;
 pub mod timer;
+pub mod wasi;
 
 use wasmtime::component::{HasSelf, Linker};
+use wasmtime_wasi::p2::bindings::{cli, clocks, random, sync::io};
 
+use crate::config::Wasi;
+use crate::plugin::abi;
 use crate::plugin::abi::latest::tidemill::plugin as api;
 use context::{Context, Terms};
 
@@ -22,12 +26,28 @@ pub struct Capability {
     pub name: &'static str,
     /// The interface without its version.
     pub interface: &'static str,
-    /// The version of `wit/` that it came with.
+    /// The version of `wit/` that it came with; for interfaces of WASI, of WASI.
     pub since: &'static str,
     /// How a grant is written; empty where none is needed.
     pub example: &'static str,
     pub granted: fn(&Terms) -> bool,
     pub link: fn(&mut Linker<Context>) -> wasmtime::Result<()>,
+}
+
+impl Capability {
+    /// Whether the host links this version of the interface.
+    pub fn speaks(&self, version: &str) -> bool {
+        match self.interface.starts_with("wasi:") {
+            // A version that only adds has the same first two numbers. What it adds and the host lacks is found at linking.
+            true => version.strip_prefix("0.2.").is_some_and(|patch| patch.parse::<u16>().is_ok()),
+            false => abi::VERSIONS.contains(&version),
+        }
+    }
+
+    /// The versions that `speaks` takes, for people.
+    pub fn spoken(&self) -> String {
+        if self.interface.starts_with("wasi:") { "0.2.0 and later 0.2s".to_owned() } else { abi::VERSIONS.join(", ") }
+    }
 }
 
 /// Every interface that the host can link. `docs/guides/capabilities.md` shows the same rows; a test compares them.
@@ -87,5 +107,163 @@ pub const CAPABILITIES: &[Capability] = &[
         example: "timer = true",
         granted: |terms| terms.timer,
         link: |linker| api::timer::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+        name: "clocks",
+        interface: "wasi:clocks/wall-clock",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Clocks),
+        link: |linker| clocks::wall_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "clocks",
+        interface: "wasi:clocks/monotonic-clock",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Clocks),
+        link: |linker| clocks::monotonic_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "random",
+        interface: "wasi:random/random",
+        since: "0.2.0",
+        example: "wasi = [\"random\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Random),
+        link: |linker| random::random::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "random",
+        interface: "wasi:random/insecure",
+        since: "0.2.0",
+        example: "wasi = [\"random\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Random),
+        link: |linker| random::insecure::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "random",
+        interface: "wasi:random/insecure-seed",
+        since: "0.2.0",
+        example: "wasi = [\"random\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Random),
+        link: |linker| random::insecure_seed::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/stdin",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/stdout",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/stderr",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/terminal-input",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::terminal_input::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/terminal-output",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::terminal_output::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/terminal-stdin",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::terminal_stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/terminal-stdout",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::terminal_stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "stdio",
+        interface: "wasi:cli/terminal-stderr",
+        since: "0.2.0",
+        example: "wasi = [\"stdio\"]",
+        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        link: |linker| cli::terminal_stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "io",
+        interface: "wasi:io/poll",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: |linker| io::poll::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "io",
+        interface: "wasi:io/streams",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: |linker| io::streams::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "io",
+        interface: "wasi:io/error",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: wasi::nothing::link_error,
+    },
+    Capability {
+        name: "cli",
+        interface: "wasi:cli/environment",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: |linker| cli::environment::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "cli",
+        interface: "wasi:cli/exit",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: |linker| cli::exit::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "files",
+        interface: "wasi:filesystem/types",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: wasi::nothing::link_types,
+    },
+    Capability {
+        name: "files",
+        interface: "wasi:filesystem/preopens",
+        since: "0.2.0",
+        example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
+        granted: |terms| !terms.wasi.is_empty(),
+        link: wasi::nothing::link_preopens,
     },
 ];

@@ -69,3 +69,10 @@ pub const STACK_MIN: ByteSize = ByteSize::kib(64);
 pub const STACK_MAX: ByteSize = ByteSize::mib(16);
 /// The most that `limits.hostcall_bytes` can be: the host allocates that much for one call.
 pub const HOSTCALL_BYTES_MAX: ByteSize = ByteSize::mib(64);
+/// How long one attempt may wait in WASI, in all. It waits on a worker's thread, which serves nobody meanwhile.
+pub const WASI_WAIT: Duration = Duration::from_millis(10);
+/// WASI handles that one instance may hold, and those that it may keep from one event to the next.
+pub const WASI_HANDLES: usize = 1024;
+pub const WASI_HANDLES_KEPT: usize = 64;
+/// Random bytes that a guest is given at once.
+pub const WASI_RANDOM_BYTES: ByteSize = ByteSize::kib(64);

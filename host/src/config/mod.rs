@@ -233,6 +233,17 @@ pub struct Grants {
     /// Whether the plugin may have itself called again later.
     #[serde(default)]
     pub timer: bool,
+    /// The parts of WASI that the plugin may use, for toolchains that import it.
+    #[serde(default)]
+    pub wasi: Vec<Wasi>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wasi {
+    Clocks,
+    Random,
+    Stdio,
 }
 
 #[derive(Debug, Clone, Deserialize)]

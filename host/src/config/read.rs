@@ -84,16 +84,20 @@ fn value_of(text: &str) -> Value {
     }
 }
 
-/// serde says: unknown field `retrry`, expected one of `plugin`, `events`. We say which one was meant.
+/// serde says: unknown field `retrry`, expected one of `plugin`, `events`. We say which one was meant. The same for a
+/// value that is one of a few words.
 fn with_nearest(message: &str) -> String {
     let message = message.trim_end();
-    let Some(rest) = message.strip_prefix("unknown field ") else { return message.to_owned() };
+    let of = |prefix: &str, what| message.strip_prefix(prefix).map(|rest| (what, rest));
+    let Some((what, rest)) = of("unknown field ", "key").or_else(|| of("unknown variant ", "value")) else {
+        return message.to_owned();
+    };
     let mut quoted = rest.split('`').skip(1).step_by(2);
     let Some(unknown) = quoted.next() else { return message.to_owned() };
     let known: Vec<&str> = quoted.collect();
     match nearest(unknown, known.iter().copied()) {
-        Some(near) => format!("unknown key \"{unknown}\"\n  hint: did you mean \"{near}\"?"),
-        None => format!("unknown key \"{unknown}\"\n  hint: known here: {}", known.join(", ")),
+        Some(near) => format!("unknown {what} \"{unknown}\"\n  hint: did you mean \"{near}\"?"),
+        None => format!("unknown {what} \"{unknown}\"\n  hint: known here: {}", known.join(", ")),
     }
 }
 
@@ -121,6 +125,19 @@ mod tests {
         assert_eq!(said, "tidemill.toml:6: unknown key \"evnts\"\n  hint: did you mean \"events\"?");
         let said = parsed("[brokr]\n", &[]).unwrap_err();
         assert_eq!(said, "tidemill.toml:1: unknown key \"brokr\"\n  hint: did you mean \"broker\"?");
+    }
+
+    #[test]
+    fn an_unknown_word_names_the_nearest_known_one() {
+        let grants = |wasi: &str| {
+            let text = format!("[handlers.a]\nplugin = \"a.wasm\"\n[handlers.a.grants]\nwasi = {wasi}\n");
+            parsed(&text, &[]).map(|config| config.handlers["a"].grants.wasi.clone())
+        };
+        assert_eq!(grants("[\"clocks\", \"stdio\"]").unwrap(), [super::super::Wasi::Clocks, super::super::Wasi::Stdio]);
+        let said = grants("[\"clock\"]").unwrap_err();
+        assert_eq!(said, "tidemill.toml:4: unknown value \"clock\"\n  hint: did you mean \"clocks\"?");
+        let said = grants("[\"sockets\"]").unwrap_err();
+        assert_eq!(said, "tidemill.toml:4: unknown value \"sockets\"\n  hint: known here: clocks, random, stdio");
     }
 
     #[test]

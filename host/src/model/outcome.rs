@@ -81,6 +81,8 @@ words! {
         Timers "timers"
         TimerBytes "timer-bytes"
         TimersWaiting "timers-waiting"
+        WasiWait "wasi-wait"
+        WasiBytes "wasi-bytes"
     }
 }
 

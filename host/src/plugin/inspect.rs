@@ -126,15 +126,15 @@ pub fn capability(import: &str) -> Option<&'static crate::capability::Capability
 fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
     let wrong = |what: String, hint: String| Err(Error::WrongWorld { handler: handler.to_owned(), what, hint });
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
-    if capability(import).is_none() {
+    let Some(row) = capability(import) else {
         return wrong(
             format!("it imports \"{import}\", which this host does not offer"),
             hint_for_import(interface),
         );
-    }
-    if interface.starts_with(abi::PACKAGE) && !abi::VERSIONS.contains(&version) {
+    };
+    if !row.speaks(version) {
         return wrong(
-            format!("it imports \"{import}\"; this host speaks {}", abi::VERSIONS.join(", ")),
+            format!("it imports \"{import}\"; this host speaks {}", row.spoken()),
             format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
         );
     }
@@ -143,7 +143,7 @@ fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
 
 fn hint_for_import(interface: &str) -> String {
     if interface.starts_with("wasi:") {
-        return "build it without WASI: wasm32-unknown-unknown for Rust, the stub options of other tools (docs/guides/languages.md)"
+        return "of WASI there are clocks, random and stdio; for the rest use the stub options of your tool (docs/guides/languages.md)"
             .to_owned();
     }
     let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();

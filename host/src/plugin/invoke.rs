@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::{Store, Trap};
@@ -83,6 +83,11 @@ impl Live {
         self.calls
     }
 
+    /// Whether a fresh instance should take its place, though it ended its last call well.
+    pub fn leaks(&self) -> bool {
+        self.store.data().leaks()
+    }
+
     pub fn call(&mut self, call: &Call<'_>) -> Ran {
         self.calls += 1;
         self.store.set_epoch_deadline(Engine::ticks(call.deadline));
@@ -91,6 +96,7 @@ impl Live {
             stream: call.stream.clone(),
             now: call.now.clone(),
             values: call.values.clone(),
+            ends: Instant::now().checked_add(call.deadline),
             ..Attempt::default()
         };
         let id = call.event.id().hyphenated().to_string();
@@ -103,6 +109,7 @@ impl Live {
             data: call.event.data(),
         };
         let result = self.handler.tidemill_plugin_handler().call_handle(&mut self.store, event);
+        self.store.data_mut().flush_stdio();
         let attempt = std::mem::take(&mut self.store.data_mut().attempt);
         self.ran(result, attempt, call.deadline)
     }

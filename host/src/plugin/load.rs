@@ -1,5 +1,6 @@
 //! From a component to a `Plugin`: whose is it, what does it ask for, is that granted, does it export the world?
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,8 +99,13 @@ impl Looked {
             Failure::Stopped { what, hint } => Error::Compile { handler: handler.to_owned(), what, hint },
         })?;
         let mut linker = Linker::new(engine.wasmtime());
+        let mut linked = BTreeSet::new();
         for import in &self.found.imports {
             let Some(row) = inspect::capability(import) else { continue };
+            // Two versions of one interface are met by one.
+            if !linked.insert(row.interface) {
+                continue;
+            }
             (row.link)(&mut linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
         }
         let wrong_world = |error: wasmtime::Error| Error::WrongWorld {

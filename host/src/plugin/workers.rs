@@ -183,7 +183,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         state_touched: false,
         cut: Vec::new(),
     });
-    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
+    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max && !live.leaks() {
         lives.insert(job.plugin.handler.clone(), live);
     }
     if has_state {

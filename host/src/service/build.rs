@@ -120,6 +120,7 @@ pub fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &C
         asked_emit: None,
         state: handler.grants.state,
         timer: handler.grants.timer,
+        wasi: handler.grants.wasi.clone(),
         config: handler.config.clone(),
         limits: handler_limits(config, &handler.limits),
         log_gate: LogGate::new(handler.limits.log_lines_per_second),
