@@ -141,7 +141,7 @@ crate::on_both_backends! {
         }
         world.run().await;
         let (_, said) = world.only_dead().await;
-        assert!(said.contains("limit: timer: as many wait as may (host.timers_max)"), "{said}");
+        assert!(said.contains("timers-waiting: timer: as many wait as may (host.timers_max)"), "{said}");
         assert_eq!(world.status().await.timers, 2);
     }
 }

@@ -83,14 +83,14 @@ macro_rules! bounds {
 }
 
 bounds! {
-    a_long_wait_is_not_begun: { "do": "sleep", "ms": 3_600_000, "count": 1 }, "" => "limit: wasi:io/poll: it would wait 3600.0s; an attempt may wait 10ms in all (WASI_WAIT)";
-    a_long_poll_is_not_begun: { "do": "poll", "ms": 3_600_000, "count": 2 }, "" => "limit: wasi:io/poll: it would wait 3600.0s";
-    a_wait_for_ever_is_not_begun: { "do": "sleep", "ms": u64::MAX, "count": 1 }, "" => "limit: wasi:io/poll: it would wait";
-    many_short_waits_are_one_long_one: { "do": "sleep", "ms": 1, "count": 1000 }, "deadline = \"10s\"" => "limit: wasi:io/poll: it would wait";
+    a_long_wait_is_not_begun: { "do": "sleep", "ms": 3_600_000, "count": 1 }, "" => "wasi-wait: wasi:io/poll: it would wait 3600.0s; an attempt may wait 10ms in all (WASI_WAIT)";
+    a_long_poll_is_not_begun: { "do": "poll", "ms": 3_600_000, "count": 2 }, "" => "wasi-wait: wasi:io/poll: it would wait 3600.0s";
+    a_wait_for_ever_is_not_begun: { "do": "sleep", "ms": u64::MAX, "count": 1 }, "" => "wasi-wait: wasi:io/poll: it would wait";
+    many_short_waits_are_one_long_one: { "do": "sleep", "ms": 1, "count": 1000 }, "deadline = \"10s\"" => "wasi-wait: wasi:io/poll: it would wait";
     a_wait_ends_with_the_deadline: { "do": "sleep", "ms": 9, "count": 1 }, "deadline = \"4ms\"" => "deadline: stopped after its deadline of 4ms";
-    an_endless_poll_list_is_refused: { "do": "poll", "ms": 0, "count": 1025 }, "" => "limit: wasi:io/poll: a list of 1025; 1 to 1024 (WASI_HANDLES) can be polled";
-    handles_are_bounded: { "do": "leak", "count": 1025 }, "" => "limit: wasi: an instance may hold 1024 handles (WASI_HANDLES)";
-    random_bytes_at_once_are_bounded: { "do": "random", "bytes": 65_537 }, "" => "limit: wasi:random: it asked for 65537 bytes; at most 65536 (WASI_RANDOM_BYTES)";
+    an_endless_poll_list_is_refused: { "do": "poll", "ms": 0, "count": 1025 }, "" => "handles: wasi:io/poll: a list of 1025; 1 to 1024 (WASI_HANDLES) can be polled";
+    handles_are_bounded: { "do": "leak", "count": 1025 }, "" => "handles: ";
+    random_bytes_at_once_are_bounded: { "do": "random", "bytes": 65_537 }, "" => "wasi-bytes: wasi:random: it asked for 65537 bytes; at most 65536 (WASI_RANDOM_BYTES)";
     an_exit_is_a_trap: { "do": "exit" }, "" => "trap: it called wasi:cli/exit with ok; a handler returns";
 }
 
