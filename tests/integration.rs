@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod dead;
 mod doctor;
+mod fuzzes;
 mod kills;
 mod metrics;
 mod model;
