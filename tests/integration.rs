@@ -7,6 +7,7 @@ mod conformance;
 mod dead;
 mod doctor;
 mod fuzzes;
+mod guest_memory;
 mod kills;
 mod metrics;
 mod model;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tidemill::config::{limits, read};
 use tidemill::model::delivery::Effects;
 use tidemill::model::event::Event;
 use tidemill::model::outcome::Outcome;
+use tidemill::plugin::Plugin;
 use tidemill::plugin::invoke::{Call, Live};
 use tidemill::schema::Registry;
 use tidemill::service::build;
@@ -16,6 +18,9 @@ use uuid::Uuid;
 
 use super::Target;
 use super::targets::admitted;
+
+/// The event that goes beyond the bound is not counted before its envelope is there.
+const EMIT_BYTES_MAX: usize = (limits::EMIT_BYTES.0 + limits::PAYLOAD_BYTES_MAX.0) as usize;
 
 const WORDS: &[&str] = &[
     "emit", "set", "get", "delete", "log", "ask", "retry", "reject", "panic", "kind", "version", "key", "attributes", "data",
@@ -32,26 +37,54 @@ const SEEDS: &[&str] = &[
     r#"[{"ask":"tenant"},{"panic":"as told"}]"#,
 ];
 
-pub fn effects() -> Target {
-    let text = crate::world::config("sqlite::memory:", &crate::guest("puppet"), "fuzz", "", "");
-    let config = read::parse(&text, "fuzz.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
-    let payload_max = config.host.payload_bytes_max.as_u64() as usize;
-    let checked = build::check(&config).expect("a good configuration");
-    let plugin = build::plugins(&config, &checked).expect("a good plugin").all.remove(0);
-    let registry = checked.schemas.clone();
-    let mut warm: Option<Live> = None;
-    let run = move |input: &[u8]| {
-        let Some(event) = event(&registry, input) else { return "not JSON".to_owned() };
-        let mut live = warm.take().unwrap_or_else(|| Live::new(&plugin).expect("an instance"));
+/// The guest with its instance: takes scripts.
+pub struct Puppet {
+    plugin: Arc<Plugin>,
+    registry: Arc<Registry>,
+    live: Option<Live>,
+    instance_events_max: u32,
+}
+
+impl Puppet {
+    /// `extra` goes into the handler's table.
+    pub fn new(extra: &str) -> Self {
+        let text = crate::world::config("sqlite::memory:", &crate::guest("puppet"), "fuzz", extra, "");
+        let config = read::parse(&text, "fuzz.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
+        let checked = build::check(&config).expect("a good configuration");
+        let plugin = build::plugins(&config, &checked).expect("a good plugin").all.remove(0);
+        let instance_events_max = config.handlers["mischief"].instance_events_max;
+        Self { plugin, registry: checked.schemas, live: None, instance_events_max }
+    }
+
+    pub fn run(&mut self, event: &Arc<Event>) -> Outcome {
+        let mut live = self.live.take().unwrap_or_else(|| Live::new(&self.plugin).expect("an instance"));
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_secs(1));
-        let call = Call { event: &event, stream: &stream, now: &now, attempt: 1, values, deadline };
-        let outcome = live.call(&call).outcome;
-        if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < limits::INSTANCE_EVENTS {
-            warm = Some(live);
+        let outcome = live.call(&Call { event, stream: &stream, now: &now, attempt: 1, values, deadline }).outcome;
+        if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < self.instance_events_max {
+            self.live = Some(live);
         }
+        outcome
+    }
+
+    /// An event that carries this script; none if it is not JSON.
+    pub fn event(&self, script: &[u8]) -> Option<Arc<Event>> {
+        let steps: &RawValue = serde_json::from_slice(script).ok()?;
+        let id = Uuid::nil();
+        let body = format!(
+            r#"{{"event_id":"{id}","event_type":"Test.Thing.Asked","version":"1","timestamp":"2026-01-31T12:00:00Z","correlation_id":"{id}","data":{{"do":"script","steps":{steps}}}}}"#
+        );
+        admitted(&self.registry, &Bytes::from(body)).ok().map(Arc::new)
+    }
+}
+
+pub fn effects() -> Target {
+    let mut puppet = Puppet::new("");
+    let run = move |input: &[u8]| {
+        let Some(event) = puppet.event(input) else { return "not JSON".to_owned() };
+        let outcome = puppet.run(&event);
         if let Outcome::Done(effects) = &outcome {
-            check(&registry, &event, effects, payload_max);
+            check(&puppet.registry, &event, effects);
         }
         let mut said = format!("{outcome:?}");
         said.truncate(said.floor_char_boundary(300));
@@ -61,21 +94,11 @@ pub fn effects() -> Target {
     Target { name: "effects", seeds, words: WORDS, run: Box::new(run) }
 }
 
-/// An event that carries this script.
-fn event(registry: &Registry, script: &[u8]) -> Option<Arc<Event>> {
-    let steps: &serde_json::value::RawValue = serde_json::from_slice(script).ok()?;
-    let id = Uuid::nil();
-    let body = format!(
-        r#"{{"event_id":"{id}","event_type":"Test.Thing.Asked","version":"1","timestamp":"2026-01-31T12:00:00Z","correlation_id":"{id}","data":{{"do":"script","steps":{steps}}}}}"#
-    );
-    admitted(registry, &Bytes::from(body)).ok().map(Arc::new)
-}
-
 /// What holds of all that an attempt may commit.
-fn check(registry: &Registry, source: &Event, effects: &Effects, payload_max: usize) {
+fn check(registry: &Registry, source: &Event, effects: &Effects) {
     let emitted: usize = effects.emits.iter().map(|emit| emit.body.len()).sum();
     assert!(effects.emits.len() <= limits::EMITS, "more events than an attempt may emit");
-    assert!(emitted <= limits::EMIT_BYTES.as_u64() as usize + payload_max, "more bytes than an attempt may emit");
+    assert!(emitted <= EMIT_BYTES_MAX, "more bytes than an attempt may emit");
     for emit in &effects.emits {
         assert_eq!(&*emit.stream, "done-fuzz", "an event goes to the stream that takes it");
         let event = admitted(registry, &emit.body).expect("what is emitted can be admitted");

@@ -11,6 +11,7 @@ mod pause;
 mod plugin;
 mod publish;
 mod run;
+mod stack;
 mod state;
 mod status;
 mod table;

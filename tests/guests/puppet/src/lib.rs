@@ -34,6 +34,8 @@ enum Step {
     Delete(Text),
     Log(u8, Text, Text),
     Ask(Text),
+    /// Calls itself that deep, each time with a kibibyte on its stack.
+    Stack(u32),
     Retry(Text, Option<u64>),
     Reject(Text),
     Panic(Text),
@@ -57,6 +59,7 @@ fn take(step: Step) -> Result<(), Failure> {
         Step::Delete(name) => state::delete(&name.0),
         Step::Log(level, context, message) => logging::log(level_of(level), &context.0, &message.0),
         Step::Ask(name) => drop((delivery::attribute(&name.0), config::get(&name.0), delivery::envelope())),
+        Step::Stack(depth) => drop(dive(depth)),
         Step::Retry(reason, after_ms) => {
             let failure = Failure::retry(reason.0);
             return Err(after_ms.map_or(failure.clone(), |ms| failure.after(std::time::Duration::from_millis(ms))));
@@ -65,6 +68,12 @@ fn take(step: Step) -> Result<(), Failure> {
         Step::Panic(reason) => panic!("{}", reason.0),
     }
     Ok(())
+}
+
+#[inline(never)]
+fn dive(depth: u32) -> u8 {
+    let here = std::hint::black_box([depth as u8; 1024]);
+    if depth == 0 { here[0] } else { dive(depth - 1) ^ here[depth as usize % 1024] }
 }
 
 /// `"x"`, or `["x", 1000]`: that many times.
