@@ -23,9 +23,31 @@ use super::targets::admitted;
 const EMIT_BYTES_MAX: usize = (limits::EMIT_BYTES.0 + limits::PAYLOAD_BYTES_MAX.0) as usize;
 
 const WORDS: &[&str] = &[
-    "emit", "set", "get", "delete", "log", "ask", "retry", "reject", "panic", "kind", "version", "key", "attributes", "data",
-    "Test.Thing.Done", "Forbidden.Thing.Done", "Test.Thing.Asked", r#"{"n":1}"#, r#"{"n":"one"}"#, r#"1},"data":{"n":2"#, "\u{ff}",
-    "\u{0}", "", "n", "tenant",
+    "emit",
+    "set",
+    "get",
+    "delete",
+    "log",
+    "ask",
+    "retry",
+    "reject",
+    "panic",
+    "kind",
+    "version",
+    "key",
+    "attributes",
+    "data",
+    "Test.Thing.Done",
+    "Forbidden.Thing.Done",
+    "Test.Thing.Asked",
+    r#"{"n":1}"#,
+    r#"{"n":"one"}"#,
+    r#"1},"data":{"n":2"#,
+    "\u{ff}",
+    "\u{0}",
+    "",
+    "n",
+    "tenant",
 ];
 
 /// Scripts that do a little of everything, and some that ask for much.
@@ -108,5 +130,8 @@ fn check(registry: &Registry, source: &Event, effects: &Effects) {
     }
     let written: usize = effects.writes.values().flatten().map(Bytes::len).sum();
     assert!(written <= limits::STATE.as_u64() as usize, "more state than an attempt may write");
-    assert!(effects.writes.iter().all(|(name, value)| value.is_none() || (1..=256).contains(&name.len())), "a name's length");
+    assert!(
+        effects.writes.iter().all(|(name, value)| value.is_none() || (1..=256).contains(&name.len())),
+        "a name's length"
+    );
 }

@@ -35,9 +35,34 @@ pub fn target(name: &str, folder: &Path) -> Option<Target> {
 }
 
 const ENVELOPE_WORDS: &[&str] = &[
-    "event_id", "event_type", "version", "timestamp", "correlation_id", "causation_id", "key", "attributes", "data",
-    "\"data\":", "null", "1e400", "-0", "\\u0000", "\\ud800", "\u{feff}", "{", "}", "[[[[", ",", "\"", "\\", " \r\n",
-    "2026-01-31T12:00:00Z", "0191d3a0-0000-7000-8000-000000000000", "Order.Created", "1", "18446744073709551616",
+    "event_id",
+    "event_type",
+    "version",
+    "timestamp",
+    "correlation_id",
+    "causation_id",
+    "key",
+    "attributes",
+    "data",
+    "\"data\":",
+    "null",
+    "1e400",
+    "-0",
+    "\\u0000",
+    "\\ud800",
+    "\u{feff}",
+    "{",
+    "}",
+    "[[[[",
+    ",",
+    "\"",
+    "\\",
+    " \r\n",
+    "2026-01-31T12:00:00Z",
+    "0191d3a0-0000-7000-8000-000000000000",
+    "Order.Created",
+    "1",
+    "18446744073709551616",
 ];
 
 /// Every event in the examples of the schemas, the valid and the invalid ones, held against those schemas.
@@ -70,10 +95,45 @@ pub fn admitted(registry: &Registry, bytes: &Bytes) -> Result<Event, String> {
 }
 
 const CONFIG_WORDS: &[&str] = &[
-    "[broker]", "url", "redis://h:1", "sqlite::memory:", "[handlers.a]", "[handlers.a.grants]", "emit", "state", "events",
-    "Order.*", "*", "retry", "max", "base", "deadline", "limits", "memory", "64MiB", "18446744073709551615", "1e308", "nan",
-    "0s", "9999999999999y", "-1", "\"\"", "'''", "\"\"\"", "= { }", "[[handlers]]", "[streams.\"\"]", "partitions",
-    "#env TIDEMILL__HOST__WORKERS=-1\n", "#env TIDEMILL__=\n", "#env TIDEMILL____A=[\n", "2026-01-01", "\\u0000", "\n", "[", "]",
+    "[broker]",
+    "url",
+    "redis://h:1",
+    "sqlite::memory:",
+    "[handlers.a]",
+    "[handlers.a.grants]",
+    "emit",
+    "state",
+    "events",
+    "Order.*",
+    "*",
+    "retry",
+    "max",
+    "base",
+    "deadline",
+    "limits",
+    "memory",
+    "64MiB",
+    "18446744073709551615",
+    "1e308",
+    "nan",
+    "0s",
+    "9999999999999y",
+    "-1",
+    "\"\"",
+    "'''",
+    "\"\"\"",
+    "= { }",
+    "[[handlers]]",
+    "[streams.\"\"]",
+    "partitions",
+    "#env TIDEMILL__HOST__WORKERS=-1\n",
+    "#env TIDEMILL__=\n",
+    "#env TIDEMILL____A=[\n",
+    "2026-01-01",
+    "\\u0000",
+    "\n",
+    "[",
+    "]",
 ];
 
 /// A configuration, with the lines `#env NAME=VALUE` as its environment. What can be read is checked, too.
@@ -103,8 +163,27 @@ fn config() -> Target {
 }
 
 const RECORD_WORDS: &[&str] = &[
-    "[{", "}]", "attempt", "at_ms", "class", "reason", "plugin", "log", "failed", "crashed", "Order.Created.v1", ".v", "*", ".",
-    "0-0", "18446744073709551615-18446744073709551615", "-", "undecodable", "Order.*", "v01", "\u{130}",
+    "[{",
+    "}]",
+    "attempt",
+    "at_ms",
+    "class",
+    "reason",
+    "plugin",
+    "log",
+    "failed",
+    "crashed",
+    "Order.Created.v1",
+    ".v",
+    "*",
+    ".",
+    "0-0",
+    "18446744073709551615-18446744073709551615",
+    "-",
+    "undecodable",
+    "Order.*",
+    "v01",
+    "\u{130}",
 ];
 
 /// What backends hand back: records of attempts, ids, names and patterns, as text that somebody may have changed.
@@ -112,7 +191,11 @@ fn records() -> Target {
     let run = |input: &[u8]| {
         let history = wire::read_history(input);
         let written = wire::write_history(&history);
-        assert_eq!(wire::write_history(&wire::read_history(written.as_bytes())), written, "what is read is what was written");
+        assert_eq!(
+            wire::write_history(&wire::read_history(written.as_bytes())),
+            written,
+            "what is read is what was written"
+        );
         let text = String::from_utf8_lossy(input);
         let mut answer = format!("{} records", if history.is_empty() { "no" } else { "some" });
         if let Ok(id) = text.parse::<EntryId>() {
@@ -145,8 +228,22 @@ fn records() -> Target {
 }
 
 const COMPONENT_WORDS: &[&str] = &[
-    "\0asm\x01\0\0\0", "\0asm\x0d\0\x01\0", "tidemill:plugin/emit@0.1.1", "tidemill:plugin/handler@0.1.1", "handle", "wasi:",
-    "tidemill", "name", "producers", "cabi_realloc", "memory", "@9.9.9", "@0.1", "\0", "\x7f", "\0\x04name",
+    "\0asm\x01\0\0\0",
+    "\0asm\x0d\0\x01\0",
+    "tidemill:plugin/emit@0.1.1",
+    "tidemill:plugin/handler@0.1.1",
+    "handle",
+    "wasi:",
+    "tidemill",
+    "name",
+    "producers",
+    "cabi_realloc",
+    "memory",
+    "@9.9.9",
+    "@0.1",
+    "\0",
+    "\x7f",
+    "\0\x04name",
 ];
 
 /// A component through everything that stands between a file and a plugin. One that is still loaded has to run, too.
@@ -172,7 +269,8 @@ fn component(folder: &Path) -> Target {
             Err(error) => format!("{error:#}"),
         }
     };
-    let seeds = ["cache-service", "bench-check", "mischief"].map(|name| std::fs::read(crate::guest(name)).expect("a guest"));
+    let seeds =
+        ["cache-service", "bench-check", "mischief"].map(|name| std::fs::read(crate::guest(name)).expect("a guest"));
     Target { name: "component", seeds: seeds.to_vec(), words: COMPONENT_WORDS, run: Box::new(run) }
 }
 

@@ -97,7 +97,9 @@ impl<'de> Deserialize<'de> for Text {
         }
         match Form::deserialize(deserializer)? {
             Form::Once(text) => Ok(Self(text)),
-            Form::Times(text, times) if text.len().saturating_mul(times) <= TEXT_BYTES_MAX => Ok(Self(text.repeat(times))),
+            Form::Times(text, times) if text.len().saturating_mul(times) <= TEXT_BYTES_MAX => {
+                Ok(Self(text.repeat(times)))
+            }
             Form::Times(..) => Err(D::Error::custom("too long")),
         }
     }
