@@ -1,6 +1,6 @@
 //! What the benches share: the event that everything is measured with, and a host with one handler for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tidemill::config::{Config, read};
 use uuid::Uuid;
@@ -37,12 +37,24 @@ impl Case {
 
     /// A configuration with this handler alone, reading the stream `bench-users`.
     pub fn config(self, url: &str, extra: &str) -> Config {
-        let (plugin, rest) = match self {
-            Self::Stateless => ("bench-check", ""),
-            Self::Emit => ("notification-service", "[handlers.bench.grants]\nemit = [\"Notification.Email.Queued\"]"),
-            Self::Keyed => ("analytics-service", "[handlers.bench.grants]\nstate = true"),
+        self.config_with(url, &self.plugin(), extra)
+    }
+
+    pub fn plugin(self) -> PathBuf {
+        tidemill_tests::guest(match self {
+            Self::Stateless => "bench-check",
+            Self::Emit => "notification-service",
+            Self::Keyed => "analytics-service",
+        })
+    }
+
+    /// The same with another plugin, which is granted as much.
+    pub fn config_with(self, url: &str, plugin: &Path, extra: &str) -> Config {
+        let rest = match self {
+            Self::Stateless => "",
+            Self::Emit => "[handlers.bench.grants]\nemit = [\"Notification.Email.Queued\"]",
+            Self::Keyed => "[handlers.bench.grants]\nstate = true",
         };
-        let plugin: PathBuf = tidemill_tests::guest(plugin);
         let text = format!(
             r#"
             [broker]

@@ -7,6 +7,8 @@ mod compiling;
 mod conformance;
 mod dead;
 mod doctor;
+mod fuzzes;
+mod guest_memory;
 mod hostile;
 mod kills;
 mod metrics;

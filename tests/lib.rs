@@ -2,6 +2,7 @@
 //! on a backend; ledgers: hosts as processes, to be killed, and the checker that judges what they leave behind.
 
 pub mod checker;
+pub mod fuzz;
 pub mod ledger;
 pub mod proxy;
 pub mod server;

@@ -5,9 +5,11 @@
 //! raw row is run twice in each round: what the two differ by is the noise floor (the A/A control).
 
 mod cpu;
+mod isolation;
 mod raw;
 mod report;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use redis::aio::MultiplexedConnection;
 use tidemill::backend::{Backend, DataPlane, NewEntry};
+use tidemill::config::Config;
 use tidemill::model::delivery::{Disposition, Effects, Source};
 use tidemill::service::{Switch, build};
 use tidemill_benches::{Case, user_created};
@@ -38,12 +41,28 @@ struct Args {
     /// Only this row, again and again: for a profiler.
     #[arg(long)]
     only: Option<String>,
+    /// Measure what isolation costs instead: the pipeline with fresh instances after 1, 16, 64 and 1,000 events.
+    #[arg(long)]
+    isolation: bool,
+    /// With `--isolation`: a component of a heavy language too, which wants no grants. It gets a tenth of the events.
+    #[arg(long, value_name = "FILE")]
+    heavy: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if args.isolation {
+        let guests = isolation::guests(&args);
+        let samples = runtime.block_on(isolation::rounds(&args, &guests, &server))?;
+        if args.json {
+            isolation::json(&args, &guests, &samples);
+        } else {
+            isolation::table(&args, &guests, &samples);
+        }
+        return Ok(());
+    }
     let samples = runtime.block_on(rounds(&args, &server))?;
     if args.json {
         report::json(&args, &samples)
@@ -99,7 +118,7 @@ async fn drain(
     backend.ensure_group(&source, tidemill::backend::Start::Beginning).await?;
     let case = Case::ALL.into_iter().find(|case| case.name() == row);
     let sample = match (row, case) {
-        (_, Some(case)) => pipeline(case, events, server, connection).await?,
+        (_, Some(case)) => pipeline(&case.config(&server.url(), ""), events, connection).await?,
         ("bare", _) => {
             let cpu = Cpu::now(connection).await?;
             let begun = Instant::now();
@@ -151,17 +170,11 @@ fn rand_bits() -> u128 {
 }
 
 /// The whole host. The clock stops when the handler's books say that every event is committed.
-async fn pipeline(
-    case: Case,
-    events: u64,
-    server: &RedisServer,
-    connection: &mut MultiplexedConnection,
-) -> anyhow::Result<Sample> {
-    let config = case.config(&server.url(), "");
-    let checked = build::check(&config)?;
-    let plugins = build::plugins(&config, &checked)?;
-    let backend = build::open_backend(&config).await?;
-    let host = build::host(&config, &checked, plugins, backend)?;
+async fn pipeline(config: &Config, events: u64, connection: &mut MultiplexedConnection) -> anyhow::Result<Sample> {
+    let checked = build::check(config)?;
+    let plugins = build::plugins(config, &checked)?;
+    let backend = build::open_backend(config).await?;
+    let host = build::host(config, &checked, plugins, backend)?;
     let (switch, quiet) = Switch::new();
     let switch = Arc::new(switch);
     let cpu = Cpu::now(connection).await?;

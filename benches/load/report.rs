@@ -10,13 +10,19 @@ pub struct Sample {
     pub redis_us: f64,
 }
 
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
-fn spread(values: impl Iterator<Item = f64>) -> Spread {
+impl Spread {
+    pub fn json(&self) -> Value {
+        json!({ "median": self.median, "min": self.min, "max": self.max })
+    }
+}
+
+pub fn spread(values: impl Iterator<Item = f64>) -> Spread {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
@@ -48,10 +54,9 @@ pub fn table(args: &Args, rounds: &[Vec<Sample>]) {
 }
 
 pub fn json(args: &Args, rounds: &[Vec<Sample>]) {
-    let to_json = |spread: &Spread| json!({ "median": spread.median, "min": spread.min, "max": spread.max });
     let (mut ratios, mut bare, mut rates, mut cpu) = (json!({}), json!({}), json!({}), json!({}));
     for (index, row) in rows(args).iter().enumerate() {
-        let of = |value: &dyn Fn(&[Sample]) -> f64| to_json(&spread(rounds.iter().map(|round| value(round))));
+        let of = |value: &dyn Fn(&[Sample]) -> f64| spread(rounds.iter().map(|round| value(round))).json();
         rates[*row] = of(&|round| round[index].events_per_s);
         cpu[*row] = json!({ "host": of(&|round| round[index].host_us), "redis": of(&|round| round[index].redis_us) });
         if index > 0 {

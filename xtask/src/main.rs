@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a fresh machine needs to set up, and the commands that README names.
 
 mod faults;
+mod fuzz;
 mod load;
 mod redis;
 mod retail;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults, strangers")]
+#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults, strangers, fuzz")]
 enum Task {
     /// Build everything, then run the main job: `tidemill demo`. Takes its options too, such as --redis URL.
     Demo {
@@ -40,7 +41,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Measure the pipeline beside raw Redis.
+    /// Change good inputs at random and see whether the host stands it. `--help` lists its options.
+    Fuzz {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Measure the pipeline beside raw Redis; `--isolation` measures what fresh instances cost.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
         Task::Retail { csv } => retail(&csv),
         Task::Faults { options } => faults::faults(&options),
         Task::Strangers { options } => strangers::strangers(&options),
+        Task::Fuzz { options } => fuzz::fuzz(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {

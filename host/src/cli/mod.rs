@@ -12,6 +12,7 @@ mod pause;
 mod plugin;
 mod publish;
 mod run;
+mod stack;
 mod state;
 mod status;
 mod table;

@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused, component, pause};
+use super::{Globals, Refused, component, pause, stack};
 use crate::plugin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -21,6 +21,9 @@ pub enum Command {
         /// Where NAME.wasm goes; default: the folder `dist` in it.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// The stack of the plugins, in KiB; default: what `.cargo/config.toml` says, else 128.
+        #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(16..=1 << 16))]
+        stack: Option<u32>,
     },
     /// Show each handler's plugin: whose it is, and what it asks for and is granted.
     Ls,
@@ -44,18 +47,18 @@ pub enum Command {
 
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Build { folder, out } => build_all(&folder, out, globals),
         Command::Ls => component::ls(globals),
         Command::Check { file } => component::check(&file, globals),
         Command::Stamp { component, manifest, out } => component::stamp(&component, &manifest, out),
+        Command::Build { folder, out, stack } => build_all(&folder, out, stack, globals),
         Command::Pause(args) => pause::set(&args, true, globals),
         Command::Resume(args) => pause::set(&args, false, globals),
     }
 }
 
-fn build_all(folder: &Path, out: Option<PathBuf>, globals: &Globals) -> anyhow::Result<ExitCode> {
+fn build_all(folder: &Path, out: Option<PathBuf>, stack: Option<u32>, globals: &Globals) -> anyhow::Result<ExitCode> {
     let out = out.unwrap_or_else(|| folder.join("dist"));
-    let built = build(folder, &out)?;
+    let built = build(folder, &out, stack)?;
     for (path, bytes) in &built {
         if globals.json {
             println!("{}", json!({ "component": path, "bytes": bytes }));
@@ -67,12 +70,12 @@ fn build_all(folder: &Path, out: Option<PathBuf>, globals: &Globals) -> anyhow::
 }
 
 /// Builds every `cdylib` of the crate or workspace in `folder` and writes `out/NAME.wasm` for each.
-pub fn build(folder: &Path, out: &Path) -> anyhow::Result<Vec<(PathBuf, usize)>> {
+pub fn build(folder: &Path, out: &Path, stack: Option<u32>) -> anyhow::Result<Vec<(PathBuf, usize)>> {
     if !folder.join("Cargo.toml").is_file() {
         return Err(Refused(format!("{} holds no Cargo.toml", folder.display())).into());
     }
     add_target()?;
-    let output = Process::new("cargo")
+    let output = stack::cargo(folder, stack)
         .current_dir(folder)
         .args(["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())

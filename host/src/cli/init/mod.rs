@@ -29,6 +29,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("plugins/order-service/src/lib.rs", include_str!("project/plugins/order-service/src/lib.rs")),
     ("plugins/sdk/rust/Cargo.toml", include_str!("../../../../plugins/sdk/rust/Cargo.toml")),
     ("plugins/sdk/rust/src/lib.rs", include_str!("../../../../plugins/sdk/rust/src/lib.rs")),
+    ("plugins/sdk/rust/src/allocator.rs", include_str!("../../../../plugins/sdk/rust/src/allocator.rs")),
     ("plugins/sdk/rust/src/config.rs", include_str!("../../../../plugins/sdk/rust/src/config.rs")),
     ("plugins/sdk/rust/src/emit.rs", include_str!("../../../../plugins/sdk/rust/src/emit.rs")),
     ("plugins/sdk/rust/src/event.rs", include_str!("../../../../plugins/sdk/rust/src/event.rs")),

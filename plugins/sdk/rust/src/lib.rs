@@ -26,6 +26,8 @@
 //!
 //! Keep nothing in statics: an instance may live for one event or for many. What must last goes to [`state`].
 
+#[cfg(all(feature = "allocator", target_family = "wasm"))]
+mod allocator;
 mod emit;
 mod event;
 mod failure;

@@ -1,0 +1,63 @@
+//! `fuzz`: every target, or the one that is named, for its share of the time.
+//!
+//! The first line names the seed, the last one says `crashes: N`; the exit code is 1 if N > 0. A crash that ends the whole
+//! process, such as a stack overflow, comes again with the same seed and target.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tidemill_tests::fuzz::{NAMES, fuzz, target};
+
+#[derive(Parser)]
+#[command(name = "fuzz", about = "Good inputs, changed at random, through the host's own functions")]
+struct Args {
+    /// Default: by chance.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long in all; every target gets the same share.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Only this one.
+    #[arg(long, value_parser = NAMES)]
+    target: Option<String>,
+    /// Where inputs that crashed are kept.
+    #[arg(long, default_value = "target/fuzz")]
+    out: PathBuf,
+    /// Run the target named by --target once, on this file, and say what it answers.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    input: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let names: Vec<&str> = args.target.as_deref().map_or_else(|| NAMES.to_vec(), |name| vec![name]);
+    let folder = tempfile::tempdir().expect("a folder");
+    if let (Some(file), [name]) = (&args.input, &names[..]) {
+        return once(name, file, folder.path());
+    }
+    let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    println!("seed: {seed}");
+    let share = Duration::from_secs_f64(60.0 * args.minutes / names.len() as f64);
+    let mut crashes = 0;
+    for name in names {
+        let mut target = target(name, folder.path()).expect("a target of this name");
+        let ran = fuzz(&mut target, seed, share);
+        println!("{ran}");
+        let paths = ran.save(&args.out, seed).expect("inputs can be written");
+        for (crash, path) in ran.crashes.iter().zip(paths) {
+            println!("  {}\n  input: {} ({} bytes)", crash.panic, path.display(), crash.input.len());
+        }
+        crashes += ran.crashes.len();
+    }
+    println!("crashes: {crashes}");
+    if crashes == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn once(name: &str, file: &Path, folder: &Path) -> ExitCode {
+    let input = std::fs::read(file).expect("a file that can be read");
+    let mut target = target(name, folder).expect("a target of this name");
+    println!("{}", (target.run)(&input));
+    ExitCode::SUCCESS
+}
