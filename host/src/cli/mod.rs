@@ -11,6 +11,7 @@ mod pause;
 mod plugin;
 mod publish;
 mod run;
+mod shadow;
 mod state;
 mod status;
 mod table;
@@ -68,7 +69,7 @@ enum Command {
     Dead(dead::Command),
     /// Show the state that a handler keeps, key by key.
     State(state::Args),
-    /// Build plugins, pause and resume them.
+    /// Build plugins, compare, pause and resume them.
     #[command(subcommand)]
     Plugin(plugin::Command),
     /// Look at the configuration.

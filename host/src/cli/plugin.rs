@@ -1,5 +1,5 @@
-//! `tidemill plugin build|pause|resume`. Build: Rust crates in, components out. It adds the WebAssembly target where it is missing and
-//! encodes the component itself; no other tool is needed.
+//! `tidemill plugin build|pause|resume|shadow`. Build: Rust crates in, components out. It adds the WebAssembly target where it is
+//! missing and encodes the component itself; no other tool is needed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused, pause};
+use super::{Globals, Refused, pause, shadow};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -25,6 +25,9 @@ pub enum Command {
     Pause(pause::Args),
     /// Let a paused handler go on.
     Resume(pause::Args),
+    /// Run the last events on another version of a plugin, beside the configured one, and show what would be different.
+    /// Nothing is settled.
+    Shadow(shadow::Args),
 }
 
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -32,6 +35,7 @@ pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Build { folder, out } => build_all(&folder, out, globals),
         Command::Pause(args) => pause::set(&args, true, globals),
         Command::Resume(args) => pause::set(&args, false, globals),
+        Command::Shadow(args) => shadow::shadow(&args, globals),
     }
 }
 

@@ -194,6 +194,9 @@ impl Check<'_> {
                 "0.5 opens when half of the attempts fail; 2 never opens",
             );
         }
+        if let Some(canary) = &handler.canary {
+            self.canary(&at("canary"), canary);
+        }
         if handler.instance_events_max == 0 {
             self.find(
                 at("instance_events_max"),
@@ -203,6 +206,19 @@ impl Check<'_> {
         }
         if handler.limits.memory > limits::GUEST_MEMORY_MAX {
             self.find(at("limits.memory"), "too much", format!("at most {}", limits::GUEST_MEMORY_MAX));
+        }
+    }
+
+    fn canary(&mut self, key: &str, canary: &super::Canary) {
+        let share = |number: f64| number > 0.0 && number <= 1.0;
+        let rows = [
+            ("share", share(canary.share), "more than 0 and at most 1; 0.1 tries it on a tenth of the keys"),
+            ("failure_rate", share(canary.failure_rate), "more than 0 and at most 1; 0.05 bears 5 in 100 more"),
+            ("slower", canary.slower >= 1.0, "at least 1; 3 bears calls that take three times as long"),
+            ("min_events", canary.min_events > 0, "at least 1"),
+        ];
+        for (name, _, hint) in rows.into_iter().filter(|(_, good, _)| !good) {
+            self.find(format!("{key}.{name}"), "out of range", hint);
         }
     }
 
@@ -327,6 +343,21 @@ emit = ["Payment.Order.Paid"]
                 "error: t.toml:7: handlers.payment-service.deadline: out of range\n  hint: more than 0 and at most 5m",
             ]
         );
+    }
+
+    #[test]
+    fn a_canary_out_of_range_is_refused() {
+        let wrong = "{ share = 1.5, failure_rate = nan, slower = 0.5, min_events = 0 }";
+        let of = |canary| {
+            let head = "[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Created\"]\n";
+            findings(&format!("{head}canary = {canary}\n"))
+        };
+        assert_eq!(of("{}"), [""; 0], "the defaults are good");
+        let said = of(wrong);
+        for (key, line) in ["share", "failure_rate", "slower", "min_events"].iter().zip(&said) {
+            assert!(line.contains(&format!("handlers.a.canary.{key}: out of range")), "{line}");
+        }
+        assert_eq!(said.len(), 4, "{said:?}");
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub struct Called {
     pub took: Duration,
 }
 
+impl Called {
+    /// What counts as a crash of the guest, though the guest did not get as far.
+    pub fn crashed(reason: String) -> Self {
+        Self { outcome: crashed(reason), state_version: None, took: Duration::ZERO }
+    }
+}
+
 #[derive(Clone)]
 pub struct Workers {
     jobs: crossbeam_channel::Sender<Job>,
@@ -91,8 +98,11 @@ impl Workers {
     }
 }
 
-/// One live instance for each handler: a handler's next batch finds it warm.
-type Lives = HashMap<Arc<str>, Live>;
+/// The versions of a handler's plugin that a worker keeps warm: the stable one and a canary.
+const VERSIONS_WARM: usize = 2;
+
+/// One live instance for each version that serves a handler, the last used at the end: the next batch finds it warm.
+type Lives = HashMap<Arc<str>, Vec<Live>>;
 
 fn run(lives: &mut Lives, mut job: Job) {
     let begun = Instant::now();
@@ -141,7 +151,11 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
     };
     if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
-        lives.insert(job.plugin.handler.clone(), live);
+        let warm = lives.entry(job.plugin.handler.clone()).or_default();
+        warm.push(live);
+        if warm.len() > VERSIONS_WARM {
+            warm.remove(0);
+        }
     }
     if has_state {
         let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
@@ -160,12 +174,14 @@ fn crashed(reason: String) -> Outcome {
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
 /// cannot leave a broken one behind.
 fn take_live(lives: &mut Lives, job: &Job) -> wasmtime::Result<Live> {
-    match lives.remove(&job.plugin.handler) {
-        Some(live) if Arc::ptr_eq(live.plugin(), &job.plugin) => Ok(live),
-        _ => Live::new(&job.plugin).or_else(|_| {
-            // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
-            lives.clear();
-            Live::new(&job.plugin)
-        }),
+    if let Some(warm) = lives.get_mut(&job.plugin.handler)
+        && let Some(at) = warm.iter().position(|live| Arc::ptr_eq(live.plugin(), &job.plugin))
+    {
+        return Ok(warm.remove(at));
     }
+    Live::new(&job.plugin).or_else(|_| {
+        // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
+        lives.clear();
+        Live::new(&job.plugin)
+    })
 }

@@ -154,12 +154,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
@@ -201,6 +196,7 @@ fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Ha
         events: check::patterns(&config.events_of(&plugin.handler)),
         key: wanted.key.clone(),
         retry: wanted.retry.policy(),
+        canary: wanted.canary.as_ref().map(config::Canary::policy),
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
         serving: ArcSwap::from_pointee(Serving::only(plugin)),
