@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a fresh machine needs to set up, and the commands that README names.
 
+mod canary;
 mod faults;
 mod load;
 mod redis;
@@ -34,6 +35,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Measure how soon a canary that fails is found out, and what it costs. `--help` lists its options.
+    Canary {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure the pipeline beside raw Redis.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
         Task::Guests => run::guests(),
         Task::Retail { csv } => retail(&csv),
         Task::Faults { options } => faults::faults(&options),
+        Task::Canary { options } => canary::canary(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {
