@@ -209,23 +209,19 @@ async fn invoke(
     items: &mut [Item],
     mut states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
-    let steady = keys_of_retries(items);
+    // A canary has first tries only: what failed, by whatever version, goes to the stable one. The other events of such a
+    // key go with it, so that in one batch a key's state is in one version's hands.
+    let retries = items.iter().filter(|item| item.delivery.attempts > 0);
+    let steady: HashSet<Arc<str>> = retries.filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
     for plugin in serving.versions() {
         let by_key = |key: &Arc<str>| if steady.contains(key) { &serving.stable } else { serving.for_key(key) };
         let serves = |key: &Arc<str>| Arc::ptr_eq(by_key(key), plugin);
         let wanted = |item: &Item| item.verdict.is_none() && item.event.as_ref().is_some_and(|e| serves(e.key()));
         let mine: Vec<&mut Item> = items.iter_mut().filter(|item| wanted(item)).collect();
-        let states = states.extract_if(|key, _| serves(key)).collect();
-        call(house, handler, serving, plugin, source, mine, states).await?;
+        let state = states.extract_if(|key, _| serves(key)).collect();
+        call(house, handler, serving, plugin, source, mine, state).await?;
     }
     Ok(())
-}
-
-/// A canary has first tries only: what failed, by whatever version, goes to the stable one. The other events of such a
-/// key go with it, so that in one batch a key's state is in one version's hands.
-fn keys_of_retries(items: &[Item]) -> HashSet<Arc<str>> {
-    let retries = items.iter().filter(|item| item.delivery.attempts > 0);
-    retries.filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect()
 }
 
 /// Calls one version of the plugin with the events that it serves.
@@ -254,6 +250,7 @@ async fn call(
         deadline: handler.deadline,
         budget: handler.deadline,
         instance_events_max: handler.instance_events_max,
+        versions: serving.versions().count(),
         reply,
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };

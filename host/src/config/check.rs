@@ -308,6 +308,7 @@ pub fn describe(finding: &Finding, path: &Path, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::canary::CanaryPolicy;
 
     const TEXT: &str = r#"
 [streams.orders]
@@ -358,6 +359,16 @@ emit = ["Payment.Order.Paid"]
             assert!(line.contains(&format!("handlers.a.canary.{key}: out of range")), "{line}");
         }
         assert_eq!(said.len(), 4, "{said:?}");
+    }
+
+    #[test]
+    fn each_key_of_a_canary_reaches_its_judge() {
+        let keys = r#"share = 0.3, min_events = 7, failure_rate = 0.2, slower = 1.5, min_time = "9s""#;
+        let text = format!("[handlers.a]\nplugin=\"a\"\ncanary = {{ {keys} }}\n");
+        let config = super::super::read::parse(&text, Path::new("t.toml"), "".into(), &[]).unwrap();
+        let CanaryPolicy { share, min_events, failure_rate, slower, min_time } =
+            config.handlers["a"].canary.as_ref().unwrap().policy();
+        assert_eq!((share, min_events, failure_rate, slower, min_time.as_secs()), (0.3, 7, 0.2, 1.5, 9));
     }
 
     #[test]

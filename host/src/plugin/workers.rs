@@ -35,6 +35,8 @@ pub struct Job {
     /// neighbours outlive their lease.
     pub budget: Duration,
     pub instance_events_max: u32,
+    /// How many versions serve the handler now: so many instances are kept warm.
+    pub versions: usize,
     pub reply: oneshot::Sender<Answer>,
 }
 
@@ -98,9 +100,6 @@ impl Workers {
     }
 }
 
-/// The versions of a handler's plugin that a worker keeps warm: the stable one and a canary.
-const VERSIONS_WARM: usize = 2;
-
 /// One live instance for each version that serves a handler, the last used at the end: the next batch finds it warm.
 type Lives = HashMap<Arc<str>, Vec<Live>>;
 
@@ -153,9 +152,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
     if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
         let warm = lives.entry(job.plugin.handler.clone()).or_default();
         warm.push(live);
-        if warm.len() > VERSIONS_WARM {
-            warm.remove(0);
-        }
+        warm.drain(..warm.len().saturating_sub(job.versions));
     }
     if has_state {
         let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };

@@ -30,7 +30,7 @@ pub struct CanaryPolicy {
 }
 
 /// How sure one must be that the failures are no chance: the odds against it, as a natural logarithm. 4.6 is 100 to 1.
-/// Two of two are enough by default; a version that fails one event in five is found out after about 35 of them.
+/// Two of two are enough by default; a version that fails one event in five is found out after about 40 of them.
 const CERTAINTY_LN: f64 = 4.6;
 /// A rate that is not judged to be certain, so that the comparison with it stays finite.
 const RATE_MAX: f64 = 0.999;
@@ -196,6 +196,8 @@ impl Trial {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
 
     use super::*;
 
@@ -279,6 +281,37 @@ mod tests {
             round.add(&verdict, attempts, Duration::from_millis(1));
         }
         assert_eq!((round.good, round.bad, round.took.len()), (1, 2, 3));
+    }
+
+    /// Plays a canary at a tenth of the keys in batches of 128, until it has done 200 well. The events that met it before
+    /// it was rolled back; none if it was not.
+    fn exposed(stable_rate: f64, canary_rate: f64, seed: u64) -> Option<u32> {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let (mut stable, mut canary) = (side(0, 0, 50), side(0, 0, 50));
+        while canary.good < 200 {
+            for _ in 0..128 {
+                let (side, rate) =
+                    if dice.random_bool(0.1) { (&mut canary, canary_rate) } else { (&mut stable, stable_rate) };
+                if dice.random_bool(rate) { side.bad += 1 } else { side.good += 1 }
+            }
+            if said(&policy(), 0, stable, canary) == FAILING {
+                return Some(canary.all());
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn as_good_is_seldom_rolled_back_and_much_worse_always_and_soon() {
+        for rate in [0.0, 0.01, 0.2, 0.5] {
+            let wrong = (0..500).filter(|seed| exposed(rate, rate, *seed).is_some()).count();
+            assert!(wrong <= 5, "{wrong} of 500 that fail as often as the stable one, {rate}, were rolled back");
+        }
+        let mut met: Vec<u32> = (0..500).filter_map(|seed| exposed(0.0, 0.2, seed)).collect();
+        met.sort_unstable();
+        assert_eq!(met.len(), 500);
+        assert!((20..60).contains(&met[250]), "half of them had met {} events", met[250]);
+        assert!(met[475] < 150, "one in twenty had met {} events", met[475]);
     }
 
     proptest! {

@@ -154,6 +154,7 @@ impl Shadow<'_> {
             deadline: handler.deadline,
             budget: handler.deadline,
             instance_events_max: handler.instance_events_max,
+            versions: 2,
             reply,
         };
         let answer = self.workers.run(job).await.ok_or_else(|| Error::Plugin("its worker is gone".to_owned()))?;
