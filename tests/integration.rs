@@ -1,6 +1,7 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
 mod bad_inputs;
+mod canary;
 mod checks;
 mod cli;
 mod compiling;
@@ -16,6 +17,7 @@ mod model;
 mod redis_faults;
 mod sandbox;
 mod schemas;
+mod shadow;
 mod soaks;
 mod stories;
 mod tidy;

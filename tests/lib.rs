@@ -1,6 +1,7 @@
 //! What the tests share: redis-servers of their own, a network that fails on request; worlds: a host with the hostile guest
-//! on a backend; ledgers: hosts as processes, to be killed, and the checker that judges what they leave behind.
+//! on a backend, and two versions of a plugin beside each other; ledgers: hosts as processes, to be killed, and the checker that judges what they leave behind.
 
+pub mod beside;
 pub mod checker;
 pub mod fuzz;
 pub mod ledger;
@@ -22,6 +23,17 @@ pub fn guest(name: &str) -> PathBuf {
     let path = root().join("plugins/dist").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is not built: run `cargo xtask guests`", path.display());
     path
+}
+
+/// The guest `editions` in another version: a component of its own, with bytes of its own. The file goes with the answer.
+pub fn edition(name: &str) -> tempfile::TempPath {
+    let (before, after) = (*b"edition:same", format!("edition:{name}"));
+    let mut bytes = std::fs::read(guest("editions")).expect("a component");
+    let at = bytes.windows(before.len()).position(|window| window == before).expect("the mark in its bytes");
+    bytes[at..at + before.len()].copy_from_slice(after.as_bytes());
+    let mut file = tempfile::Builder::new().suffix(".wasm").tempfile().expect("a file");
+    std::io::Write::write_all(&mut file, &bytes).expect("written");
+    file.into_temp_path()
 }
 
 /// The host's binary: cargo puts it above the tests, and beside the other programs.

@@ -120,6 +120,7 @@ async fn every_row_appears_and_says_its_kind() {
     let labels = [format!("stream=\"{}\"", source.stream)];
     observe::group_remade(&source);
     observe::breaker_changed("rare", "open");
+    observe::canary_served("rare", 1, 0);
     observe::recovered(&source, &[]);
     observe::task_trouble("a test", &Error::Refused("told by a test".to_owned()));
     let oldest_age = Some(Duration::from_secs(90));

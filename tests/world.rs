@@ -144,6 +144,16 @@ impl World {
         entries.iter().map(|(_, bytes)| serde_json::from_slice(bytes).expect("an emitted event is JSON")).collect()
     }
 
+    /// How many events the plugin emitted, however many.
+    pub async fn emitted_count(&self) -> u64 {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.backend.entries(&self.done, after, 1000).await.expect("entries");
+            let Some((last, _)) = page.last() else { return count };
+            (count, after) = (count + page.len() as u64, Some(*last));
+        }
+    }
+
     /// The value `n` of the state of a key.
     pub async fn count(&self, key: &str) -> Option<Value> {
         let states = self.backend.states(&self.source, None, 1000).await.expect("states");

@@ -20,9 +20,11 @@ use crate::model::delivery::{Body, Delivery, KeyState, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
+use crate::plugin::Plugin;
+use crate::plugin::serving::{Contest, Serving};
 use crate::plugin::workers::{Called, Job, JobCall, Workers};
-use crate::plugin::{Plugin, Serving};
 use crate::policy::breaker::Tally;
+use crate::policy::canary::CanaryPolicy;
 use crate::policy::disposition::{Facts, decide};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
@@ -52,19 +54,23 @@ pub struct Handler {
     pub events: Vec<Pattern>,
     pub key: Vec<String>,
     pub retry: RetryPolicy,
+    /// How a new version is tried first; none = it serves everything at once.
+    pub canary: Option<CanaryPolicy>,
     pub deadline: Duration,
     pub instance_events_max: u32,
 }
 
 /// What came of a batch.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Report {
     /// To be run again, soon and by this host: their turn did not come, or their state moved on. No attempt was counted.
     pub again: Vec<Delivery>,
-    /// For the breaker.
+    /// For the breaker. What a canary did is left out: it is rolled back, the handler goes on.
     pub tally: Tally,
     /// Retries and timers: what will come back by itself.
     pub put_off: usize,
+    /// What two versions did, if two served.
+    pub contest: Option<Contest>,
     /// Set aside, to be run alone.
     pub suspects: u64,
 }
@@ -75,13 +81,18 @@ struct Item {
     event: Option<Arc<Event>>,
     verdict: Option<Verdict>,
     state_version: Option<u64>,
-    /// The version of the plugin that was called.
+    /// The version of the plugin that was called, and the time that it took.
     plugin: Option<Arc<Plugin>>,
+    took: Duration,
 }
 
 impl Item {
+    fn new(delivery: Delivery, event: Option<Arc<Event>>) -> Self {
+        Self { delivery, event, verdict: None, state_version: None, plugin: None, took: Duration::ZERO }
+    }
+
     fn refused(delivery: Delivery, refusal: Refusal) -> Self {
-        Self { delivery, event: None, verdict: Some(Err(refusal)), state_version: None, plugin: None }
+        Self { verdict: Some(Err(refusal)), ..Self::new(delivery, None) }
     }
 }
 
@@ -136,7 +147,7 @@ fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Compa
         }
     };
     match admission {
-        Ok(event) => Item { delivery, event: Some(Arc::new(event)), verdict: None, state_version: None, plugin: None },
+        Ok(event) => Item::new(delivery, Some(Arc::new(event))),
         Err(refusal) => Item::refused(delivery, refusal),
     }
 }
@@ -200,12 +211,17 @@ async fn invoke(
     items: &mut [Item],
     mut states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
+    // A canary has first tries only: what failed, by whatever version, goes to the stable one. The other events of such a
+    // key go with it, so that in one batch a key's state is in one version's hands.
+    let retries = items.iter().filter(|item| item.delivery.attempts > 0);
+    let steady: HashSet<Arc<str>> = retries.filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
     for plugin in serving.versions() {
-        let serves =
-            |item: &Item| item.event.as_ref().is_some_and(|event| Arc::ptr_eq(serving.for_event(event), plugin));
-        let mine: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none() && serves(item)).collect();
-        let states = states.extract_if(|key, _| Arc::ptr_eq(serving.for_key(key), plugin)).collect();
-        call(house, handler, plugin, source, mine, states).await?;
+        let by_key = |key: &Arc<str>| if steady.contains(key) { &serving.stable } else { serving.for_key(key) };
+        let serves = |key: &Arc<str>| Arc::ptr_eq(by_key(key), plugin);
+        let wanted = |item: &Item| item.verdict.is_none() && item.event.as_ref().is_some_and(|e| serves(e.key()));
+        let mine: Vec<&mut Item> = items.iter_mut().filter(|item| wanted(item)).collect();
+        let state = states.extract_if(|key, _| serves(key)).collect();
+        call(house, handler, serving, plugin, source, mine, state).await?;
     }
     Ok(())
 }
@@ -214,6 +230,7 @@ async fn invoke(
 async fn call(
     house: &House,
     handler: &Handler,
+    serving: &Serving,
     plugin: &Arc<Plugin>,
     source: &Source,
     items: Vec<&mut Item>,
@@ -235,11 +252,17 @@ async fn call(
         deadline: handler.deadline,
         budget: handler.deadline,
         instance_events_max: handler.instance_events_max,
+        versions: serving.versions().count(),
         reply,
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
     let answer = house.workers.run(job).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
-    let called: Vec<Called> = answer.map_err(trouble)?;
+    let called: Vec<Called> = match answer {
+        Ok(called) => called,
+        // The stable version must not stand still for that.
+        Err(cause) if serving.is_canary(plugin) => items.iter().map(|_| Called::crashed(cause.clone())).collect(),
+        Err(cause) => return Err(trouble(cause)),
+    };
     fault::point("plugin-returned");
     observe::called(&house.meters, source, called.iter().map(|called| called.took));
     observe::limits_reached(source, called.iter().flat_map(Called::limits));
@@ -247,6 +270,7 @@ async fn call(
         item.verdict = Some(Ok(called.outcome));
         item.state_version = called.state_version;
         item.plugin = Some(plugin.clone());
+        item.took = called.took;
     }
     Ok(())
 }
@@ -256,33 +280,36 @@ async fn call(
 async fn settle(
     house: &House,
     handler: &Handler,
-    serving: &Serving,
+    serving: &Arc<Serving>,
     source: &Source,
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
     let mut turned = Vec::new();
+    let mut contest = Contest::new(serving.clone());
     // One settlement for each version, so that each says whose work it is. What no version ran goes with the stable one.
     for (plugin, items) in by_version(serving, items) {
+        let is_canary = serving.is_canary(plugin);
         let mut entries = Vec::with_capacity(items.len());
         for item in items {
             match item.verdict {
                 None => report.again.push(item.delivery),
                 Some(verdict) => {
-                    count(&verdict, item.delivery.attempts, &mut report.tally);
-                    entries.push(entry(handler, plugin, item.delivery, item.event, item.state_version, verdict));
+                    let (delivery, state) = (item.delivery, item.state_version);
+                    contest.add(is_canary, &verdict, delivery.attempts, item.took);
+                    if !is_canary {
+                        count(&verdict, delivery.attempts, &mut report.tally);
+                    }
+                    entries.push(entry(handler, plugin, is_canary, delivery, item.event, state, verdict));
                 }
             }
         }
+        let turn = |delivery, verdict| entry(handler, plugin, is_canary, delivery, None, None, verdict);
         for (entry, settled) in settle_entries(house, plugin, source, entries).await? {
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
-                Settled::Conflict => {
-                    turned.push(self::entry(handler, plugin, entry.delivery, None, None, Err(Refusal::Conflict)))
-                }
-                Settled::Full => {
-                    turned.push(self::entry(handler, plugin, entry.delivery, None, None, Ok(Outcome::full())))
-                }
+                Settled::Conflict => turned.push(turn(entry.delivery, Err(Refusal::Conflict))),
+                Settled::Full => turned.push(turn(entry.delivery, Ok(Outcome::full()))),
                 Settled::Committed => report.put_off += entry.disposition.timers(),
                 Settled::Retried => report.put_off += 1,
                 Settled::Quarantined => report.suspects += 1,
@@ -292,16 +319,14 @@ async fn settle(
     }
     let turned = settle_entries(house, &serving.stable, source, turned).await?;
     report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
+    report.contest = serving.canary.is_some().then_some(contest);
     Ok(())
 }
 
 fn by_version(serving: &Serving, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Item>)> {
     let mut rest = items;
-    let canary = serving.canary.as_ref().map(|canary| {
-        let by_canary =
-            |item: &mut Item| item.plugin.as_ref().is_some_and(|plugin| Arc::ptr_eq(plugin, &canary.plugin));
-        (&canary.plugin, rest.extract_if(.., by_canary).collect())
-    });
+    let by_canary = |item: &mut Item| item.plugin.as_ref().is_some_and(|plugin| serving.is_canary(plugin));
+    let canary = serving.canary.as_ref().map(|canary| (&canary.plugin, rest.extract_if(.., by_canary).collect()));
     std::iter::once((&serving.stable, rest)).chain(canary).collect()
 }
 
@@ -317,6 +342,7 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
 fn entry(
     handler: &Handler,
     plugin: &Plugin,
+    canary: bool,
     delivery: Delivery,
     event: Option<Arc<Event>>,
     state_version: Option<u64>,
@@ -328,6 +354,7 @@ fn entry(
         now_ms: clock::now_ms(),
         plugin: &plugin.digest,
         dice: rand::random(),
+        canary,
     };
     let disposition = decide(verdict, &facts);
     let mark = event.as_ref().map(|event| (event.id(), event.hash()));

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a fresh machine needs to set up, and the commands that README names.
 
+mod canary;
 mod faults;
 mod fuzz;
 mod load;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults, strangers, fuzz")]
+#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults, strangers, fuzz, canary")]
 enum Task {
     /// Build everything, then run the main job: `tidemill demo`. Takes its options too, such as --redis URL.
     Demo {
@@ -46,6 +47,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Measure how soon a canary that fails is found out, and what it costs. `--help` lists its options.
+    Canary {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure the pipeline beside raw Redis; `--isolation` measures what fresh instances cost.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -62,6 +68,7 @@ fn main() -> ExitCode {
         Task::Faults { options } => faults::faults(&options),
         Task::Strangers { options } => strangers::strangers(&options),
         Task::Fuzz { options } => fuzz::fuzz(&options),
+        Task::Canary { options } => canary::canary(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {

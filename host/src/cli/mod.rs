@@ -12,6 +12,7 @@ mod pause;
 mod plugin;
 mod publish;
 mod run;
+mod shadow;
 mod stack;
 mod state;
 mod status;
@@ -70,7 +71,7 @@ enum Command {
     Dead(dead::Command),
     /// Show the state that a handler keeps, key by key.
     State(state::Args),
-    /// Build plugins, pause and resume them.
+    /// Build plugins, compare, pause and resume them.
     #[command(subcommand)]
     Plugin(plugin::Command),
     /// Look at the configuration.

@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused, component, pause, stack};
+use super::{Globals, Refused, component, pause, shadow, stack};
 use crate::plugin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -43,6 +43,9 @@ pub enum Command {
     Pause(pause::Args),
     /// Let a paused handler go on.
     Resume(pause::Args),
+    /// Run the last events on another version of a plugin, beside the configured one, and show what would be different.
+    /// Nothing is settled.
+    Shadow(shadow::Args),
 }
 
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -53,6 +56,7 @@ pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Build { folder, out, stack } => build_all(&folder, out, stack, globals),
         Command::Pause(args) => pause::set(&args, true, globals),
         Command::Resume(args) => pause::set(&args, false, globals),
+        Command::Shadow(args) => shadow::shadow(&args, globals),
     }
 }
 

@@ -195,6 +195,9 @@ impl Check<'_> {
                 "0.5 opens when half of the attempts fail; 2 never opens",
             );
         }
+        if let Some(canary) = &handler.canary {
+            self.canary(&at("canary"), canary);
+        }
         if handler.instance_events_max == 0 {
             self.find(
                 at("instance_events_max"),
@@ -228,6 +231,19 @@ impl Check<'_> {
                     "write \"sha256:\" and 64 hex digits in lower case; `tidemill plugin ls` shows them",
                 );
             }
+        }
+    }
+
+    fn canary(&mut self, key: &str, canary: &super::Canary) {
+        let share = |number: f64| number > 0.0 && number <= 1.0;
+        let rows = [
+            ("share", share(canary.share), "more than 0 and at most 1; 0.1 tries it on a tenth of the keys"),
+            ("failure_rate", share(canary.failure_rate), "more than 0 and at most 1; 0.05 bears 5 in 100 more"),
+            ("slower", canary.slower >= 1.0, "at least 1; 3 bears calls that take three times as long"),
+            ("min_events", canary.min_events > 0, "at least 1"),
+        ];
+        for (name, _, hint) in rows.into_iter().filter(|(_, good, _)| !good) {
+            self.find(format!("{key}.{name}"), "out of range", hint);
         }
     }
 
@@ -320,6 +336,7 @@ pub fn describe(finding: &Finding, path: &Path, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::canary::CanaryPolicy;
 
     const TEXT: &str = r#"
 [streams.orders]
@@ -369,6 +386,31 @@ emit = ["Payment.Order.Paid"]
         ] {
             assert!(said.contains(&format!("{key}: ")), "{key}: {said}");
         }
+    }
+
+    #[test]
+    fn a_canary_out_of_range_is_refused() {
+        let wrong = "{ share = 1.5, failure_rate = nan, slower = 0.5, min_events = 0 }";
+        let of = |canary| {
+            let head = "[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Created\"]\n";
+            findings(&format!("{head}canary = {canary}\n"))
+        };
+        assert_eq!(of("{}"), [""; 0], "the defaults are good");
+        let said = of(wrong);
+        for (key, line) in ["share", "failure_rate", "slower", "min_events"].iter().zip(&said) {
+            assert!(line.contains(&format!("handlers.a.canary.{key}: out of range")), "{line}");
+        }
+        assert_eq!(said.len(), 4, "{said:?}");
+    }
+
+    #[test]
+    fn each_key_of_a_canary_reaches_its_judge() {
+        let keys = r#"share = 0.3, min_events = 7, failure_rate = 0.2, slower = 1.5, min_time = "9s""#;
+        let text = format!("[handlers.a]\nplugin=\"a\"\ncanary = {{ {keys} }}\n");
+        let config = super::super::read::parse(&text, Path::new("t.toml"), "".into(), &[]).unwrap();
+        let CanaryPolicy { share, min_events, failure_rate, slower, min_time } =
+            config.handlers["a"].canary.as_ref().unwrap().policy();
+        assert_eq!((share, min_events, failure_rate, slower, min_time.as_secs()), (0.3, 7, 0.2, 1.5, 9));
     }
 
     #[test]

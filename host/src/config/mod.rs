@@ -14,6 +14,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::policy::breaker::BreakerPolicy;
+use crate::policy::canary::CanaryPolicy;
 use crate::policy::retry::RetryPolicy;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -110,6 +111,8 @@ pub struct Handler {
     pub retry: Retry,
     #[serde(default)]
     pub breaker: Breaker,
+    /// How a new version of the plugin is tried first; without it, it serves everything at once.
+    pub canary: Option<Canary>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default = "default_instance_events_max")]
@@ -170,6 +173,30 @@ impl Default for Breaker {
 impl Breaker {
     pub fn policy(&self) -> BreakerPolicy {
         BreakerPolicy { failure_rate: self.failure_rate, min_events: self.min_events, open_for: self.open_for }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Canary {
+    pub share: f64,
+    pub min_events: u32,
+    pub failure_rate: f64,
+    pub slower: f64,
+    #[serde(deserialize_with = "units::duration")]
+    pub min_time: Duration,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { share: 0.1, min_events: 200, failure_rate: 0.05, slower: 3.0, min_time: Duration::from_secs(300) }
+    }
+}
+
+impl Canary {
+    pub fn policy(&self) -> CanaryPolicy {
+        let Self { share, min_events, failure_rate, slower, min_time } = *self;
+        CanaryPolicy { share, min_events, failure_rate, slower, min_time }
     }
 }
 

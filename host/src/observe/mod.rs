@@ -12,6 +12,7 @@ use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
 use crate::model::outcome::{Crash, Cut};
+use crate::policy::canary;
 pub use meters::Meters;
 use metrics::process;
 
@@ -44,6 +45,8 @@ pub fn source_opened(source: &Source) {
     }
     process.stream_lost.add(&[handler, stream], 0);
     process.breaker_opened.add(&[handler], 0);
+    CANARY_ENDS.iter().for_each(|end| process.canary_ended.add(&[handler, end], 0));
+    process.canary_share.set(&[handler], 0.0);
 }
 
 /// Events were given to a stream, and this became of each of them.
@@ -219,6 +222,48 @@ pub fn breaker_is(handler: &str, state: &str) {
         _ => 2.0,
     };
     process().breaker_state.set(&[handler], number);
+}
+
+/// What can become of a canary, as the label `result` says it.
+const CANARY_ENDS: [&str; 4] = ["promoted", "failing", "slow", "replaced"];
+
+/// A new version begins to serve some of the keys.
+pub fn canary_began(handler: &str, plugin: &str, share: f64) {
+    process().canary_share.set(&[handler], share);
+    tracing::info!(handler, plugin, share, "canary: the new version serves a share of the keys");
+}
+
+/// First tries of a canary in one batch.
+pub fn canary_served(handler: &str, good: u32, bad: u32) {
+    process().canary_events.add(&[handler, "good"], u64::from(good));
+    process().canary_events.add(&[handler, "bad"], u64::from(bad));
+}
+
+pub fn canary_promoted(handler: &str, plugin: &str, facts: &canary::Facts) {
+    canary_ended(handler, "promoted");
+    let canary::Facts { age, stable, canary } = facts;
+    tracing::info!(handler, plugin, ?age, %canary, %stable, "canary promoted: the new version serves everything");
+}
+
+pub fn canary_rolled_back(handler: &str, plugin: &str, reason: canary::Reason, facts: &canary::Facts) {
+    let reason = match reason {
+        canary::Reason::Failing => "failing",
+        canary::Reason::Slow => "slow",
+    };
+    canary_ended(handler, reason);
+    let canary::Facts { age, stable, canary } = facts;
+    tracing::error!(handler, plugin, reason, ?age, %canary, %stable, "canary rolled back: the stable version serves everything");
+}
+
+/// Another version came before it was judged.
+pub fn canary_replaced(handler: &str, plugin: &str) {
+    canary_ended(handler, "replaced");
+    tracing::info!(handler, plugin, "canary replaced by another version before it was judged");
+}
+
+fn canary_ended(handler: &str, result: &str) {
+    process().canary_ended.add(&[handler, result], 1);
+    process().canary_share.set(&[handler], 0.0);
 }
 
 pub fn trimmed(stream: &str, trimmed: &Trimmed) {

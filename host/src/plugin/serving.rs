@@ -1,10 +1,12 @@
 //! Which version of a handler's plugin serves which event: one for all, or, while a canary is tried, two by key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Plugin;
-use crate::model::event::Event;
+use crate::model::outcome::Verdict;
+use crate::policy::canary::{CanaryPolicy, Round, Trial};
 
 /// What serves a handler at this moment. Immutable: a reload puts another one in its place, between two batches.
 #[derive(Clone)]
@@ -19,6 +21,38 @@ pub struct Canary {
     pub plugin: Arc<Plugin>,
     /// The share of the keys, 0 to 1.
     pub share: f64,
+    /// What is known of it so far. Batches that began under it record here, also when another one has taken its place.
+    trial: Arc<Mutex<Trial>>,
+}
+
+impl Canary {
+    pub fn new(plugin: Arc<Plugin>, policy: &CanaryPolicy, now: Instant) -> Self {
+        let trial = Arc::new(Mutex::new(Trial::new(policy.clone(), now)));
+        Self { plugin, share: policy.share, trial }
+    }
+
+    /// A holder that panicked left plain counts behind, which are as good as before.
+    pub fn trial(&self) -> MutexGuard<'_, Trial> {
+        self.trial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the stable version and the canary did in one batch.
+pub struct Contest {
+    pub serving: Arc<Serving>,
+    pub stable: Round,
+    pub canary: Round,
+}
+
+impl Contest {
+    pub fn new(serving: Arc<Serving>) -> Self {
+        Self { serving, stable: Round::default(), canary: Round::default() }
+    }
+
+    pub fn add(&mut self, by_canary: bool, verdict: &Verdict, attempts: u32, took: Duration) {
+        let round = if by_canary { &mut self.canary } else { &mut self.stable };
+        round.add(verdict, attempts, took);
+    }
 }
 
 impl Serving {
@@ -31,16 +65,16 @@ impl Serving {
         std::iter::once(&self.stable).chain(self.canary.iter().map(|canary| &canary.plugin))
     }
 
-    pub fn for_event(&self, event: &Event) -> &Arc<Plugin> {
-        self.for_key(event.key())
-    }
-
     /// All events of a key meet the same version, so that one version's state is not mixed with another's.
     pub fn for_key(&self, key: &str) -> &Arc<Plugin> {
         match &self.canary {
             Some(canary) if place(key) < canary.share => &canary.plugin,
             _ => &self.stable,
         }
+    }
+
+    pub fn is_canary(&self, plugin: &Arc<Plugin>) -> bool {
+        self.canary.as_ref().is_some_and(|canary| Arc::ptr_eq(&canary.plugin, plugin))
     }
 
     /// Whether any of them reads or writes state.

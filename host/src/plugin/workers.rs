@@ -38,6 +38,8 @@ pub struct Job {
     /// neighbours outlive their lease.
     pub budget: Duration,
     pub instance_events_max: u32,
+    /// How many versions serve the handler now: so many instances are kept warm.
+    pub versions: usize,
     pub reply: oneshot::Sender<Answer>,
 }
 
@@ -75,6 +77,12 @@ impl Called {
         let emits = effects.emits.iter().map(|emitted| emitted.body.len());
         let writes = effects.writes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
         emits.chain(writes).sum()
+    }
+
+    /// What counts as a crash of the guest, though the guest did not get as far.
+    pub fn crashed(reason: String) -> Self {
+        let outcome = Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() };
+        Self { outcome, state_version: None, took: Duration::ZERO, cut: Vec::new() }
     }
 }
 
@@ -118,8 +126,8 @@ impl Workers {
     }
 }
 
-/// One live instance for each handler: a handler's next batch finds it warm.
-type Lives = HashMap<Arc<str>, Live>;
+/// One live instance for each version that serves a handler, the last used at the end: the next batch finds it warm.
+type Lives = HashMap<Arc<str>, Vec<Live>>;
 
 fn run(lives: &mut Lives, mut job: Job) {
     let begun = Instant::now();
@@ -184,7 +192,9 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         cut: Vec::new(),
     });
     if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max && !live.leaks() {
-        lives.insert(job.plugin.handler.clone(), live);
+        let warm = lives.entry(job.plugin.handler.clone()).or_default();
+        warm.push(live);
+        warm.drain(..warm.len().saturating_sub(job.versions));
     }
     if has_state {
         let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
@@ -199,15 +209,17 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
 /// cannot leave a broken one behind.
 fn take_live(lives: &mut Lives, job: &Job) -> Result<Live, NoInstance> {
-    match lives.remove(&job.plugin.handler) {
-        Some(live) if Arc::ptr_eq(live.plugin(), &job.plugin) => Ok(live),
-        _ => match Live::new(&job.plugin) {
-            Err(NoInstance::Host(_)) => {
-                // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
-                lives.clear();
-                Live::new(&job.plugin)
-            }
-            made => made,
-        },
+    if let Some(warm) = lives.get_mut(&job.plugin.handler)
+        && let Some(at) = warm.iter().position(|live| Arc::ptr_eq(live.plugin(), &job.plugin))
+    {
+        return Ok(warm.remove(at));
+    }
+    match Live::new(&job.plugin) {
+        Err(NoInstance::Host(_)) => {
+            // Perhaps the pool is empty: the instances that this worker keeps warm are the first to go.
+            lives.clear();
+            Live::new(&job.plugin)
+        }
+        made => made,
     }
 }

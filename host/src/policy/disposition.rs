@@ -7,6 +7,9 @@
 //! | Rejected, Undecodable, Invalid, Unknown, Conflict, Poison | DeadLetter | DeadLetter |
 //! | Duplicate, NotWanted | Skip | Skip |
 //! | Suspect | Quarantine | Quarantine |
+//!
+//! A canary's word is never the last: where the table says DeadLetter of what the plugin did, it is Retry if a canary did
+//! it. The stable version has the next try.
 
 use std::time::Duration;
 
@@ -27,6 +30,8 @@ pub struct Facts<'a> {
     pub plugin: &'a str,
     /// Evenly spread in 0..1, for the jitter.
     pub dice: f64,
+    /// A canary did it, and not the stable version.
+    pub canary: bool,
 }
 
 pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
@@ -34,6 +39,7 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
         Ok(Outcome::Done(effects)) => Disposition::Commit(effects),
         Ok(Outcome::Failed { reason, after, log }) => again(facts, "failed", reason, after, log),
         Ok(Outcome::Crashed { crash, reason, log }) => again(facts, crash.as_str(), reason, None, log),
+        Ok(Outcome::Rejected { reason, log }) if facts.canary => again(facts, "rejected", reason, None, log),
         Ok(Outcome::Rejected { reason, log }) => {
             let record = record(facts, "rejected", reason.clone(), log);
             Disposition::DeadLetter {
@@ -59,7 +65,7 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
 fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>, log: Vec<String>) -> Disposition {
     let failed = facts.attempts + 1;
     let record = record(facts, class, reason, log);
-    if facts.retry.allows(failed) {
+    if facts.canary || facts.retry.allows(failed) {
         return Disposition::Retry { after: facts.retry.wait(failed, after, facts.dice), record };
     }
     let text = format!("{failed} attempts failed, the last one: {class}: {}", record.reason);
@@ -91,7 +97,11 @@ mod tests {
         RetryPolicy { max: 3, base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(300) };
 
     fn decided(verdict: Verdict, attempts: u32) -> String {
-        let facts = Facts { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0 };
+        decided_by(false, verdict, attempts)
+    }
+
+    fn decided_by(canary: bool, verdict: Verdict, attempts: u32) -> String {
+        let facts = Facts { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0, canary };
         match decide(verdict, &facts) {
             Disposition::Commit(_) => "commit".to_owned(),
             Disposition::Skip { .. } => "skip".to_owned(),
@@ -125,6 +135,20 @@ mod tests {
             assert_eq!(decided(verdict.clone(), 0), first, "{verdict:?}");
             assert_eq!(decided(verdict.clone(), 3), last, "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn a_canary_never_has_the_last_word() {
+        let verdicts: [Verdict; 3] = [
+            Ok(Outcome::Failed { reason: "busy".into(), after: None, log: vec![] }),
+            Ok(Outcome::Crashed { crash: Crash::Trap, reason: "x".into(), log: vec![] }),
+            Ok(Outcome::Rejected { reason: "no".into(), log: vec![] }),
+        ];
+        for verdict in verdicts {
+            assert_eq!(decided_by(true, verdict.clone(), 0), "retry 1 in 1s", "{verdict:?}");
+            assert_eq!(decided_by(true, verdict.clone(), 3), "retry 4 in 8s", "{verdict:?}");
+        }
+        assert_eq!(decided_by(true, Err(Refusal::Conflict), 0), "dead conflict");
     }
 
     #[test]

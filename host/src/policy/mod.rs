@@ -1,6 +1,7 @@
 //! The rules. Pure functions of facts: no async, no clock, no dice of their own; a test needs four values and no mocks.
 
 pub mod breaker;
+pub mod canary;
 pub mod disposition;
 pub mod fingerprint;
 pub mod retry;

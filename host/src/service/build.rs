@@ -234,6 +234,7 @@ fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Ha
         events: check::patterns(&config.events_of(&plugin.handler)),
         key: wanted.key.clone(),
         retry: wanted.retry.policy(),
+        canary: wanted.canary.as_ref().map(config::Canary::policy),
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
         serving: ArcSwap::from_pointee(Serving::only(plugin)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{Quiet, lease};
+use super::{Quiet, canary, lease};
 use crate::backend::{Error, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
@@ -297,6 +297,9 @@ impl Consumer {
         let mut breaker = lock(&self.breaker);
         if breaker.record(Instant::now(), report.tally) {
             observe::breaker_changed(&self.handler.name, breaker.name());
+        }
+        if let Some(contest) = &report.contest {
+            canary::note(&self.handler, contest);
         }
         if report.suspects > 0 {
             self.expect_suspects();

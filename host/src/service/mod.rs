@@ -13,12 +13,14 @@
 
 pub mod books;
 pub mod build;
+pub mod canary;
 pub mod consumer;
 pub mod heart;
 pub mod janitor;
 pub mod pause;
 pub mod publisher;
 pub mod scheduler;
+pub mod shadow;
 
 use std::sync::Arc;
 use std::time::Duration;
