@@ -36,8 +36,7 @@ impl Meter {
 
 impl wasmtime::ResourceLimiter for Meter {
     fn memory_growing(&mut self, current: usize, desired: usize, own_max: Option<usize>) -> wasmtime::Result<bool> {
-        // What the memory's own type forbids fails by itself, takes nothing, and is no reason to stop the guest.
-        if own_max.is_some_and(|max| desired > max) {
+        if fails_by_itself(desired, own_max, self.bytes_max) {
             return Ok(true);
         }
         let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
@@ -51,7 +50,7 @@ impl wasmtime::ResourceLimiter for Meter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, own_max: Option<usize>) -> wasmtime::Result<bool> {
-        if own_max.is_some_and(|max| desired > max) {
+        if fails_by_itself(desired, own_max, self.elements_max) {
             return Ok(true);
         }
         let elements = self.elements.saturating_add(desired.saturating_sub(current));
@@ -77,6 +76,12 @@ impl wasmtime::ResourceLimiter for Meter {
     fn instances(&self) -> usize {
         CORE_INSTANCES_MAX
     }
+}
+
+/// What a memory or a table forbids itself fails, takes nothing, and is no reason to stop the guest. Its maximum may also
+/// be that of the pool, which is no less than the limit.
+fn fails_by_itself(desired: usize, own_max: Option<usize>, limit: usize) -> bool {
+    own_max.is_some_and(|max| desired > max && max < limit)
 }
 
 #[cfg(test)]
@@ -108,7 +113,9 @@ mod tests {
     #[test]
     fn all_tables_count_together() {
         let mut meter = Meter::new(0, 10);
-        assert!(meter.table_growing(0, 6, None).is_ok());
+        assert!(meter.table_growing(0, 6, Some(10)).is_ok());
+        let error = meter.table_growing(6, 11, Some(10)).unwrap_err();
+        assert_eq!(error.downcast_ref::<Stop>().map(|stop| stop.crash), Some(Crash::Table));
         let error = meter.table_growing(0, 6, None).unwrap_err();
         assert_eq!(error.downcast_ref::<Stop>().map(|stop| stop.crash), Some(Crash::Table));
     }

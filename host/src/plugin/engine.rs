@@ -88,6 +88,8 @@ fn config(guest_stack_bytes: usize, pooled: Option<u32>) -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(guest_stack_bytes)
+        // No call here is an async one, but the engine wants them to have room for such a guest.
+        .async_stack_size(thread_stack_bytes(guest_stack_bytes))
         // Copy-on-write images also for the memories of whole language runtimes (Python: about 13 MB).
         .memory_init_cow(true)
         .memory_guaranteed_dense_image_size(64 << 20)

@@ -47,6 +47,7 @@ pub struct Ran {
 }
 
 /// Why there is no instance.
+#[derive(Debug)]
 pub enum NoInstance {
     /// The guest's start was stopped, or broke: that counts as a crash.
     Guest(Crash, String),
