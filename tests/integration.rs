@@ -10,6 +10,7 @@ mod doctor;
 mod kills;
 mod metrics;
 mod model;
+mod plugins;
 mod redis_faults;
 mod sandbox;
 mod schemas;

@@ -11,8 +11,8 @@ use super::context::Context;
 use crate::fault;
 use crate::model::name::is_kind;
 use crate::model::outcome::Refusal;
-use crate::policy::route::Pattern;
 use crate::plugin::abi::latest::tidemill::plugin::emit::{self, NewEvent};
+use crate::policy::route::Pattern;
 
 impl emit::Host for Context {
     fn emit(&mut self, event: NewEvent) -> wasmtime::Result<Result<String, String>> {

@@ -212,7 +212,10 @@ fn why(status: ExitStatus, words: String, settings: &config::Plugins) -> Failure
     // The second comes one second after the first, should the first be held up.
     if matches!(status.signal(), Some(signal) if signal == XCPU || signal == KILL) {
         return stopped(
-            format!("compiling it takes more than {} of processor time", humantime::format_duration(settings.compile_cpu)),
+            format!(
+                "compiling it takes more than {} of processor time",
+                humantime::format_duration(settings.compile_cpu)
+            ),
             "make it smaller, or give it more: compile_cpu under [plugins]",
         );
     }

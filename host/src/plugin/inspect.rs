@@ -127,10 +127,7 @@ fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
     let wrong = |what: String, hint: String| Err(Error::WrongWorld { handler: handler.to_owned(), what, hint });
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
     if capability(import).is_none() {
-        return wrong(
-            format!("it imports \"{import}\", which this host does not offer"),
-            hint_for_import(interface),
-        );
+        return wrong(format!("it imports \"{import}\", which this host does not offer"), hint_for_import(interface));
     }
     if interface.starts_with(abi::PACKAGE) && !abi::VERSIONS.contains(&version) {
         return wrong(

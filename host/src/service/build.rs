@@ -76,7 +76,11 @@ impl Loader {
         // during a reload, when the old version and the new one serve side by side.
         let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
         let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
-        Ok(Self { engine: Engine::new(instances)?, compiler: Compiler::new(&folder, &config.plugins), intake: intake(config)? })
+        Ok(Self {
+            engine: Engine::new(instances)?,
+            compiler: Compiler::new(&folder, &config.plugins),
+            intake: intake(config)?,
+        })
     }
 
     /// The plugin of this handler as its file is now.
@@ -166,12 +170,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
