@@ -33,7 +33,9 @@ fn bomb(folder: &Path) -> PathBuf {
     let mut body = format!("(func (param i32) (local {})", "i32 ".repeat(locals));
     for step in 0..60_000 {
         let (to, from) = (1 + step % locals, 1 + (step * 7 + 3) % locals);
-        body.push_str(&format!("(if (local.get 0) (then (local.set {to} (i32.add (local.get {from}) (local.get {to})))))\n"));
+        body.push_str(&format!(
+            "(if (local.get 0) (then (local.set {to} (i32.add (local.get {from}) (local.get {to})))))\n"
+        ));
     }
     body.push(')');
     around(folder, &body)

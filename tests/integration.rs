@@ -14,6 +14,7 @@ mod hostile;
 mod kills;
 mod metrics;
 mod model;
+mod plugins;
 mod redis_faults;
 mod sandbox;
 mod schemas;

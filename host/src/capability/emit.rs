@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::context::Context;
 use crate::fault;
 use crate::model::name::is_kind;
-use crate::policy::route::Pattern;
 use crate::model::outcome::{Crash, Refusal};
 use crate::plugin::abi::latest::tidemill::plugin::emit::{self, NewEvent};
+use crate::policy::route::Pattern;
 
 /// An attribute in an envelope: `"":"",` around its name and its value.
 const ATTRIBUTE_BYTES: usize = 6;

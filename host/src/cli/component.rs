@@ -171,7 +171,8 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
     looked.compile(&engine, &Compiler::without_cache(&settings), &handler).map_err(refused)?;
     let compiled = begun.elapsed();
     let found = &looked.found;
-    let counts = [("core modules", found.core_modules), ("core instances", found.core_instances), ("memories", found.memories)];
+    let counts =
+        [("core modules", found.core_modules), ("core instances", found.core_instances), ("memories", found.memories)];
     if globals.json {
         let mut value = about(&looked);
         value["ok"] = true.into();
@@ -185,7 +186,10 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
     } else {
         println!("good: {}", describe(&looked));
         println!("  exports {}", found.exports.join(", "));
-        println!("  imports {}", if found.imports.is_empty() { "nothing".to_owned() } else { found.imports.join(", ") });
+        println!(
+            "  imports {}",
+            if found.imports.is_empty() { "nothing".to_owned() } else { found.imports.join(", ") }
+        );
         if let Some(asks) = &looked.manifest.asks {
             println!("  asks for {}", serde_json::to_string(asks)?);
         }

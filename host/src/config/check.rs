@@ -223,7 +223,8 @@ impl Check<'_> {
         }
         for (name, handler) in &self.config.handlers {
             let hex = handler.digest.as_ref().map(|digest| digest.strip_prefix("sha256:").unwrap_or_default());
-            let good = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            let good =
+                |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
             if hex.is_some_and(|hex| !good(hex)) {
                 self.find(
                     format!("handlers.{name}.digest"),

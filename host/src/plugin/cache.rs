@@ -35,7 +35,8 @@ struct Place {
 impl Cache {
     /// Opens (makes) the cache in this folder; it is held to so many bytes.
     pub fn open(folder: &Path, bytes_max: u64) -> Self {
-        let place = private_folder(folder).and_then(|()| key(folder)).map(|key| Place { folder: folder.to_owned(), key });
+        let place =
+            private_folder(folder).and_then(|()| key(folder)).map(|key| Place { folder: folder.to_owned(), key });
         let place = place.map_err(|error| {
             tracing::warn!(folder = %folder.display(), %error, "no cache for compiled plugins; they are compiled at each start");
         });
@@ -188,7 +189,9 @@ fn sweep(folder: &Path, bytes_max: u64) -> Result<()> {
                 bytes += metadata.len();
                 codes.push((used, metadata.len(), path));
             }
-            Some("tmp") if now.duration_since(used).is_ok_and(|age| age > UNFINISHED_MAX) => drop(fs::remove_file(path)),
+            Some("tmp") if now.duration_since(used).is_ok_and(|age| age > UNFINISHED_MAX) => {
+                drop(fs::remove_file(path))
+            }
             _ => {}
         }
     }

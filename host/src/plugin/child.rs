@@ -48,11 +48,11 @@ fn stopped(what: impl Into<String>, hint: impl Into<String>) -> Failure {
 
 /// The child's side: runs if the arguments ask for it.
 pub fn run_if_asked() -> Option<ExitCode> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args_os().skip(1);
     if args.next()? != COMMAND {
         return None;
     }
-    let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let number = |text: Option<std::ffi::OsString>| text.and_then(|text| text.to_str()?.parse().ok()).unwrap_or(0);
     let (memory, cpu) = (number(args.next()), number(args.next()));
     Some(match limit(memory, cpu).and_then(|()| compile_stdin()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,10 +75,15 @@ fn limit(memory: u64, cpu: u64) -> Result<(), (u8, String)> {
         (Resource::Nofile, 16, 16),
     ];
     for (resource, current, maximum) in rows {
-        rustix::process::setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
+        // Where the host itself is held to less, so is its child.
+        let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let limit = Rlimit { current: Some(current.min(most)), maximum: Some(maximum.min(most)) };
+        rustix::process::setrlimit(resource, limit)
             .map_err(|error| (1, format!("cannot set the limit {resource:?} to {current}: {error}")))?;
     }
-    rustix::process::nice(NICENESS).map(drop).map_err(|error| (1, format!("cannot lower the priority: {error}")))
+    // A courtesy to those who serve events; without it the limits hold all the same.
+    let _ = rustix::process::nice(NICENESS);
+    Ok(())
 }
 
 fn compile_stdin() -> Result<(), (u8, String)> {
@@ -183,7 +188,9 @@ fn read_words(mut from: impl Read) -> String {
     let mut words = Vec::new();
     let _ = from.by_ref().take(WORDS_BYTES_MAX).read_to_end(&mut words);
     let _ = std::io::copy(&mut from, &mut std::io::sink());
-    String::from_utf8_lossy(&words).trim().to_owned()
+    // They may quote the stranger, and are shown on people's terminals.
+    let quiet = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    String::from_utf8_lossy(&words).trim().chars().map(quiet).collect()
 }
 
 /// Waits for a child that has closed its output.
@@ -209,11 +216,17 @@ fn why(status: ExitStatus, words: String, settings: &config::Plugins) -> Failure
             "make it smaller, or give it more: compile_memory under [plugins]",
         );
     }
-    // The second comes one second after the first, should the first be held up.
-    if matches!(status.signal(), Some(signal) if signal == XCPU || signal == KILL) {
+    if status.signal() == Some(XCPU) {
+        let cpu = humantime::format_duration(settings.compile_cpu);
         return stopped(
-            format!("compiling it takes more than {} of processor time", humantime::format_duration(settings.compile_cpu)),
+            format!("compiling it takes more than {cpu} of processor time"),
             "make it smaller, or give it more: compile_cpu under [plugins]",
+        );
+    }
+    if status.signal() == Some(KILL) {
+        return stopped(
+            "somebody killed the compiler",
+            "most likely the machine had no memory left; compile_memory under [plugins] bounds what is taken",
         );
     }
     let said = if words.is_empty() { String::new() } else { format!(": {words}") };

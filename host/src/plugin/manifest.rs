@@ -86,23 +86,30 @@ pub fn read(value: Value) -> Result<Read, String> {
     let mut unknown = Vec::new();
     let mut look = |value: &Value, prefix: &str, known: &[&str]| {
         let keys = value.as_object().into_iter().flat_map(|object| object.keys());
-        unknown.extend(keys.filter(|key| !known.contains(&key.as_str())).map(|key| format!("{prefix}{}", key.escape_debug())));
+        unknown.extend(
+            keys.filter(|key| !known.contains(&key.as_str())).map(|key| format!("{prefix}{}", key.escape_debug())),
+        );
     };
     look(&value, "", &KEYS);
     look(&value["asks"], "asks.", &ASKS);
     let manifest: Manifest = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let Manifest { name, version, sdk, wit, asks } = &manifest;
+    check(&manifest)?;
+    Ok(Read { manifest, unknown })
+}
+
+fn check(manifest: &Manifest) -> Result<(), String> {
+    let Manifest { name, version, sdk, wit, asks } = manifest;
     let asks = asks.clone().unwrap_or_default();
     let words = [name, version, sdk, wit].into_iter().flatten();
-    let mut lists = [&asks.emit, &asks.http, &asks.secrets, &asks.wasi].into_iter().flatten().flatten().chain(words);
+    let lists = [&asks.emit, &asks.http, &asks.secrets, &asks.wasi].into_iter().flatten().flatten();
     // They are shown on people's terminals.
-    if let Some(text) = lists.find(|text| text.chars().any(char::is_control)) {
+    if let Some(text) = words.chain(lists).find(|text| text.chars().any(char::is_control)) {
         return Err(format!("{text:?} holds control characters"));
     }
     for text in asks.emit.iter().flatten() {
         text.parse::<Pattern>().map_err(|error| format!("asks.emit: {error}"))?;
     }
-    Ok(Read { manifest, unknown })
+    Ok(())
 }
 
 /// The component with this manifest in it, in place of any that it has.
@@ -181,7 +188,11 @@ mod tests {
     }
 
     fn manifest(name: &str) -> Manifest {
-        Manifest { name: Some(name.to_owned()), asks: Some(Asks { state: true, ..Asks::default() }), ..Manifest::default() }
+        Manifest {
+            name: Some(name.to_owned()),
+            asks: Some(Asks { state: true, ..Asks::default() }),
+            ..Manifest::default()
+        }
     }
 
     #[test]

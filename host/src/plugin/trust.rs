@@ -33,7 +33,9 @@ impl Trust {
         let read = |(path, name): &(PathBuf, PathBuf)| {
             let text = small_file(path).map_err(|error| error.to_string());
             let key = text.and_then(|text| {
-                PublicKey::decode(&text).or_else(|_| PublicKey::from_base64(text.trim())).map_err(|error| error.to_string())
+                PublicKey::decode(&text)
+                    .or_else(|_| PublicKey::from_base64(text.trim()))
+                    .map_err(|error| error.to_string())
             });
             key.map(|key| (name.clone(), key)).map_err(|what| Error::Key { path: path.clone(), what })
         };
@@ -48,7 +50,9 @@ impl Trust {
         if let Some(pin) = pin.filter(|pin| *pin != found) {
             return Err(refused(
                 format!("{} has the digest {found}; pinned is {pin}", path.display()),
-                format!("if this is the version that you mean, write `digest = \"{found}\"` under [handlers.{handler}]"),
+                format!(
+                    "if this is the version that you mean, write `digest = \"{found}\"` under [handlers.{handler}]"
+                ),
             ));
         }
         let mut beside = path.as_os_str().to_owned();
@@ -59,7 +63,8 @@ impl Trust {
             Ok(text) => Some(self.signer(&text, wasm).map_err(|what| {
                 refused(
                     format!("the signature {}: {what}", beside.display()),
-                    "sign this very file with one of the keys (minisign -S), or list its key under [plugins] keys".to_owned(),
+                    "sign this very file with one of the keys (minisign -S), or list its key under [plugins] keys"
+                        .to_owned(),
                 )
             })?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.required => None,
