@@ -47,6 +47,9 @@ fn bench_invoke(criterion: &mut Criterion) {
         };
         let mut live = Live::new(&plugin).expect("an instance");
         group.bench_function(format!("{} live", case.name()), |bencher| bencher.iter(|| live.call(&call).outcome));
+        group.bench_function(format!("{} new", case.name()), |bencher| {
+            bencher.iter(|| Live::new(&plugin).expect("an instance"));
+        });
         group.bench_function(format!("{} fresh", case.name()), |bencher| {
             bencher.iter(|| Live::new(&plugin).expect("an instance").call(&call).outcome);
         });

@@ -101,7 +101,7 @@ impl Puppet {
 }
 
 pub fn effects() -> Target {
-    let mut puppet = Puppet::new("");
+    let mut puppet = Puppet::new("instance_events_max = 16");
     let run = move |input: &[u8]| {
         let Some(event) = puppet.event(input) else { return "not JSON".to_owned() };
         let outcome = puppet.run(&event);

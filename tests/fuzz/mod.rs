@@ -98,7 +98,7 @@ pub fn fuzz(target: &mut Target, seed: u64, time: Duration) -> Ran {
 /// The kind of an answer: its words, without numbers and without what it quotes.
 fn outline(answer: &str) -> String {
     let unquoted: String = answer.split(['"', '`']).step_by(2).collect();
-    unquoted.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(160).collect()
+    unquoted.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(80).collect()
 }
 
 thread_local! {

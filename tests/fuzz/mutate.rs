@@ -128,7 +128,7 @@ impl Mutator {
             0 => Value::Null,
             1 => json!(self.dice.random::<bool>()),
             2 => json!(self.number()),
-            3 => json!(-(self.number() as i64)),
+            3 => json!((self.number() as i64).wrapping_neg()),
             4 => json!(f64::from_bits(self.dice.random())),
             5 => json!([]),
             6 => json!({}),

@@ -40,8 +40,9 @@ pub const HOSTCALL_BYTES: ByteSize = ByteSize::mib(8);
 pub const DEADLINE: Duration = Duration::from_secs(1);
 /// The longest deadline that can be configured: leases and draining are computed from it.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(300);
-/// Events that one instance handles before a fresh one takes its place.
-pub const INSTANCE_EVENTS: u32 = 64;
+/// Events that one instance handles before a fresh one takes its place. 1: no event ever sees what another has left in
+/// the guest's memory. What that costs: docs/decisions/0017.
+pub const INSTANCE_EVENTS: u32 = 1;
 /// Deliveries that are fetched and settled together.
 pub const BATCH: usize = 128;
 pub const BATCH_MAX: usize = 512;
