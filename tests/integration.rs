@@ -6,6 +6,8 @@ mod cli;
 mod conformance;
 mod dead;
 mod doctor;
+mod http;
+mod io_lane;
 mod kills;
 mod metrics;
 mod model;

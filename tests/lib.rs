@@ -1,10 +1,11 @@
-//! What the tests share: redis-servers of their own, a network that fails on request; worlds: a host with the hostile guest
+//! What the tests share: redis-servers of their own, a network that fails on request, a service that plugins ask; worlds: a host with the hostile guest
 //! on a backend; ledgers: hosts as processes, to be killed, and the checker that judges what they leave behind.
 
 pub mod checker;
 pub mod ledger;
 pub mod proxy;
 pub mod server;
+pub mod service;
 pub mod soak;
 pub mod world;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
@@ -20,7 +21,8 @@ use crate::model::delivery::{Body, Delivery, KeyState, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
-use crate::plugin::workers::{Called, Job, JobCall, Workers};
+use crate::plugin::lanes::Lanes;
+use crate::plugin::workers::{Called, Job, JobCall};
 use crate::plugin::{Plugin, Serving};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::{Facts, decide};
@@ -36,7 +38,7 @@ pub const CRASHES_MAX: u32 = 3;
 pub struct House {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
-    pub workers: Workers,
+    pub lanes: Lanes,
     pub consumer: Arc<str>,
     /// Batches share it; a suspect that is run alone has it for itself.
     pub room: tokio::sync::RwLock<()>,
@@ -54,6 +56,8 @@ pub struct Handler {
     pub retry: RetryPolicy,
     pub deadline: Duration,
     pub instance_events_max: u32,
+    /// Calls of it that may be on the I/O lane at once.
+    pub io_calls: Arc<Semaphore>,
 }
 
 /// What came of a batch.
@@ -224,7 +228,7 @@ async fn call(
     if calls.is_empty() {
         return Ok(());
     }
-    let job = |reply| Job {
+    let job = Job {
         plugin: plugin.clone(),
         stream: source.stream.clone(),
         now: clock::now_rfc3339(),
@@ -232,15 +236,17 @@ async fn call(
         states,
         deadline: handler.deadline,
         budget: handler.deadline,
+        begun: Arc::default(),
         instance_events_max: handler.instance_events_max,
-        reply,
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
-    let answer = house.workers.run(job).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
-    let called: Vec<Called> = answer.map_err(trouble)?;
+    let answer = house.lanes.run(job, &handler.io_calls).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
+    let called: Vec<Option<Called>> = answer.map_err(trouble)?;
     fault::point("plugin-returned");
-    observe::called(&house.meters, source, called.iter().map(|called| called.took));
+    observe::called(&house.meters, source, called.iter().flatten().map(|called| called.took));
+    observe::requested(&handler.name, called.iter().flatten().flat_map(|called| &called.sent));
     for (item, called) in items.into_iter().zip(called) {
+        let Some(called) = called else { continue };
         item.verdict = Some(Ok(called.outcome));
         item.state_version = called.state_version;
         item.plugin = Some(plugin.clone());

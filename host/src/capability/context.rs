@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::http::{Outbound, Sent};
+use super::secrets::Secrets;
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
 use crate::model::outcome::Crash;
@@ -19,6 +22,9 @@ pub struct Terms {
     /// The event types that it may emit; none = it has no `emit` at all.
     pub emit: Option<Vec<Pattern>>,
     pub state: bool,
+    /// Where its requests may go; none = it has no `http` at all.
+    pub http: Option<Outbound>,
+    pub secrets: Secrets,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
     pub schemas: Arc<Registry>,
@@ -39,6 +45,11 @@ pub struct Limits {
     pub log_bytes_max: usize,
     /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.
     pub hostcall_bytes_max: usize,
+    pub http_requests_max: u32,
+    /// One request: its URL, its headers and its body.
+    pub http_request_bytes_max: usize,
+    /// The body of one answer.
+    pub http_response_bytes_max: usize,
 }
 
 /// The data of a store: one instance of one handler's plugin.
@@ -63,6 +74,11 @@ pub struct Attempt {
     pub emit_bytes: usize,
     pub log: Vec<String>,
     pub log_lines: u32,
+    /// When the attempt's deadline is over. What waits for others must not wait longer.
+    pub until: Option<Instant>,
+    /// Requests asked for, and what came of those within the limit.
+    pub requests: u32,
+    pub sent: Vec<Sent>,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
 }

@@ -18,7 +18,8 @@ impl logging::Host for Context {
             }
             return Ok(());
         }
-        let mut line = if context.is_empty() { message } else { format!("{context}: {message}") };
+        let line = if context.is_empty() { message } else { format!("{context}: {message}") };
+        let mut line = self.terms.secrets.redact(line);
         if line.len() > limits.log_bytes_max {
             line.truncate(line.floor_char_boundary(limits.log_bytes_max));
             line.push_str("...");

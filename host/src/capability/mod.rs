@@ -6,7 +6,9 @@
 pub mod context;
 pub mod delivery;
 pub mod emit;
+pub mod http;
 pub mod log;
+pub mod secrets;
 pub mod settings;
 pub mod state;
 
@@ -77,5 +79,21 @@ pub const CAPABILITIES: &[Capability] = &[
         example: "",
         granted: |_| true,
         link: |linker| api::config::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "secrets",
+        interface: "tidemill:plugin/secrets",
+        since: "0.1.1",
+        example: "secrets = [\"api-key\"]",
+        granted: |terms| terms.secrets.readable(),
+        link: |linker| api::secrets::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "http",
+        interface: "tidemill:plugin/http",
+        since: "0.1.1",
+        example: "http = [\"POST https://api.example.com/v1/payments/*\"]",
+        granted: |terms| terms.http.is_some(),
+        link: |linker| api::http::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
 ];

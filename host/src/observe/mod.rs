@@ -8,6 +8,7 @@ pub mod metrics;
 use std::time::Duration;
 
 use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
+use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
@@ -82,6 +83,19 @@ pub fn called(meters: &Meters, source: &Source, took: impl Iterator<Item = Durat
     let histogram = process().call_seconds.with(&[&source.handler, &source.stream]);
     took.clone().for_each(|took| histogram.observe(took.as_secs_f64()));
     Meters::record(&meters.call_us, took);
+}
+
+/// A plugin's requests to others.
+pub fn requested<'a>(handler: &str, sent: impl Iterator<Item = &'a Sent>) {
+    for Sent { result, took } in sent {
+        process().http_requests.add(&[handler, result], 1);
+        process().http_request_seconds.saw(&[handler], *took);
+    }
+}
+
+/// This host begins with a handler that may make requests: their counters stand at 0 from now on.
+pub fn may_request(handler: &str) {
+    HTTP_RESULTS.iter().for_each(|result| process().http_requests.add(&[handler, result], 0));
 }
 
 pub fn batch_done(meters: &Meters, source: &Source, took: Duration) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::{Store, Trap};
@@ -11,6 +11,7 @@ use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use super::{Engine, Plugin};
 use crate::capability::context::{Attempt, Context};
+use crate::capability::http::Sent;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Outcome};
 
@@ -43,6 +44,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// The guest read or wrote its state, so that the outcome depends on it.
     pub state_touched: bool,
+    /// The requests that it made.
+    pub sent: Vec<Sent>,
 }
 
 impl Live {
@@ -74,6 +77,7 @@ impl Live {
             stream: call.stream.clone(),
             now: call.now.clone(),
             values: call.values.clone(),
+            until: Instant::now().checked_add(call.deadline),
             ..Attempt::default()
         };
         let id = call.event.id().hyphenated().to_string();
@@ -86,9 +90,9 @@ impl Live {
             data: call.event.data(),
         };
         let result = self.handler.tidemill_plugin_handler().call_handle(&mut self.store, event);
-        let attempt = std::mem::take(&mut self.store.data_mut().attempt);
-        let state_touched = attempt.state_touched;
-        Ran { outcome: self.outcome(result, attempt, call.deadline), state_touched }
+        let mut attempt = std::mem::take(&mut self.store.data_mut().attempt);
+        let (state_touched, sent) = (attempt.state_touched, std::mem::take(&mut attempt.sent));
+        Ran { outcome: self.outcome(result, attempt, call.deadline), state_touched, sent }
     }
 
     fn outcome(&self, result: wasmtime::Result<Result<(), Failure>>, attempt: Attempt, deadline: Duration) -> Outcome {
@@ -97,17 +101,22 @@ impl Live {
         match (result, refused) {
             (Err(error), _) => {
                 let (crash, reason) = self.crash(&error, deadline);
-                Outcome::Crashed { crash, reason: cut(reason), log }
+                Outcome::Crashed { crash, reason: self.said(reason), log }
             }
             // Whatever the guest made of a refusal: the refusal decides.
             (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
             (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
             (Ok(Err(Failure::Retry(hint))), None) => {
-                Outcome::Failed { reason: cut(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }
+                Outcome::Failed { reason: self.said(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }
             }
-            (Ok(Err(Failure::Reject(reason))), None) => Outcome::Rejected { reason: cut(reason), log },
+            (Ok(Err(Failure::Reject(reason))), None) => Outcome::Rejected { reason: self.said(reason), log },
         }
+    }
+
+    /// The guest's own words, without its secrets and not too many.
+    fn said(&self, reason: String) -> String {
+        cut(self.plugin.terms.secrets.redact(reason))
     }
 
     /// Tells the ways apart in which a guest ends badly.

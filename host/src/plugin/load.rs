@@ -34,6 +34,11 @@ impl Plugin {
         self.asks.iter().any(|import| import.starts_with("tidemill:plugin/state"))
     }
 
+    /// Whether its calls may wait for others, and so belong on the I/O lane.
+    pub fn blocking(&self) -> bool {
+        self.asks.iter().any(|import| import.starts_with("tidemill:plugin/http"))
+    }
+
     pub fn load(engine: &Engine, cache: &Cache, path: &Path, terms: Arc<Terms>) -> Result<Self, Error> {
         let handler = terms.handler.to_string();
         let wasm = std::fs::read(path).map_err(|cause| Error::Unreadable {

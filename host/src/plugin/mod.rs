@@ -9,6 +9,7 @@ pub mod abi;
 pub mod compile;
 pub mod engine;
 pub mod invoke;
+pub mod lanes;
 pub mod load;
 pub mod serving;
 pub mod workers;
@@ -32,6 +33,8 @@ pub enum Error {
         "plugin of handler \"{handler}\" asks for capability \"{capability}\", which is not granted\n  hint: write `{example}` under [handlers.{handler}.grants]"
     )]
     NotGranted { handler: String, capability: &'static str, example: &'static str },
+    #[error("plugin of handler \"{handler}\": secret \"{name}\": {what}\n  hint: {hint}")]
+    Secret { handler: String, name: String, what: String, hint: String },
     #[error("cannot set up the plugin engine: {0}")]
     Engine(String),
 }

@@ -1,17 +1,19 @@
-//! The workers: plain OS threads that own live instances and call guests synchronously, a batch at a time.
+//! The workers: plain OS threads that own live instances and call guests synchronously, a job at a time. A process has
+//! two lanes of them: one for guests that compute, and a wider one for guests that wait for others (`http`).
 //!
 //! Why not on tokio: a guest computes, for up to its deadline, and would hold up everything else on that thread; and a
 //! synchronous call is the cheapest way into a guest.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Plugin;
-use super::invoke::{Call, Live};
+use super::invoke::{Call, Live, Ran};
+use crate::capability::http::Sent;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Outcome};
@@ -22,7 +24,7 @@ const WORKER_STACK_BYTES: usize = 8 << 20;
 /// Batches that may wait for a worker. Consumers keep no more in flight than a few each, so it is rarely reached.
 const JOBS_MAX: usize = 1024;
 
-/// A batch of events for one plugin.
+/// A batch of events for one plugin, or a part of one.
 pub struct Job {
     pub plugin: Arc<Plugin>,
     pub stream: Arc<str>,
@@ -31,11 +33,12 @@ pub struct Job {
     /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
     pub states: HashMap<Arc<str>, KeyState>,
     pub deadline: Duration,
-    /// No new call is begun after this: what is left comes back untouched, so that a slow event does not make its
-    /// neighbours outlive their lease.
+    /// No new call of the batch is begun when this is over: what is left comes back untouched, so that a slow event does
+    /// not make its neighbours outlive their lease.
     pub budget: Duration,
+    /// When the batch's first call was begun, for all jobs that it was split into.
+    pub begun: Arc<OnceLock<Instant>>,
     pub instance_events_max: u32,
-    pub reply: oneshot::Sender<Answer>,
 }
 
 pub struct JobCall {
@@ -52,23 +55,28 @@ pub struct Called {
     /// The version of the key's state that the outcome stands on, if it does.
     pub state_version: Option<u64>,
     pub took: Duration,
+    pub sent: Vec<Sent>,
 }
+
+/// A job, and whom to tell what came of it.
+type Asked = (Job, oneshot::Sender<Answer>);
 
 #[derive(Clone)]
 pub struct Workers {
-    jobs: crossbeam_channel::Sender<Job>,
+    jobs: crossbeam_channel::Sender<Asked>,
 }
 
 impl Workers {
-    pub fn start(threads: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
+    pub fn start(name: &str, threads: usize) -> std::io::Result<Self> {
+        let (jobs, queue) = crossbeam_channel::bounded::<Asked>(JOBS_MAX);
         for number in 0..threads {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES).spawn(
+            std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(WORKER_STACK_BYTES).spawn(
                 move || {
                     let mut lives = HashMap::new();
-                    while let Ok(job) = queue.recv() {
-                        run(&mut lives, job);
+                    while let Ok((job, reply)) = queue.recv() {
+                        // Nobody waits any more if the host is ending; what was done then is simply not settled.
+                        let _ = reply.send(run(&mut lives, job));
                     }
                 },
             )?;
@@ -76,13 +84,13 @@ impl Workers {
         Ok(Self { jobs })
     }
 
-    /// Runs a batch. None: the workers are gone, the process is ending.
-    pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Option<Answer> {
+    /// Runs a job. None: the workers are gone, the process is ending.
+    pub async fn run(&self, job: Job) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
-        let (mut job, jobs) = (job(reply), &self.jobs);
-        while let Err(error) = jobs.try_send(job) {
+        let (mut asked, jobs) = ((job, reply), &self.jobs);
+        while let Err(error) = jobs.try_send(asked) {
             match error {
-                crossbeam_channel::TrySendError::Full(back) => job = back,
+                crossbeam_channel::TrySendError::Full(back) => asked = back,
                 crossbeam_channel::TrySendError::Disconnected(_) => return None,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -94,25 +102,25 @@ impl Workers {
 /// One live instance for each handler: a handler's next batch finds it warm.
 type Lives = HashMap<Arc<str>, Live>;
 
-fn run(lives: &mut Lives, mut job: Job) {
-    let begun = Instant::now();
+fn run(lives: &mut Lives, mut job: Job) -> Answer {
     let mut called = Vec::with_capacity(job.calls.len());
     for index in 0..job.calls.len() {
-        if index > 0 && begun.elapsed() >= job.budget {
+        let mut first = false;
+        let begun = job.begun.get_or_init(|| {
+            first = true;
+            Instant::now()
+        });
+        if !first && begun.elapsed() >= job.budget {
             break;
         }
         match one_call(lives, &mut job, index) {
             Ok(one) => called.push(one),
             // What ran before stands; the rest comes back untouched.
             Err(_) if index > 0 => break,
-            Err(error) => {
-                let _ = job.reply.send(Err(format!("{error:#}")));
-                return;
-            }
+            Err(error) => return Err(format!("{error:#}")),
         }
     }
-    // Nobody waits any more if the host is ending; what was done then is simply not settled.
-    let _ = job.reply.send(Ok(called));
+    Ok(called)
 }
 
 fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
@@ -136,10 +144,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
     // so it counts as a crash of this attempt.
     let ran = catch_unwind(AssertUnwindSafe(|| live.call(&call)));
     drop(call);
-    let (outcome, state_touched) = match ran {
-        Ok(ran) => (ran.outcome, ran.state_touched),
-        Err(_) => (crashed("the host panicked while it ran the plugin".to_owned()), false),
-    };
+    let Ran { outcome, state_touched, sent } = ran.unwrap_or_else(|_| panicked());
     if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max {
         lives.insert(job.plugin.handler.clone(), live);
     }
@@ -150,11 +155,13 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         }
         job.states.insert(event.key().clone(), state);
     }
-    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed() })
+    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), sent })
 }
 
-fn crashed(reason: String) -> Outcome {
-    Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() }
+fn panicked() -> Ran {
+    let reason = "the host panicked while it ran the plugin".to_owned();
+    let outcome = Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() };
+    Ran { outcome, state_touched: false, sent: Vec::new() }
 }
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::Host;
@@ -12,13 +13,15 @@ use super::consumer::Consumer;
 use super::janitor::StreamBounds;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
+use crate::capability::http::Outbound;
+use crate::capability::secrets::{self, Place, Secrets};
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config, limits};
 use crate::model::delivery::Source;
-use crate::observe::Meters;
+use crate::observe::{self, Meters};
 use crate::pipeline::{Handler, House};
 use crate::plugin::compile::Cache;
-use crate::plugin::workers::Workers;
+use crate::plugin::lanes::Lanes;
 use crate::plugin::{self, Engine, Plugin, Serving};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
@@ -71,7 +74,10 @@ impl Loader {
     pub fn new(config: &Config) -> Result<Self, plugin::Error> {
         // Each worker keeps one live instance of each handler, and makes another one before it drops that. Twice as many
         // during a reload, when the old version and the new one serve side by side.
-        let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
+        // The threads of the I/O lane keep only those of handlers that may make requests.
+        let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
+        let kept = (workers(config) + 1) * (config.handlers.len() + 1) + config.host.io_workers * waiting;
+        let instances = 2 * kept;
         let folder = config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder));
         Ok(Self { engine: Engine::new(instances)?, cache: Cache::open(&folder) })
     }
@@ -79,7 +85,7 @@ impl Loader {
     /// The plugin of this handler as its file is now.
     pub fn load(&self, config: &Config, checked: &Checked, name: &str) -> Result<Arc<Plugin>, plugin::Error> {
         let handler = &config.handlers[name];
-        let terms = Arc::new(terms(config, name, handler, checked));
+        let terms = Arc::new(terms(config, name, handler, checked)?);
         Plugin::load(&self.engine, &self.cache, &config.path(&handler.plugin), terms).map(Arc::new)
     }
 }
@@ -98,12 +104,17 @@ pub fn plugins(config: &Config, checked: &Checked) -> Result<Plugins, Error> {
     if errors.is_empty() { Ok(Plugins { loader, all }) } else { Err(Error::Plugins(errors)) }
 }
 
-fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
+fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Result<Terms, plugin::Error> {
     let emit = handler.grants.emit.as_ref();
-    Terms {
+    Ok(Terms {
         handler: name.into(),
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         state: handler.grants.state,
+        http: handler.grants.http.as_ref().map(|grants| {
+            let grants = grants.iter().filter_map(|text| text.parse().ok()).collect();
+            Outbound::new(grants, check::networks(config), handler.breaker.policy())
+        }),
+        secrets: secrets(config, name, handler)?,
         config: handler.config.clone(),
         limits: Limits {
             memory_bytes_max: handler.limits.memory.as_u64() as usize,
@@ -115,10 +126,33 @@ fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Check
             log_lines_max: handler.limits.log_lines,
             log_bytes_max: limits::LOG_LINE_BYTES.as_u64() as usize,
             hostcall_bytes_max: limits::HOSTCALL_BYTES.as_u64() as usize,
+            http_requests_max: handler.limits.http_requests,
+            http_request_bytes_max: handler.limits.http_request_bytes.as_u64() as usize,
+            http_response_bytes_max: handler.limits.http_response_bytes.as_u64() as usize,
         },
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
+    })
+}
+
+/// The values of a handler's secrets, read from where the configuration says.
+fn secrets(config: &Config, name: &str, handler: &config::Handler) -> Result<Secrets, plugin::Error> {
+    let mut values = std::collections::BTreeMap::new();
+    for (secret, from) in &handler.secrets {
+        let place = match from {
+            config::SecretFrom::Env(variable) => Place::Env(variable.clone()),
+            config::SecretFrom::File(path) => Place::File(config.path(path)),
+        };
+        let value = secrets::load(&place).map_err(|(what, hint)| plugin::Error::Secret {
+            handler: name.to_owned(),
+            name: secret.clone(),
+            what,
+            hint,
+        })?;
+        values.insert(secret.clone(), value);
     }
+    let readable = handler.grants.secrets.as_ref().map(|names| names.iter().cloned().collect());
+    Ok(Secrets::new(values, readable))
 }
 
 pub fn backend_options(config: &Config) -> Options {
@@ -163,7 +197,7 @@ pub fn host(
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
-        workers: Workers::start(workers(config))?,
+        lanes: Lanes::start(workers(config), config.host.io_workers)?,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters: Meters::default(),
@@ -173,6 +207,9 @@ pub fn host(
     for plugin in plugins.all {
         let name = plugin.handler.clone();
         let wanted = &config.handlers[&*name];
+        if wanted.grants.http.is_some() {
+            observe::may_request(&name);
+        }
         let handler = Arc::new(handler(config, wanted, plugin));
         let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.policy())));
         for stream in checked.streams.overlapping(&handler.events) {
@@ -203,6 +240,7 @@ fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Ha
         retry: wanted.retry.policy(),
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
+        io_calls: Arc::new(Semaphore::new(wanted.limits.io_calls)),
         serving: ArcSwap::from_pointee(Serving::only(plugin)),
     }
 }

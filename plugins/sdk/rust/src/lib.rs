@@ -32,7 +32,9 @@ mod failure;
 mod money;
 
 pub mod config;
+pub mod http;
 pub mod log;
+pub mod secrets;
 pub mod state;
 
 /// What `wit-bindgen` makes of the world `handler-plugin`; the rest of this crate is the pleasant way to use it.
@@ -68,7 +70,7 @@ pub use serde_json;
 
 /// What almost every handler uses.
 pub mod prelude {
-    pub use crate::{Emit, Event, Failure, config, delivery, emit, handler, log, state};
+    pub use crate::{Emit, Event, Failure, config, delivery, emit, handler, http, log, secrets, state};
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::json;
 }
