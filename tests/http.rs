@@ -83,7 +83,8 @@ async fn what_no_grant_names_is_never_sent() {
 async fn what_is_not_the_public_internet_is_closed_until_the_operator_opens_it() {
     let service = Service::start();
     let port = service.address.port();
-    let grants = format!("http = [\"* http://*.1/*\", \"* http://localhost:{port}/*\"]").replace("\"* http://*.1/*\", ", "");
+    let grants =
+        format!("http = [\"* http://*.1/*\", \"* http://localhost:{port}/*\"]").replace("\"* http://*.1/*\", ", "");
     for (host, grants) in [
         ("127.0.0.1", format!("http = [\"* http://127.0.0.1:{port}/*\"]\nsecrets = []")),
         ("[::ffff:127.0.0.1]", format!("http = [\"* http://[::ffff:127.0.0.1]:{port}/*\"]\nsecrets = []")),
@@ -266,9 +267,13 @@ async fn https_speaks_tls_and_takes_nothing_less() {
 
 #[test]
 fn http_and_secrets_are_not_linked_without_their_grants() {
-    let refused = |grants: &str| refusal_of(tidemill_tests::guest("caller"), &format!("emit = []\nstate = true\n{grants}"));
+    let refused =
+        |grants: &str| refusal_of(tidemill_tests::guest("caller"), &format!("emit = []\nstate = true\n{grants}"));
     let said = refused("secrets = []");
     assert!(said.contains("asks for capability \"http\", which is not granted\n  hint: write `http = ["), "{said}");
     let said = refused("http = []");
-    assert!(said.contains("asks for capability \"secrets\", which is not granted\n  hint: write `secrets = ["), "{said}");
+    assert!(
+        said.contains("asks for capability \"secrets\", which is not granted\n  hint: write `secrets = ["),
+        "{said}"
+    );
 }

@@ -240,7 +240,8 @@ async fn call(
         instance_events_max: handler.instance_events_max,
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
-    let answer = house.lanes.run(job, &handler.io_calls).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
+    let answer =
+        house.lanes.run(job, &handler.io_calls).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
     let called: Vec<Option<Called>> = answer.map_err(trouble)?;
     fault::point("plugin-returned");
     observe::called(&house.meters, source, called.iter().flatten().map(|called| called.took));

@@ -63,16 +63,13 @@ impl Lanes {
 /// each, the places of its calls in the batch.
 fn split(job: Job) -> Vec<(Vec<usize>, Job)> {
     let Job { calls, mut states, plugin, stream, now, deadline, budget, begun, instance_events_max } = job;
-    let keys: Vec<Option<Arc<str>>> = calls
-        .iter()
-        .map(|call| states.contains_key(call.event.key()).then(|| call.event.key().clone()))
-        .collect();
+    let keys: Vec<Option<Arc<str>>> =
+        calls.iter().map(|call| states.contains_key(call.event.key()).then(|| call.event.key().clone())).collect();
     let mut calls: Vec<Option<JobCall>> = calls.into_iter().map(Some).collect();
     let part = |places: Vec<usize>| {
         let calls = places.iter().filter_map(|at| calls[*at].take()).collect();
         let key = keys[places[0]].as_ref();
-        let states: HashMap<Arc<str>, KeyState> =
-            key.and_then(|key| states.remove_entry(key)).into_iter().collect();
+        let states: HashMap<Arc<str>, KeyState> = key.and_then(|key| states.remove_entry(key)).into_iter().collect();
         let (plugin, stream, now, begun) = (plugin.clone(), stream.clone(), now.clone(), begun.clone());
         let part = Job { plugin, stream, now, calls, states, deadline, budget, begun, instance_events_max };
         (places, part)

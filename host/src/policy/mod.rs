@@ -7,3 +7,4 @@ pub mod fingerprint;
 pub mod outbound;
 pub mod retry;
 pub mod route;
+pub mod target;

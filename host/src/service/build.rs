@@ -188,12 +188,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),

@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn addresses_in_the_url_are_looked_at_alike() {
-        for url in ["http://127.0.0.1:6379/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://169.254.169.254/"] {
+        for url in ["http://127.0.0.1:6379/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://169.254.169.254/"]
+        {
             assert!(resolved(&guard(&[]), url).unwrap_err().contains("http_private"), "{url}");
         }
         assert_eq!(resolved(&guard(&[]), "http://1.1.1.1/"), Ok(vec!["1.1.1.1:80".parse().unwrap()]));

@@ -9,8 +9,18 @@ const HEADERS_MAX: usize = 64;
 
 /// What frames a message, chooses where it goes or names who asks: set by the host, or not at all.
 const RESERVED: [&str; 12] = [
-    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer",
-    "upgrade", "expect", "forwarded", "idempotency-key",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "forwarded",
+    "idempotency-key",
 ];
 
 const OPEN: &str = "{{secret:";
@@ -107,7 +117,15 @@ mod tests {
         for name in ["", "a b", "a:", ":authority", "a\r\nb", "ä"] {
             assert!(said(name, "x").unwrap_err().contains("is no header"), "{name}");
         }
-        for name in ["Host", "host", "Content-Length", "TRANSFER-encoding", "Connection", "Idempotency-Key", "Proxy-Authorization"] {
+        for name in [
+            "Host",
+            "host",
+            "Content-Length",
+            "TRANSFER-encoding",
+            "Connection",
+            "Idempotency-Key",
+            "Proxy-Authorization",
+        ] {
             assert!(said(name, "x").unwrap_err().contains("the host's to set"), "{name}");
         }
         let many = vec![("x".to_owned(), "y".to_owned()); 65];

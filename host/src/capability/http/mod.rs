@@ -21,7 +21,8 @@ use uuid::Uuid;
 use super::context::Context;
 use crate::plugin::abi::latest::tidemill::plugin::http::{self, HttpError, Request};
 use crate::policy::breaker::BreakerPolicy;
-use crate::policy::outbound::{Grant, METHODS, Target, unknown_method};
+use crate::policy::outbound::{Grant, METHODS, unknown_method};
+use crate::policy::target::Target;
 use gates::Gates;
 use guard::{Forbidden, Guard};
 
@@ -49,8 +50,7 @@ pub struct Sent {
 }
 
 /// What a request can come to, as the label `result` says it.
-pub const RESULTS: [&str; 9] =
-    ["2xx", "3xx", "4xx", "5xx", "denied", "unreachable", "timed-out", "too-large", "busy"];
+pub const RESULTS: [&str; 9] = ["2xx", "3xx", "4xx", "5xx", "denied", "unreachable", "timed-out", "too-large", "busy"];
 
 impl Outbound {
     /// Requests that one of the grants allows may go to public addresses, and to those networks.

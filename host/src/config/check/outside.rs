@@ -85,9 +85,15 @@ mod tests {
     #[test]
     fn what_is_wrong_with_grants_secrets_and_the_lane_is_said_at_its_key() {
         let rows = [
-            ("[handlers.a.grants]\nhttp = [\"GET https://*/x\"]", "handlers.a.grants.http: \"GET https://*/x\" is not a grant"),
+            (
+                "[handlers.a.grants]\nhttp = [\"GET https://*/x\"]",
+                "handlers.a.grants.http: \"GET https://*/x\" is not a grant",
+            ),
             ("[handlers.a.grants]\nhttp = [\"https://h/x\"]", "it begins with a method"),
-            ("[handlers.a.grants]\nsecrets = [\"kay\"]\n[handlers.a.secrets]\nkey = { env = \"K\" }", "did you mean \"key\"?"),
+            (
+                "[handlers.a.grants]\nsecrets = [\"kay\"]\n[handlers.a.secrets]\nkey = { env = \"K\" }",
+                "did you mean \"key\"?",
+            ),
             ("[handlers.a.grants]\nsecrets = [\"key\"]", "[handlers.a.secrets] key = { env"),
             ("[handlers.a.secrets]\n\"a b\" = { env = \"K\" }", "handlers.a.secrets: \"a b\" is not a name"),
             ("[handlers.a.limits]\nio_calls = 0", "handlers.a.limits.io_calls: no call"),
