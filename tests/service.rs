@@ -59,12 +59,8 @@ impl Service {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let seen = all.clone();
-                std::thread::spawn(move || {
-                    seen.peak.fetch_max(seen.now.fetch_add(1, SeqCst) + 1, SeqCst);
-                    // Who asks may hang up at any time.
-                    let _ = seen.serve(stream);
-                    seen.now.fetch_sub(1, SeqCst);
-                });
+                // Who asks may hang up at any time.
+                std::thread::spawn(move || seen.serve(stream).is_ok());
             }
         });
         Self { address, seen }
@@ -116,8 +112,25 @@ impl Seen {
         reader.read_exact(&mut body)?;
         asked.body = body.len();
         let path = asked.line.split(' ').nth(1).unwrap_or_default().to_owned();
+        self.peak.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
         self.asked.lock().unwrap().push(asked);
+        self.wait(&path);
+        // Before the answer: who has it may ask again at once.
+        self.now.fetch_sub(1, SeqCst);
         self.answer(stream, &path)
+    }
+
+    fn wait(&self, path: &str) {
+        match path {
+            "/hang" => {
+                let mut released = self.released.lock().unwrap();
+                while !*released {
+                    released = self.bell.wait(released).unwrap();
+                }
+            }
+            "/nap" => std::thread::sleep(Duration::from_millis(30)),
+            _ => {}
+        }
     }
 
     fn answer(&self, mut stream: TcpStream, path: &str) -> std::io::Result<()> {
@@ -137,25 +150,13 @@ impl Seen {
             }
             "head" => write!(stream, "{}", head(200, &format!("X: {}\r\nContent-Length: 0\r\n", "x".repeat(number))))?,
             "drip" => {
-                write!(stream, "{}", head(200, "Content-Length: 1000000\r\n"))?;
+                write!(stream, "{}", head(200, "Content-Length: 1000\r\n"))?;
                 loop {
                     stream.write_all(b"x")?;
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
-            "hang" => {
-                let mut released = self.released.lock().unwrap();
-                while !*released {
-                    released = self.bell.wait(released).unwrap();
-                }
-                write!(stream, "{}", head(200, "Content-Length: 0\r\n"))?;
-            }
-            _ => {
-                if what == "nap" {
-                    std::thread::sleep(Duration::from_millis(30));
-                }
-                write!(stream, "{}", head(number, "Content-Length: 0\r\n"))?;
-            }
+            _ => write!(stream, "{}", head(number, "Content-Length: 0\r\n"))?,
         }
         self.answered.fetch_add(1, SeqCst);
         Ok(())
