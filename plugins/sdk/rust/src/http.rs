@@ -158,10 +158,10 @@ mod tests {
     fn what_is_not_allowed_is_rejected_and_what_failed_is_retried() {
         let text = String::new;
         for error in [HttpError::Denied(text()), HttpError::TooLarge(text())] {
-            assert!(matches!(error.into(), Failure::Reject(_)));
+            assert!(matches!(Failure::from(error), Failure::Reject(_)));
         }
         for error in [HttpError::Unreachable(text()), HttpError::TimedOut(text()), HttpError::Busy(text())] {
-            assert!(matches!(error.into(), Failure::Retry(_)));
+            assert!(matches!(Failure::from(error), Failure::Retry(_)));
         }
     }
 }
