@@ -11,6 +11,8 @@ mod doctor;
 mod fuzzes;
 mod guest_memory;
 mod hostile;
+mod http;
+mod io_lane;
 mod kills;
 mod metrics;
 mod model;

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod ledger;
 pub mod proxy;
 pub mod server;
+pub mod service;
 pub mod soak;
 pub mod strangers;
 pub mod world;

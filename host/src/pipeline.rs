@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Entry, Error, Settled, Settlement};
@@ -21,8 +22,9 @@ use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
+use crate::plugin::lanes::Lanes;
 use crate::plugin::serving::{Contest, Serving};
-use crate::plugin::workers::{Called, Job, JobCall, Workers};
+use crate::plugin::workers::{Called, Job, JobCall};
 use crate::policy::breaker::Tally;
 use crate::policy::canary::CanaryPolicy;
 use crate::policy::disposition::{Facts, decide};
@@ -38,7 +40,7 @@ pub const CRASHES_MAX: u32 = 3;
 pub struct House {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
-    pub workers: Workers,
+    pub lanes: Lanes,
     pub consumer: Arc<str>,
     /// Batches share it; a suspect that is run alone has it for itself.
     pub room: tokio::sync::RwLock<()>,
@@ -58,6 +60,8 @@ pub struct Handler {
     pub canary: Option<CanaryPolicy>,
     pub deadline: Duration,
     pub instance_events_max: u32,
+    /// Calls of it that may be on the I/O lane at once.
+    pub io_calls: Arc<Semaphore>,
 }
 
 /// What came of a batch.
@@ -243,7 +247,7 @@ async fn call(
     if calls.is_empty() {
         return Ok(());
     }
-    let job = |reply| Job {
+    let job = Job {
         plugin: plugin.clone(),
         stream: source.stream.clone(),
         now: clock::now_rfc3339(),
@@ -251,22 +255,25 @@ async fn call(
         states,
         deadline: handler.deadline,
         budget: handler.deadline,
+        begun: Arc::default(),
         instance_events_max: handler.instance_events_max,
         versions: serving.versions().count(),
-        reply,
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
-    let answer = house.workers.run(job).await.ok_or_else(|| trouble("the host is ending".to_owned()))?;
-    let called: Vec<Called> = match answer {
+    let answer = house.lanes.run(job, &handler.io_calls).await;
+    let called: Vec<Option<Called>> = match answer.ok_or_else(|| trouble("the host is ending".to_owned()))? {
         Ok(called) => called,
         // The stable version must not stand still for that.
-        Err(cause) if serving.is_canary(plugin) => items.iter().map(|_| Called::crashed(cause.clone())).collect(),
+        Err(cause) if serving.is_canary(plugin) => items.iter().map(|_| Some(Called::crashed(cause.clone()))).collect(),
         Err(cause) => return Err(trouble(cause)),
     };
     fault::point("plugin-returned");
-    observe::called(&house.meters, source, called.iter().map(|called| called.took));
-    observe::limits_reached(source, called.iter().flat_map(Called::limits));
+    let begun = || called.iter().flatten();
+    observe::called(&house.meters, source, begun().map(|called| called.took));
+    observe::limits_reached(source, begun().flat_map(Called::limits));
+    observe::requested(&handler.name, begun().flat_map(|called| &called.sent));
     for (item, called) in items.into_iter().zip(called) {
+        let Some(called) = called else { continue };
         item.verdict = Some(Ok(called.outcome));
         item.state_version = called.state_version;
         item.plugin = Some(plugin.clone());

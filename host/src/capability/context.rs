@@ -11,6 +11,8 @@ use super::log::LogGate;
 use super::meter::{Meter, Stop};
 use super::wasi::Wasi;
 use crate::config;
+use super::http::{Outbound, Sent};
+use super::secrets::Secrets;
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut};
@@ -32,6 +34,9 @@ pub struct Terms {
     pub timer: bool,
     /// The parts of WASI that it may use.
     pub wasi: Vec<config::Wasi>,
+    /// Where its requests may go; none = it has no `http` at all.
+    pub http: Option<Outbound>,
+    pub secrets: Secrets,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
     pub log_gate: LogGate,
@@ -60,6 +65,11 @@ pub struct Limits {
     pub log_bytes_max: usize,
     /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.
     pub hostcall_bytes_max: usize,
+    pub http_requests_max: u32,
+    /// One request: its URL, its headers and its body.
+    pub http_request_bytes_max: usize,
+    /// The body of one answer.
+    pub http_response_bytes_max: usize,
 }
 
 /// The data of a store: one instance of one handler's plugin.
@@ -90,6 +100,9 @@ pub struct Attempt {
     pub host_calls: u32,
     /// What the host left out of what the plugin said; each limit once.
     pub cut: Vec<Cut>,
+    /// Requests asked for, and what came of those within the limit.
+    pub requests: u32,
+    pub sent: Vec<Sent>,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
     /// When its deadline passes: a host function must not wait beyond it.

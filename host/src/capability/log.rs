@@ -40,6 +40,7 @@ impl Context {
             }
             return;
         }
+        line = self.terms.secrets.redact(line);
         if line.len() > limits.log_bytes_max {
             self.attempt.leave_out(Cut::LogBytes);
             line = cut(line, limits.log_bytes_max);

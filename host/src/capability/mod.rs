@@ -6,8 +6,10 @@
 pub mod context;
 pub mod delivery;
 pub mod emit;
+pub mod http;
 pub mod log;
 pub mod meter;
+pub mod secrets;
 pub mod settings;
 pub mod state;
 pub mod timer;
@@ -107,6 +109,8 @@ pub const CAPABILITIES: &[Capability] = &[
         example: "timer = true",
         granted: |terms| terms.timer,
         link: |linker| api::timer::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
         name: "clocks",
         interface: "wasi:clocks/wall-clock",
         since: "0.2.0",
@@ -265,5 +269,21 @@ pub const CAPABILITIES: &[Capability] = &[
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
         granted: |terms| !terms.wasi.is_empty(),
         link: wasi::nothing::link_preopens,
+    },
+    Capability {
+        name: "secrets",
+        interface: "tidemill:plugin/secrets",
+        since: "0.1.1",
+        example: "secrets = [\"api-key\"]",
+        granted: |terms| terms.secrets.readable(),
+        link: |linker| api::secrets::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
+    },
+    Capability {
+        name: "http",
+        interface: "tidemill:plugin/http",
+        since: "0.1.1",
+        example: "http = [\"POST https://api.example.com/v1/payments/*\"]",
+        granted: |terms| terms.http.is_some(),
+        link: |linker| api::http::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
 ];

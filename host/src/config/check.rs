@@ -1,6 +1,8 @@
 //! Holding the configuration together: names that refer to each other, values that make sense. Everything that is
 //! wrong is found in one go.
 
+mod outside;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -40,10 +42,12 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
     let streams = check.streams();
     for name in config.handlers.keys() {
         check.handler(name, &streams, schemas);
+        check.outside(name);
     }
     check.known_types(schemas);
     check.host();
     check.plugins();
+    check.io_lane();
     check.findings
 }
 
@@ -53,6 +57,11 @@ pub fn streams(config: &Config) -> Streams {
         (name.as_str().into(), stream.events.iter().filter_map(|text| text.parse().ok()).collect())
     };
     Streams { rows: config.streams.iter().map(row).collect() }
+}
+
+/// The networks that `[host] http_private` opens. Those that cannot be read are left out; `check` names them.
+pub fn networks(config: &Config) -> Vec<ipnet::IpNet> {
+    config.host.http_private.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 pub fn patterns(texts: &[&str]) -> Vec<Pattern> {

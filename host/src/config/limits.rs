@@ -36,6 +36,19 @@ pub const HANDLES: usize = 1_000;
 pub const STACK: ByteSize = ByteSize::mib(1);
 /// What may cross from the guest to the host in one call.
 pub const HOSTCALL_BYTES: ByteSize = ByteSize::mib(8);
+/// Requests that one attempt may make over `http`.
+pub const HTTP_REQUESTS: u32 = 16;
+/// One request over `http`: URL, headers and body.
+pub const HTTP_REQUEST_BYTES: ByteSize = ByteSize::mib(1);
+/// The body of one answer over `http`.
+pub const HTTP_RESPONSE_BYTES: ByteSize = ByteSize::mib(1);
+/// Calls of one handler that may run on the I/O lane at once.
+pub const IO_CALLS: usize = 16;
+/// Threads of the I/O lane, and the most that can be configured.
+pub const IO_WORKERS: usize = 32;
+pub const IO_WORKERS_MAX: usize = 512;
+/// The value of one secret.
+pub const SECRET_BYTES: ByteSize = ByteSize::kib(64);
 /// How long one attempt may take.
 pub const DEADLINE: Duration = Duration::from_secs(1);
 /// The longest deadline that can be configured: leases and draining are computed from it.

@@ -119,6 +119,9 @@ pub struct Handler {
     pub instance_events_max: u32,
     #[serde(default)]
     pub grants: Grants,
+    /// Where the values of its secrets come from, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretFrom>,
     /// Handed to the plugin as they are: text, numbers and booleans.
     #[serde(default, deserialize_with = "units::settings")]
     pub config: BTreeMap<String, String>,
@@ -226,6 +229,11 @@ pub struct Limits {
     pub log_lines_per_second: u32,
     /// Bytes of one line.
     pub log_bytes: ByteSize,
+    pub http_requests: u32,
+    pub http_request_bytes: ByteSize,
+    pub http_response_bytes: ByteSize,
+    /// Calls of a plugin with `http` that may run at once.
+    pub io_calls: usize,
 }
 
 impl Default for Limits {
@@ -246,6 +254,10 @@ impl Default for Limits {
             log_lines: limits::LOG_LINES,
             log_lines_per_second: limits::LOG_LINES_PER_SECOND,
             log_bytes: limits::LOG_LINE_BYTES,
+            http_requests: limits::HTTP_REQUESTS,
+            http_request_bytes: limits::HTTP_REQUEST_BYTES,
+            http_response_bytes: limits::HTTP_RESPONSE_BYTES,
+            io_calls: limits::IO_CALLS,
         }
     }
 }
@@ -263,6 +275,11 @@ pub struct Grants {
     /// The parts of WASI that the plugin may use, for toolchains that import it.
     #[serde(default)]
     pub wasi: Vec<Wasi>,
+    /// Requests that the plugin may make, such as `POST https://api.example.com/v1/*`. An empty list links `http` and
+    /// refuses every request.
+    pub http: Option<Vec<String>>,
+    /// Names of `[handlers.NAME.secrets]` that the plugin may read.
+    pub secrets: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -271,6 +288,14 @@ pub enum Wasi {
     Clocks,
     Random,
     Stdio,
+}
+
+/// Where the value of a secret is found: never in this file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretFrom {
+    Env(String),
+    File(PathBuf),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -299,6 +324,10 @@ pub struct DeadLetters {
 pub struct Host {
     /// Threads that call guests; 0 = one for each core.
     pub workers: usize,
+    /// Threads that call guests which wait for others (`http`).
+    pub io_workers: usize,
+    /// Networks besides the public internet that requests of plugins may go to, such as `10.1.0.0/16`.
+    pub http_private: Vec<String>,
     /// Deliveries that are fetched and settled together.
     pub batch: usize,
     pub payload_bytes_max: ByteSize,
@@ -314,6 +343,8 @@ impl Default for Host {
     fn default() -> Self {
         Self {
             workers: 0,
+            io_workers: limits::IO_WORKERS,
+            http_private: Vec::new(),
             batch: limits::BATCH,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             dead_letters_max: limits::DEAD_LETTERS,

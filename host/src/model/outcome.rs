@@ -81,6 +81,8 @@ words! {
         Timers "timers"
         TimerBytes "timer-bytes"
         TimersWaiting "timers-waiting"
+        HttpRequests "http-requests"
+        HttpBytes "http-bytes"
         WasiWait "wasi-wait"
         WasiBytes "wasi-bytes"
     }

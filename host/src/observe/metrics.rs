@@ -143,6 +143,8 @@ metrics! {
     settle_seconds: Histogram "tidemill_settle_seconds" [handler stream] "Time for one settlement, resending included"
     store_errors: Counter "tidemill_store_errors_total" [doing] "Calls that the backend failed"
     stream_lost: Counter "tidemill_stream_lost_total" [handler stream] "Times that a stream or its group was gone and was made anew"
+    http_requests: Counter "tidemill_http_requests_total" [handler result] "Requests of plugins to others, by what came of them"
+    http_request_seconds: Histogram "tidemill_http_request_seconds" [handler] "Time for one request of a plugin, to the end of its answer"
     breaker_state: Gauge "tidemill_breaker_state" [handler] "Circuit breaker: 0 closed, 1 half-open, 2 open"
     breaker_opened: Counter "tidemill_breaker_opened_total" [handler] "Times that the circuit breaker opened"
     canary_share: Gauge "tidemill_canary_share" [handler] "Share of the keys that a canary serves; 0 while there is none"

@@ -8,6 +8,8 @@ pub mod metrics;
 use std::time::Duration;
 
 use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, Trimmed};
+use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
+use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
@@ -97,6 +99,19 @@ pub fn limits_reached<'a>(source: &Source, limits: impl Iterator<Item = &'a str>
     let mut counts = Counts::default();
     limits.for_each(|limit| counts.add(limit));
     counts.each(|limit, count| process().limits_reached.add(&[&source.handler, limit], count));
+}
+
+/// A plugin's requests to others.
+pub fn requested<'a>(handler: &str, sent: impl Iterator<Item = &'a Sent>) {
+    for Sent { result, took } in sent {
+        process().http_requests.add(&[handler, result], 1);
+        process().http_request_seconds.saw(&[handler], *took);
+    }
+}
+
+/// This host begins with a handler that may make requests: their counters stand at 0 from now on.
+pub fn may_request(handler: &str) {
+    HTTP_RESULTS.iter().for_each(|result| process().http_requests.add(&[handler, result], 0));
 }
 
 pub fn batch_done(meters: &Meters, source: &Source, took: Duration) {

@@ -13,6 +13,7 @@ use super::abi::latest::tidemill::plugin::types::RetryHint;
 use super::{Engine, Plugin};
 use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, cut};
 use crate::capability::meter::Stop;
+use crate::capability::http::Sent;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
 
@@ -44,6 +45,8 @@ pub struct Ran {
     pub state_touched: bool,
     /// What the host left out of what the plugin said.
     pub cut: Vec<Cut>,
+    /// The requests that it made.
+    pub sent: Vec<Sent>,
 }
 
 /// Why there is no instance.
@@ -121,8 +124,8 @@ impl Live {
         {
             attempt.leave_out(Cut::ReasonBytes);
         }
-        let (state_touched, cut) = (attempt.state_touched, std::mem::take(&mut attempt.cut));
-        Ran { outcome: self.outcome(result, attempt, deadline), state_touched, cut }
+        let (cut, sent) = (std::mem::take(&mut attempt.cut), std::mem::take(&mut attempt.sent));
+        Ran { state_touched: attempt.state_touched, outcome: self.outcome(result, attempt, deadline), cut, sent }
     }
 
     fn outcome(&self, result: wasmtime::Result<Result<(), Failure>>, attempt: Attempt, deadline: Duration) -> Outcome {
@@ -136,21 +139,26 @@ impl Live {
                     Some((Some(first), why)) => (first, format!("{why}\nthen {}: {reason}", crash.as_str())),
                     _ => (crash, reason),
                 };
-                Outcome::Crashed { crash, reason: cut(reason, REASON_BYTES_MAX), log }
+                Outcome::Crashed { crash, reason: self.said(reason), log }
             }
             // Whatever the guest made of a refusal: the refusal decides.
             (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
             (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
             (Ok(Err(Failure::Retry(hint))), None) => Outcome::Failed {
-                reason: cut(hint.reason, REASON_BYTES_MAX),
+                reason: self.said(hint.reason),
                 after: hint.after_ms.map(Duration::from_millis),
                 log,
             },
             (Ok(Err(Failure::Reject(reason))), None) => {
-                Outcome::Rejected { reason: cut(reason, REASON_BYTES_MAX), log }
+                Outcome::Rejected { reason: self.said(reason), log }
             }
         }
+    }
+
+    /// The guest's own words, without its secrets and not too many.
+    fn said(&self, reason: String) -> String {
+        cut(self.plugin.terms.secrets.redact(reason), REASON_BYTES_MAX)
     }
 }
 

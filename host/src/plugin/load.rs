@@ -126,6 +126,11 @@ impl Plugin {
         self.asks.iter().any(|import| import.starts_with("tidemill:plugin/state"))
     }
 
+    /// Whether its calls may wait for others, and so belong on the I/O lane.
+    pub fn blocking(&self) -> bool {
+        self.asks.iter().any(|import| import.starts_with("tidemill:plugin/http"))
+    }
+
     /// Makes a plugin of a component that was looked at.
     pub fn new(engine: &Engine, compiler: &Compiler, looked: Looked, mut terms: Terms) -> Result<Self, Error> {
         looked.check_granted(&terms)?;

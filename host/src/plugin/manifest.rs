@@ -17,6 +17,7 @@ use super::inspect::Inspected;
 use crate::capability::context::Terms;
 use crate::config::limits;
 use crate::policy::route::Pattern;
+use crate::policy::outbound::Grant;
 
 /// The name of the custom section.
 pub const SECTION: &str = "tidemill:manifest";
@@ -109,6 +110,9 @@ fn check(manifest: &Manifest) -> Result<(), String> {
     for text in asks.emit.iter().flatten() {
         text.parse::<Pattern>().map_err(|error| format!("asks.emit: {error}"))?;
     }
+    for text in asks.http.iter().flatten() {
+        text.parse::<Grant>().map_err(|error| format!("asks.http: {error}"))?;
+    }
     Ok(())
 }
 
@@ -151,7 +155,8 @@ impl Asks {
             "timer" => self.timer,
             "http" => self.http.is_some(),
             "secrets" => self.secrets.is_some(),
-            name if name.starts_with("wasi") => self.wasi.is_some(),
+            "clocks" | "random" | "stdio" => self.wasi.iter().flatten().any(|part| part == capability),
+            "io" | "cli" | "files" => self.wasi.is_some(),
             _ => true,
         }
     }
@@ -162,7 +167,7 @@ impl Asks {
             "emit" => &self.emit,
             "http" => &self.http,
             "secrets" => &self.secrets,
-            name if name.starts_with("wasi") => &self.wasi,
+            "clocks" | "random" | "stdio" | "io" | "cli" | "files" => &self.wasi,
             _ => &None,
         };
         list.as_deref()
@@ -173,6 +178,10 @@ impl Asks {
         // That the patterns can be read was seen when the manifest was.
         let patterns = self.emit.iter().flatten().filter_map(|text| text.parse().ok());
         terms.asked_emit = Some(patterns.collect());
+        if let Some(http) = &mut terms.http {
+            http.narrow(self.http.iter().flatten().filter_map(|text| text.parse().ok()).collect());
+        }
+        terms.secrets.narrow(self.secrets.as_deref().unwrap_or_default());
     }
 }
 
@@ -235,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_not_in_the_list_is_not_asked_for() {
         let asks = Asks { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..Asks::default() };
-        let names = ["types", "log", "emit", "wasi-clocks", "state", "http", "secrets", "timer"];
-        assert_eq!(names.map(|name| asks.has(name)), [true, true, true, true, false, false, false, false]);
+        let names = ["types", "log", "emit", "io", "clocks", "state", "http", "secrets", "timer"];
+        assert_eq!(names.map(|name| asks.has(name)), [true, true, true, true, false, false, false, false, false]);
     }
 }

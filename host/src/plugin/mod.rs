@@ -12,6 +12,7 @@ pub mod compile;
 pub mod engine;
 pub mod inspect;
 pub mod invoke;
+pub mod lanes;
 pub mod load;
 pub mod manifest;
 pub mod serving;
@@ -46,6 +47,8 @@ pub enum Error {
     Manifest { handler: String, what: String, hint: String },
     #[error("cannot use the key {}: {what}\n  hint: name the public key of a minisign pair in [plugins] keys", path.display())]
     Key { path: PathBuf, what: String },
+    #[error("plugin of handler \"{handler}\": secret \"{name}\": {what}\n  hint: {hint}")]
+    Secret { handler: String, name: String, what: String, hint: String },
     #[error("cannot set up the plugin engine: {0}")]
     Engine(String),
 }

@@ -1,11 +1,12 @@
-//! The workers: plain OS threads that own live instances and call guests synchronously, a batch at a time.
+//! The workers: plain OS threads that own live instances and call guests synchronously, a job at a time. A process has
+//! two lanes of them: one for guests that compute, and a wider one for guests that wait for others (`http`).
 //!
 //! Why not on tokio: a guest computes, for up to its deadline, and would hold up everything else on that thread; and a
 //! synchronous call is the cheapest way into a guest.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Plugin;
 use super::invoke::{Call, Live, NoInstance, Ran};
-use super::slow::Slow;
+use crate::capability::http::Sent;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
@@ -25,7 +26,7 @@ const JOBS_MAX: usize = 1024;
 /// events does not add up to more than one of them may have on top of this.
 const BATCH_EFFECT_BYTES_MAX: usize = 16 << 20;
 
-/// A batch of events for one plugin.
+/// A batch of events for one plugin, or a part of one.
 pub struct Job {
     pub plugin: Arc<Plugin>,
     pub stream: Arc<str>,
@@ -34,13 +35,14 @@ pub struct Job {
     /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
     pub states: HashMap<Arc<str>, KeyState>,
     pub deadline: Duration,
-    /// No new call is begun after this: what is left comes back untouched, so that a slow event does not make its
-    /// neighbours outlive their lease.
+    /// No new call of the batch is begun when this is over: what is left comes back untouched, so that a slow event does
+    /// not make its neighbours outlive their lease.
     pub budget: Duration,
+    /// When the batch's first call was begun, for all jobs that it was split into.
+    pub begun: Arc<OnceLock<Instant>>,
     pub instance_events_max: u32,
     /// How many versions serve the handler now: so many instances are kept warm.
     pub versions: usize,
-    pub reply: oneshot::Sender<Answer>,
 }
 
 pub struct JobCall {
@@ -59,6 +61,8 @@ pub struct Called {
     pub took: Duration,
     /// What the host left out of what the plugin said.
     pub cut: Vec<Cut>,
+    /// The requests that it made.
+    pub sent: Vec<Sent>,
 }
 
 impl Called {
@@ -82,59 +86,62 @@ impl Called {
     /// What counts as a crash of the guest, though the guest did not get as far.
     pub fn crashed(reason: String) -> Self {
         let outcome = Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() };
-        Self { outcome, state_version: None, took: Duration::ZERO, cut: Vec::new() }
+        Self { outcome, state_version: None, took: Duration::ZERO, cut: Vec::new(), sent: Vec::new() }
     }
 }
+
+/// A job, and whom to tell what came of it.
+type Asked = (Job, oneshot::Sender<Answer>);
 
 #[derive(Clone)]
 pub struct Workers {
-    jobs: crossbeam_channel::Sender<Job>,
-    slow: Arc<Slow>,
+    jobs: crossbeam_channel::Sender<Asked>,
 }
 
 impl Workers {
-    pub fn start(threads: usize, stack_bytes: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = crossbeam_channel::bounded::<Job>(JOBS_MAX);
+    pub fn start(name: &str, threads: usize, stack_bytes: usize) -> std::io::Result<Self> {
+        let (jobs, queue) = crossbeam_channel::bounded::<Asked>(JOBS_MAX);
         for number in 0..threads {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("worker-{number}")).stack_size(stack_bytes).spawn(move || {
+            std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(stack_bytes).spawn(move || {
                 let mut lives = HashMap::new();
-                while let Ok(job) = queue.recv() {
-                    run(&mut lives, job);
+                while let Ok((job, reply)) = queue.recv() {
+                    // Nobody waits any more if the host is ending; what was done then is simply not settled.
+                    let _ = reply.send(run(&mut lives, job));
                 }
             })?;
         }
-        Ok(Self { jobs, slow: Arc::new(Slow::new(threads)) })
+        Ok(Self { jobs })
     }
 
-    /// Runs a batch. None: the workers are gone, the process is ending.
-    pub async fn run(&self, job: impl FnOnce(oneshot::Sender<Answer>) -> Job) -> Option<Answer> {
+    /// Runs a job. None: the workers are gone, the process is ending.
+    pub async fn run(&self, job: Job) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
-        let (mut job, jobs) = (job(reply), &self.jobs);
-        let handler = job.plugin.handler.clone();
-        let _place = self.slow.place(&handler).await;
-        while let Err(error) = jobs.try_send(job) {
+        let (mut asked, jobs) = ((job, reply), &self.jobs);
+        while let Err(error) = jobs.try_send(asked) {
             match error {
-                crossbeam_channel::TrySendError::Full(back) => job = back,
+                crossbeam_channel::TrySendError::Full(back) => asked = back,
                 crossbeam_channel::TrySendError::Disconnected(_) => return None,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let answer = answer.await.ok()?;
-        self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
-        Some(answer)
+        answer.await.ok()
     }
 }
 
 /// One live instance for each version that serves a handler, the last used at the end: the next batch finds it warm.
 type Lives = HashMap<Arc<str>, Vec<Live>>;
 
-fn run(lives: &mut Lives, mut job: Job) {
-    let begun = Instant::now();
+fn run(lives: &mut Lives, mut job: Job) -> Answer {
     let mut called = Vec::with_capacity(job.calls.len());
     let mut effect_bytes = 0;
     for index in 0..job.calls.len() {
-        if index > 0 && (begun.elapsed() >= job.budget || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
+        let mut first = false;
+        let begun = job.begun.get_or_init(|| {
+            first = true;
+            Instant::now()
+        });
+        if !first && (begun.elapsed() >= job.budget || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
             break;
         }
         match one_call(lives, &mut job, index) {
@@ -144,14 +151,10 @@ fn run(lives: &mut Lives, mut job: Job) {
             }
             // What ran before stands; the rest comes back untouched.
             Err(_) if index > 0 => break,
-            Err(error) => {
-                let _ = job.reply.send(Err(format!("{error:#}")));
-                return;
-            }
+            Err(error) => return Err(format!("{error:#}")),
         }
     }
-    // Nobody waits any more if the host is ending; what was done then is simply not settled.
-    let _ = job.reply.send(Ok(called));
+    Ok(called)
 }
 
 fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
@@ -161,7 +164,8 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         Err(NoInstance::Host(error)) => return Err(error),
         Err(NoInstance::Guest(crash, reason)) => {
             let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
-            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), cut: Vec::new() });
+            let (cut, sent) = (Vec::new(), Vec::new());
+            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), cut, sent });
         }
     };
     let JobCall { event, attempt } = &job.calls[index];
@@ -182,15 +186,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
     // so it counts as a crash of this attempt.
     let ran = catch_unwind(AssertUnwindSafe(|| live.call(&call)));
     drop(call);
-    let Ran { outcome, state_touched, cut } = ran.unwrap_or_else(|_| Ran {
-        outcome: Outcome::Crashed {
-            crash: Crash::Panic,
-            reason: "the host panicked while it ran the plugin".to_owned(),
-            log: Vec::new(),
-        },
-        state_touched: false,
-        cut: Vec::new(),
-    });
+    let Ran { outcome, state_touched, cut, sent } = ran.unwrap_or_else(|_| panicked());
     if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max && !live.leaks() {
         let warm = lives.entry(job.plugin.handler.clone()).or_default();
         warm.push(live);
@@ -203,7 +199,13 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         }
         job.states.insert(event.key().clone(), state);
     }
-    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), cut })
+    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), cut, sent })
+}
+
+fn panicked() -> Ran {
+    let reason = "the host panicked while it ran the plugin".to_owned();
+    let outcome = Outcome::Crashed { crash: Crash::Panic, reason, log: Vec::new() };
+    Ran { outcome, state_touched: false, cut: Vec::new(), sent: Vec::new() }
 }
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytesize::ByteSize;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::Host;
@@ -14,15 +15,17 @@ use super::janitor::StreamBounds;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::capability::log::LogGate;
+use crate::capability::http::Outbound;
+use crate::capability::secrets::{self, Place, Secrets};
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config};
 use crate::model::delivery::Source;
-use crate::observe::Meters;
+use crate::observe::{self, Meters};
 use crate::pipeline::{Handler, House};
 use crate::plugin::compile::Compiler;
 use crate::plugin::load::Intake;
 use crate::plugin::trust::Trust;
-use crate::plugin::workers::Workers;
+use crate::plugin::lanes::Lanes;
 use crate::plugin::{self, Engine, Plugin, Serving, engine};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
@@ -74,11 +77,13 @@ pub struct Plugins {
 
 impl Loader {
     pub fn new(config: &Config) -> Result<Self, plugin::Error> {
-        // Each worker keeps one live instance of each handler, and makes another one before it drops that. Twice as many
-        // during a reload, when the old version and the new one serve side by side.
-        let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
+        // Each worker keeps one live instance of each handler, and makes another one before it drops that; the threads of
+        // the I/O lane keep only those of handlers that may make requests. Twice as many during a reload, when the old
+        // version and the new one serve side by side.
+        let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
+        let kept = (workers(config) + 1) * (config.handlers.len() + 1) + config.host.io_workers * waiting;
         let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
-        let engine = Engine::new(instances, guest_stack(config))?;
+        let engine = Engine::new(2 * kept, guest_stack(config))?;
         Ok(Self { engine, compiler: Compiler::new(&folder, &config.plugins), intake: intake(config)? })
     }
 
@@ -86,7 +91,7 @@ impl Loader {
     pub fn load(&self, config: &Config, checked: &Checked, name: &str) -> Result<Arc<Plugin>, plugin::Error> {
         let handler = &config.handlers[name];
         let looked = self.intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name)?;
-        Plugin::new(&self.engine, &self.compiler, looked, terms(config, name, handler, checked)).map(Arc::new)
+        Plugin::new(&self.engine, &self.compiler, looked, terms(config, name, handler, checked)?).map(Arc::new)
     }
 }
 
@@ -112,21 +117,51 @@ pub fn plugins(config: &Config, checked: &Checked) -> Result<Plugins, Error> {
 }
 
 /// What the operator lets a handler do.
-pub fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
+pub fn terms(
+    config: &Config,
+    name: &str,
+    handler: &config::Handler,
+    checked: &Checked,
+) -> Result<Terms, plugin::Error> {
     let emit = handler.grants.emit.as_ref();
-    Terms {
+    Ok(Terms {
         handler: name.into(),
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         asked_emit: None,
         state: handler.grants.state,
         timer: handler.grants.timer,
         wasi: handler.grants.wasi.clone(),
+        http: handler.grants.http.as_ref().map(|grants| {
+            let grants = grants.iter().filter_map(|text| text.parse().ok()).collect();
+            Outbound::new(grants, check::networks(config), handler.breaker.policy())
+        }),
+        secrets: secrets(config, name, handler)?,
         config: handler.config.clone(),
         limits: handler_limits(config, &handler.limits),
         log_gate: LogGate::new(handler.limits.log_lines_per_second),
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
+    })
+}
+
+/// The values of a handler's secrets, read from where the configuration says.
+fn secrets(config: &Config, name: &str, handler: &config::Handler) -> Result<Secrets, plugin::Error> {
+    let mut values = std::collections::BTreeMap::new();
+    for (secret, from) in &handler.secrets {
+        let place = match from {
+            config::SecretFrom::Env(variable) => Place::Env(variable.clone()),
+            config::SecretFrom::File(path) => Place::File(config.path(path)),
+        };
+        let value = secrets::load(&place).map_err(|(what, hint)| plugin::Error::Secret {
+            handler: name.to_owned(),
+            name: secret.clone(),
+            what,
+            hint,
+        })?;
+        values.insert(secret.clone(), value);
     }
+    let readable = handler.grants.secrets.as_ref().map(|names| names.iter().cloned().collect());
+    Ok(Secrets::new(values, readable))
 }
 
 fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
@@ -144,6 +179,9 @@ fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
         timers_max: limits.timers,
         timer_bytes_max: bytes(limits.timer_bytes),
         timer_wait_max: limits.timer_wait,
+        http_requests_max: limits.http_requests,
+        http_request_bytes_max: bytes(limits.http_request_bytes),
+        http_response_bytes_max: bytes(limits.http_response_bytes),
         log_lines_max: limits.log_lines,
         log_bytes_max: bytes(limits.log_bytes),
         hostcall_bytes_max: bytes(limits.hostcall_bytes),
@@ -196,7 +234,7 @@ pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<d
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
-        workers: Workers::start(workers(config), engine::thread_stack_bytes(guest_stack(config)))?,
+        lanes: Lanes::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters: Meters::default(),
@@ -206,6 +244,9 @@ pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<d
     for plugin in plugins.all {
         let name = plugin.handler.clone();
         let wanted = &config.handlers[&*name];
+        if wanted.grants.http.is_some() {
+            observe::may_request(&name);
+        }
         let handler = Arc::new(handler(config, wanted, plugin));
         let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.policy())));
         for stream in checked.streams.overlapping(&handler.events) {
@@ -237,6 +278,7 @@ fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Ha
         canary: wanted.canary.as_ref().map(config::Canary::policy),
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
+        io_calls: Arc::new(Semaphore::new(wanted.limits.io_calls)),
         serving: ArcSwap::from_pointee(Serving::only(plugin)),
     }
 }

@@ -34,7 +34,9 @@ mod failure;
 mod money;
 
 pub mod config;
+pub mod http;
 pub mod log;
+pub mod secrets;
 pub mod state;
 pub mod timer;
 
@@ -71,7 +73,7 @@ pub use serde_json;
 
 /// What almost every handler uses.
 pub mod prelude {
-    pub use crate::{Emit, Event, Failure, config, delivery, emit, handler, log, state, timer};
+    pub use crate::{Emit, Event, Failure, config, delivery, emit, handler, http, log, secrets, state, timer};
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::json;
 }

@@ -1,0 +1,124 @@
+//! One circuit breaker for each host that a handler's requests go to, shared by the handler's instances. Open means that
+//! nothing is sent: a service that is down is not to be waited for by every event, nor kept down.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::policy::breaker::{Breaker, BreakerPolicy, Permit, Tally};
+
+/// Hosts that are kept an eye on. A grant with `*.` may reach more of them: then those that do well are forgotten.
+const HOSTS_MAX: usize = 256;
+
+#[derive(Debug)]
+pub struct Gates {
+    policy: BreakerPolicy,
+    hosts: Mutex<HashMap<String, Gate>>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    breaker: Breaker,
+    /// A request is under way to see whether the host works again.
+    probing: bool,
+}
+
+/// Leave to send one request to a host. Its holder says how that went; dropped without a word, it says nothing.
+#[must_use]
+pub struct Pass<'a> {
+    gates: &'a Gates,
+    host: String,
+    probe: bool,
+}
+
+impl Gates {
+    pub fn new(policy: BreakerPolicy) -> Self {
+        Self { policy, hosts: Mutex::default() }
+    }
+
+    /// None: the breaker is open.
+    pub fn enter(&self, host: &str) -> Option<Pass<'_>> {
+        let mut hosts = self.lock();
+        if !hosts.contains_key(host) && hosts.len() >= HOSTS_MAX {
+            hosts.retain(|_, gate| gate.breaker.name() != "closed");
+            if hosts.len() >= HOSTS_MAX {
+                hosts.clear();
+            }
+        }
+        let fresh = || Gate { breaker: Breaker::new(self.policy.clone()), probing: false };
+        let gate = hosts.entry(host.to_owned()).or_insert_with(fresh);
+        let probe = match gate.breaker.permit(Instant::now()) {
+            Permit::Full => false,
+            Permit::Probe if !gate.probing => true,
+            Permit::Probe | Permit::Wait(_) => return None,
+        };
+        gate.probing |= probe;
+        Some(Pass { gates: self, host: host.to_owned(), probe })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Gate>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass<'_> {
+    /// The host answered; or it did not, or said that it is in trouble.
+    pub fn went(self, good: bool) {
+        if let Some(gate) = self.gates.lock().get_mut(&self.host) {
+            let tally = Tally { good: good.into(), bad: (!good).into(), bad_again: 0 };
+            gate.breaker.record(Instant::now(), tally);
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.probe
+            && let Some(gate) = self.gates.lock().get_mut(&self.host)
+        {
+            gate.probing = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn gates(open_for: Duration) -> Gates {
+        Gates::new(BreakerPolicy { failure_rate: 0.5, min_events: 2, open_for })
+    }
+
+    #[test]
+    fn a_host_that_fails_is_left_alone_and_others_are_not() {
+        let gates = gates(Duration::from_secs(3600));
+        for _ in 0..2 {
+            gates.enter("a:80").unwrap().went(false);
+        }
+        assert!(gates.enter("a:80").is_none() && gates.enter("b:80").is_some());
+    }
+
+    #[test]
+    fn one_request_at_a_time_probes_and_a_good_one_closes() {
+        let gates = gates(Duration::ZERO);
+        for _ in 0..2 {
+            gates.enter("a:80").unwrap().went(false);
+        }
+        let probe = gates.enter("a:80").unwrap();
+        assert!(gates.enter("a:80").is_none(), "one probe at a time");
+        drop(probe);
+        gates.enter("a:80").expect("a probe that said nothing leaves room for the next").went(true);
+        assert!(gates.enter("a:80").is_some() && gates.enter("a:80").is_some());
+    }
+
+    #[test]
+    fn there_is_a_bound_to_the_hosts() {
+        let gates = gates(Duration::from_secs(3600));
+        for number in 0..1000 {
+            gates.enter(&format!("h{number}:80")).unwrap().went(true);
+            assert!(gates.lock().len() <= HOSTS_MAX);
+        }
+    }
+}

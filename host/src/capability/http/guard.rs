@@ -1,0 +1,169 @@
+//! Between a name and a connection: every address that the name resolves to is looked at, and the connection goes to one
+//! of those very addresses. A name that changes its mind in between (DNS rebinding) gains nothing by it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+
+use ipnet::IpNet;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+use ureq::{Error, Timeout};
+
+use crate::policy::address::forbidden;
+
+/// Look-ups of names that may be under way in this process. The system's resolver cannot be stopped: one that hangs
+/// keeps its thread for longer than anybody waits for it.
+const LOOKUPS_MAX: usize = 64;
+
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+type LookUp = dyn Fn(&str, u16) -> std::io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// Resolves names, and refuses those that lead to where no request may go.
+pub struct Guard {
+    open: Vec<IpNet>,
+    look_up: Arc<LookUp>,
+}
+
+/// The address that a request would have gone to.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} is {address}, which is {why} (hint: [host] http_private)")]
+pub struct Forbidden {
+    host: String,
+    address: IpAddr,
+    why: &'static str,
+}
+
+impl Guard {
+    /// Requests may go to public addresses and to these networks.
+    pub fn new(open: Vec<IpNet>) -> Self {
+        Self { open, look_up: Arc::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)) }
+    }
+
+    /// One address that is forbidden forbids the name: who owns the name has put it there.
+    fn check(&self, host: &str, found: &[SocketAddr]) -> Result<(), Forbidden> {
+        let wrong = found.iter().find_map(|address| Some((address.ip(), forbidden(address.ip(), &self.open)?)));
+        wrong.map_or(Ok(()), |(address, why)| Err(Forbidden { host: host.to_owned(), address, why }))
+    }
+
+    fn find(&self, host: &str, port: u16, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let _slot = Slot::take().ok_or_else(|| std::io::Error::other("too many look-ups of names hang"))?;
+        let (found, answer) = sync_channel(1);
+        let (look_up, name) = (self.look_up.clone(), host.to_owned());
+        std::thread::Builder::new().name("look-up".to_owned()).spawn(move || {
+            let _slot = _slot;
+            // Nobody waits any more if it took too long.
+            let _ = found.send(look_up(&name, port));
+        })?;
+        match answer.recv_timeout(*timeout.after) {
+            Ok(Ok(addresses)) => Ok(addresses),
+            // The system's words for "no such name" and for "no name server" are alike.
+            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
+            Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(Timeout::Resolve)),
+        }
+    }
+}
+
+impl Resolver for Guard {
+    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().ok_or(Error::HostNotFound)?;
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let found = self.find(host, port, timeout)?;
+        self.check(host, &found).map_err(|forbidden| Error::Other(Box::new(forbidden)))?;
+        let mut addresses = self.empty();
+        found.into_iter().take(MAX_ADDRESSES).for_each(|address| addresses.push(address));
+        if addresses.is_empty() { Err(Error::HostNotFound) } else { Ok(addresses) }
+    }
+}
+
+/// As many as `ResolvedSocketAddrs` holds.
+const MAX_ADDRESSES: usize = 16;
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// One of `LOOKUPS_MAX`.
+struct Slot;
+
+impl Slot {
+    fn take() -> Option<Self> {
+        let taken = LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < LOOKUPS_MAX).then_some(n + 1));
+        taken.ok().map(|_| Self)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A guard whose name server gives these answers, one after the other.
+    fn guard(answers: &[&[&str]]) -> Guard {
+        let parsed = |texts: &&[&str]| texts.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect::<Vec<_>>();
+        let answers = Mutex::new(answers.iter().rev().map(parsed).collect::<Vec<_>>());
+        let look_up = move |_: &str, port| {
+            let addresses = answers.lock().unwrap().pop().ok_or_else(|| std::io::Error::other("no answer"))?;
+            Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+        };
+        Guard { open: Vec::new(), look_up: Arc::new(look_up) }
+    }
+
+    fn resolved(guard: &Guard, url: &str) -> Result<Vec<SocketAddr>, String> {
+        let timeout = NextTimeout { after: std::time::Duration::from_secs(60).into(), ..NextTimeout::default() };
+        let uri: Uri = url.parse().unwrap();
+        let found = guard.resolve(&uri, &Config::default(), timeout).map_err(|error| error.to_string())?;
+        Ok(found.iter().copied().collect())
+    }
+
+    #[test]
+    fn what_is_connected_to_is_what_was_looked_at() {
+        let rebinding = guard(&[&["1.1.1.1"], &["127.0.0.1"], &["1.1.1.1"]]);
+        let public: SocketAddr = "1.1.1.1:443".parse().unwrap();
+        // The one look-up of a request: its answer is handed on, and nothing resolves the name again.
+        assert_eq!(resolved(&rebinding, "https://h.example.org/"), Ok(vec![public]));
+        let said = resolved(&rebinding, "https://h.example.org/").unwrap_err();
+        assert!(said.contains("h.example.org is 127.0.0.1, which is loopback"), "{said}");
+    }
+
+    #[test]
+    fn one_forbidden_address_forbids_the_name() {
+        for mixed in [["1.1.1.1", "10.0.0.1"], ["::1", "2606:4700::1111"], ["1.1.1.1", "::ffff:169.254.169.254"]] {
+            let said = resolved(&guard(&[&mixed]), "http://h.example.org:8080/").unwrap_err();
+            assert!(said.contains("http_private"), "{said}");
+        }
+        assert!(resolved(&guard(&[&[]]), "http://h.example.org/").is_err());
+    }
+
+    #[test]
+    fn addresses_in_the_url_are_looked_at_alike() {
+        for url in ["http://127.0.0.1:6379/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://169.254.169.254/"]
+        {
+            assert!(resolved(&guard(&[]), url).unwrap_err().contains("http_private"), "{url}");
+        }
+        assert_eq!(resolved(&guard(&[]), "http://1.1.1.1/"), Ok(vec!["1.1.1.1:80".parse().unwrap()]));
+    }
+
+    /// The system's own answer for a name that every machine has.
+    #[test]
+    fn localhost_is_loopback() {
+        assert!(resolved(&Guard::new(Vec::new()), "http://localhost/").unwrap_err().contains("loopback"));
+    }
+}

@@ -1,0 +1,114 @@
+//! The two lanes on which guests run, and which of them a job takes.
+//!
+//! ```text
+//! compute  a thread for each core; a batch is one job, its calls one after the other
+//! I/O      many threads, most of them asleep; a batch is split, so that one slow call is waited for by nobody else
+//! ```
+//! A call that waits costs a thread: its stack, and the guest's memory. See docs/decisions/0013.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::slow::Slow;
+use super::workers::{Called, Job, JobCall, Workers};
+use crate::model::delivery::KeyState;
+
+pub struct Lanes {
+    compute: Workers,
+    slow: Slow,
+    io: Workers,
+}
+
+impl Lanes {
+    pub fn start(workers: usize, io_workers: usize, stack_bytes: usize) -> std::io::Result<Self> {
+        let compute = Workers::start("worker", workers, stack_bytes)?;
+        Ok(Self { compute, slow: Slow::new(workers), io: Workers::start("io", io_workers, stack_bytes)? })
+    }
+
+    /// Runs a batch, on the I/O lane not more of its calls at once than there are permits. Answers what came of each
+    /// call, nothing for those whose turn did not come; or why the host could run none of them. None: the process ends.
+    pub async fn run(&self, job: Job, permits: &Arc<Semaphore>) -> Option<Result<Vec<Option<Called>>, String>> {
+        let mut all: Vec<Option<Called>> = job.calls.iter().map(|_| None).collect();
+        if !job.plugin.blocking() {
+            let handler = job.plugin.handler.clone();
+            let _place = self.slow.place(&handler).await;
+            let answer = self.compute.run(job).await?;
+            self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
+            return Some(answer.map(|called| {
+                all.iter_mut().zip(called).for_each(|(place, called)| *place = Some(called));
+                all
+            }));
+        }
+        let mut running = JoinSet::new();
+        for (places, part) in split(job) {
+            let (io, permits) = (self.io.clone(), permits.clone());
+            running.spawn(async move {
+                let _permit = permits.acquire_owned().await.ok()?;
+                Some((places, io.run(part).await?))
+            });
+        }
+        let mut trouble = None;
+        while let Some(part) = running.join_next().await {
+            match part.ok()?? {
+                (places, Ok(called)) => places.into_iter().zip(called).for_each(|(at, one)| all[at] = Some(one)),
+                (_, Err(error)) => trouble = Some(error),
+            }
+        }
+        // What ran stands: it may have told others already. The rest comes back untouched.
+        Some(match trouble {
+            Some(error) if all.iter().all(Option::is_none) => Err(error),
+            _ => Ok(all),
+        })
+    }
+}
+
+/// A job for each call; with state one for each key, because later events of a key see what earlier ones wrote. With
+/// each, the places of its calls in the batch.
+fn split(job: Job) -> Vec<(Vec<usize>, Job)> {
+    let Job { calls, mut states, plugin, stream, now, deadline, budget, begun, instance_events_max, versions } = job;
+    let keys: Vec<Option<Arc<str>>> =
+        calls.iter().map(|call| states.contains_key(call.event.key()).then(|| call.event.key().clone())).collect();
+    let mut calls: Vec<Option<JobCall>> = calls.into_iter().map(Some).collect();
+    let part = |places: Vec<usize>| {
+        let calls = places.iter().filter_map(|at| calls[*at].take()).collect();
+        let key = keys[places[0]].as_ref();
+        let states: HashMap<Arc<str>, KeyState> = key.and_then(|key| states.remove_entry(key)).into_iter().collect();
+        let (plugin, stream, now, begun) = (plugin.clone(), stream.clone(), now.clone(), begun.clone());
+        let part = Job { plugin, stream, now, calls, states, deadline, budget, begun, instance_events_max, versions };
+        (places, part)
+    };
+    groups(&keys).into_iter().map(part).collect()
+}
+
+/// The places of equal keys together, in order; a place without a key is by itself.
+fn groups(keys: &[Option<Arc<str>>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut of_key: HashMap<&str, usize> = HashMap::new();
+    for (place, key) in keys.iter().enumerate() {
+        match key.as_deref().and_then(|key| of_key.get(key)) {
+            Some(group) => groups[*group].push(place),
+            None => {
+                if let Some(key) = key {
+                    of_key.insert(key, groups.len());
+                }
+                groups.push(vec![place]);
+            }
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_a_key_with_state_stay_in_order_and_all_others_go_side_by_side() {
+        let keys: Vec<Option<Arc<str>>> =
+            ["a", "", "b", "a", "", "b", "a"].iter().map(|key| (!key.is_empty()).then(|| (*key).into())).collect();
+        assert_eq!(groups(&keys), [vec![0, 3, 6], vec![1], vec![2, 5], vec![4]]);
+    }
+}
