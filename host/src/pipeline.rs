@@ -41,7 +41,7 @@ pub struct House {
     /// Batches share it; a suspect that is run alone has it for itself.
     pub room: tokio::sync::RwLock<()>,
     pub payload_bytes_max: usize,
-    pub meters: Meters,
+    pub meters: Arc<Meters>,
 }
 
 /// A route bound to a plugin, with its policies.

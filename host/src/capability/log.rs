@@ -23,13 +23,15 @@ impl logging::Host for Context {
             line.truncate(line.floor_char_boundary(limits.log_bytes_max));
             line.push_str("...");
         }
-        let (handler, event) = (&*self.terms.handler, self.event()?.id());
+        let handler = &*self.terms.handler;
+        // None while `lifecycle.init` runs.
+        let event = self.attempt.event.as_ref().map(|event| tracing::field::display(event.id()));
         match level {
-            Level::Trace => tracing::trace!(target: "guest", handler, %event, "{line}"),
-            Level::Debug => tracing::debug!(target: "guest", handler, %event, "{line}"),
-            Level::Info => tracing::info!(target: "guest", handler, %event, "{line}"),
-            Level::Warn => tracing::warn!(target: "guest", handler, %event, "{line}"),
-            Level::Error | Level::Critical => tracing::error!(target: "guest", handler, %event, "{line}"),
+            Level::Trace => tracing::trace!(target: "guest", handler, event, "{line}"),
+            Level::Debug => tracing::debug!(target: "guest", handler, event, "{line}"),
+            Level::Info => tracing::info!(target: "guest", handler, event, "{line}"),
+            Level::Warn => tracing::warn!(target: "guest", handler, event, "{line}"),
+            Level::Error | Level::Critical => tracing::error!(target: "guest", handler, event, "{line}"),
         }
         if self.attempt.log.len() == LINES_KEPT {
             self.attempt.log.remove(0);

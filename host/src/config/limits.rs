@@ -35,3 +35,8 @@ pub const DEAD_LETTERS: u64 = 100_000;
 pub const INBOX_WINDOW: Duration = Duration::from_secs(3600);
 /// The most memory that one instance can be granted; the pool reserves address space for it.
 pub const GUEST_MEMORY_MAX: ByteSize = ByteSize::mib(256);
+/// Versions of one handler's plugin that a host keeps in memory, the one that serves among them.
+pub const GENERATIONS: usize = 3;
+pub const GENERATIONS_MAX: usize = 16;
+/// How long a worker keeps an instance that nobody calls.
+pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(10);

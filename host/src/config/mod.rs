@@ -36,6 +36,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     #[serde(default)]
     pub host: Host,
+    #[serde(default)]
+    pub plugins: Plugins,
     pub http: Option<Http>,
     /// The folder of the file: relative paths in it start there.
     #[serde(skip)]
@@ -244,6 +246,22 @@ impl Default for Host {
             dead_letters_max: limits::DEAD_LETTERS,
             cache: None,
         }
+    }
+}
+
+/// All plugins of this host.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plugins {
+    /// Whether plugins, this file and the schemas are taken anew when their files change.
+    pub watch: bool,
+    /// Versions of a plugin that are kept for `tidemill plugin rollback`, the one that serves among them.
+    pub generations: usize,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { watch: true, generations: limits::GENERATIONS }
     }
 }
 

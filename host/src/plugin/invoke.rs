@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::{Store, Trap};
@@ -17,7 +17,7 @@ use crate::model::outcome::{Crash, Outcome};
 /// What a guest says as its reason is cut to this many bytes.
 const REASON_BYTES_MAX: usize = 4096;
 
-/// How long a component may take to start.
+/// How long a component may take to start, its `lifecycle.init` included.
 const START_MAX: Duration = Duration::from_secs(1);
 
 /// One live instance. Not to be used again once `call` has said `Crashed`.
@@ -26,6 +26,7 @@ pub struct Live {
     store: Store<Context>,
     handler: HandlerPlugin,
     calls: u32,
+    used: Instant,
 }
 
 /// What one call needs to know.
@@ -46,19 +47,36 @@ pub struct Ran {
 }
 
 impl Live {
-    /// Makes a fresh instance. An error here is the host's (out of instances, out of address space), not the guest's.
+    /// Makes a fresh instance and asks its `lifecycle.init`. An error says nothing about an event: the host is out of
+    /// instances or address space, or the plugin does not start.
     pub fn new(plugin: &Arc<Plugin>) -> wasmtime::Result<Self> {
         let mut store = Store::new(plugin.pre.engine(), Context::new(plugin.terms.clone()));
         store.limiter(|context| &mut context.memory);
         store.set_hostcall_fuel(plugin.terms.limits.hostcall_bytes_max);
         // A start function may run here.
         store.set_epoch_deadline(Engine::ticks(START_MAX));
-        let handler = plugin.pre.instantiate(&mut store)?;
-        Ok(Self { plugin: plugin.clone(), store, handler, calls: 0 })
+        let instance = plugin.pre.instantiate(&mut store)?;
+        let handler = plugin.handles.load(&mut store, &instance)?;
+        if let Some(lifecycle) = &plugin.lifecycle {
+            let lifecycle = lifecycle.load(&mut store, &instance)?;
+            let answer = lifecycle.tidemill_plugin_lifecycle().call_init(&mut store)?;
+            answer.map_err(|reason| wasmtime::format_err!("lifecycle.init: {}", cut(reason)))?;
+            // It belongs to no delivery: what it asked for takes no effect, and what it was refused refuses it.
+            let attempt = std::mem::take(&mut store.data_mut().attempt);
+            if let Some((_, reason)) = attempt.refusal() {
+                return Err(wasmtime::format_err!("lifecycle.init: {reason}"));
+            }
+        }
+        Ok(Self { plugin: plugin.clone(), store, handler, calls: 0, used: Instant::now() })
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
+    }
+
+    /// Since it was called last.
+    pub fn idle(&self) -> Duration {
+        self.used.elapsed()
     }
 
     /// Calls into the guest so far.
@@ -68,6 +86,7 @@ impl Live {
 
     pub fn call(&mut self, call: &Call<'_>) -> Ran {
         self.calls += 1;
+        self.used = Instant::now();
         self.store.set_epoch_deadline(Engine::ticks(call.deadline));
         self.store.data_mut().attempt = Attempt {
             event: Some(call.event.clone()),

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::abi::latest::HandlerPluginPre;
+use super::abi::latest::HandlerPluginIndices;
+use super::abi::latest::lifecycle::LifecyclePluginIndices;
 use super::compile::{Cache, hex};
 use super::invoke::Live;
 use super::{Engine, Error, abi};
@@ -24,7 +25,10 @@ pub struct Plugin {
     pub digest: Arc<str>,
     /// The interfaces it imports; `config check --json` shows them.
     pub asks: Vec<String>,
-    pub(super) pre: HandlerPluginPre<Context>,
+    pub(super) pre: InstancePre<Context>,
+    pub(super) handles: HandlerPluginIndices,
+    /// The optional role: asked once for each fresh instance.
+    pub(super) lifecycle: Option<LifecyclePluginIndices>,
     pub(super) terms: Arc<Terms>,
 }
 
@@ -68,17 +72,31 @@ impl Plugin {
             what: format!("it does not fit the world handler-plugin: {error:#}"),
             hint: format!("build it from wit/{LATEST} as it is"),
         };
-        let pre = linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map_err(wrong_world)?;
+        let pre = linker.instantiate_pre(&component).map_err(wrong_world)?;
+        let handles = HandlerPluginIndices::new(&pre).map_err(wrong_world)?;
+        let lifecycle = lifecycle(engine, &component, &pre).map_err(wrong_world)?;
         let digest = hex(&Sha256::digest(wasm))[..12].into();
-        let plugin = Self { handler: terms.handler.clone(), digest, asks, pre, terms };
+        let plugin = Self { handler: terms.handler.clone(), digest, asks, pre, handles, lifecycle, terms };
         // Once here, so that a component that cannot even start is refused and not found out by events.
         Live::new(&Arc::new(plugin.clone())).map_err(|error| Error::WrongWorld {
             handler,
             what: format!("no instance of it can be made: {error:#}"),
-            hint: "its start must neither trap nor ask for more memory than limits.memory".to_owned(),
+            hint: "its start and its lifecycle.init must neither trap nor fail nor ask for more memory than limits.memory"
+                .to_owned(),
         })?;
         Ok(plugin)
     }
+}
+
+/// The role `lifecycle`, if the component exports it.
+fn lifecycle(
+    engine: &Engine,
+    component: &Component,
+    pre: &InstancePre<Context>,
+) -> wasmtime::Result<Option<LifecyclePluginIndices>> {
+    let wanted = format!("{}/lifecycle@", abi::PACKAGE);
+    let exported = component.component_type().exports(engine.wasmtime()).any(|(name, _)| name.starts_with(&wanted));
+    exported.then(|| LifecyclePluginIndices::new(pre)).transpose()
 }
 
 /// Links the rows that the component imports, and no others.

@@ -8,10 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::oneshot;
 
 use super::Plugin;
 use super::invoke::{Call, Live};
+use crate::config::limits::INSTANCE_IDLE_MAX;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Outcome};
@@ -21,6 +23,9 @@ const WORKER_STACK_BYTES: usize = 8 << 20;
 
 /// Batches that may wait for a worker. Consumers keep no more in flight than a few each, so it is rarely reached.
 const JOBS_MAX: usize = 1024;
+
+/// How often a worker looks which of its instances nobody calls any more: of versions that are no longer served, above all.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A batch of events for one plugin.
 pub struct Job {
@@ -66,9 +71,17 @@ impl Workers {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK_BYTES).spawn(
                 move || {
-                    let mut lives = HashMap::new();
-                    while let Ok(job) = queue.recv() {
-                        run(&mut lives, job);
+                    let (mut lives, mut swept) = (Lives::new(), Instant::now());
+                    loop {
+                        match queue.recv_timeout(SWEEP_EVERY) {
+                            Ok(job) => run(&mut lives, job),
+                            Err(RecvTimeoutError::Timeout) => {}
+                            Err(RecvTimeoutError::Disconnected) => return,
+                        }
+                        if swept.elapsed() >= SWEEP_EVERY {
+                            swept = Instant::now();
+                            lives.retain(|_, live| live.idle() < INSTANCE_IDLE_MAX);
+                        }
                     }
                 },
             )?;
