@@ -10,6 +10,7 @@ mod kills;
 mod metrics;
 mod model;
 mod redis_faults;
+mod reloads;
 mod sandbox;
 mod schemas;
 mod soaks;

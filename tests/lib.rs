@@ -4,6 +4,7 @@
 pub mod checker;
 pub mod ledger;
 pub mod proxy;
+pub mod reload;
 pub mod server;
 pub mod soak;
 pub mod world;

@@ -3,6 +3,7 @@
 mod faults;
 mod load;
 mod redis;
+mod reload;
 mod retail;
 mod run;
 
@@ -34,6 +35,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Replace a plugin again and again under load, with bad builds in between. `--help` lists its options.
+    Reload {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure the pipeline beside raw Redis.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
         Task::Guests => run::guests(),
         Task::Retail { csv } => retail(&csv),
         Task::Faults { options } => faults::faults(&options),
+        Task::Reload { options } => reload::reload(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {

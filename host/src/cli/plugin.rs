@@ -1,4 +1,4 @@
-//! `tidemill plugin build|pause|resume`. Build: Rust crates in, components out. It adds the WebAssembly target where it is missing and
+//! `tidemill plugin build|pause|resume|reload|rollback`. Build: Rust crates in, components out. It adds the WebAssembly target where it is missing and
 //! encodes the component itself; no other tool is needed.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused, pause};
+use super::{Globals, Refused, pause, reload};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -25,6 +25,10 @@ pub enum Command {
     Pause(pause::Args),
     /// Let a paused handler go on.
     Resume(pause::Args),
+    /// Let the running host take the plugin in the handler's file, also one that was refused or rolled back.
+    Reload(reload::Args),
+    /// Let the running host go back to the version that served before.
+    Rollback(reload::Args),
 }
 
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -32,6 +36,8 @@ pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Build { folder, out } => build_all(&folder, out, globals),
         Command::Pause(args) => pause::set(&args, true, globals),
         Command::Resume(args) => pause::set(&args, false, globals),
+        Command::Reload(args) => reload::plugin(&args, "reload", globals),
+        Command::Rollback(args) => reload::plugin(&args, "rollback", globals),
     }
 }
 

@@ -244,6 +244,9 @@ impl Check<'_> {
         if self.config.host.batch == 0 || self.config.host.batch > limits::BATCH_MAX {
             self.find("host.batch", "out of range", format!("1 to {}", limits::BATCH_MAX));
         }
+        if self.config.plugins.generations == 0 || self.config.plugins.generations > limits::GENERATIONS_MAX {
+            self.find("plugins.generations", "out of range", format!("1 to {}", limits::GENERATIONS_MAX));
+        }
         if let Some(http) = &self.config.http
             && !http.listen.ip().is_loopback()
         {

@@ -9,7 +9,7 @@
 //! Connection, workers, HTTP and counters stay. The next host has a consumer name of its own, so what the one before
 //! still held is released by its leave, and found by whoever comes next with no crash counted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,12 +72,26 @@ pub struct Control {
     refused: Mutex<Option<Refusal>>,
 }
 
-/// What was looked at last.
-#[derive(Default)]
-struct Seen {
-    digest: Option<String>,
-    /// The plugins of settings that were refused: if one of these changes, the settings are tried again.
-    missing: Vec<PathBuf>,
+/// What the files held when they were read last, whatever came of that.
+pub struct Seen {
+    config: Option<String>,
+    /// The schemas; and the plugins of settings that were refused, for one of them may have been the reason.
+    rest: Vec<(PathBuf, Option<String>)>,
+}
+
+impl Seen {
+    pub fn of(file: &Path, config: &Config) -> Self {
+        let schemas = config.path(&config.schemas.path);
+        let digest = watch::digest_of_all(&schemas);
+        Self { config: watch::digest_of(file), rest: vec![(schemas, digest)] }
+    }
+
+    /// The same files as they are now.
+    async fn again(&self, file: &Path) -> Self {
+        let (file, paths) = (file.to_owned(), self.rest.iter().map(|(path, _)| path.clone()).collect());
+        let read = move || Self { config: watch::digest_of(&file), rest: digests(paths) };
+        tokio::task::spawn_blocking(read).await.unwrap_or(Self { config: None, rest: Vec::new() })
+    }
 }
 
 struct Next {
@@ -85,16 +99,23 @@ struct Next {
     begun: oneshot::Sender<()>,
 }
 
+fn digests(paths: Vec<PathBuf>) -> Vec<(PathBuf, Option<String>)> {
+    let digest = |path: PathBuf| {
+        let digest = watch::digest_of_all(&path);
+        (path, digest)
+    };
+    paths.into_iter().map(digest).collect()
+}
+
 /// Hosts to come, one for each change of the settings.
 pub struct Following(mpsc::Receiver<Next>);
 
 impl Control {
-    /// `seen`: the digest of the files that `host` was built from, see [`fingerprint`].
-    pub fn new(host: &Host, file: PathBuf, seen: Option<String>, read: Read) -> (Arc<Self>, Following) {
+    /// `seen`: the files that `host` was built from.
+    pub fn new(host: &Host, file: PathBuf, seen: Seen, read: Read) -> (Arc<Self>, Following) {
         let (next, following) = mpsc::channel(1);
         let now = ArcSwap::new(Settings::of(host, 1));
-        let turn = tokio::sync::Mutex::new(Seen { digest: seen, missing: Vec::new() });
-        let control = Self { now, read, file, next, turn, refused: Mutex::default() };
+        let control = Self { now, read, file, next, turn: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
         (Arc::new(control), Following(following))
     }
 
@@ -106,29 +127,21 @@ impl Control {
     /// begun.
     pub async fn reload(&self) -> Result<u64, Refused> {
         let mut seen = self.turn.lock().await;
-        seen.digest = self.digest(&seen).await;
+        *seen = seen.again(&self.file).await;
         self.take(&mut seen).await
     }
 
-    /// The same, if the files have changed since they were looked at last.
+    /// The same, if the files have changed since they were read last.
     async fn look(&self) {
         let mut seen = self.turn.lock().await;
-        let digest = self.digest(&seen).await;
-        if digest.is_none() || digest == seen.digest {
+        let again = seen.again(&self.file).await;
+        // A file that is away for a moment is being replaced.
+        if again.config.is_none() || (again.config == seen.config && again.rest == seen.rest) {
             return;
         }
-        seen.digest = digest;
+        *seen = again;
         // The reason is logged, counted and kept where a person looks.
         let _ = self.take(&mut seen).await;
-    }
-
-    async fn digest(&self, seen: &Seen) -> Option<String> {
-        let (config, file, missing) = (self.now().reloader.config.clone(), self.file.clone(), seen.missing.clone());
-        let digest = move || {
-            let missing = missing.iter().map(|file| watch::digest_of(file).unwrap_or_default());
-            Some(fingerprint(&file, &config)? + &missing.collect::<String>())
-        };
-        tokio::task::spawn_blocking(digest).await.ok().flatten()
     }
 
     async fn take(&self, seen: &mut Seen) -> Result<u64, Refused> {
@@ -138,17 +151,14 @@ impl Control {
                 self.next.send(Next { host, begun }).await.map_err(|_| Refused::Ending)?;
                 beginning.await.map_err(|_| Refused::Ending)?;
                 *self.refused() = None;
-                seen.missing.clear();
-                seen.digest = self.digest(seen).await;
+                seen.rest.truncate(1);
                 let number = self.now().number;
                 observe::settings_taken(number);
                 Ok(number)
             }
             Err(reason) => {
                 observe::settings_refused(&reason);
-                *self.refused() =
-                    Some(Refusal { at_ms: clock::now_ms(), digest: seen.digest.clone(), reason: reason.clone() });
-                seen.digest = self.digest(seen).await;
+                *self.refused() = Some(Refusal { at_ms: clock::now_ms(), digest: None, reason: reason.clone() });
                 Err(Refused::Settings(reason))
             }
         }
@@ -158,19 +168,11 @@ impl Control {
     async fn prepare(&self, seen: &mut Seen) -> Result<Host, String> {
         let now = self.now();
         let config = (self.read)()?;
-        seen.missing = config.handlers.values().map(|handler| config.path(&handler.plugin)).collect();
-        let running = &now.reloader.config;
-        let mut findings = Vec::new();
-        for (key, value) in FIXED.iter().filter(|(_, value)| value(running) != value(&config)) {
-            let (before, after) = (value(running), value(&config));
-            findings.push(format!("{key}: from \"{before}\" to \"{after}\"\n  hint: this takes a restart of the host"));
-        }
-        for name in now.reloader.rolled_back() {
-            findings.push(format!(
-                "handlers.{name}.plugin: it was rolled back, and its file holds the version that was given up\n  hint: put \
-                 the version that you want there, or `tidemill plugin reload {name}`"
-            ));
-        }
+        // Looked at before they are loaded: what changes from here on is seen as a change.
+        let plugins = config.handlers.values().map(|handler| config.path(&handler.plugin));
+        let files = std::iter::once(config.path(&config.schemas.path)).chain(plugins).collect();
+        seen.rest = tokio::task::spawn_blocking(move || digests(files)).await.unwrap_or_default();
+        let findings = fixed(&now.reloader, &config);
         if !findings.is_empty() {
             return Err(findings.join("\n"));
         }
@@ -188,10 +190,8 @@ impl Control {
         let mut ears = Ears::new();
         loop {
             let now = self.now();
-            let missing = self.turn.lock().await.missing.clone();
-            let schemas = now.reloader.config.path(&now.reloader.config.schemas.path);
-            let files = now.reloader.files().chain(&missing).chain([&self.file, &schemas]);
-            ears.listen(files.map(PathBuf::as_path));
+            let rest: Vec<PathBuf> = self.turn.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();
+            ears.listen(now.reloader.files().chain(&rest).chain([&self.file]).map(PathBuf::as_path));
             if ears.wait(&mut quiet).await {
                 return;
             }
@@ -219,9 +219,22 @@ impl Control {
     }
 }
 
-/// One digest of all files that settings are read from.
-pub fn fingerprint(file: &std::path::Path, config: &Config) -> Option<String> {
-    watch::digest_of_all(file, &config.path(&config.schemas.path))
+/// What these settings would change that cannot be changed now.
+fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (key, value) in FIXED {
+        let (before, after) = (value(&running.config), value(config));
+        if before != after {
+            findings.push(format!("{key}: from \"{before}\" to \"{after}\"\n  hint: this takes a restart of the host"));
+        }
+    }
+    for name in running.rolled_back() {
+        findings.push(format!(
+            "handlers.{name}.plugin: it was rolled back, and its file holds the version that was given up\n  hint: put the \
+             version that you want there, or `tidemill plugin reload {name}`"
+        ));
+    }
+    findings
 }
 
 /// Runs a host, and the ones that follow it, until `quiet` is set, or until nothing waits any more if `until_idle`.

@@ -10,8 +10,8 @@
 -- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most  5 length of a state key's prefix
 --          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
 --          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
---          14 has a host died with any of them in hand (0, 1)
---          15.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
+--          14 has a host died with any of them in hand (0, 1)  15 the plugin's digest  16 digests to tell apart
+--          17.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
 -- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
 --          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
 --            among them; fields to delete; (number of the stream, event).. to emit. The shape is packed as SHAPE says:
@@ -25,6 +25,7 @@ local ARGV, KEYS, redis, byte = ARGV, KEYS, redis, string.byte -- globals are sl
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
+local plugin, versions_max = ARGV[15], tonumber(ARGV[16])
 local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4', 14, 16
 -- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
 -- second; what is settled once more after that finds its entries fenced.
@@ -43,7 +44,7 @@ local function lane(name, key, first, at)
         all_mine = false, mine = false, acks = false, acks_first = 0, acks_last = 0, -- found below
     }
 end
-local input = lane('i', stream, 15, 7)
+local input = lane('i', stream, 17, 7)
 local back = lane('a', again, input.last + 1, 10)
 local marks_first = back.last + 1
 local marks_last = marks_first + 2 * tonumber(ARGV[13]) - 1
@@ -80,6 +81,8 @@ local function has(kind)
 end
 
 may('SET', receipt, '', 'PX', '1')
+may('HSET', stats, '', '')
+may('HDEL', stats, '')
 may('XACK', stream, group, '0-1')
 if back.last >= back.first then
     may('XACK', again, group, '0-1')
@@ -275,11 +278,32 @@ local function book(counter, by)
     if by > 0 then redis.call('HINCRBY', stats, counter, by) end
 end
 
+-- What each version of the plugin has committed, and since when; of the oldest ones only the sum is kept.
+local function book_version()
+    if count.C == 0 or plugin == '' then return end
+    if redis.call('HINCRBY', stats, 'by:' .. plugin, count.C) ~= count.C then return end
+    redis.call('HSET', stats, 'at:' .. plugin, whole(now))
+    local fields, known, oldest, oldest_at = redis.call('HGETALL', stats), 0, nil, math.huge
+    for i = 1, #fields, 2 do
+        local digest = string.match(fields[i], '^at:(.+)$')
+        local at = digest and tonumber(fields[i + 1])
+        if at then
+            known = known + 1
+            if at < oldest_at then oldest, oldest_at = digest, at end
+        end
+    end
+    if known > versions_max then
+        redis.call('HINCRBY', stats, 'by:', redis.call('HGET', stats, 'by:' .. oldest) or 0)
+        redis.call('HDEL', stats, 'by:' .. oldest, 'at:' .. oldest)
+    end
+end
+
 -- Up before the first write, down after the last: what stays up broke off half way, by an error that was not foreseen or by
 -- a torn append-only file.
 redis.call('HINCRBY', stats, 'torn', 1)
 local dropped = count.D > 0 and math.max(0, dead_before + count.D - dead_max) or 0
 book('committed', count.C)
+book_version()
 book('skipped', count.S + count.U)
 book('duplicates', count.U)
 book('retried', count.R)

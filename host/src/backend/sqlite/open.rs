@@ -12,7 +12,9 @@ use crate::backend::{Error, Result};
 /// "TDML": this file is Tidemill's. `file` and SQLite's own tools show it.
 const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
-const LAYOUT_VERSION: i64 = 2;
+const LAYOUT_VERSION: i64 = 3;
+/// From layout 1 to 2, from 2 to 3.
+const UPGRADES: &[&str] = &[include_str!("upgrade.sql"), include_str!("upgrade_3.sql")];
 /// How long to wait for another process's transaction before saying "busy".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this backend has; a statement that falls out is only compiled again.
@@ -124,7 +126,11 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match content(&tx, name)? {
         Content::Ours => {}
-        Content::Older => tx.execute_batch(include_str!("upgrade.sql"))?,
+        Content::Older(version) => {
+            for upgrade in &UPGRADES[version - 1..] {
+                tx.execute_batch(upgrade)?;
+            }
+        }
         Content::Nothing => {
             tx.execute_batch(include_str!("schema.sql"))?;
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -137,8 +143,8 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
 /// What a database holds that we may write to.
 enum Content {
     Nothing,
-    /// Layout 1: before pausing and audit records.
-    Older,
+    /// Of this layout: 1 is before pausing and audit records, 2 before versions of plugins were booked.
+    Older(usize),
     Ours,
 }
 
@@ -149,7 +155,8 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
     let version = number("PRAGMA user_version")?;
     match (application, version) {
         (APPLICATION_ID, LAYOUT_VERSION) => Ok(Content::Ours),
-        (APPLICATION_ID, 1) => Ok(Content::Older),
+        (APPLICATION_ID, 1) => Ok(Content::Older(1)),
+        (APPLICATION_ID, 2) => Ok(Content::Older(2)),
         (APPLICATION_ID, _) => {
             let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
             Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))

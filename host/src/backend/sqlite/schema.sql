@@ -1,4 +1,4 @@
--- The file's layout, version 2; `upgrade.sql` makes it of version 1. Names that would stand in every row (streams, handlers, consumers) stand once and are
+-- The file's layout, version 3; `upgrade.sql` makes version 2 of version 1, `upgrade_3.sql` this of version 2. Names that would stand in every row (streams, handlers, consumers) stand once and are
 -- numbers elsewhere. Times are Unix milliseconds by this machine's clock.
 
 -- `added - trimmed` entries lie on the stream now.
@@ -28,6 +28,15 @@ CREATE TABLE sources (
   paused     INTEGER NOT NULL DEFAULT 0,
   UNIQUE (stream, handler)
 ) STRICT;
+
+-- What each version of a source's plugin has committed; the oldest ones together under no digest.
+CREATE TABLE versions (
+  source    INTEGER NOT NULL,
+  digest    TEXT    NOT NULL,
+  committed INTEGER NOT NULL,
+  since_ms  INTEGER NOT NULL,
+  PRIMARY KEY (source, digest)
+) STRICT, WITHOUT ROWID;
 
 -- A consumer lives until `until_ms`; `note` is what it last told of itself. AUTOINCREMENT, so that no later consumer inherits a number that is still pending.
 CREATE TABLE consumers (

@@ -17,7 +17,7 @@ use super::parcel::limit;
 use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
 use super::tx::Tx;
-use super::{dead, receipts, retries, sources, streams};
+use super::{dead, receipts, retries, sources, streams, versions};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
 use crate::model::event::PayloadHash;
@@ -34,6 +34,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
         shelf: Shelf::new(source),
         broken: HashSet::new(),
         source,
+        plugin: plan.plugin,
         tally: Tally::default(),
         emitted: HashMap::new(),
         tx,
@@ -47,6 +48,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
 struct Batch<'a, 'b> {
     tx: &'a mut Tx<'b>,
     source: i64,
+    plugin: Arc<str>,
     hands: Hands,
     inbox: Option<Inbox>,
     shelf: Shelf,
@@ -165,6 +167,7 @@ impl Batch<'_, '_> {
         let sql = "UPDATE sources SET committed = committed + ?2, skipped = skipped + ?3,
                    duplicates = duplicates + ?4, retried = retried + ?5, dropped = dropped + ?6 WHERE id = ?1";
         self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, limit(dropped)))?;
+        versions::book(self.tx, self.source, &self.plugin, committed)?;
         Ok(())
     }
 }

@@ -56,17 +56,18 @@ pub fn digest_of(file: &Path) -> Option<String> {
     std::fs::read(file).ok().map(|bytes| hex(&Sha256::digest(bytes))[..12].to_owned())
 }
 
-/// One digest of a file and of all JSON files below a folder, with their names.
-pub fn digest_of_all(file: &Path, folder: &Path) -> Option<String> {
-    let mut all = Sha256::new();
-    all.update(std::fs::read(file).ok()?);
-    let mut files = Vec::new();
-    gather(folder, &mut files);
+/// One digest of a file, or of all JSON files below a folder with their names.
+pub fn digest_of_all(path: &Path) -> Option<String> {
+    if !path.is_dir() {
+        return digest_of(path);
+    }
+    let (mut all, mut files) = (Sha256::new(), Vec::new());
+    gather(path, &mut files);
     files.sort();
     for file in files {
         all.update(file.as_os_str().as_encoded_bytes());
         all.update([0]);
-        all.update(std::fs::read(&file).unwrap_or_default());
+        all.update(digest_of(&file).unwrap_or_default());
     }
     Some(hex(&all.finalize()))
 }
