@@ -21,7 +21,7 @@ pub fn book(tx: &Tx<'_>, source: i64, digest: &str, committed: i64) -> Result<()
 
 /// Of what is beyond the bound only the sum is kept.
 fn forget_oldest(tx: &Tx<'_>, source: i64) -> Result<()> {
-    let max = limit(VERSIONS_MAX as u64);
+    let max = limit(VERSIONS_MAX);
     let sql = "SELECT digest, committed FROM versions WHERE source = ?1 AND digest <> ''
                ORDER BY since_ms DESC, digest DESC LIMIT -1 OFFSET ?2";
     let old: Vec<(String, i64)> = tx.all(sql, (source, max), |row| Ok((row.get(0)?, row.get(1)?)))?;
