@@ -200,7 +200,8 @@ async fn serve(world: &World, quiet: Quiet) -> SocketAddr {
     let listener = tidemill::web::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let read = || Err("no file".to_owned());
-    let (control, _) = Control::new(&host(world), "none.toml".into(), Seen::of("none.toml".as_ref(), &world.config), Box::new(read));
+    let (control, _) =
+        Control::new(&host(world), "none.toml".into(), Seen::of("none.toml".as_ref(), &world.config), Box::new(read));
     tokio::spawn(tidemill::web::serve(listener, world.backend.clone(), control, quiet));
     address
 }

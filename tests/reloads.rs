@@ -1,10 +1,14 @@
 //! What serves can be replaced while events come in: plugins, settings, and the way back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tidemill::config::limits::INSTANCE_IDLE_MAX;
+use tidemill::service::Switch;
 use tidemill_tests::reload::{GOOD, Plan, REFUSES, Rig, ask, get, run};
 use tidemill_tests::server::RedisServer;
+use tidemill_tests::world::World;
 
 /// No step of a story should take this long.
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -100,9 +104,15 @@ fn who_asks_wrongly_is_told_so() {
     assert_eq!(ask(port, &plain).0, 403, "a page of another origin can send this");
     let rebound = format!("GET /api/plugins HTTP/1.1\r\nHost: evil.example:{port}\r\n");
     assert_eq!(ask(port, &rebound).0, 403, "a name that somebody's DNS leads here");
-    assert_eq!(post(&rig, "/api/plugins/ledger/reload"), (200, json!({
-        "handler": "ledger", "generation": 1, "digest": rig.plugin()["digest"], "changed": false,
-    })));
+    assert_eq!(
+        post(&rig, "/api/plugins/ledger/reload"),
+        (
+            200,
+            json!({
+                "handler": "ledger", "generation": 1, "digest": rig.plugin()["digest"], "changed": false,
+            })
+        )
+    );
     let config = std::fs::read_to_string(rig.ledger.config()).unwrap();
     std::fs::write(rig.ledger.config(), config.split("[http]").next().unwrap()).unwrap();
     let (code, _, said) = tidemill(&rig, &["plugin", "reload", "ledger"]);
@@ -171,4 +181,31 @@ fn other_settings_are_taken_as_a_whole_or_not_at_all() {
     assert!(host.ends_within(STEP_MAX).is_some_and(|exit| exit.success()), "{}", host.said());
     assert!(!host.said().contains("suspect") && !host.said().contains("fenced"), "{}", host.said());
     assert!(!host.said().contains("cause=\"host-died\""), "no host has died");
+}
+
+/// What an old version leaves in the workers goes by this; and what nobody needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_nobody_calls_is_dropped() {
+    let mut world = World::new("sqlite::memory:", "instance_events_max = 1000").await;
+    world.config.host.workers = 1;
+    let (switch, quiet) = Switch::new();
+    let run = async {
+        let counts = async || -> Vec<i64> {
+            let emitted = world.emitted().await;
+            emitted.iter().filter_map(|event| event["data"]["n"].as_i64()).collect()
+        };
+        for count in 1..=3 {
+            if count == 3 {
+                tokio::time::sleep(INSTANCE_IDLE_MAX + Duration::from_secs(3)).await;
+            }
+            world.ask(json!({ "do": "remember" })).await;
+            while counts().await.len() < count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        assert_eq!(counts().await, [1, 2, 1], "the third one has met a fresh instance");
+        switch.quiet();
+    };
+    let (host, ()) = tokio::join!(world.host_until(Arc::new(Switch::new().0), quiet, false), run);
+    host.unwrap();
 }

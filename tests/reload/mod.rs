@@ -265,7 +265,6 @@ pub fn ask(port: u16, head: &str) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap_or_default())
 }
 
-
 impl Outcome {
     fn quantile(&self, share: f64) -> u64 {
         let mut ms = self.first_ms.clone();

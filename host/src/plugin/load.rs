@@ -81,8 +81,9 @@ impl Plugin {
         Live::new(&Arc::new(plugin.clone())).map_err(|error| Error::WrongWorld {
             handler,
             what: format!("no instance of it can be made: {error:#}"),
-            hint: "its start and its lifecycle.init must neither trap nor fail nor ask for more memory than limits.memory"
-                .to_owned(),
+            hint:
+                "its start and its lifecycle.init must neither trap nor fail nor ask for more memory than limits.memory"
+                    .to_owned(),
         })?;
         Ok(plugin)
     }

@@ -156,12 +156,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together: the first of this process.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let shared = Shared { backend, workers: Workers::start(workers(config))?, meters: Arc::default() };
     Ok(assemble(config, checked, plugins, shared, None))
 }

@@ -204,9 +204,10 @@ impl Control {
 
     pub fn to_json(&self) -> Value {
         let now = self.now();
-        let refused = self.refused().as_ref().map(|refused| {
-            json!({ "at": clock::rfc3339(refused.at_ms), "reason": refused.reason })
-        });
+        let refused = self
+            .refused()
+            .as_ref()
+            .map(|refused| json!({ "at": clock::rfc3339(refused.at_ms), "reason": refused.reason }));
         json!({
             "settings": { "generation": now.number, "since": clock::rfc3339(now.since_ms), "refused": refused },
             "plugins": now.reloader.to_json(),

@@ -35,7 +35,8 @@ fn verdict(method: &Method, headers: &HeaderMap) -> Result<(), (&'static str, &'
     if !text(HOST).is_some_and(is_here) {
         return Err(("the Host header names another machine", "use http://127.0.0.1 or http://localhost"));
     }
-    let json = text(CONTENT_TYPE).is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json"));
+    let json = text(CONTENT_TYPE)
+        .is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json"));
     if method != Method::GET && method != Method::HEAD && !json && !headers.contains_key(HEADER) {
         return Err(("a change needs the header X-Tidemill", "add `X-Tidemill: 1` to the request"));
     }
@@ -123,7 +124,10 @@ mod tests {
         assert!(!ask(get, &[("host", "127.0.0.1.evil.example")]) && !ask(get, &[]));
         assert!(!ask(post, &[here]), "a form of another page");
         assert!(!ask(post, &[here, ("content-type", "text/plain")]));
-        assert!(ask(post, &[here, ("content-type", "application/json; charset=utf-8")]) && ask(post, &[here, (HEADER, "1")]));
+        assert!(
+            ask(post, &[here, ("content-type", "application/json; charset=utf-8")])
+                && ask(post, &[here, (HEADER, "1")])
+        );
         assert!(!ask(post, &[("host", "evil.example"), (HEADER, "1")]));
     }
 }

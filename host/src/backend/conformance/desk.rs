@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::backend::{self, Backend, Entry, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start, VersionBook};
+use crate::backend::{
+    self, Backend, Entry, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start, VersionBook,
+};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -99,12 +101,7 @@ impl Desk {
     }
 
     /// As the work of this version of the plugin.
-    pub async fn try_settle_by(
-        &self,
-        plugin: &str,
-        token: Uuid,
-        entries: Vec<Entry>,
-    ) -> backend::Result<Vec<Settled>> {
+    pub async fn try_settle_by(&self, plugin: &str, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
         let settlement = Settlement {
             source: self.source.clone(),
             consumer: self.consumer.clone(),

@@ -77,7 +77,8 @@ impl Reloader {
         before: Option<&Self>,
     ) -> Self {
         let slots = handlers.into_iter().map(|handler| {
-            let numbers = before.and_then(|before| before.slot(&handler.name).ok()).map_or(0, |slot| slot.history().numbers());
+            let numbers =
+                before.and_then(|before| before.slot(&handler.name).ok()).map_or(0, |slot| slot.history().numbers());
             let history = History::new(handler.serving.load().stable.clone(), numbers, config.plugins.generations);
             observe::plugin_generation(&handler.name, history.numbers());
             let file = config.path(&config.handlers[&*handler.name].plugin);

@@ -103,9 +103,7 @@ impl Ears {
         let ring = heard.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading is no change; and an error may have swallowed one.
-            let reading = |event: &notify::Event| {
-                matches!(event.kind, EventKind::Access(access) if access != notify::event::AccessKind::Close(notify::event::AccessMode::Write))
-            };
+            let reading = |event: &notify::Event| matches!(event.kind, EventKind::Access(access) if access != notify::event::AccessKind::Close(notify::event::AccessMode::Write));
             if !event.as_ref().is_ok_and(reading) {
                 ring.notify_one();
             }
@@ -151,5 +149,70 @@ impl Ears {
             }
         }
         quiet.is_set()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of a name of its own, which goes with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("tidemill-watch-{}", uuid::Uuid::new_v4().simple()));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// As Kubernetes replaces a ConfigMap: the file is a link into a folder that is a link, and only that one changes.
+    #[test]
+    fn a_swapped_link_is_seen() {
+        let folder = Folder::new();
+        let path = |name: &str| folder.0.join(name);
+        for (version, text) in [("one", "abc"), ("two", "xyz")] {
+            std::fs::create_dir(path(version)).unwrap();
+            std::fs::write(path(version).join("plugin.wasm"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("one", path("data")).unwrap();
+        std::os::unix::fs::symlink("data/plugin.wasm", path("plugin.wasm")).unwrap();
+        let (stamp, digest) = (Stamp::of(&path("plugin.wasm")), digest_of(&path("plugin.wasm")));
+        assert_eq!(Stamp::of(&path("plugin.wasm")), stamp);
+        std::os::unix::fs::symlink("two", path("data.new")).unwrap();
+        std::fs::rename(path("data.new"), path("data")).unwrap();
+        assert_ne!(Stamp::of(&path("plugin.wasm")), stamp, "the same size, perhaps the same time, another file");
+        assert_ne!(digest_of(&path("plugin.wasm")), digest);
+    }
+
+    #[test]
+    fn a_folder_is_another_one_with_each_file_that_comes_changes_or_goes() {
+        let folder = Folder::new();
+        let schema = |name: &str| folder.0.join(name);
+        let mut seen = vec![digest_of_all(&folder.0)];
+        let mut look = || {
+            let digest = digest_of_all(&folder.0);
+            let known = seen.contains(&digest);
+            seen.push(digest);
+            known
+        };
+        std::fs::write(schema("a.json"), "{}").unwrap();
+        assert!(!look(), "one came");
+        std::fs::create_dir(schema("more")).unwrap();
+        std::fs::write(schema("more/b.json"), "{}").unwrap();
+        assert!(!look(), "one came further down");
+        std::fs::write(schema("a.json"), "[]").unwrap();
+        assert!(!look(), "one changed");
+        std::fs::write(schema("notes.txt"), "no schema").unwrap();
+        assert!(look(), "nothing that is read");
+        std::fs::rename(schema("a.json"), schema("c.json")).unwrap();
+        assert!(!look(), "one has another name");
     }
 }

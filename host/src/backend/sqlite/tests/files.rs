@@ -3,7 +3,8 @@
 use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
-use crate::backend::{ControlPlane, DataPlane, Error, NewEntry};
+use crate::backend::{ControlPlane, DataPlane, Error, NewEntry, Start};
+use crate::model::delivery::Source;
 
 async fn refusal(file: &str) -> String {
     match Sqlite::open(file, options()).await {
@@ -68,6 +69,22 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
     conn.pragma_update(None, "user_version", 99).unwrap();
     let text = refusal(&folder.file("a.db")).await;
     assert!(text.contains("version 99") && text.contains("a newer one"), "{text}");
+}
+
+#[tokio::test]
+async fn a_file_of_the_layout_before_is_brought_up() {
+    let folder = Folder::new();
+    let source = Source { stream: "s".into(), handler: "h".into() };
+    let before = open(&folder.file("a.db")).await;
+    before.ensure_group(&source, Start::Beginning).await.unwrap();
+    drop(before);
+    let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch("DROP TABLE versions; PRAGMA user_version = 2").unwrap();
+    drop(conn);
+    let after = open(&folder.file("a.db")).await;
+    assert_eq!(after.committed_by(&source).await.unwrap(), []);
+    assert_eq!(after.status(&source).await.unwrap().published, 0, "what was there is there");
 }
 
 #[tokio::test]
