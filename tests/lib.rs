@@ -6,6 +6,7 @@ pub mod checker;
 pub mod fuzz;
 pub mod ledger;
 pub mod proxy;
+pub mod reload;
 pub mod server;
 pub mod service;
 pub mod soak;

@@ -12,6 +12,7 @@ use tidemill::model::delivery::Source;
 use tidemill::observe;
 use tidemill::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
 use tidemill::service::publisher::Publisher;
+use tidemill::service::settings::{Control, Seen};
 use tidemill::service::{Quiet, Switch, build};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World, event};
@@ -126,6 +127,8 @@ async fn every_row_appears_and_says_its_kind() {
     let oldest_age = Some(Duration::from_secs(90));
     observe::trimmed(&source.stream, &Trimmed { removed: 5, lost: 2, length: 7, oldest_age, held: 0 });
     observe::trimmed(&source.stream, &Trimmed { removed: 1, lost: 0, length: 6, oldest_age, held: 0 });
+    observe::reloaded("rare", "0123456789ab", 2, "loaded", Duration::from_millis(5));
+    observe::settings_refused("told by a test");
     let (_switch, quiet) = Switch::new();
     let all = scrape(serve(&world, quiet).await).await;
     for row in PROCESS_ROWS.iter().chain(BACKEND_ROWS) {
@@ -197,7 +200,10 @@ fn host(world: &World) -> tidemill::service::Host {
 async fn serve(world: &World, quiet: Quiet) -> SocketAddr {
     let listener = tidemill::web::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(tidemill::web::serve(listener, world.backend.clone(), vec![world.source.clone()], quiet));
+    let read = || Err("no file".to_owned());
+    let (control, _) =
+        Control::new(&host(world), "none.toml".into(), Seen::of("none.toml".as_ref(), &world.config), Box::new(read));
+    tokio::spawn(tidemill::web::serve(listener, world.backend.clone(), control, quiet));
     address
 }
 

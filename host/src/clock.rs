@@ -12,3 +12,9 @@ pub fn now_ms() -> u64 {
 pub fn now_rfc3339() -> Arc<str> {
     format!("{:.3}", jiff::Timestamp::now()).into()
 }
+
+/// The same of a time in the past.
+pub fn rfc3339(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(String::new, |time| format!("{time:.3}"))
+}

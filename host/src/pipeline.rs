@@ -40,12 +40,12 @@ pub const CRASHES_MAX: u32 = 3;
 pub struct House {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
-    pub lanes: Lanes,
+    pub lanes: Arc<Lanes>,
     pub consumer: Arc<str>,
     /// Batches share it; a suspect that is run alone has it for itself.
     pub room: tokio::sync::RwLock<()>,
     pub payload_bytes_max: usize,
-    pub meters: Meters,
+    pub meters: Arc<Meters>,
 }
 
 /// A route bound to a plugin, with its policies.

@@ -5,6 +5,7 @@ mod faults;
 mod fuzz;
 mod load;
 mod redis;
+mod reload;
 mod retail;
 mod run;
 mod strangers;
@@ -52,6 +53,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Replace a plugin again and again under load, with bad builds in between. `--help` lists its options.
+    Reload {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure the pipeline beside raw Redis; `--isolation` measures what fresh instances cost.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -69,6 +75,7 @@ fn main() -> ExitCode {
         Task::Strangers { options } => strangers::strangers(&options),
         Task::Fuzz { options } => fuzz::fuzz(&options),
         Task::Canary { options } => canary::canary(&options),
+        Task::Reload { options } => reload::reload(&options),
         Task::Load { options } => load::load(&options),
     };
     match result {

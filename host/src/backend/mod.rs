@@ -129,6 +129,10 @@ pub trait ControlPlane: Send + Sync {
 
     async fn status(&self, source: &Source) -> Result<SourceStatus>;
 
+    /// How much each version of the plugin has committed, the newest first. Booked by the settlement itself; of versions
+    /// beyond the newest `VERSIONS_MAX` only the sum is kept, under no digest.
+    async fn committed_by(&self, source: &Source) -> Result<Vec<VersionBook>>;
+
     /// Dead letters after `after` in order of their ids, at most `max`.
     async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
 
@@ -254,6 +258,19 @@ pub enum Published {
 pub struct Promoted {
     pub moved: usize,
     pub next_in: Option<Duration>,
+}
+
+/// Versions of its plugin that the books of a source tell apart.
+pub const VERSIONS_MAX: usize = 64;
+
+/// What one version of a source's plugin has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionBook {
+    /// As in [`Settlement`]; empty for all that are too old to be told apart.
+    pub digest: String,
+    pub committed: u64,
+    /// When it committed for the first time, Unix time in milliseconds; 0 where that is not known.
+    pub since_ms: u64,
 }
 
 /// The books of one source. They balance: `published + timers = committed + skipped + dead + dropped + waiting`, where

@@ -11,6 +11,7 @@ mod init;
 mod pause;
 mod plugin;
 mod publish;
+mod reload;
 mod run;
 mod shadow;
 mod stack;
@@ -19,7 +20,7 @@ mod status;
 mod table;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -28,7 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::config::check::describe;
 use crate::config::read::read;
-use crate::service::build;
+use crate::service::{build, settings};
 
 /// Validates and routes stream events to sandboxed WebAssembly handlers, and settles what they do exactly once.
 #[derive(Parser)]
@@ -62,6 +63,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the host.
     Run(run::Args),
+    /// Let the running host read its configuration, schemas and plugins again.
+    Reload,
     /// Publish events from JSON Lines: enriched, validated, put on their streams.
     Publish(publish::Args),
     /// Show what became of the events, for each handler.
@@ -113,6 +116,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Init(args) => init::init(&args),
         Command::Demo(args) => demo::demo(&args, globals),
         Command::Run(args) => run::run(&args, globals),
+        Command::Reload => reload::settings(globals),
         Command::Publish(args) => publish::publish(&args, globals),
         Command::Status => status::status(globals),
         Command::Dead(command) => dead::dead(command, globals),
@@ -133,16 +137,13 @@ fn message(error: &anyhow::Error) -> String {
 impl Globals {
     /// The configuration with `--broker` over it.
     fn load(&self) -> anyhow::Result<Config> {
-        let mut config = read(&self.config).map_err(|error| Refused(error.to_string()))?;
-        if let Some(url) = &self.broker {
-            // Given on the command line, a relative file starts where the command was typed.
-            let here = std::env::current_dir()?;
-            config.broker.url = match url.strip_prefix("sqlite:") {
-                Some(":memory:") | None => url.clone(),
-                Some(file) => format!("sqlite:{}", here.join(file).display()),
-            };
-        }
-        Ok(config)
+        load(&self.config, self.broker.as_deref())
+    }
+
+    /// The same for a host, which reads it again when it changes.
+    fn reader(&self) -> settings::Read {
+        let (file, broker) = (self.config.clone(), self.broker.clone());
+        Box::new(move || load(&file, broker.as_deref()).map_err(|error| format!("{error:#}")))
     }
 
     /// The configuration, checked.
@@ -185,6 +186,19 @@ impl Globals {
             builder.init();
         }
     }
+}
+
+fn load(file: &Path, broker: Option<&str>) -> anyhow::Result<Config> {
+    let mut config = read(file).map_err(|error| Refused(error.to_string()))?;
+    if let Some(url) = broker {
+        // Given on the command line, a relative file starts where the command was typed.
+        let here = std::env::current_dir()?;
+        config.broker.url = match url.strip_prefix("sqlite:") {
+            Some(":memory:") | None => url.to_owned(),
+            Some(file) => format!("sqlite:{}", here.join(file).display()),
+        };
+    }
+    Ok(config)
 }
 
 /// Runs a command's async part.

@@ -7,7 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused, component, pause, shadow, stack};
+use super::{Globals, Refused, component, pause, reload, shadow, stack};
 use crate::plugin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -46,6 +46,10 @@ pub enum Command {
     /// Run the last events on another version of a plugin, beside the configured one, and show what would be different.
     /// Nothing is settled.
     Shadow(shadow::Args),
+    /// Let the running host take the plugin in the handler's file, also one that was refused or rolled back.
+    Reload(reload::Args),
+    /// Let the running host go back to the version that served before.
+    Rollback(reload::Args),
 }
 
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -57,6 +61,8 @@ pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Pause(args) => pause::set(&args, true, globals),
         Command::Resume(args) => pause::set(&args, false, globals),
         Command::Shadow(args) => shadow::shadow(&args, globals),
+        Command::Reload(args) => reload::plugin(&args, "reload", globals),
+        Command::Rollback(args) => reload::plugin(&args, "rollback", globals),
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::Globals;
-use crate::service::{Quiet, Switch, build};
+use crate::service::settings::{self, Control, Seen};
+use crate::service::{Switch, build};
 use crate::web;
 
 #[derive(clap::Args)]
@@ -20,6 +21,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("info");
     let (config, checked) = globals.load_checked()?;
     globals.warn(&checked);
+    let seen = Seen::of(&globals.config, &config);
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     super::block_on(async {
         let listener = match &config.http {
@@ -31,22 +33,30 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let (switch, quiet) = Switch::new();
         let switch = Arc::new(switch);
         stop_on_signal(switch.clone())?;
+        let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());
+        reload_on_signal(control.clone())?;
         if let Some(listener) = listener {
-            let sources = build::sources(&config).into_iter().map(|(source, _)| source).collect();
-            tokio::spawn(web::serve(listener, backend, sources, quiet.clone()));
+            tokio::spawn(web::serve(listener, backend, control.clone(), quiet.clone()));
         }
-        until_stopped(host, switch, quiet, args.until_idle).await
+        if !args.until_idle {
+            tokio::spawn(control.clone().watch(quiet.clone()));
+        }
+        settings::run(host, control, following, switch, quiet, args.until_idle).await.context("the host ended")
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn until_stopped(
-    host: crate::service::Host,
-    switch: Arc<Switch>,
-    quiet: Quiet,
-    until_idle: bool,
-) -> anyhow::Result<()> {
-    host.run(switch, quiet, until_idle).await.context("the host ended")
+/// SIGHUP: the settings are read again, and every plugin with them.
+fn reload_on_signal(control: Arc<Control>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // A refusal is logged where it is found.
+            let _ = control.reload().await;
+        }
+    });
+    Ok(())
 }
 
 /// The first signal stops fetching and lets what is in hand be settled; the second one ends at once. Nothing is lost

@@ -6,21 +6,24 @@ use std::time::Duration;
 use super::Globals;
 use super::table::{Table, thousands};
 use crate::model::delivery::Source;
-use crate::service::books::{Rows, Told, collect, to_json, told, total};
+use crate::service::books::{Rows, Told, add_versions, collect, to_json, told, total};
 use crate::service::build;
 use crate::service::heart::{self, Note};
 
 pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
-    let (backend, rows, hosts) = super::block_on(async {
+    let (status, backend, rows, hosts) = super::block_on(async {
         let backend = build::open_backend(&config).await?;
         let sources: Vec<Source> = build::sources(&config).into_iter().map(|(source, _)| source).collect();
         let hosts = heart::hosts(&*backend, &sources).await?;
-        Ok((backend.describe().await?, collect(&*backend, &sources).await?, hosts))
+        let (about, rows) = (backend.describe().await?, collect(&*backend, &sources).await?);
+        let mut status = to_json(&about, &rows, &hosts);
+        add_versions(&mut status, &*backend, &sources).await?;
+        Ok((status, about, rows, hosts))
     })?;
     if globals.json {
-        println!("{}", to_json(&backend, &rows, &hosts));
+        println!("{status}");
     } else {
         println!("{backend}\nhosts alive: {}", hosts.len());
         print!("{}", to_table(&rows, &hosts));

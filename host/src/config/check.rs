@@ -298,6 +298,9 @@ impl Check<'_> {
         if !(limits::STACK_MIN..=limits::STACK_MAX).contains(&self.config.plugins.stack) {
             self.find("plugins.stack", "out of range", format!("{} to {}", limits::STACK_MIN, limits::STACK_MAX));
         }
+        if self.config.plugins.generations == 0 || self.config.plugins.generations > limits::GENERATIONS_MAX {
+            self.find("plugins.generations", "out of range", format!("1 to {}", limits::GENERATIONS_MAX));
+        }
         if let Some(http) = &self.config.http
             && !http.listen.ip().is_loopback()
         {

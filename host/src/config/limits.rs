@@ -90,3 +90,8 @@ pub const WASI_HANDLES: usize = 1024;
 pub const WASI_HANDLES_KEPT: usize = 64;
 /// Random bytes that a guest is given at once.
 pub const WASI_RANDOM_BYTES: ByteSize = ByteSize::kib(64);
+/// Versions of one handler's plugin that a host keeps in memory, the one that serves among them.
+pub const GENERATIONS: usize = 3;
+pub const GENERATIONS_MAX: usize = 16;
+/// How long a worker keeps an instance that nobody calls.
+pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(10);

@@ -374,6 +374,10 @@ pub struct Plugins {
     pub compile_wall: Duration,
     /// The stack of a guest.
     pub stack: ByteSize,
+    /// Whether plugins, this file and the schemas are taken anew when their files change.
+    pub watch: bool,
+    /// Versions of a plugin that are kept for `tidemill plugin rollback`, the one that serves among them.
+    pub generations: usize,
 }
 
 impl Default for Plugins {
@@ -387,6 +391,8 @@ impl Default for Plugins {
             compile_cpu: limits::COMPILE_CPU,
             compile_wall: limits::COMPILE_WALL,
             stack: limits::STACK,
+            watch: true,
+            generations: limits::GENERATIONS,
         }
     }
 }

@@ -64,6 +64,8 @@ words! {
     /// How a plugin broke, or which limit stopped it: the class of the attempt in its record.
     Crash {
         Trap "trap"
+        /// Its `lifecycle.init` refused the instance.
+        Init "init"
         /// It made the host panic: a bug of the host.
         Panic "panic"
         Deadline "deadline"
@@ -91,7 +93,7 @@ words! {
 impl Crash {
     /// A limit was reached; else the plugin broke by itself.
     pub fn is_limit(self) -> bool {
-        !matches!(self, Self::Trap | Self::Panic)
+        !matches!(self, Self::Trap | Self::Init | Self::Panic)
     }
 }
 

@@ -154,6 +154,11 @@ metrics! {
     trimmed_unfinished: Counter "tidemill_trimmed_unfinished_total" [stream] "Of those trimmed: entries that a group had not finished"
     stream_length: Gauge "tidemill_stream_length" [stream] "Entries on the stream, as this host's janitor last saw it"
     retention_effective: Gauge "tidemill_retention_effective_seconds" [stream] "Age of the oldest entry on the stream, as this host's janitor last saw it"
+    plugin_reloads: Counter "tidemill_plugin_reloads_total" [handler result] "Times that another version of a plugin was tried, by what came of it"
+    plugin_reload_seconds: Histogram "tidemill_plugin_reload_seconds" [handler] "Time from the begin of a reload until the new version served"
+    plugin_generation: Gauge "tidemill_plugin_generation" [handler] "How many versions have served the handler since this host began"
+    settings_reloads: Counter "tidemill_settings_reloads_total" [result] "Times that other settings were tried, by what came of it"
+    settings_generation: Gauge "tidemill_settings_generation" [] "How many settings have been in force since this host began"
     build_info: Gauge "tidemill_build_info" [version] "Always 1; the version is in the label"
     host_start_time: Gauge "tidemill_host_start_time_seconds" [] "Unix time at which this process began"
 }

@@ -229,6 +229,42 @@ pub fn breaker_changed(handler: &str, state: &str) {
     tracing::warn!(handler, state, "circuit breaker");
 }
 
+/// Another version of a plugin serves: `loaded`, `rolled-back`.
+pub fn reloaded(handler: &str, digest: &str, generation: u64, result: &str, took: Duration) {
+    process().plugin_reloads.add(&[handler, result], 1);
+    process().plugin_reload_seconds.saw(&[handler], took);
+    plugin_generation(handler, generation);
+    tracing::info!(handler, digest, generation, result, ?took, "another version of the plugin serves");
+}
+
+pub fn plugin_generation(handler: &str, generation: u64) {
+    process().plugin_generation.set(&[handler], generation as f64);
+}
+
+pub fn reload_unneeded(handler: &str, digest: &str) {
+    process().plugin_reloads.add(&[handler, "same"], 1);
+    tracing::info!(handler, digest, "the plugin's file holds the version that serves");
+}
+
+pub fn reload_refused(handler: &str, reason: &str) {
+    process().plugin_reloads.add(&[handler, "refused"], 1);
+    tracing::error!(handler, reason, "the plugin's file is refused; the version before serves on");
+}
+
+pub fn settings_generation(generation: u64) {
+    process().settings_generation.set(&[], generation as f64);
+}
+
+pub fn settings_taken(generation: u64) {
+    process().settings_reloads.add(&["taken"], 1);
+    tracing::info!(generation, "other settings are in force");
+}
+
+pub fn settings_refused(reason: &str) {
+    process().settings_reloads.add(&["refused"], 1);
+    tracing::error!(reason, "other settings are refused; those before stay in force");
+}
+
 /// Looked at with each heartbeat: a breaker becomes half-open by time alone.
 pub fn breaker_is(handler: &str, state: &str) {
     let number = match state {

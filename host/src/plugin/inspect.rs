@@ -109,6 +109,12 @@ impl Inspected {
         self.imports.iter().try_for_each(|import| check_offered(import, handler))
     }
 
+    /// Whether it has the optional role.
+    pub fn has_lifecycle(&self) -> bool {
+        let wanted = format!("{}/lifecycle@", abi::PACKAGE);
+        self.exports.iter().any(|name| name.starts_with(&wanted))
+    }
+
     /// The version of the worlds that it exports `handler` of.
     pub fn handler_version(&self) -> Option<&str> {
         let wanted = format!("{}/handler@", abi::PACKAGE);

@@ -17,7 +17,7 @@ use crate::capability::http::Sent;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
 
-/// How long a component may take to start.
+/// How long a component may take to start, its `lifecycle.init` included.
 const START_MAX: Duration = Duration::from_secs(1);
 
 /// One live instance. Not to be used again once `call` has said `Crashed`.
@@ -26,6 +26,7 @@ pub struct Live {
     store: Store<Context>,
     handler: HandlerPlugin,
     calls: u32,
+    used: Instant,
 }
 
 /// What one call needs to know.
@@ -68,18 +69,34 @@ impl Live {
         store.set_max_component_handles(limits.handles_max);
         // A start function may run here.
         store.set_epoch_deadline(Engine::ticks(START_MAX));
-        let handler = plugin.pre.instantiate(&mut store).map_err(|error| {
-            match crash(&error, START_MAX, limits) {
-                // No word of the guest's own code in it.
-                (Crash::Trap, _) if error.downcast_ref::<Trap>().is_none() => NoInstance::Host(error),
-                (crash, reason) => NoInstance::Guest(crash, cut(reason, REASON_BYTES_MAX)),
+        let broke = |error: wasmtime::Error| match crash(&error, START_MAX, limits) {
+            // No word of the guest's own code in it.
+            (Crash::Trap, _) if error.downcast_ref::<Trap>().is_none() => NoInstance::Host(error),
+            (crash, reason) => NoInstance::Guest(crash, cut(reason, REASON_BYTES_MAX)),
+        };
+        let instance = plugin.pre.instantiate(&mut store).map_err(broke)?;
+        let handler = plugin.handles.load(&mut store, &instance).map_err(broke)?;
+        if let Some(lifecycle) = &plugin.lifecycle {
+            let lifecycle = lifecycle.load(&mut store, &instance).map_err(broke)?;
+            let answer = lifecycle.tidemill_plugin_lifecycle().call_init(&mut store).map_err(broke)?;
+            // It belongs to no delivery: what it asked for takes no effect, and what it was refused refuses it.
+            let attempt = std::mem::take(&mut store.data_mut().attempt);
+            let refused = attempt.refusal().map(|(_, reason)| reason.to_owned());
+            if let Some(reason) = answer.err().or(refused) {
+                let reason = plugin.terms.secrets.redact(format!("lifecycle.init: {reason}"));
+                return Err(NoInstance::Guest(Crash::Init, cut(reason, REASON_BYTES_MAX)));
             }
-        })?;
-        Ok(Self { plugin: plugin.clone(), store, handler, calls: 0 })
+        }
+        Ok(Self { plugin: plugin.clone(), store, handler, calls: 0, used: Instant::now() })
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
+    }
+
+    /// Since it was called last.
+    pub fn idle(&self) -> Duration {
+        self.used.elapsed()
     }
 
     /// Calls into the guest so far.
@@ -94,6 +111,7 @@ impl Live {
 
     pub fn call(&mut self, call: &Call<'_>) -> Ran {
         self.calls += 1;
+        self.used = Instant::now();
         self.store.set_epoch_deadline(Engine::ticks(call.deadline));
         self.store.data_mut().attempt = Attempt {
             event: Some(call.event.clone()),

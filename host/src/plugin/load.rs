@@ -5,9 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmtime::component::Linker;
+use wasmtime::component::{InstancePre, Linker};
 
-use super::abi::latest::HandlerPluginPre;
+use super::abi::latest::HandlerPluginIndices;
+use super::abi::latest::lifecycle::LifecyclePluginIndices;
 use super::child::Failure;
 use super::compile::Compiler;
 use super::inspect::{self, Inspected, LATEST};
@@ -27,7 +28,10 @@ pub struct Plugin {
     pub asks: Vec<String>,
     pub origin: Arc<Origin>,
     pub manifest: Arc<Manifest>,
-    pub(super) pre: HandlerPluginPre<Context>,
+    pub(super) pre: InstancePre<Context>,
+    pub(super) handles: HandlerPluginIndices,
+    /// The optional role: asked once for each fresh instance.
+    pub(super) lifecycle: Option<LifecyclePluginIndices>,
     pub(super) terms: Arc<Terms>,
 }
 
@@ -113,12 +117,21 @@ impl Looked {
             what: format!("it does not fit the world handler-plugin: {error:#}"),
             hint: format!("build it from wit/{LATEST} as it is"),
         };
-        linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map(Compiled).map_err(wrong_world)
+        let roles = |pre: InstancePre<Context>| {
+            let handles = HandlerPluginIndices::new(&pre)?;
+            let lifecycle = self.found.has_lifecycle().then(|| LifecyclePluginIndices::new(&pre)).transpose()?;
+            Ok(Compiled { pre, handles, lifecycle })
+        };
+        linker.instantiate_pre(&component).and_then(roles).map_err(wrong_world)
     }
 }
 
 /// Compiled and linked, with no grants yet.
-pub struct Compiled(HandlerPluginPre<Context>);
+pub struct Compiled {
+    pre: InstancePre<Context>,
+    handles: HandlerPluginIndices,
+    lifecycle: Option<LifecyclePluginIndices>,
+}
 
 impl Plugin {
     /// Whether it reads or writes state.
@@ -138,7 +151,7 @@ impl Plugin {
             asks.narrow(&mut terms);
         }
         let handler = terms.handler.clone();
-        let Compiled(pre) = looked.compile(engine, compiler, &handler)?;
+        let Compiled { pre, handles, lifecycle } = looked.compile(engine, compiler, &handler)?;
         let plugin = Self {
             digest: looked.origin.sha256[..12].into(),
             handler,
@@ -146,6 +159,8 @@ impl Plugin {
             origin: Arc::new(looked.origin),
             manifest: Arc::new(looked.manifest),
             pre,
+            handles,
+            lifecycle,
             terms: Arc::new(terms),
         };
         trial(engine, &plugin).map_err(|what| Error::WrongWorld {

@@ -10,11 +10,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::oneshot;
 
 use super::Plugin;
 use super::invoke::{Call, Live, NoInstance, Ran};
 use crate::capability::http::Sent;
+use crate::config::limits::INSTANCE_IDLE_MAX;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
@@ -25,6 +27,9 @@ const JOBS_MAX: usize = 1024;
 /// What the effects of one batch may take in the host's memory: no call is begun beyond it, so that a batch of greedy
 /// events does not add up to more than one of them may have on top of this.
 const BATCH_EFFECT_BYTES_MAX: usize = 16 << 20;
+
+/// How often a worker looks which of its instances nobody calls any more: of versions that are no longer served, above all.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A batch of events for one plugin, or a part of one.
 pub struct Job {
@@ -104,10 +109,18 @@ impl Workers {
         for number in 0..threads {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(stack_bytes).spawn(move || {
-                let mut lives = HashMap::new();
-                while let Ok((job, reply)) = queue.recv() {
-                    // Nobody waits any more if the host is ending; what was done then is simply not settled.
-                    let _ = reply.send(run(&mut lives, job));
+                let (mut lives, mut swept) = (Lives::new(), Instant::now());
+                loop {
+                    match queue.recv_timeout(SWEEP_EVERY) {
+                        // Nobody waits any more if the host is ending; what was done then is simply not settled.
+                        Ok((job, reply)) => drop(reply.send(run(&mut lives, job))),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                    if swept.elapsed() >= SWEEP_EVERY {
+                        swept = Instant::now();
+                        lives.values_mut().for_each(|warm| warm.retain(|live| live.idle() < INSTANCE_IDLE_MAX));
+                    }
                 }
             })?;
         }

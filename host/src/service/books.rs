@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::heart::Note;
-use crate::backend::{Backend, Error, SourceStatus};
+use crate::backend::{Backend, Error, SourceStatus, VersionBook};
+use crate::clock;
 use crate::model::delivery::Source;
 
 /// A handler's streams.
@@ -88,6 +89,31 @@ pub fn told(hosts: &[Note], handler: &str) -> Told {
         }
     }
     told
+}
+
+/// Adds to each handler of [`to_json`] what each version of its plugin has committed, the newest first.
+pub async fn add_versions(status: &mut Value, backend: &dyn Backend, sources: &[Source]) -> Result<(), Error> {
+    for handler in status["handlers"].as_array_mut().into_iter().flatten() {
+        let mut versions: Vec<VersionBook> = Vec::new();
+        for source in sources.iter().filter(|source| handler["handler"] == *source.handler) {
+            for book in backend.committed_by(source).await? {
+                match versions.iter_mut().find(|known| known.digest == book.digest) {
+                    Some(known) => {
+                        known.committed += book.committed;
+                        known.since_ms = known.since_ms.min(book.since_ms);
+                    }
+                    None => versions.push(book),
+                }
+            }
+        }
+        versions.sort_by_key(|book| std::cmp::Reverse(book.since_ms));
+        let rows = versions.iter().map(|book| {
+            let since = (book.since_ms > 0).then(|| clock::rfc3339(book.since_ms));
+            json!({ "digest": book.digest, "committed": book.committed, "since": since })
+        });
+        handler["committed_by"] = rows.collect();
+    }
+    Ok(())
 }
 
 pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Host;
 use super::consumer::Consumer;
 use super::janitor::StreamBounds;
+use super::reloader::Reloader;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::capability::log::LogGate;
@@ -46,6 +47,7 @@ pub enum Error {
 }
 
 /// What the file says, checked: the schemas and the streams with it.
+#[derive(Clone)]
 pub struct Checked {
     pub schemas: Arc<Registry>,
     pub streams: Arc<Streams>,
@@ -229,17 +231,39 @@ fn workers(config: &Config) -> usize {
     if config.host.workers == 0 { cores() } else { config.host.workers }
 }
 
-/// Puts the host together.
+/// Puts the host together: the first of this process.
 pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
+    let lanes = Lanes::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
+    let shared = Shared { backend, lanes: Arc::new(lanes), meters: Arc::default() };
+    Ok(assemble(config, checked, plugins, shared, None))
+}
+
+/// The host that follows when the settings change: it goes on with what the one before has.
+pub fn next(config: &Config, checked: &Checked, plugins: Plugins, house: &House, before: &Reloader) -> Host {
+    let House { backend, lanes, meters, .. } = house;
+    let shared = Shared { backend: backend.clone(), lanes: lanes.clone(), meters: meters.clone() };
+    assemble(config, checked, plugins, shared, Some(before))
+}
+
+/// What a process has one of.
+struct Shared {
+    backend: Arc<dyn Backend>,
+    lanes: Arc<Lanes>,
+    meters: Arc<Meters>,
+}
+
+fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared, before: Option<&Reloader>) -> Host {
+    let Shared { backend, lanes, meters } = shared;
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
-        lanes: Lanes::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?,
+        lanes,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
-        meters: Meters::default(),
+        meters,
         room: tokio::sync::RwLock::default(),
     });
+    let mut handlers = Vec::new();
     let mut consumers = Vec::new();
     for plugin in plugins.all {
         let name = plugin.handler.clone();
@@ -248,6 +272,7 @@ pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<d
             observe::may_request(&name);
         }
         let handler = Arc::new(handler(config, wanted, plugin));
+        handlers.push(handler.clone());
         let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.policy())));
         for stream in checked.streams.overlapping(&handler.events) {
             let source = Source { stream: stream.clone(), handler: name.clone() };
@@ -266,7 +291,8 @@ pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<d
         name: name.clone(),
         bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, overflow: overflow(stream.overflow) },
     });
-    Ok(Host { streams: streams.collect(), house, consumers })
+    let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers, before);
+    Host { streams: streams.collect(), house, consumers, reloader: Arc::new(reloader) }
 }
 
 fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Handler {

@@ -8,6 +8,8 @@
 //!                   +-- heart      says that this host lives, and what it is doing
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
+//! `settings` lets one host follow another when the configuration changes, `reloader` one plugin version another.
+//!
 //! Ending: first everybody stops fetching, then what is in hand is settled; what cannot be settled in time stays
 //! pending for the next host. No attempt is counted for it.
 
@@ -19,8 +21,10 @@ pub mod heart;
 pub mod janitor;
 pub mod pause;
 pub mod publisher;
+pub mod reloader;
 pub mod scheduler;
 pub mod shadow;
+pub mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +52,7 @@ pub struct Host {
     pub house: Arc<House>,
     pub consumers: Vec<Arc<Consumer>>,
     pub streams: Vec<StreamBounds>,
+    pub reloader: Arc<reloader::Reloader>,
 }
 
 /// Tells every task to stop fetching. Cheap to clone and to ask.
@@ -57,6 +62,12 @@ pub struct Quiet(watch::Receiver<bool>);
 impl Quiet {
     pub fn is_set(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Waits until it is time to stop.
+    pub async fn wait(&mut self) {
+        // An error means that the sender is gone, and so the host.
+        let _ = self.0.wait_for(|quiet| *quiet).await;
     }
 
     /// Sleeps, but not past the moment when it is time to stop. True: time to stop.
@@ -89,9 +100,7 @@ impl Host {
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let mut beating = JoinSet::new();
         beating.spawn(heart.run());
-        for consumer in &self.consumers {
-            backend.ensure_group(&consumer.source, consumer.start).await?;
-        }
+        self.make_groups().await?;
         pause::look(&*backend, &self.consumers).await?;
         observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
         let host = Arc::new(self);
@@ -120,6 +129,13 @@ impl Host {
             Err(error) => observe::task_trouble("leave", &error),
         }
         observe::host_stopped(&host.house.consumer);
+        Ok(())
+    }
+
+    async fn make_groups(&self) -> Result<(), Error> {
+        for consumer in &self.consumers {
+            self.house.backend.ensure_group(&consumer.source, consumer.start).await?;
+        }
         Ok(())
     }
 

@@ -1,5 +1,7 @@
-//! The HTTP side, on loopback: is the host alive, is it ready, what do its books and its metrics say.
+//! The HTTP side, on loopback: is the host alive, is it ready, what do its books and its metrics say;
+//! and `admin`, which can reload.
 
+mod admin;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -11,17 +13,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::backend::{Backend, Error};
-use crate::model::delivery::Source;
+use crate::service::settings::Control;
 use crate::service::{Quiet, books, heart};
 
 #[derive(Clone)]
 struct View {
     backend: Arc<dyn Backend>,
-    sources: Arc<[Source]>,
+    control: Arc<Control>,
     gauges: Arc<metrics::Gauges>,
 }
 
@@ -35,15 +37,20 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until it is time to stop.
-pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, sources: Vec<Source>, mut quiet: Quiet) {
-    let view = View { backend, sources: sources.into(), gauges: Arc::default() };
+pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Arc<Control>, mut quiet: Quiet) {
+    let view = View { backend, control, gauges: Arc::default() };
     let routes = Router::new()
+        .route("/api/status", get(api_status))
+        .route("/api/plugins", get(admin::plugins))
+        .route("/api/plugins/{handler}/reload", post(admin::reload))
+        .route("/api/plugins/{handler}/rollback", post(admin::rollback))
+        .route("/api/reload", post(admin::reload_settings))
+        .layer(axum::middleware::from_fn(admin::guard))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .route("/api/status", get(api_status))
         .route("/metrics", get(all_metrics))
         .with_state(view);
-    let stopped = async move { while !quiet.sleep(std::time::Duration::from_secs(3600)).await {} };
+    let stopped = async move { quiet.wait().await };
     if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
         tracing::error!(%error, "the HTTP side ended");
     }
@@ -65,14 +72,18 @@ async fn api_status(State(view): State<View>) -> Response {
 }
 
 async fn status(view: &View) -> Result<serde_json::Value, Error> {
-    let rows = books::collect(&*view.backend, &view.sources).await?;
-    let hosts = heart::hosts(&*view.backend, &view.sources).await?;
-    Ok(books::to_json(&view.backend.describe().await?, &rows, &hosts))
+    let now = view.control.now();
+    let rows = books::collect(&*view.backend, &now.sources).await?;
+    let hosts = heart::hosts(&*view.backend, &now.sources).await?;
+    let mut status = books::to_json(&view.backend.describe().await?, &rows, &hosts);
+    books::add_versions(&mut status, &*view.backend, &now.sources).await?;
+    status["settings"] = now.number.into();
+    Ok(status)
 }
 
 /// Also while the backend is away.
 async fn all_metrics(State(view): State<View>) -> Response {
-    let text = view.gauges.text(&*view.backend, &view.sources).await;
+    let text = view.gauges.text(&*view.backend, &view.control.now().sources).await;
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

@@ -9,7 +9,7 @@ use super::DEAD_LETTERS_MAX;
 use super::desk::{Desk, fresh};
 use super::forms::*;
 use crate::backend::Act;
-use crate::backend::{Backend, Bounds, Entry, Settled, Start};
+use crate::backend::{Backend, Bounds, Entry, Settled, Start, VERSIONS_MAX};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Disposition;
 
@@ -157,4 +157,48 @@ pub async fn consumers_are_counted(backend: Arc<dyn Backend>) {
 pub async fn a_backend_has_a_size(backend: Arc<dyn Backend>) {
     let size = backend.size_bytes().await.expect("size_bytes");
     assert!(size > 0, "it holds the streams of all other stories");
+}
+
+pub async fn each_version_of_a_plugin_has_its_book(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let books = async || {
+        let found = desk.versions().await;
+        found.into_iter().map(|book| (book.digest, book.committed)).collect::<Vec<_>>()
+    };
+    assert_eq!(books().await, [], "nothing is committed");
+    desk.publish_count(12).await;
+    for (digest, count) in [("old", 3), ("new", 2), ("old", 1), ("", 1)] {
+        let entries = desk.fetch(count).await.into_iter().map(commit).collect();
+        desk.settle_twice_by(digest, entries).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let known = [("new".to_owned(), 2), ("old".to_owned(), 4)];
+    assert_eq!(books().await, known, "the newest first; what no version did is nobody's");
+    // What is not committed is no version's work.
+    let rest = desk.fetch(3).await.into_iter().enumerate().map(|(n, delivery)| match n {
+        0 => entry(delivery, Disposition::Skip { duplicate: false }),
+        1 => retry(delivery, Duration::from_secs(3600), record(1, "later")),
+        _ => dead_letter(delivery, ReasonClass::Rejected, None),
+    });
+    desk.try_settle_by("new", Uuid::new_v4(), rest.collect()).await.expect("settle");
+    assert_eq!(books().await, known);
+    assert_eq!(desk.neighbour().await.versions().await, [], "each handler has its own");
+}
+
+pub async fn the_books_of_old_versions_become_one(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let versions = VERSIONS_MAX + 3;
+    desk.publish_count(versions).await;
+    for (number, delivery) in desk.fetch(versions).await.into_iter().enumerate() {
+        let digest = format!("v{number}");
+        desk.try_settle_by(&digest, Uuid::new_v4(), vec![commit(delivery)]).await.expect("settle");
+        // The backend's clock has to have moved on, so that it is plain which one is older.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let found = desk.versions().await;
+    assert_eq!(found.len(), VERSIONS_MAX + 1, "and one for all that are older");
+    assert_eq!(found.first().map(|book| book.digest.clone()), Some(format!("v{}", versions - 1)));
+    let older = found.iter().find(|book| book.digest.is_empty()).expect("the older ones");
+    assert_eq!(older.committed, 3, "v0 to v2");
+    assert_eq!(found.iter().map(|book| book.committed).sum::<u64>(), desk.books().await.committed);
 }

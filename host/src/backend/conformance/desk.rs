@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::backend::{self, Backend, Entry, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start};
+use crate::backend::{
+    self, Backend, Entry, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start, VersionBook,
+};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -95,14 +97,33 @@ impl Desk {
     }
 
     pub async fn try_settle(&self, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
+        self.try_settle_by("v1", token, entries).await
+    }
+
+    /// As the work of this version of the plugin.
+    pub async fn try_settle_by(&self, plugin: &str, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
         let settlement = Settlement {
             source: self.source.clone(),
             consumer: self.consumer.clone(),
-            plugin: "v1".into(),
+            plugin: plugin.into(),
             token,
             entries,
         };
         self.backend.settle(&settlement).await
+    }
+
+    /// The reply gets lost, and the very same settlement is sent again.
+    pub async fn settle_twice_by(&self, plugin: &str, entries: Vec<Entry>) {
+        let (source, consumer) = (self.source.clone(), self.consumer.clone());
+        let settlement = Settlement { source, consumer, plugin: plugin.into(), token: Uuid::new_v4(), entries };
+        for _ in 0..2 {
+            self.backend.settle(&settlement).await.expect("settle");
+        }
+    }
+
+    /// What each version of the plugin has committed.
+    pub async fn versions(&self) -> Vec<VersionBook> {
+        self.backend.committed_by(&self.source).await.expect("committed_by")
     }
 
     pub async fn settle(&self, entries: Vec<Entry>) -> Vec<Settled> {

@@ -1,5 +1,6 @@
 //! The view from outside: the books of a source, its dead letters and states, the events of a stream.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::record::{self, WriteId};
 use super::script::{COUNT, STATUS};
 use super::value::RawEntry;
 use super::{Redis, error, millis, value};
-use crate::backend::{FAR, Result, SourceStatus};
+use crate::backend::{FAR, Result, SourceStatus, VersionBook};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{EntryId, KeyState, Source};
 
@@ -83,6 +84,28 @@ impl Redis {
             after = value::entry_id(&last)?;
         }
         Ok(counted)
+    }
+
+    pub(super) async fn read_versions(&self, source: &Source) -> Result<Vec<VersionBook>> {
+        let mut read = redis::cmd("HGETALL");
+        read.arg(Keys::of(source).stats());
+        let fields = value::array(self.run(&read, source).await?)?;
+        let mut fields = fields.into_iter().map(value::text);
+        let mut all = HashMap::new();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            all.insert(name?, value?);
+        }
+        let number = |name: String| all.get(&name).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let digests = all.keys().filter_map(|name| name.strip_prefix("by:"));
+        let mut versions: Vec<VersionBook> = digests
+            .map(|digest| VersionBook {
+                digest: digest.to_owned(),
+                committed: number(format!("by:{digest}")),
+                since_ms: number(format!("at:{digest}")),
+            })
+            .collect();
+        versions.sort_by(|a, b| b.since_ms.cmp(&a.since_ms).then_with(|| b.digest.cmp(&a.digest)));
+        Ok(versions)
     }
 
     pub(super) async fn list_dead(

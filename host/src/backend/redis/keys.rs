@@ -14,7 +14,7 @@
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
-//! | `{s}:tm:stats:H` | hash | the counters of the source's books; `paused` while nobody is to fetch |
+//! | `{s}:tm:stats:H` | hash | the counters of the source's books, `by:<digest>` and `at:<digest>` for each version of its plugin; `paused` while nobody is to fetch |
 //! | `{s}:tm:audit:H` | stream | what people did to the source, the newest records |
 //! | `{s}:tm:reclaimer:H` | string | the host that looks after dead hosts' deliveries at present |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |

@@ -48,7 +48,7 @@ use uuid::Uuid;
 
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
-    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
+    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -179,6 +179,9 @@ impl ControlPlane for Redis {
     }
     async fn status(&self, source: &Source) -> Result<SourceStatus> {
         self.read_books(source).await
+    }
+    async fn committed_by(&self, source: &Source) -> Result<Vec<VersionBook>> {
+        self.read_versions(source).await
     }
     async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
         self.list_dead(source, after, max).await

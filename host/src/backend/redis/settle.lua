@@ -11,7 +11,8 @@
 --          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
 --          7-9 the stream: entries, lowest id, highest id  10-12 again: the same  13 number of marks
 --          14 has a host died with any of them in hand (0, 1)  15 timers that may wait
---          16.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
+--          16 the plugin's digest  17 digests to tell apart
+--          18.. ids on the stream; ids on again; marks (event id, payload hash); then what the kinds add
 -- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
 --          e commit: its shape, the version of the state that was read; then (field, value).. to set, the new version
 --            among them; fields to delete; (number of the stream, event).. to emit; (as of a retry).. timers to set. The
@@ -27,6 +28,7 @@ local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4],
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local timers = KEYS[11]
 local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
+local plugin, versions_max = ARGV[16], tonumber(ARGV[17])
 local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4I4', 14, 16
 -- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
 -- second; what is settled once more after that finds its entries fenced.
@@ -45,7 +47,7 @@ local function lane(name, key, first, at)
         all_mine = false, mine = false, acks = false, acks_first = 0, acks_last = 0, -- found below
     }
 end
-local input = lane('i', stream, 16, 7)
+local input = lane('i', stream, 18, 7)
 local back = lane('a', again, input.last + 1, 10)
 local marks_first = back.last + 1
 local marks_last = marks_first + 2 * tonumber(ARGV[13]) - 1
@@ -82,6 +84,8 @@ local function has(kind)
 end
 
 may('SET', receipt, '', 'PX', '1')
+may('HSET', stats, '', '')
+may('HDEL', stats, '')
 may('XACK', stream, group, '0-1')
 if back.last >= back.first then
     may('XACK', again, group, '0-1')
@@ -299,11 +303,32 @@ local function book(counter, by)
     if by > 0 then redis.call('HINCRBY', stats, counter, by) end
 end
 
+-- What each version of the plugin has committed, and since when; of the oldest ones only the sum is kept.
+local function book_version()
+    if count.C == 0 or plugin == '' then return end
+    if redis.call('HINCRBY', stats, 'by:' .. plugin, count.C) ~= count.C then return end
+    redis.call('HSET', stats, 'at:' .. plugin, whole(now))
+    local fields, known, oldest, oldest_at = redis.call('HGETALL', stats), 0, nil, math.huge
+    for i = 1, #fields, 2 do
+        local digest = string.match(fields[i], '^at:(.+)$')
+        local at = digest and tonumber(fields[i + 1])
+        if at then
+            known = known + 1
+            if at < oldest_at then oldest, oldest_at = digest, at end
+        end
+    end
+    if known > versions_max then
+        redis.call('HINCRBY', stats, 'by:', redis.call('HGET', stats, 'by:' .. oldest) or 0)
+        redis.call('HDEL', stats, 'by:' .. oldest, 'at:' .. oldest)
+    end
+end
+
 -- Up before the first write, down after the last: what stays up broke off half way, by an error that was not foreseen or by
 -- a torn append-only file.
 redis.call('HINCRBY', stats, 'torn', 1)
 local dropped = count.D > 0 and math.max(0, dead_before + count.D - dead_max) or 0
 book('committed', count.C)
+book_version()
 book('skipped', count.S + count.U)
 book('duplicates', count.U)
 book('retried', count.R)

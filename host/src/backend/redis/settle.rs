@@ -8,7 +8,7 @@ use super::keys::Keys;
 use super::record::{self, WriteId};
 use super::script::{SETTLE, SETTLE_WHEN_FULL};
 use super::{Redis, millis, value};
-use crate::backend::{Entry, Error, Result, Settled, Settlement};
+use crate::backend::{Entry, Error, Result, Settled, Settlement, VERSIONS_MAX};
 use crate::model::delivery::{Disposition, Effects, EntryId, Lane};
 
 impl Redis {
@@ -31,6 +31,7 @@ impl Redis {
         let marks = || entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
         call.arg(marks().count()).arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
         call.arg(self.options.timers_max);
+        call.arg(&*settlement.plugin).arg(VERSIONS_MAX);
         for lane in [Lane::Input, Lane::Again] {
             ids(entries, lane).for_each(|id| call.write_id(id));
         }
@@ -231,7 +232,7 @@ fn number_of(numbers: &HashMap<&str, usize>, name: &str) -> usize {
 
 /// How many arguments and bytes a settlement takes, near enough to allocate once.
 fn room(entries: &[Entry]) -> (usize, usize) {
-    let (mut args, mut bytes) = (16 + 3 * entries.len(), 256 + 64 * entries.len());
+    let (mut args, mut bytes) = (18 + 3 * entries.len(), 256 + 64 * entries.len());
     for entry in entries {
         match &entry.disposition {
             Disposition::Commit(effects) => {

@@ -35,6 +35,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod versions;
 mod worker;
 
 use std::collections::HashSet;
@@ -50,7 +51,7 @@ use self::job::Access;
 use self::worker::Db;
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
-    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed,
+    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -167,6 +168,11 @@ impl ControlPlane for Sqlite {
     async fn status(&self, source: &Source) -> Result<SourceStatus> {
         let source = source.clone();
         self.db.ask(Access::Look, "status", move |tx| status::status(tx, &source)).await
+    }
+
+    async fn committed_by(&self, source: &Source) -> Result<Vec<VersionBook>> {
+        let source = source.clone();
+        self.db.ask(Access::Look, "books of plugin versions", move |tx| versions::list(tx, &source)).await
     }
 
     async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {

@@ -13,6 +13,8 @@ use crate::backend::{Error, Result};
 const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
 const LAYOUT_VERSION: i64 = 3;
+/// From layout 1 to 2, from 2 to 3.
+const UPGRADES: &[&str] = &[include_str!("upgrade.sql"), include_str!("upgrade_3.sql")];
 /// How long to wait for another process's transaction before saying "busy".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this backend has; a statement that falls out is only compiled again.
@@ -124,11 +126,10 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match content(&tx, name)? {
         Content::Ours => {}
-        Content::Older { version } => {
-            if version == 1 {
-                tx.execute_batch(include_str!("upgrade.sql"))?;
+        Content::Older(version) => {
+            for upgrade in &UPGRADES[version - 1..] {
+                tx.execute_batch(upgrade)?;
             }
-            tx.execute_batch(include_str!("upgrade_3.sql"))?;
         }
         Content::Nothing => {
             tx.execute_batch(include_str!("schema.sql"))?;
@@ -142,10 +143,8 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
 /// What a database holds that we may write to.
 enum Content {
     Nothing,
-    /// Layout 1: before pausing and audit records. Layout 2: before timers.
-    Older {
-        version: i64,
-    },
+    /// Of this layout: 1 is before pausing and audit records, 2 before timers, and before versions of plugins were booked.
+    Older(usize),
     Ours,
 }
 
@@ -156,7 +155,8 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
     let version = number("PRAGMA user_version")?;
     match (application, version) {
         (APPLICATION_ID, LAYOUT_VERSION) => Ok(Content::Ours),
-        (APPLICATION_ID, 1 | 2) => Ok(Content::Older { version }),
+        (APPLICATION_ID, 1) => Ok(Content::Older(1)),
+        (APPLICATION_ID, 2) => Ok(Content::Older(2)),
         (APPLICATION_ID, _) => {
             let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
             Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))

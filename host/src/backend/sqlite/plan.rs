@@ -17,6 +17,7 @@ use crate::model::event::PayloadHash;
 pub struct Plan {
     pub source: Source,
     pub consumer: Arc<str>,
+    pub plugin: Arc<str>,
     pub token: Uuid,
     pub steps: Vec<Step>,
 }
@@ -57,6 +58,7 @@ impl Plan {
         Self {
             source: settlement.source.clone(),
             consumer: settlement.consumer.clone(),
+            plugin: settlement.plugin.clone(),
             token: settlement.token,
             steps: settlement.entries.iter().map(step).collect(),
         }

@@ -30,6 +30,15 @@ CREATE TABLE sources (
   UNIQUE (stream, handler)
 ) STRICT;
 
+-- What each version of a source's plugin has committed; the oldest ones together under no digest.
+CREATE TABLE versions (
+  source    INTEGER NOT NULL,
+  digest    TEXT    NOT NULL,
+  committed INTEGER NOT NULL,
+  since_ms  INTEGER NOT NULL,
+  PRIMARY KEY (source, digest)
+) STRICT, WITHOUT ROWID;
+
 -- A consumer lives until `until_ms`; `note` is what it last told of itself. AUTOINCREMENT, so that no later consumer inherits a number that is still pending.
 CREATE TABLE consumers (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,

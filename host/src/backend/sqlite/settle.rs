@@ -17,7 +17,7 @@ use super::parcel::{Parcel, limit};
 use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
 use super::tx::Tx;
-use super::{dead, receipts, retries, sources, streams};
+use super::{dead, receipts, retries, sources, streams, versions};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
 use crate::model::event::PayloadHash;
@@ -35,6 +35,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
         broken: HashSet::new(),
         source,
         timers_max: i64::try_from(options.timers_max).unwrap_or(i64::MAX),
+        plugin: plan.plugin,
         tally: Tally::default(),
         emitted: HashMap::new(),
         tx,
@@ -49,6 +50,7 @@ struct Batch<'a, 'b> {
     tx: &'a mut Tx<'b>,
     source: i64,
     timers_max: i64,
+    plugin: Arc<str>,
     hands: Hands,
     inbox: Option<Inbox>,
     shelf: Shelf,
@@ -188,6 +190,7 @@ impl Batch<'_, '_> {
                    duplicates = duplicates + ?4, retried = retried + ?5, dropped = dropped + ?6, timers = timers + ?7
                    WHERE id = ?1";
         self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, limit(dropped), timers))?;
+        versions::book(self.tx, self.source, &self.plugin, committed)?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! committed alone, so a stranger can compute it and compare.
 //!
 //! For each `Test.Entry.Posted` it adds to `count` and `sum` of the event's key, and emits one `Test.Entry.Booked` with
-//! both. Every mode asks for these effects first: if one that does not commit leaves any of them behind, it shows.
+//! both, and the version of this plugin. Every mode asks for these effects first: if one that does not commit leaves any of them behind, it shows.
 //!
 //! | `mode` | then |
 //! |---|---|
@@ -19,6 +19,32 @@ use std::hint::black_box;
 use tidemill_sdk::prelude::*;
 
 handler!(handle);
+
+/// Overwritten in the component where a test wants another version of it.
+static VERSION: [u8; 16] = *b"version=00000000";
+
+/// Behind a black box, so that the name stays one piece in the component.
+fn version() -> &'static str {
+    std::str::from_utf8(black_box(&VERSION)).unwrap_or_default()
+}
+
+mod lifecycle {
+    wit_bindgen::generate!({ path: "../../../wit/0.1.1", world: "lifecycle-plugin" });
+
+    struct Ledger;
+
+    impl exports::tidemill::plugin::lifecycle::Guest for Ledger {
+        fn init() -> Result<(), String> {
+            match super::version() {
+                "version=refuses!" => Err("as told".to_owned()),
+                "version=traps!!!" => panic!("as told"),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    export!(Ledger);
+}
 
 #[derive(Deserialize)]
 struct Posted {
@@ -60,6 +86,7 @@ fn book(event: &Event, posted: &Posted) -> Result<(), Failure> {
     state::set("count", &count)?;
     state::set("sum", &sum)?;
     let Posted { n, key, amount, .. } = posted;
-    let booked = json!({ "n": n, "key": key, "amount": amount, "count": count, "sum": sum, "attempt": event.attempt });
+    let booked =
+        json!({ "n": n, "key": key, "amount": amount, "count": count, "sum": sum, "attempt": event.attempt, "version": version() });
     emit("Test.Entry.Booked.v1", &booked).map(drop)
 }

@@ -1,0 +1,278 @@
+//! Settings (the configuration and the schemas) while the host runs. Others take the place of those that run as a whole
+//! or not at all.
+//!
+//! ```text
+//! tidemill.toml or a schema changed, SIGHUP, POST /api/reload
+//!   --> read, check, load all plugins --> refused: every finding is logged; all goes on as before
+//!                                     `-> taken: the host drains and takes leave, as at its end; the next one begins
+//! ```
+//! Connection, workers, HTTP and counters stay. The next host has a consumer name of its own, so what the one before
+//! still held is released by its leave, and found by whoever comes next with no crash counted.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::reloader::history::Refusal;
+use super::reloader::watch::{self, Ears};
+use super::reloader::{Refused, Reloader};
+use super::{Host, Quiet, Switch, build};
+use crate::backend::Error;
+use crate::clock;
+use crate::config::Config;
+use crate::model::delivery::Source;
+use crate::observe;
+use crate::pipeline::House;
+
+/// How long to wait before asking a backend again that is away when the next host is to begin.
+const BEGIN_AGAIN: Duration = Duration::from_millis(500);
+
+/// Reads the configuration as the command line says.
+pub type Read = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// What is fixed for the life of a process, and how it is written.
+const FIXED: &[(&str, fn(&Config) -> String)] = &[
+    ("broker.url", Config::broker_url),
+    ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
+    ("host.workers", |config| config.host.workers.to_string()),
+    ("host.dead_letters_max", |config| config.host.dead_letters_max.to_string()),
+    ("idempotency.window", |config| format!("{:?}", config.idempotency.window)),
+];
+
+/// One generation of settings.
+pub struct Settings {
+    pub number: u64,
+    pub since_ms: u64,
+    pub reloader: Arc<Reloader>,
+    pub sources: Vec<Source>,
+    house: Arc<House>,
+}
+
+impl Settings {
+    fn of(host: &Host, number: u64) -> Arc<Self> {
+        observe::settings_generation(number);
+        let sources = build::sources(&host.reloader.config).into_iter().map(|(source, _)| source).collect();
+        let (reloader, house) = (host.reloader.clone(), host.house.clone());
+        Arc::new(Self { number, since_ms: clock::now_ms(), reloader, sources, house })
+    }
+}
+
+/// The hand on the settings and plugins of a running host.
+pub struct Control {
+    now: ArcSwap<Settings>,
+    read: Read,
+    file: PathBuf,
+    next: mpsc::Sender<Next>,
+    /// Held while other settings are tried: one at a time.
+    turn: tokio::sync::Mutex<Seen>,
+    refused: Mutex<Option<Refusal>>,
+}
+
+/// What the files held when they were read last, whatever came of that.
+pub struct Seen {
+    config: Option<String>,
+    /// The schemas; and the plugins of settings that were refused, for one of them may have been the reason.
+    rest: Vec<(PathBuf, Option<String>)>,
+}
+
+impl Seen {
+    pub fn of(file: &Path, config: &Config) -> Self {
+        let schemas = config.path(&config.schemas.path);
+        let digest = watch::digest_of_all(&schemas);
+        Self { config: watch::digest_of(file), rest: vec![(schemas, digest)] }
+    }
+
+    /// The same files as they are now.
+    async fn again(&self, file: &Path) -> Self {
+        let (file, paths) = (file.to_owned(), self.rest.iter().map(|(path, _)| path.clone()).collect());
+        let read = move || Self { config: watch::digest_of(&file), rest: digests(paths) };
+        tokio::task::spawn_blocking(read).await.unwrap_or(Self { config: None, rest: Vec::new() })
+    }
+}
+
+struct Next {
+    host: Host,
+    begun: oneshot::Sender<()>,
+}
+
+fn digests(paths: Vec<PathBuf>) -> Vec<(PathBuf, Option<String>)> {
+    let digest = |path: PathBuf| {
+        let digest = watch::digest_of_all(&path);
+        (path, digest)
+    };
+    paths.into_iter().map(digest).collect()
+}
+
+/// Hosts to come, one for each change of the settings.
+pub struct Following(mpsc::Receiver<Next>);
+
+impl Control {
+    /// `seen`: the files that `host` was built from.
+    pub fn new(host: &Host, file: PathBuf, seen: Seen, read: Read) -> (Arc<Self>, Following) {
+        let (next, following) = mpsc::channel(1);
+        let now = ArcSwap::new(Settings::of(host, 1));
+        let control = Self { now, read, file, next, turn: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
+        (Arc::new(control), Following(following))
+    }
+
+    pub fn now(&self) -> Arc<Settings> {
+        self.now.load_full()
+    }
+
+    /// Reads the settings, checks them, loads their plugins, and lets a host with them take over. Answers once that has
+    /// begun.
+    pub async fn reload(&self) -> Result<u64, Refused> {
+        let mut seen = self.turn.lock().await;
+        *seen = seen.again(&self.file).await;
+        self.take(&mut seen).await
+    }
+
+    /// The same, if the files have changed since they were read last.
+    async fn look(&self) {
+        let mut seen = self.turn.lock().await;
+        let again = seen.again(&self.file).await;
+        // A file that is away for a moment is being replaced.
+        if again.config.is_none() || (again.config == seen.config && again.rest == seen.rest) {
+            return;
+        }
+        *seen = again;
+        // The reason is logged, counted and kept where a person looks.
+        let _ = self.take(&mut seen).await;
+    }
+
+    async fn take(&self, seen: &mut Seen) -> Result<u64, Refused> {
+        match self.prepare(seen).await {
+            Ok(host) => {
+                let (begun, beginning) = oneshot::channel();
+                self.next.send(Next { host, begun }).await.map_err(|_| Refused::Ending)?;
+                beginning.await.map_err(|_| Refused::Ending)?;
+                *self.refused() = None;
+                seen.rest.truncate(1);
+                let number = self.now().number;
+                observe::settings_taken(number);
+                Ok(number)
+            }
+            Err(reason) => {
+                observe::settings_refused(&reason);
+                *self.refused() = Some(Refusal { at_ms: clock::now_ms(), digest: None, reason: reason.clone() });
+                Err(Refused::Settings(reason))
+            }
+        }
+    }
+
+    /// A host with the settings as they are in their files. Nothing of it runs yet.
+    async fn prepare(&self, seen: &mut Seen) -> Result<Host, String> {
+        let now = self.now();
+        let config = (self.read)()?;
+        // Looked at before they are loaded: what changes from here on is seen as a change.
+        let plugins = config.handlers.values().map(|handler| config.path(&handler.plugin));
+        let files = std::iter::once(config.path(&config.schemas.path)).chain(plugins).collect();
+        seen.rest = tokio::task::spawn_blocking(move || digests(files)).await.unwrap_or_default();
+        let findings = fixed(&now.reloader, &config);
+        if !findings.is_empty() {
+            return Err(findings.join("\n"));
+        }
+        let build = move || {
+            let checked = build::check(&config)?;
+            let plugins = build::plugins(&config, &checked)?;
+            Ok(build::next(&config, &checked, plugins, &now.house, &now.reloader))
+        };
+        let built = tokio::task::spawn_blocking(build).await.map_err(|error| error.to_string())?;
+        built.map_err(|error: build::Error| error.to_string())
+    }
+
+    /// Looks after files that change, until it is time to stop.
+    pub async fn watch(self: Arc<Self>, mut quiet: Quiet) {
+        let mut ears = Ears::new();
+        loop {
+            let now = self.now();
+            let rest: Vec<PathBuf> = self.turn.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();
+            ears.listen(now.reloader.files().chain(&rest).chain([&self.file]).map(PathBuf::as_path));
+            if ears.wait(&mut quiet).await {
+                return;
+            }
+            if now.reloader.config.plugins.watch {
+                self.look().await;
+                self.now().reloader.look().await;
+            }
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        let now = self.now();
+        let refused = self
+            .refused()
+            .as_ref()
+            .map(|refused| json!({ "at": clock::rfc3339(refused.at_ms), "reason": refused.reason }));
+        json!({
+            "settings": { "generation": now.number, "since": clock::rfc3339(now.since_ms), "refused": refused },
+            "plugins": now.reloader.to_json(),
+        })
+    }
+
+    /// A lock whose holder panicked guards a plain value.
+    fn refused(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What these settings would change that cannot be changed now.
+fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (key, value) in FIXED {
+        let (before, after) = (value(&running.config), value(config));
+        if before != after {
+            findings.push(format!("{key}: from \"{before}\" to \"{after}\"\n  hint: this takes a restart of the host"));
+        }
+    }
+    for name in running.rolled_back() {
+        findings.push(format!(
+            "handlers.{name}.plugin: it was rolled back, and its file holds the version that was given up\n  hint: put the \
+             version that you want there, or `tidemill plugin reload {name}`"
+        ));
+    }
+    findings
+}
+
+/// Runs a host, and the ones that follow it, until `quiet` is set, or until nothing waits any more if `until_idle`.
+pub async fn run(
+    mut host: Host,
+    control: Arc<Control>,
+    mut following: Following,
+    switch: Arc<Switch>,
+    mut quiet: Quiet,
+    until_idle: bool,
+) -> Result<(), Error> {
+    loop {
+        let (stop, stopped) = Switch::new();
+        let stop = Arc::new(stop);
+        let mut running = std::pin::pin!(host.run(stop.clone(), stopped, until_idle));
+        let next = tokio::select! {
+            ended = &mut running => {
+                switch.quiet();
+                return ended;
+            }
+            () = quiet.wait() => None,
+            next = following.0.recv() => next,
+        };
+        stop.quiet();
+        running.await?;
+        let Some(Next { host: following, begun }) = next else { return Ok(()) };
+        while let Err(error) = following.make_groups().await {
+            if !error.is_transient() {
+                return Err(error);
+            }
+            observe::task_trouble("new settings", &error);
+            if quiet.sleep(BEGIN_AGAIN).await {
+                return Ok(());
+            }
+        }
+        control.now.store(Settings::of(&following, control.now().number + 1));
+        let _ = begun.send(()); // whoever asked may have gone
+        host = following;
+    }
+}
