@@ -266,7 +266,7 @@ fn component(folder: &Path) -> Target {
         let call = Call { event: &event, stream: &stream, now: &now, attempt: 1, values, deadline };
         match Live::new(&plugin) {
             Ok(mut live) => format!("{:?}", live.call(&call).outcome),
-            Err(error) => format!("{error:#}"),
+            Err(error) => format!("{error:?}"),
         }
     };
     let seeds =

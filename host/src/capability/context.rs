@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::http::{Outbound, Sent};
 use super::log::LogGate;
 use super::meter::{Meter, Stop};
+use super::secrets::Secrets;
 use super::wasi::Wasi;
 use crate::config;
-use super::http::{Outbound, Sent};
-use super::secrets::Secrets;
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut};

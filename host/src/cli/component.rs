@@ -27,7 +27,7 @@ pub fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
     let intake = build::intake(&config).map_err(|error| Refused(error.to_string()))?;
     let mut refused = false;
     for (name, handler) in &config.handlers {
-        let terms = build::terms(&config, name, handler, &checked);
+        let terms = build::terms(&config, name, handler, &checked).map_err(|error| Refused(error.to_string()))?;
         let row = Row { name, handler, terms };
         let looked = intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name);
         let refusal = match &looked {
@@ -166,7 +166,7 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
     let refused = |error: Error| Refused(error.to_string());
     let handler = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let looked = intake.look(file, None, &handler).map_err(refused)?;
-    let engine = Engine::new(1).map_err(refused)?;
+    let engine = Engine::new(1, settings.stack.as_u64() as usize).map_err(refused)?;
     let begun = Instant::now();
     looked.compile(&engine, &Compiler::without_cache(&settings), &handler).map_err(refused)?;
     let compiled = begun.elapsed();

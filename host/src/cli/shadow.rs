@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::dead::unknown_handler;
 use super::{Globals, Refused};
 use crate::model::delivery::Source;
+use crate::plugin::engine;
 use crate::plugin::workers::Workers;
 use crate::service::build::{self, Loader};
 use crate::service::shadow::{Error, Report, Shadow};
@@ -54,7 +55,8 @@ pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let file = std::env::current_dir()?.join(&args.plugin);
     config.handlers.entry(args.handler.clone()).and_modify(|handler| handler.plugin = file);
     let candidate = loader.load(&config, &checked, &args.handler).map_err(refused)?;
-    let shadow = Shadow { config: &config, checked: &checked, current, candidate, workers: Workers::start(1)? };
+    let workers = Workers::start("shadow", 1, engine::thread_stack_bytes(config.plugins.stack.as_u64() as usize))?;
+    let shadow = Shadow { config: &config, checked: &checked, current, candidate, workers };
     let report = super::block_on(async {
         let backend = build::open_backend(&config).await?;
         shadow.run(&*backend, &sources, args.last).await.map_err(|error| match error {

@@ -8,7 +8,6 @@ pub mod metrics;
 use std::time::Duration;
 
 use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, Trimmed};
-use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};

@@ -133,10 +133,7 @@ fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
     let wrong = |what: String, hint: String| Err(Error::WrongWorld { handler: handler.to_owned(), what, hint });
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
     let Some(row) = capability(import) else {
-        return wrong(
-            format!("it imports \"{import}\", which this host does not offer"),
-            hint_for_import(interface),
-        );
+        return wrong(format!("it imports \"{import}\", which this host does not offer"), hint_for_import(interface));
     };
     if !row.speaks(version) {
         return wrong(

@@ -12,8 +12,8 @@ use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent
 use super::abi::latest::tidemill::plugin::types::RetryHint;
 use super::{Engine, Plugin};
 use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, cut};
-use crate::capability::meter::Stop;
 use crate::capability::http::Sent;
+use crate::capability::meter::Stop;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
 
@@ -163,14 +163,10 @@ impl Live {
             (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
             (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
-            (Ok(Err(Failure::Retry(hint))), None) => Outcome::Failed {
-                reason: self.said(hint.reason),
-                after: hint.after_ms.map(Duration::from_millis),
-                log,
-            },
-            (Ok(Err(Failure::Reject(reason))), None) => {
-                Outcome::Rejected { reason: self.said(reason), log }
+            (Ok(Err(Failure::Retry(hint))), None) => {
+                Outcome::Failed { reason: self.said(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }
             }
+            (Ok(Err(Failure::Reject(reason))), None) => Outcome::Rejected { reason: self.said(reason), log },
         }
     }
 

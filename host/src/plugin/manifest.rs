@@ -16,8 +16,8 @@ use wasmparser::BinaryReader;
 use super::inspect::Inspected;
 use crate::capability::context::Terms;
 use crate::config::limits;
-use crate::policy::route::Pattern;
 use crate::policy::outbound::Grant;
+use crate::policy::route::Pattern;
 
 /// The name of the custom section.
 pub const SECTION: &str = "tidemill:manifest";

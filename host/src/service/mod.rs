@@ -23,8 +23,8 @@ pub mod pause;
 pub mod publisher;
 pub mod reloader;
 pub mod scheduler;
-pub mod shadow;
 pub mod settings;
+pub mod shadow;
 
 use std::sync::Arc;
 use std::time::Duration;

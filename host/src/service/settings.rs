@@ -39,6 +39,9 @@ const FIXED: &[(&str, fn(&Config) -> String)] = &[
     ("broker.url", Config::broker_url),
     ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
     ("host.workers", |config| config.host.workers.to_string()),
+    ("host.io_workers", |config| config.host.io_workers.to_string()),
+    ("host.timers_max", |config| config.host.timers_max.to_string()),
+    ("plugins.stack", |config| config.plugins.stack.to_string()),
     ("host.dead_letters_max", |config| config.host.dead_letters_max.to_string()),
     ("idempotency.window", |config| format!("{:?}", config.idempotency.window)),
 ];
@@ -229,10 +232,10 @@ fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
             findings.push(format!("{key}: from \"{before}\" to \"{after}\"\n  hint: this takes a restart of the host"));
         }
     }
-    for name in running.rolled_back() {
+    for name in running.behind_their_files() {
         findings.push(format!(
-            "handlers.{name}.plugin: it was rolled back, and its file holds the version that was given up\n  hint: put the \
-             version that you want there, or `tidemill plugin reload {name}`"
+            "handlers.{name}.plugin: its file holds a version that is still being tried as a canary, or that was given up\n  \
+             hint: put the version that you want there, or `tidemill plugin reload {name}`"
         ));
     }
     findings

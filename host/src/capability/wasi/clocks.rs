@@ -57,9 +57,10 @@ impl poll::Host for Context {
     fn poll(&mut self, list: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
         if list.is_empty() || list.len() > limits::WASI_HANDLES {
             let (found, max) = (list.len(), limits::WASI_HANDLES);
-            return Err(Stop::at(Crash::Handles, format!(
-                "wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled"
-            ))
+            return Err(Stop::at(
+                Crash::Handles,
+                format!("wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled"),
+            )
             .into());
         }
         let moments = list.iter().map(|pollable| self.moment(pollable)).collect::<wasmtime::Result<Vec<_>>>()?;

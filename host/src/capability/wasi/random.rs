@@ -68,9 +68,10 @@ fn halves(block: [u8; 32]) -> (u64, u64) {
 fn bounded(len: u64) -> Result<usize, Stop> {
     let max = limits::WASI_RANDOM_BYTES.as_u64();
     if len > max {
-        return Err(Stop::at(Crash::WasiBytes, format!(
-            "wasi:random: it asked for {len} bytes; at most {max} (WASI_RANDOM_BYTES) are given at once"
-        )));
+        return Err(Stop::at(
+            Crash::WasiBytes,
+            format!("wasi:random: it asked for {len} bytes; at most {max} (WASI_RANDOM_BYTES) are given at once"),
+        ));
     }
     Ok(usize::try_from(len).unwrap_or(usize::MAX))
 }

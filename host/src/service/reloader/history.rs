@@ -100,11 +100,12 @@ impl History {
         self.numbers
     }
 
-    /// Whether another version serves than the one in the file, because a person said so.
-    pub fn is_rolled_back(&self) -> bool {
-        self.now().is_some_and(|now| {
-            now.how == How::Rollback && self.considered.as_deref().is_some_and(|digest| digest != &*now.plugin.digest)
-        })
+    /// Whether another version serves than the one in the file, which was good to begin with: a person rolled it back, or
+    /// the judge of canaries did.
+    pub fn gave_up_the_file(&self) -> bool {
+        let refused = self.refused.as_ref().and_then(|refused| refused.digest.as_deref());
+        let considered = self.considered.as_deref().filter(|digest| Some(*digest) != refused);
+        self.now().is_some_and(|now| considered.is_some_and(|digest| digest != &*now.plugin.digest))
     }
 
     pub fn to_json(&self) -> Value {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use self::history::{History, How, Refusal};
 use self::watch::Stamp;
 use super::build::{Checked, Loader};
+use super::canary;
 use crate::clock;
 use crate::config::Config;
 use crate::observe;
@@ -91,6 +92,7 @@ impl Reloader {
     pub async fn reload(self: &Arc<Self>, name: &str) -> Result<Taken, Refused> {
         let slot = self.slot(name)?;
         let _turn = slot.turn.lock().await;
+        slot.catch_up();
         Ok(self.take(slot, How::Request).await?)
     }
 
@@ -98,9 +100,19 @@ impl Reloader {
     pub async fn rollback(&self, name: &str) -> Result<Taken, Refused> {
         let slot = self.slot(name)?;
         let _turn = slot.turn.lock().await;
-        let before = slot.history().step_back();
+        slot.catch_up();
+        let serving = slot.handler.serving.load_full();
+        let before = match &serving.canary {
+            // What is taken back is the version that is being tried.
+            Some(canary) => {
+                observe::canary_replaced(name, &canary.plugin.digest);
+                Some(serving.stable.clone())
+            }
+            None => slot.history().step_back(),
+        };
         let plugin = before.ok_or_else(|| Refused::NothingBefore(name.to_owned()))?;
-        let generation = slot.publish(plugin.clone(), How::Rollback);
+        slot.handler.serving.store(Arc::new(Serving::only(plugin.clone())));
+        let generation = slot.history().push(plugin.clone(), How::Rollback);
         observe::reloaded(name, &plugin.digest, generation, "rolled-back", std::time::Duration::ZERO);
         Ok(Taken { generation, digest: plugin.digest.clone(), changed: true })
     }
@@ -109,6 +121,7 @@ impl Reloader {
     pub async fn look(self: &Arc<Self>) {
         for slot in &self.slots {
             let mut seen = slot.turn.lock().await;
+            slot.catch_up();
             let stamp = Stamp::of(&slot.file);
             // A file that is away for a moment is being replaced; one that stays away changes nothing.
             if stamp.is_none() || (stamp == *seen && stamp.as_ref().is_some_and(Stamp::is_settled)) {
@@ -141,7 +154,7 @@ impl Reloader {
                 slot.history().considered = Some(plugin.digest.to_string());
                 slot.history().refused = None;
                 let now = slot.handler.serving.load_full();
-                if now.stable.digest == plugin.digest {
+                if now.versions().any(|version| version.digest == plugin.digest) {
                     let generation = slot.history().now().map_or(0, |now| now.number);
                     observe::reload_unneeded(&name, &plugin.digest);
                     return Ok(Taken { generation, digest: plugin.digest.clone(), changed: false });
@@ -160,9 +173,10 @@ impl Reloader {
         }
     }
 
-    /// Handlers that serve another version than their files hold, because a person rolled them back.
-    pub fn rolled_back(&self) -> impl Iterator<Item = &str> {
-        self.slots.iter().filter(|slot| slot.history().is_rolled_back()).map(|slot| &*slot.handler.name)
+    /// Handlers that serve another version than the one in their files: it is still being tried, or it was given up.
+    pub fn behind_their_files(&self) -> impl Iterator<Item = &str> {
+        let behind = |slot: &&Slot| slot.handler.serving.load().canary.is_some() || slot.history().gave_up_the_file();
+        self.slots.iter().filter(behind).map(|slot| &*slot.handler.name)
     }
 
     /// The files to watch.
@@ -193,11 +207,21 @@ impl Reloader {
 }
 
 impl Slot {
-    /// The one door: from now on this version serves every batch that begins.
+    /// From now on this version serves every batch that begins; where a canary is configured, some keys of each.
     fn publish(&self, plugin: Arc<Plugin>, how: How) -> u64 {
-        let generation = self.history().push(plugin.clone(), how);
-        self.handler.serving.store(Arc::new(Serving::only(plugin)));
-        generation
+        canary::publish(&self.handler, &plugin);
+        let mut history = self.history();
+        if self.handler.canary.is_some() { history.numbers() } else { history.push(plugin, how) }
+    }
+
+    /// A canary that was promoted has become a generation. To be called by whoever has the slot's turn.
+    fn catch_up(&self) {
+        let stable = self.handler.serving.load().stable.clone();
+        let mut history = self.history();
+        if history.now().is_none_or(|now| now.plugin.digest != stable.digest) {
+            let generation = history.push(stable, How::Canary);
+            observe::plugin_generation(&self.handler.name, generation);
+        }
     }
 
     /// A lock whose holder panicked guards a plain list.

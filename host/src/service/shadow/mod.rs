@@ -145,7 +145,7 @@ impl Shadow<'_> {
     ) -> Result<Called, Error> {
         let handler = &self.config.handlers[&*plugin.handler];
         let state = states.get(event.key()).cloned();
-        let job = |reply| Job {
+        let job = Job {
             plugin: plugin.clone(),
             stream: source.stream.clone(),
             now: now.clone(),
@@ -155,7 +155,7 @@ impl Shadow<'_> {
             budget: handler.deadline,
             instance_events_max: handler.instance_events_max,
             versions: 2,
-            reply,
+            begun: Arc::default(),
         };
         let answer = self.workers.run(job).await.ok_or_else(|| Error::Plugin("its worker is gone".to_owned()))?;
         let called = answer.map_err(Error::Plugin)?.pop();

@@ -77,7 +77,8 @@ async fn a_file_of_layout_2_is_made_one_of_layout_3() {
     drop(open(&folder.file("a.db")).await);
     let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-    let back = "DROP INDEX due_timers; ALTER TABLE sources DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
+    let back =
+        "DROP INDEX due_timers; ALTER TABLE sources DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
     conn.execute_batch(back).unwrap();
     drop(conn);
     let source = Source { stream: "s".into(), handler: "h".into() };
