@@ -63,7 +63,7 @@ async fn a_handler_goes_on_while_all_calls_of_another_hang() {
 async fn peak(extra: &str, io_workers: usize) -> usize {
     let service = Service::start();
     let grants = format!("secrets = []\nhttp = [\"* {}\"]", service.url("/*"));
-    let mut world = World::of("caller", "sqlite::memory:", &format!("deadline = \"60s\"\n{extra}"), &grants).await;
+    let mut world = World::of(&tidemill_tests::guest("caller"), "sqlite::memory:", &format!("deadline = \"60s\"\n{extra}"), &grants).await;
     open_loopback(&mut world);
     world.config.host.io_workers = io_workers;
     for _ in 0..12 {
@@ -85,7 +85,7 @@ async fn the_calls_of_a_batch_run_side_by_side_within_their_bounds() {
 async fn events_of_a_key_see_what_those_before_them_wrote() {
     let service = Service::start();
     let grants = format!("secrets = []\nhttp = [\"* {}\"]", service.url("/*"));
-    let mut world = World::of("caller", "sqlite::memory:", NO_RETRY, &grants).await;
+    let mut world = World::of(&tidemill_tests::guest("caller"), "sqlite::memory:", NO_RETRY, &grants).await;
     open_loopback(&mut world);
     for number in 0..40 {
         let key = format!("k{}", number % 4);
