@@ -177,6 +177,7 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
         let mut value = about(&looked);
         value["ok"] = true.into();
         value["exports"] = json!(found.exports);
+        value["custom_sections"] = json!(found.custom);
         value["asks"] = json!(looked.manifest.asks);
         value["compile_ms"] = json!(compiled.as_millis());
         for (what, count) in counts {

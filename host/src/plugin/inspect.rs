@@ -50,8 +50,11 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspected, String> {
                 found.core_modules += u32::from(encoding == Encoding::Module);
             }
             Payload::End(_) => depth -= 1,
-            Payload::InstanceSection(section) => found.core_instances += section.count(),
-            Payload::MemorySection(section) => found.memories += section.count(),
+            // A section's own word on how much is in it: not believed further than it can be counted.
+            Payload::InstanceSection(section) => {
+                found.core_instances = found.core_instances.saturating_add(section.count());
+            }
+            Payload::MemorySection(section) => found.memories = found.memories.saturating_add(section.count()),
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
                     let import = import.map_err(|error| error.to_string())?;
@@ -151,4 +154,24 @@ fn hint_for_import(interface: &str) -> String {
     }
     let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();
     format!("the host offers {}", offered.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_lies_about_its_length_is_harmless() {
+        // Two sections of core instances (id 2) that say 2^32 - 1 each and hold none.
+        let lie = [2, 5, 0xff, 0xff, 0xff, 0xff, 0x0f];
+        let wasm = [&b"\0asm\x0d\0\x01\0"[..], &lie, &lie].concat();
+        assert_eq!(inspect(&wasm).unwrap().core_instances, u32::MAX);
+    }
+
+    #[test]
+    fn names_with_control_characters_are_refused() {
+        // An export (section 11) of a function under the name "\x1b".
+        let wasm = [&b"\0asm\x0d\0\x01\0"[..], &[11, 7, 1, 0, 1, 0x1b, 1, 0, 0]].concat();
+        assert!(inspect(&wasm).unwrap_err().contains("control characters"));
+    }
 }
