@@ -75,8 +75,11 @@ impl Workers {
                 move || {
                     let mut lives = HashMap::new();
                     while let Ok((job, reply)) = queue.recv() {
-                        // Nobody waits any more if the host is ending; what was done then is simply not settled.
-                        let _ = reply.send(run(&mut lives, job));
+                        // Nobody waits any more if the host is ending: what was not begun is left, what was done is
+                        // simply not settled.
+                        if !reply.is_closed() {
+                            let _ = reply.send(run(&mut lives, job));
+                        }
                     }
                 },
             )?;
