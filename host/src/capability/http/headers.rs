@@ -81,7 +81,7 @@ mod tests {
 
     fn secrets() -> Secrets {
         let path = std::env::temp_dir().join(format!("tidemill-header-{}", uuid::Uuid::new_v4()));
-        let mut read = |value: &str| {
+        let read = |value: &str| {
             std::fs::write(&path, value).unwrap();
             load(&Place::File(path.clone())).unwrap()
         };
