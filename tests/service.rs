@@ -134,7 +134,7 @@ impl Seen {
     }
 
     fn answer(&self, mut stream: TcpStream, path: &str) -> std::io::Result<()> {
-        let path = path.trim_start_matches('/');
+        let path = path.split('?').next().unwrap_or_default().trim_start_matches('/');
         let (what, rest) = path.split_once('/').unwrap_or((path, ""));
         let number = rest.parse::<usize>().unwrap_or(200);
         let head = |status: usize, more: &str| format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{more}\r\n");

@@ -112,7 +112,9 @@ impl Workers {
                 let (mut lives, mut swept) = (Lives::new(), Instant::now());
                 loop {
                     match queue.recv_timeout(SWEEP_EVERY) {
-                        // Nobody waits any more if the host is ending; what was done then is simply not settled.
+                        // Nobody waits any more if the host is ending: what was not begun is left, what was done is simply
+                        // not settled.
+                        Ok((_, reply)) if reply.is_closed() => {}
                         Ok((job, reply)) => drop(reply.send(run(&mut lives, job))),
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => return,
