@@ -59,6 +59,8 @@ pub struct Rig {
     pub file: PathBuf,
     good: Vec<u8>,
     pub api: u16,
+    /// Digest -> what that version says of itself.
+    names: BTreeMap<String, String>,
     violations: Vec<String>,
 }
 
@@ -68,6 +70,10 @@ pub fn run(plan: Plan) -> Outcome {
     rig.put(&rig.version(GOOD[0]));
     let mut host = rig.ledger.host(None);
     host.wait_for_consumer();
+    match rig.wait(|plugin| plugin["digest"].is_string()) {
+        Some(plugin) => rig.serves(&plugin, GOOD[0]),
+        None => rig.violations.push("the host does not answer".to_owned()),
+    }
     let producer = rig.ledger.produce(&[], plan.per_second, plan.seed);
     std::thread::sleep(CALM);
     let calm_until = now_ms();
@@ -110,7 +116,7 @@ impl Rig {
         let http = format!("\n[http]\nlisten = \"127.0.0.1:{api}\"\n");
         std::fs::write(ledger.config(), config + &http).expect("a writable folder");
         let good = std::fs::read(crate::guest("ledger")).expect("the guest");
-        Self { ledger, file, good, api, violations: Vec::new() }
+        Self { ledger, file, good, api, names: BTreeMap::new(), violations: Vec::new() }
     }
 
     /// The guest as another version of itself.
@@ -150,12 +156,19 @@ impl Rig {
             let (name, before) = (GOOD[(number as usize + 1) % 2], self.plugin()["digest"].clone());
             let at = self.put(&self.version(name));
             match self.wait(|plugin| plugin["digest"] != before) {
-                Some(_) => swaps.push((at, text(name))),
+                Some(plugin) => {
+                    self.serves(&plugin, name);
+                    swaps.push((at, text(name)));
+                }
                 None => self.violations.push(format!("swap {number} did not come: {}", self.plugin())),
             }
             std::thread::sleep(PAUSE);
         }
         (swaps, refused)
+    }
+
+    fn serves(&mut self, plugin: &Value, name: &[u8; 16]) {
+        self.names.insert(plugin["digest"].as_str().unwrap_or_default().to_owned(), text(name));
     }
 
     pub fn wait(&self, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
@@ -195,13 +208,12 @@ impl Rig {
         let store = &self.ledger.store;
         let source = Source { stream: store.input.as_str().into(), handler: store.handler.as_str().into() };
         let books = self.with_backend(async |backend| backend.committed_by(&source).await.expect("the books"));
-        let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
-        emitted.iter().for_each(|(_, version)| *counted.entry(version).or_default() += 1);
-        let mut of_events: Vec<u64> = counted.values().copied().collect();
-        let mut of_books: Vec<u64> = books.iter().map(|book| book.committed).collect();
-        (of_events.sort_unstable(), of_books.sort_unstable());
+        let mut of_events: BTreeMap<String, u64> = BTreeMap::new();
+        emitted.iter().for_each(|(_, version)| *of_events.entry(version.clone()).or_default() += 1);
+        let name = |digest: &String| self.names.get(digest).unwrap_or(digest).clone();
+        let of_books: BTreeMap<String, u64> = books.iter().map(|book| (name(&book.digest), book.committed)).collect();
         if of_events != of_books {
-            self.violations.push(format!("the events say {counted:?}, the books say {books:?}"));
+            self.violations.push(format!("the events say {of_events:?}, the books say {of_books:?}"));
         }
     }
 

@@ -1,11 +1,13 @@
 //! Seeing that files have changed: the system says so at once where it can, and every two seconds somebody looks anyway,
 //! because network folders and swapped symlinks say nothing.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
@@ -90,40 +92,46 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The names of the files that are looked after, without their folders.
+type Names = Arc<Mutex<Vec<OsString>>>;
+
 /// Hears of changes in folders.
 pub struct Ears {
     heard: Arc<Notify>,
+    names: Names,
     watcher: Option<RecommendedWatcher>,
     folders: Vec<PathBuf>,
 }
 
 impl Ears {
     pub fn new() -> Self {
-        let heard = Arc::new(Notify::new());
-        let ring = heard.clone();
+        let (heard, names) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
+        let (ring, known) = (heard.clone(), names.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading is no change; and an error may have swallowed one.
-            let reading = |event: &notify::Event| matches!(event.kind, EventKind::Access(access) if access != notify::event::AccessKind::Close(notify::event::AccessMode::Write));
-            if !event.as_ref().is_ok_and(reading) {
+            // An error may have swallowed a change.
+            if event.map_or(true, |event| concerns(&event, &known)) {
                 ring.notify_one();
             }
         });
         if let Err(error) = &watcher {
             tracing::warn!(%error, "no word of changed files from the system; they are looked at every {LOOK_EVERY:?}");
         }
-        Self { heard, watcher: watcher.ok(), folders: Vec::new() }
+        Self { heard, names, watcher: watcher.ok(), folders: Vec::new() }
     }
 
     /// Listens in the folders of these files, and no longer in others.
     pub fn listen<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
         let Some(watcher) = &mut self.watcher else { return };
         let mut folders: Vec<PathBuf> = Vec::new();
+        let mut names = Vec::new();
         for file in files {
+            names.extend(file.file_name().map(OsString::from));
             let folder = if file.is_dir() { file } else { file.parent().unwrap_or(Path::new(".")) };
             if !folders.iter().any(|known| known == folder) {
                 folders.push(folder.to_owned());
             }
         }
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         for gone in self.folders.iter().filter(|known| !folders.contains(known)) {
             let _ = watcher.unwatch(gone); // it may have been removed
         }
@@ -150,6 +158,21 @@ impl Ears {
         }
         quiet.is_set()
     }
+}
+
+/// Whether a word from the system is about what is looked after. In a folder with logs in it there is always something.
+fn concerns(event: &notify::Event, names: &Names) -> bool {
+    // Reading is no change.
+    if matches!(event.kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write)) {
+        return false;
+    }
+    let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+    let ours = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| names.iter().any(|known| known == name))
+            || path.extension().is_some_and(|extension| extension == "json")
+            || path.is_symlink()
+    };
+    event.paths.is_empty() || event.paths.iter().any(ours)
 }
 
 #[cfg(test)]
