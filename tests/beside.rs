@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill::config::Config;
 use tidemill::pipeline::Handler;
-use tidemill::plugin::Serving;
+use tidemill::plugin::{Plugin, Serving};
 use tidemill::policy::canary::Facts;
-use tidemill::service::{Switch, build, canary};
+use tidemill::service::{Host, Switch, build, canary};
 
 use crate::world::World;
 
@@ -53,25 +53,24 @@ fn set_plugin(config: &mut Config, file: &std::path::Path) {
     }
 }
 
-/// `count` events with even `n` on `keys` keys.
+/// `count` events with even `n` on `keys` keys: the same ones each time.
 pub async fn ask(world: &World, count: usize, keys: usize) {
+    ask_on(world, count, keys, "k").await;
+}
+
+/// The same, on keys with names of one's own: others meet the canary then.
+pub async fn ask_on(world: &World, count: usize, keys: usize, name: &str) {
     for round in 0..count {
-        world.ask(json!({ "do": "", "n": 2 * round, "key": format!("k{}", round % keys) })).await;
+        world.ask(json!({ "do": "", "n": 2 * round, "key": format!("{name}{}", round % keys) })).await;
     }
 }
 
 /// Publishes this edition, then runs the host until nothing waits any more.
 pub async fn run(world: &World, edition: &str) -> Trial {
-    let checked = build::check(&world.config).expect("a good configuration");
-    let plugins = build::plugins(&world.config, &checked).expect("good plugins");
-    let file = crate::edition(edition);
-    let mut config = world.config.clone();
-    set_plugin(&mut config, &file);
-    let candidate = plugins.loader.load(&config, &checked, "mischief").expect("a good candidate");
-    let host = build::host(&world.config, &checked, plugins, world.backend.clone()).expect("a host");
+    let (host, candidates) = host(world, &[edition]);
     let handler = host.consumers[0].handler.clone();
     let began = Instant::now();
-    canary::publish(&handler, &candidate);
+    canary::publish(&handler, &candidates[0]);
     let before = handler.serving.load_full();
     let (switch, quiet) = Switch::new();
     let run = host.run(Arc::new(switch), quiet, true);
@@ -79,6 +78,20 @@ pub async fn run(world: &World, edition: &str) -> Trial {
     ran.expect("the trial is stuck").expect("a run");
     let facts = before.canary.as_ref().map(|canary| canary.trial().facts(Instant::now())).unwrap_or_default();
     Trial { after: handler.serving.load_full(), before, facts, ended }
+}
+
+/// A host of this world that is not yet running, and the plugins of these editions.
+pub fn host(world: &World, editions: &[&str]) -> (Host, Vec<Arc<Plugin>>) {
+    let checked = build::check(&world.config).expect("a good configuration");
+    let plugins = build::plugins(&world.config, &checked).expect("good plugins");
+    let load = |edition: &&str| {
+        let file = crate::edition(edition);
+        let mut config = world.config.clone();
+        set_plugin(&mut config, &file);
+        plugins.loader.load(&config, &checked, "mischief").expect("a good candidate")
+    };
+    let candidates = editions.iter().map(load).collect();
+    (build::host(&world.config, &checked, plugins, world.backend.clone()).expect("a host"), candidates)
 }
 
 /// When something else serves than at the beginning; none if that does not happen as long as events come.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tidemill_tests::beside::{ask, run, world};
+use tidemill::service::canary::publish;
+use tidemill_tests::beside::{ask, host, run, world};
 use tidemill_tests::world::World;
 
 /// Tries it on half of the keys, and judges soon.
@@ -116,4 +117,22 @@ async fn the_record_of_an_attempt_names_the_canary() {
         letter.history.iter().map(|record| (record.class.as_str(), record.plugin.as_str())).collect();
     let tried = trial.before.canary.as_ref().unwrap().plugin.digest.clone();
     assert_eq!(by, [("failed", &*tried), ("rejected", &*trial.before.stable.digest)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_version_takes_the_place_of_a_canary() {
+    let world = world("sqlite::memory:", "canary = { share = 0.25 }").await;
+    let (host, editions) = host(&world, &["fail", "emit"]);
+    let handler = &host.consumers[0].handler;
+    let stable = handler.serving.load().stable.clone();
+    for edition in &editions {
+        publish(handler, edition);
+        let serving = handler.serving.load();
+        let canary = serving.canary.as_ref().unwrap();
+        assert_eq!((&canary.plugin.digest, canary.share), (&edition.digest, 0.25));
+        assert_eq!(
+            (&serving.stable.digest, canary.trial().facts(std::time::Instant::now()).canary.calls),
+            (&stable.digest, 0)
+        );
+    }
 }

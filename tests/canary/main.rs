@@ -63,7 +63,9 @@ async fn measure(args: &Args) -> Figures {
     let url = if args.backend == "redis" { RedisServer::shared().url() } else { "sqlite::memory:".to_owned() };
     let retry = r#"retry = { max = 1, base = "10ms", factor = 1, cap = "10ms" }"#;
     let world = beside::world(&url, &format!("canary = {{ share = {:?} }}\n{retry}", args.share)).await;
-    beside::ask(&world, args.events, args.events).await;
+    // Other keys in each run, so that other events meet the canary.
+    let name = format!("{:x}-", rand::random::<u32>());
+    beside::ask_on(&world, args.events, args.events, &name).await;
     let trial: Trial = beside::run(&world, &args.edition).await;
     let status = world.status().await;
     let emitted = world.emitted_count().await;

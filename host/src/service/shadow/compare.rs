@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_shown_is_bounded() {
         let long = "ä".repeat(100_000);
-        let outcome = done(&vec![("s", long.as_str()); 100], &[("n", Some(&long))]);
+        let outcome = done(&[("s", long.as_str()); 100], &[("n", Some(&long))]);
         let shown = shown(&outcome);
         assert_eq!((&shown["emitted"], shown["emits"].as_array().map(Vec::len)), (&json!(100), Some(EMITS_SHOWN)));
         assert!(shown.to_string().len() < (EMITS_SHOWN + 1) * 2 * VALUE_BYTES_SHOWN, "{}", shown.to_string().len());
