@@ -39,10 +39,11 @@ pub struct Capability {
 impl Capability {
     /// Whether the host links this version of the interface.
     pub fn speaks(&self, version: &str) -> bool {
-        match self.interface.starts_with("wasi:") {
+        if self.interface.starts_with("wasi:") {
             // A version that only adds has the same first two numbers. What it adds and the host lacks is found at linking.
-            true => version.strip_prefix("0.2.").is_some_and(|patch| patch.parse::<u16>().is_ok()),
-            false => abi::VERSIONS.contains(&version),
+            version.strip_prefix("0.2.").is_some_and(|patch| patch.parse::<u16>().is_ok())
+        } else {
+            abi::VERSIONS.contains(&version)
         }
     }
 
