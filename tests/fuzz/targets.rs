@@ -250,7 +250,9 @@ const COMPONENT_WORDS: &[&str] = &[
 fn component(folder: &Path) -> Target {
     let path = folder.join("fuzzed.wasm");
     let text = crate::world::config("sqlite::memory:", &path, "fuzz", "limits = { memory = \"4MiB\" }", "");
-    let config = read::parse(&text, "fuzz.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
+    let mut config = read::parse(&text, "fuzz.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
+    // What is compiled here is of no use to anybody.
+    config.host.cache = Some(folder.join("cache"));
     let checked = build::check(&config).expect("a good configuration");
     let loader = build::Loader::new(&config).expect("an engine");
     let body = Bytes::from(crate::world::event(uuid::Uuid::nil(), serde_json::json!({ "do": "ok" })).to_string());
