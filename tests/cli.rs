@@ -77,6 +77,14 @@ fn the_first_five_minutes() {
 }
 
 #[test]
+fn plugin_build_writes_the_manifest_of_cargo_toml() {
+    let line = json(&Project::built().run(&["plugin", "ls", "--json"]));
+    assert_eq!((&line["name"], &line["version"]), (&"order-service".into(), &"0.1.0".into()), "{line}");
+    assert_eq!((&line["sdk"], &line["refused"]), (&"rust 0.1.0".into(), &Value::Null), "{line}");
+    assert_eq!(line["capabilities"][0]["asked"], "Order.Confirmed", "{line}");
+}
+
+#[test]
 fn init_leaves_what_is_there_alone() {
     let project = Project::new();
     let again = project.run(&["init"]);

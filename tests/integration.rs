@@ -3,6 +3,7 @@
 mod bad_inputs;
 mod checks;
 mod cli;
+mod compiling;
 mod conformance;
 mod dead;
 mod doctor;
@@ -11,6 +12,7 @@ mod guest_memory;
 mod kills;
 mod metrics;
 mod model;
+mod plugins;
 mod redis_faults;
 mod sandbox;
 mod schemas;

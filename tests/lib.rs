@@ -23,6 +23,11 @@ pub fn guest(name: &str) -> PathBuf {
     path
 }
 
+/// A plugin that was compiled with an old version of the interfaces.
+pub fn corpus(version: &str, name: &str) -> PathBuf {
+    root().join("tests/corpus").join(version).join(format!("{name}.wasm"))
+}
+
 /// The host's binary: cargo puts it above the tests, and beside the other programs.
 pub fn tidemill() -> std::process::Command {
     let own = std::env::current_exe().expect("a running program has a file");

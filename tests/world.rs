@@ -63,8 +63,13 @@ impl World {
     }
 
     pub async fn with(url: &str, extra: &str, tables: &str) -> Self {
+        Self::of(&crate::guest("mischief"), url, extra, tables).await
+    }
+
+    /// A world with another build of `mischief`.
+    pub async fn of(plugin: &std::path::Path, url: &str, extra: &str, tables: &str) -> Self {
         let suffix = Uuid::new_v4().simple().to_string();
-        let text = config(url, &crate::guest("mischief"), &suffix, extra, tables);
+        let text = config(url, plugin, &suffix, extra, tables);
         let config = read::parse(&text, "world.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
         let backend = build::open_backend(&config).await.expect("a backend");
         let (asked, done) = (format!("asked-{suffix}"), format!("done-{suffix}"));

@@ -117,6 +117,9 @@ fn limits(findings: &mut Vec<String>) {
 fn written(value: &str) -> Option<String> {
     let number = |text: &str| text.replace('_', "").parse::<u64>().ok();
     let inner = |name: &str| number(value.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')?);
+    if let Some(gib) = inner("ByteSize::gib") {
+        return Some(format!("{gib} GiB"));
+    }
     if let Some(mib) = inner("ByteSize::mib") {
         return Some(format!("{mib} MiB"));
     }

@@ -18,6 +18,8 @@ pub struct Terms {
     pub handler: Arc<str>,
     /// The event types that it may emit; none = it has no `emit` at all.
     pub emit: Option<Vec<Pattern>>,
+    /// The event types that its manifest asks for; none = it does not say, any.
+    pub asked_emit: Option<Vec<Pattern>>,
     pub state: bool,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,

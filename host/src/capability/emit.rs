@@ -12,6 +12,7 @@ use crate::fault;
 use crate::model::name::is_kind;
 use crate::model::outcome::Refusal;
 use crate::plugin::abi::latest::tidemill::plugin::emit::{self, NewEvent};
+use crate::policy::route::Pattern;
 
 impl emit::Host for Context {
     fn emit(&mut self, event: NewEvent) -> wasmtime::Result<Result<String, String>> {
@@ -65,6 +66,10 @@ impl Context {
             return Err(format!(
                 "emit: {kind}.v{version} is not among the grants (hint: [handlers.{handler}.grants] emit)"
             ));
+        }
+        let unasked = |asked: &Vec<Pattern>| !asked.iter().any(|pattern| pattern.matches(kind, version));
+        if self.terms.asked_emit.as_ref().is_some_and(unasked) {
+            return Err(format!("emit: {kind}.v{version} is not asked for in the plugin's manifest (hint: asks.emit)"));
         }
         let stream = self.terms.streams.find(kind, version);
         stream.cloned().ok_or_else(|| format!("emit: no stream takes {kind}.v{version} (hint: [streams.NAME] events)"))

@@ -2,6 +2,7 @@
 //! 2 refused input or usage.
 
 mod completions;
+mod component;
 mod config;
 mod dead;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! `tidemill plugin build|pause|resume`. Build: Rust crates in, components out. It adds the WebAssembly target where it is missing and
+//! `tidemill plugin ...`. Build: Rust crates in, components out. It adds the WebAssembly target where it is missing and
 //! encodes the component itself; no other tool is needed.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{Globals, Refused, pause, stack};
+use super::{Globals, Refused, component, pause, stack};
+use crate::plugin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -24,6 +25,20 @@ pub enum Command {
         #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(16..=1 << 16))]
         stack: Option<u32>,
     },
+    /// Show each handler's plugin: whose it is, and what it asks for and is granted.
+    Ls,
+    /// Look at a component, compile it, and say whether a host would take it.
+    Check { file: PathBuf },
+    /// Write a manifest into a component, in place of any that it has.
+    Stamp {
+        component: PathBuf,
+        /// The manifest, in TOML.
+        #[arg(long)]
+        manifest: PathBuf,
+        /// Where the stamped component goes; default: over the one that it was.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Let no host fetch anything for a handler until it is resumed. What is in hand is finished.
     Pause(pause::Args),
     /// Let a paused handler go on.
@@ -33,6 +48,9 @@ pub enum Command {
 pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
         Command::Build { folder, out, stack } => build_all(&folder, out, stack, globals),
+        Command::Ls => component::ls(globals),
+        Command::Check { file } => component::check(&file, globals),
+        Command::Stamp { component, manifest, out } => component::stamp(&component, &manifest, out),
         Command::Pause(args) => pause::set(&args, true, globals),
         Command::Resume(args) => pause::set(&args, false, globals),
     }
@@ -67,32 +85,73 @@ pub fn build(folder: &Path, out: &Path, stack: Option<u32>) -> anyhow::Result<Ve
         bail!("cargo build failed in {}", folder.display());
     }
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
-    let modules: Vec<(String, PathBuf)> = output.stdout.split(|byte| *byte == b'\n').filter_map(module).collect();
-    modules.iter().map(|(name, module)| encode(name, module, out)).collect()
+    let messages: Vec<Value> =
+        output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let sdk =
+        messages.iter().find(|message| message["target"]["name"] == "tidemill_sdk").map(|message| version(message));
+    let packages = packages(folder)?;
+    let modules = messages.iter().filter_map(|message| module(message, &packages));
+    modules.map(|module| encode(&module?, sdk.as_deref(), out)).collect()
 }
 
-/// The name and file of a plugin, from a line of cargo's messages.
-fn module(line: &[u8]) -> Option<(String, PathBuf)> {
-    let message: Value = serde_json::from_slice(line).ok()?;
+/// A plugin that cargo has built, and what its `Cargo.toml` says of it.
+struct Module {
+    name: String,
+    file: PathBuf,
+    manifest: Manifest,
+}
+
+/// What `Cargo.toml` says, for each package of the crate or workspace.
+fn packages(folder: &Path) -> anyhow::Result<Vec<Value>> {
+    let output = Process::new("cargo")
+        .current_dir(folder)
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo metadata")?;
+    let mut metadata: Value = serde_json::from_slice(&output.stdout).context("reading what cargo metadata says")?;
+    match metadata["packages"].take() {
+        Value::Array(packages) => Ok(packages),
+        _ => bail!("cargo metadata names no packages in {}", folder.display()),
+    }
+}
+
+/// The plugin that a message of cargo's is about, if it is about one.
+fn module(message: &Value, packages: &[Value]) -> Option<anyhow::Result<Module>> {
     let is_plugin = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "cdylib");
     let files = message["filenames"].as_array()?;
-    let module = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".wasm"))?;
+    let file = PathBuf::from(files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".wasm"))?);
     // Cargo writes a library's name with underscores; handlers and files are named like the package.
-    is_plugin.then(|| (message["target"]["name"].as_str().unwrap_or_default().replace('_', "-"), PathBuf::from(module)))
+    let name = message["target"]["name"].as_str().unwrap_or_default().replace('_', "-");
+    let package = packages.iter().find(|package| package["manifest_path"] == message["manifest_path"]);
+    let package = package.unwrap_or(&Value::Null);
+    let mut manifest = json!({ "name": name, "version": package["version"].as_str().unwrap_or_default() });
+    for (key, value) in package["metadata"]["tidemill"].as_object().into_iter().flatten() {
+        manifest[key] = value.clone();
+    }
+    let manifest = component::strict(manifest)
+        .map_err(|what| Refused(format!("[package.metadata.tidemill] of {name}: {what}")).into());
+    is_plugin.then(|| manifest.map(|manifest| Module { name, file, manifest }))
 }
 
-fn encode(name: &str, module: &Path, out: &Path) -> anyhow::Result<(PathBuf, usize)> {
-    let core = std::fs::read(module).with_context(|| format!("reading {}", module.display()))?;
+/// `path+file:///sdk#tidemill-sdk@0.1.0` -> `rust 0.1.0`
+fn version(message: &Value) -> String {
+    let id = message["package_id"].as_str().unwrap_or_default();
+    format!("rust {}", id.rsplit(['#', '@']).next().unwrap_or_default())
+}
+
+fn encode(module: &Module, sdk: Option<&str>, out: &Path) -> anyhow::Result<(PathBuf, usize)> {
+    let name = &module.name;
+    let core = std::fs::read(&module.file).with_context(|| format!("reading {}", module.file.display()))?;
     let mut encoder = wit_component::ComponentEncoder::default().validate(true);
     encoder = encoder.module(&core).with_context(|| format!("{name} is not built for a world of wit/"))?;
-    let component = encoder.encode().with_context(|| format!("encoding {name} as a component"))?;
+    let encoded = encoder.encode().with_context(|| format!("encoding {name} as a component"))?;
+    let sdk = module.manifest.sdk.clone().or(sdk.map(str::to_owned));
+    let stamped = component::stamped(&encoded, Manifest { sdk, ..module.manifest.clone() });
+    let stamped = stamped.map_err(|what| anyhow::anyhow!("the manifest of {name}: {what}"))?;
     let path = out.join(format!("{name}.wasm"));
-    // Beside it and renamed: a host that watches the file never reads half of it.
-    let beside = out.join(format!(".{name}.wasm.new"));
-    std::fs::write(&beside, &component)
-        .and_then(|()| std::fs::rename(&beside, &path))
-        .with_context(|| format!("writing {}", path.display()))?;
-    Ok((path, component.len()))
+    component::replace(&path, &stamped)?;
+    Ok((path, stamped.len()))
 }
 
 /// Adds the WebAssembly target to the toolchain, if it is not there.

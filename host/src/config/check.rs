@@ -43,6 +43,7 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
     }
     check.known_types(schemas);
     check.host();
+    check.plugins();
     check.findings
 }
 
@@ -203,6 +204,25 @@ impl Check<'_> {
         }
         if handler.limits.memory > limits::GUEST_MEMORY_MAX {
             self.find(at("limits.memory"), "too much", format!("at most {}", limits::GUEST_MEMORY_MAX));
+        }
+    }
+
+    fn plugins(&mut self) {
+        let plugins = &self.config.plugins;
+        if plugins.require_signature && plugins.keys.is_empty() {
+            self.find("plugins.require_signature", "there is no key to check with", "list public keys in plugins.keys");
+        }
+        for (name, handler) in &self.config.handlers {
+            let hex = handler.digest.as_ref().map(|digest| digest.strip_prefix("sha256:").unwrap_or_default());
+            let good =
+                |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            if hex.is_some_and(|hex| !good(hex)) {
+                self.find(
+                    format!("handlers.{name}.digest"),
+                    "not a digest",
+                    "write \"sha256:\" and 64 hex digits in lower case; `tidemill plugin ls` shows them",
+                );
+            }
         }
     }
 

@@ -34,5 +34,16 @@ pub const BATCH_MAX: usize = 512;
 pub const DEAD_LETTERS: u64 = 100_000;
 /// How long the inbox remembers an event.
 pub const INBOX_WINDOW: Duration = Duration::from_secs(3600);
+/// The largest component, and the most code that may be made of one.
+pub const COMPONENT_BYTES: ByteSize = ByteSize::mib(64);
+pub const COMPILED_BYTES: ByteSize = ByteSize::mib(512);
+/// The manifest in a component.
+pub const MANIFEST_BYTES: ByteSize = ByteSize::kib(16);
+/// What compiling one component may take: memory, processor time, and time.
+pub const COMPILE_MEMORY: ByteSize = ByteSize::gib(2);
+pub const COMPILE_CPU: Duration = Duration::from_secs(60);
+pub const COMPILE_WALL: Duration = Duration::from_secs(300);
+/// The compiled code that is kept; what was not used for longest goes first.
+pub const CACHE_BYTES: ByteSize = ByteSize::gib(2);
 /// The most memory that one instance can be granted; the pool reserves address space for it.
 pub const GUEST_MEMORY_MAX: ByteSize = ByteSize::mib(256);

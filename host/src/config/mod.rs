@@ -36,6 +36,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     #[serde(default)]
     pub host: Host,
+    #[serde(default)]
+    pub plugins: Plugins,
     pub http: Option<Http>,
     /// The folder of the file: relative paths in it start there.
     #[serde(skip)]
@@ -93,6 +95,8 @@ pub enum Overflow {
 #[serde(deny_unknown_fields)]
 pub struct Handler {
     pub plugin: PathBuf,
+    /// `sha256:` and 64 hex digits: no other file than this one is loaded.
+    pub digest: Option<String>,
     #[serde(default)]
     pub events: Vec<String>,
     #[serde(default)]
@@ -243,6 +247,40 @@ impl Default for Host {
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             dead_letters_max: limits::DEAD_LETTERS,
             cache: None,
+        }
+    }
+}
+
+/// How components are taken in, whichever handler they are for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plugins {
+    /// Public keys in the format of minisign. A signature beside a component must be by one of them.
+    pub keys: Vec<PathBuf>,
+    /// Whether a component without a signature is refused.
+    pub require_signature: bool,
+    /// The largest component.
+    pub component_bytes_max: ByteSize,
+    /// Compiled code that is kept in all, over all hosts that share the folder.
+    pub cache_bytes_max: ByteSize,
+    /// What compiling one component may take.
+    pub compile_memory: ByteSize,
+    #[serde(deserialize_with = "units::duration")]
+    pub compile_cpu: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub compile_wall: Duration,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            require_signature: false,
+            component_bytes_max: limits::COMPONENT_BYTES,
+            cache_bytes_max: limits::CACHE_BYTES,
+            compile_memory: limits::COMPILE_MEMORY,
+            compile_cpu: limits::COMPILE_CPU,
+            compile_wall: limits::COMPILE_WALL,
         }
     }
 }

@@ -63,6 +63,13 @@ impl Engine {
     }
 }
 
+/// The engine of the child process that compiles: the same settings, no pool, no ticker, and one thread.
+pub(super) fn compiling() -> Result<wasmtime::Engine, Error> {
+    let mut config = config(None);
+    config.parallel_compilation(false);
+    wasmtime::Engine::new(&config).map_err(|error| Error::Engine(format!("{error:#}")))
+}
+
 fn config(pooled: Option<u32>) -> Config {
     let mut config = Config::new();
     config

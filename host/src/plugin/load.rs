@@ -1,20 +1,20 @@
-//! From a component to a `Plugin`: what does it ask for, is that granted, does it export the world?
+//! From a component to a `Plugin`: whose is it, what does it ask for, is that granted, does it export the world?
 
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
 use super::abi::latest::HandlerPluginPre;
-use super::compile::{Cache, hex};
+use super::child::Failure;
+use super::compile::Compiler;
+use super::inspect::{self, Inspected, LATEST};
 use super::invoke::Live;
-use super::{Engine, Error, abi};
-use crate::capability::CAPABILITIES;
+use super::manifest::{self, Manifest};
+use super::trust::{Origin, Trust};
+use super::{Engine, Error};
 use crate::capability::context::{Context, Terms};
-
-/// The newest version of the worlds, for hints.
-const LATEST: &str = abi::VERSIONS[abi::VERSIONS.len() - 1];
 
 /// A compiled plugin with its grants: ready to make instances of. Immutable, and cheap to clone.
 #[derive(Clone)]
@@ -24,9 +24,95 @@ pub struct Plugin {
     pub digest: Arc<str>,
     /// The interfaces it imports; `config check --json` shows them.
     pub asks: Vec<String>,
+    pub origin: Arc<Origin>,
+    pub manifest: Arc<Manifest>,
     pub(super) pre: HandlerPluginPre<Context>,
     pub(super) terms: Arc<Terms>,
 }
+
+/// A component that was looked at, and not compiled.
+pub struct Looked {
+    pub path: PathBuf,
+    pub wasm: Vec<u8>,
+    pub origin: Origin,
+    pub found: Inspected,
+    /// Empty, if it has none.
+    pub manifest: Manifest,
+}
+
+/// How components are read, and which are trusted.
+pub struct Intake {
+    pub bytes_max: u64,
+    pub trust: Trust,
+}
+
+impl Intake {
+    /// Reads a component and looks at all that can be seen without compiling it or knowing its grants.
+    pub fn look(&self, path: &Path, pin: Option<&str>, handler: &str) -> Result<Looked, Error> {
+        let wasm = read(path, self.bytes_max, handler)?;
+        let origin = self.trust.check(path, &wasm, pin, handler)?;
+        let found = inspect::inspect(&wasm).map_err(|what| Error::NotAComponent {
+            handler: handler.to_owned(),
+            path: path.to_owned(),
+            what,
+        })?;
+        let read = manifest::of(&wasm, &found).map_err(|what| Error::Manifest {
+            handler: handler.to_owned(),
+            what,
+            hint: "`tidemill plugin stamp` writes one that is good".to_owned(),
+        })?;
+        let manifest::Read { manifest, unknown } = read.unwrap_or_default();
+        if !unknown.is_empty() {
+            tracing::warn!(handler, keys = %unknown.join(", "), "the plugin's manifest holds keys that this host does not know");
+        }
+        found.check_world(handler)?;
+        Ok(Looked { path: path.to_owned(), wasm, origin, found, manifest })
+    }
+}
+
+impl Looked {
+    /// Is everything that it imports asked for, and granted?
+    pub fn check_granted(&self, terms: &Terms) -> Result<(), Error> {
+        for row in self.found.imports.iter().filter_map(|import| inspect::capability(import)) {
+            let handler = terms.handler.to_string();
+            if self.manifest.asks.as_ref().is_some_and(|asks| !asks.has(row.name)) {
+                return Err(Error::Manifest {
+                    handler,
+                    what: format!("it imports {}, and its manifest does not ask for \"{}\"", row.interface, row.name),
+                    hint: "add it to `asks`; an empty list asks for nothing through it".to_owned(),
+                });
+            }
+            if !(row.granted)(terms) {
+                return Err(Error::NotGranted { handler, capability: row.name, example: row.example });
+            }
+        }
+        Ok(())
+    }
+
+    /// Compiles it, and links what it imports.
+    pub fn compile(&self, engine: &Engine, compiler: &Compiler, handler: &str) -> Result<Compiled, Error> {
+        let component = compiler.component(engine, &self.wasm).map_err(|failure| match failure {
+            Failure::Invalid(what) => {
+                Error::NotAComponent { handler: handler.to_owned(), path: self.path.clone(), what }
+            }
+            Failure::Stopped { what, hint } => Error::Compile { handler: handler.to_owned(), what, hint },
+        })?;
+        let mut linker = Linker::new(engine.wasmtime());
+        for import in &self.found.imports {
+            let Some(row) = inspect::capability(import) else { continue };
+            (row.link)(&mut linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
+        }
+        let wrong_world = |error: wasmtime::Error| Error::WrongWorld {
+            handler: handler.to_owned(),
+            what: format!("it does not fit the world handler-plugin: {error:#}"),
+            hint: format!("build it from wit/{LATEST} as it is"),
+        };
+        linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map(Compiled).map_err(wrong_world)
+    }
+}
+
+/// Compiled and linked, with no grants yet.
+pub struct Compiled(HandlerPluginPre<Context>);
 
 impl Plugin {
     /// Whether it reads or writes state.
@@ -34,46 +120,26 @@ impl Plugin {
         self.asks.iter().any(|import| import.starts_with("tidemill:plugin/state"))
     }
 
-    pub fn load(engine: &Engine, cache: &Cache, path: &Path, terms: Arc<Terms>) -> Result<Self, Error> {
-        let handler = terms.handler.to_string();
-        let wasm = std::fs::read(path).map_err(|cause| Error::Unreadable {
-            handler: handler.clone(),
-            path: path.to_owned(),
-            cause,
-        })?;
-        Self::from_bytes(engine, cache, path, &wasm, terms)
-    }
-
-    /// As `load`, for a component that is in memory; `path` is for words only.
-    pub fn from_bytes(
-        engine: &Engine,
-        cache: &Cache,
-        path: &Path,
-        wasm: &[u8],
-        terms: Arc<Terms>,
-    ) -> Result<Self, Error> {
-        let handler = terms.handler.to_string();
-        let not_a_component = |what| Error::NotAComponent { handler: handler.clone(), path: path.to_owned(), what };
-        if wasm.starts_with(b"\0asm\x01\0\0\0") {
-            return Err(not_a_component(
-                "it is a core module\n  hint: encode it as a component (cargo xtask guests does)".to_owned(),
-            ));
+    /// Makes a plugin of a component that was looked at.
+    pub fn new(engine: &Engine, compiler: &Compiler, looked: Looked, mut terms: Terms) -> Result<Self, Error> {
+        looked.check_granted(&terms)?;
+        if let Some(asks) = &looked.manifest.asks {
+            asks.narrow(&mut terms);
         }
-        let component = cache.component(engine, wasm).map_err(|error| not_a_component(format!("{error:#}")))?;
-        check_export(engine, &component, &handler)?;
-        let mut linker = Linker::new(engine.wasmtime());
-        let asks = link_what_is_granted(engine, &component, &terms, &mut linker)?;
-        let wrong_world = |error: wasmtime::Error| Error::WrongWorld {
-            handler: handler.clone(),
-            what: format!("it does not fit the world handler-plugin: {error:#}"),
-            hint: format!("build it from wit/{LATEST} as it is"),
+        let handler = terms.handler.clone();
+        let Compiled(pre) = looked.compile(engine, compiler, &handler)?;
+        let plugin = Self {
+            digest: looked.origin.sha256[..12].into(),
+            handler,
+            asks: looked.found.imports,
+            origin: Arc::new(looked.origin),
+            manifest: Arc::new(looked.manifest),
+            pre,
+            terms: Arc::new(terms),
         };
-        let pre = linker.instantiate_pre(&component).and_then(HandlerPluginPre::new).map_err(wrong_world)?;
-        let digest = hex(&Sha256::digest(wasm))[..12].into();
-        let plugin = Self { handler: terms.handler.clone(), digest, asks, pre, terms };
         // Once here, so that a component that cannot even start is refused and not found out by events.
         Live::new(&Arc::new(plugin.clone())).map_err(|error| Error::WrongWorld {
-            handler,
+            handler: plugin.handler.to_string(),
             what: format!("no instance of it can be made: {error:#}"),
             hint: "its start must neither trap nor ask for more memory than limits.memory".to_owned(),
         })?;
@@ -81,68 +147,18 @@ impl Plugin {
     }
 }
 
-/// Links the rows that the component imports, and no others.
-fn link_what_is_granted(
-    engine: &Engine,
-    component: &Component,
-    terms: &Terms,
-    linker: &mut Linker<Context>,
-) -> Result<Vec<String>, Error> {
-    let handler = terms.handler.to_string();
-    let mut asks = Vec::new();
-    for (import, _) in component.component_type().imports(engine.wasmtime()) {
-        let (interface, version) = import.split_once('@').unwrap_or((import, ""));
-        let Some(row) = CAPABILITIES.iter().find(|row| row.interface == interface) else {
-            return Err(Error::WrongWorld {
-                handler,
-                what: format!("it imports \"{import}\", which this host does not offer"),
-                hint: hint_for_import(interface),
-            });
-        };
-        if !abi::VERSIONS.contains(&version) {
-            return Err(Error::WrongWorld {
-                handler,
-                what: format!("it imports \"{import}\"; this host speaks {}", abi::VERSIONS.join(", ")),
-                hint: format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
-            });
-        }
-        if !(row.granted)(terms) {
-            return Err(Error::NotGranted { handler, capability: row.name, example: row.example });
-        }
-        (row.link)(linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
-        asks.push(import.to_owned());
-    }
-    Ok(asks)
-}
-
-fn hint_for_import(interface: &str) -> String {
-    if interface.starts_with("wasi:") {
-        return "build it without WASI: wasm32-unknown-unknown for Rust, the stub options of other tools (docs/guides/languages.md)"
-            .to_owned();
-    }
-    let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();
-    format!("the host offers {}", offered.join(", "))
-}
-
-/// Says what is wrong in the words of the worlds, before wasmtime says it in its own.
-fn check_export(engine: &Engine, component: &Component, handler: &str) -> Result<(), Error> {
-    let exports: Vec<String> =
-        component.component_type().exports(engine.wasmtime()).map(|(name, _)| name.to_owned()).collect();
-    let wanted = format!("{}/handler@", abi::PACKAGE);
-    let Some(found) = exports.iter().find_map(|name| name.strip_prefix(&wanted)) else {
-        let listed = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-        return Err(Error::WrongWorld {
+/// The component's bytes, no more than this many.
+fn read(path: &Path, bytes_max: u64, handler: &str) -> Result<Vec<u8>, Error> {
+    let unreadable = |cause| Error::Unreadable { handler: handler.to_owned(), path: path.to_owned(), cause };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut wasm = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut wasm).map_err(unreadable)?;
+    if wasm.len() as u64 > bytes_max {
+        return Err(Error::Compile {
             handler: handler.to_owned(),
-            what: format!("it does not export {wanted}{LATEST}; it exports {listed}"),
-            hint: format!("build it for the world handler-plugin of wit/{LATEST}"),
-        });
-    };
-    if !abi::VERSIONS.contains(&found) {
-        return Err(Error::WrongWorld {
-            handler: handler.to_owned(),
-            what: format!("it is built for {} {found}; this host speaks {}", abi::PACKAGE, abi::VERSIONS.join(", ")),
-            hint: "build it again with the interfaces of this host".to_owned(),
+            what: format!("{} is larger than {bytes_max} bytes", path.display()),
+            hint: "make it smaller, or allow more: component_bytes_max under [plugins]".to_owned(),
         });
     }
-    Ok(())
+    Ok(wasm)
 }

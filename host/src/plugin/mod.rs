@@ -1,16 +1,21 @@
 //! Plugins: from a component's bytes to calls into it.
 //!
 //! ```text
-//! bytes --compile--> Component --manifest: what does it ask for?--> linker with just that --> Plugin (an InstancePre)
+//! bytes --trust: whose is it?--inspect, manifest: what does it ask for?--> compile in a child --> linker with just that --> Plugin (an InstancePre)
 //! Plugin --invoke--> Live (a store and an instance, disposable) --handle(event)--> Outcome
 //! ```
 
 pub mod abi;
+mod cache;
+pub mod child;
 pub mod compile;
 pub mod engine;
+pub mod inspect;
 pub mod invoke;
 pub mod load;
+pub mod manifest;
 pub mod serving;
+pub mod trust;
 pub mod workers;
 
 pub use engine::Engine;
@@ -32,6 +37,23 @@ pub enum Error {
         "plugin of handler \"{handler}\" asks for capability \"{capability}\", which is not granted\n  hint: write `{example}` under [handlers.{handler}.grants]"
     )]
     NotGranted { handler: String, capability: &'static str, example: &'static str },
+    #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
+    Compile { handler: String, what: String, hint: String },
+    #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
+    NotTrusted { handler: String, what: String, hint: String },
+    #[error("plugin of handler \"{handler}\": {what}\n  hint: {hint}")]
+    Manifest { handler: String, what: String, hint: String },
+    #[error("cannot use the key {}: {what}\n  hint: name the public key of a minisign pair in [plugins] keys", path.display())]
+    Key { path: PathBuf, what: String },
     #[error("cannot set up the plugin engine: {0}")]
     Engine(String),
+}
+
+/// Bytes as hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
 }

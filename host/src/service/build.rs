@@ -17,7 +17,9 @@ use crate::config::{self, Config, limits};
 use crate::model::delivery::Source;
 use crate::observe::Meters;
 use crate::pipeline::{Handler, House};
-use crate::plugin::compile::Cache;
+use crate::plugin::compile::Compiler;
+use crate::plugin::load::Intake;
+use crate::plugin::trust::Trust;
 use crate::plugin::workers::Workers;
 use crate::plugin::{self, Engine, Plugin, Serving};
 use crate::policy::breaker::Breaker;
@@ -58,7 +60,8 @@ pub fn check(config: &Config) -> Result<Checked, Error> {
 /// Loads plugins, at the start and whenever one changes.
 pub struct Loader {
     engine: Engine,
-    cache: Cache,
+    compiler: Compiler,
+    intake: Intake,
 }
 
 /// Every handler's plugin, and what loaded them.
@@ -72,16 +75,27 @@ impl Loader {
         // Each worker keeps one live instance of each handler, and makes another one before it drops that. Twice as many
         // during a reload, when the old version and the new one serve side by side.
         let instances = 2 * (workers(config) + 1) * (config.handlers.len() + 1);
-        let folder = config.host.cache.as_ref().map_or_else(Cache::default_folder, |folder| config.path(folder));
-        Ok(Self { engine: Engine::new(instances)?, cache: Cache::open(&folder) })
+        let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
+        Ok(Self {
+            engine: Engine::new(instances)?,
+            compiler: Compiler::new(&folder, &config.plugins),
+            intake: intake(config)?,
+        })
     }
 
     /// The plugin of this handler as its file is now.
     pub fn load(&self, config: &Config, checked: &Checked, name: &str) -> Result<Arc<Plugin>, plugin::Error> {
         let handler = &config.handlers[name];
-        let terms = Arc::new(terms(config, name, handler, checked));
-        Plugin::load(&self.engine, &self.cache, &config.path(&handler.plugin), terms).map(Arc::new)
+        let looked = self.intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name)?;
+        Plugin::new(&self.engine, &self.compiler, looked, terms(config, name, handler, checked)).map(Arc::new)
     }
+}
+
+/// How components are read and trusted: what `plugin ls` needs, which compiles nothing.
+pub fn intake(config: &Config) -> Result<Intake, plugin::Error> {
+    let keys: Vec<_> = config.plugins.keys.iter().map(|key| (config.path(key), key.clone())).collect();
+    let trust = Trust::open(&keys, config.plugins.require_signature)?;
+    Ok(Intake { bytes_max: config.plugins.component_bytes_max.as_u64(), trust })
 }
 
 /// Loads every handler's plugin. All are tried, so that one call names all that is wrong.
@@ -98,11 +112,13 @@ pub fn plugins(config: &Config, checked: &Checked) -> Result<Plugins, Error> {
     if errors.is_empty() { Ok(Plugins { loader, all }) } else { Err(Error::Plugins(errors)) }
 }
 
-fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
+/// What the operator lets a handler do.
+pub fn terms(config: &Config, name: &str, handler: &config::Handler, checked: &Checked) -> Terms {
     let emit = handler.grants.emit.as_ref();
     Terms {
         handler: name.into(),
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
+        asked_emit: None,
         state: handler.grants.state,
         config: handler.config.clone(),
         limits: Limits {
@@ -154,12 +170,7 @@ fn workers(config: &Config) -> usize {
 }
 
 /// Puts the host together.
-pub fn host(
-    config: &Config,
-    checked: &Checked,
-    plugins: Plugins,
-    backend: Arc<dyn Backend>,
-) -> Result<Host, Error> {
+pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),

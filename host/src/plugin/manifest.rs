@@ -1,0 +1,241 @@
+//! What a plugin says of itself and asks for: JSON in the custom section `tidemill:manifest` of its component.
+//!
+//! ```json
+//! {"name": "payment-service", "version": "0.1.0", "sdk": "rust 0.1.0", "wit": "0.1.1",
+//!  "asks": {"emit": ["Payment.Order.*"], "state": true}}
+//! ```
+//!
+//! A right is had if it is asked for **and** granted. A plugin without a manifest, or whose manifest has no `asks`, asks
+//! for what it imports. `asks` is the whole list: an interface that is imported and not in it is refused.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wasm_encoder::{ComponentSection, CustomSection};
+use wasmparser::BinaryReader;
+
+use super::inspect::Inspected;
+use crate::capability::context::Terms;
+use crate::config::limits;
+use crate::policy::route::Pattern;
+
+/// The name of the custom section.
+pub const SECTION: &str = "tidemill:manifest";
+
+const KEYS: [&str; 5] = ["name", "version", "sdk", "wit", "asks"];
+const ASKS: [&str; 6] = ["emit", "state", "timer", "http", "secrets", "wasi"];
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Manifest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The library that it is built with, and its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sdk: Option<String>,
+    /// The version of the worlds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
+}
+
+/// What it asks for. An empty list asks for the interface, and for nothing through it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asks {
+    /// Patterns of event types, as in the grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emit: Option<Vec<String>>,
+    pub state: bool,
+    pub timer: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<Vec<String>>,
+    /// Names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wasi: Option<Vec<String>>,
+}
+
+/// A manifest as it was read, and the keys in it that this version does not know.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Read {
+    pub manifest: Manifest,
+    pub unknown: Vec<String>,
+}
+
+/// The manifest of a component, if it has one.
+pub fn of(wasm: &[u8], found: &Inspected) -> Result<Option<Read>, String> {
+    let section = match &found.manifests[..] {
+        [] => return Ok(None),
+        [one] => wasm.get(one.clone()).unwrap_or_default(),
+        more => return Err(format!("it has {} manifests", more.len())),
+    };
+    let max = limits::MANIFEST_BYTES.as_u64();
+    if section.len() as u64 > max {
+        return Err(format!("its manifest has {} bytes; at most {max} are allowed", section.len()));
+    }
+    let value = serde_json::from_slice(section).map_err(|error| format!("its manifest is not JSON: {error}"))?;
+    read(value).map(Some).map_err(|what| format!("its manifest: {what}"))
+}
+
+/// Reads a manifest, wherever it comes from.
+pub fn read(value: Value) -> Result<Read, String> {
+    let mut unknown = Vec::new();
+    let mut look = |value: &Value, prefix: &str, known: &[&str]| {
+        let keys = value.as_object().into_iter().flat_map(|object| object.keys());
+        unknown.extend(
+            keys.filter(|key| !known.contains(&key.as_str())).map(|key| format!("{prefix}{}", key.escape_debug())),
+        );
+    };
+    look(&value, "", &KEYS);
+    look(&value["asks"], "asks.", &ASKS);
+    let manifest: Manifest = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    check(&manifest)?;
+    Ok(Read { manifest, unknown })
+}
+
+fn check(manifest: &Manifest) -> Result<(), String> {
+    let Manifest { name, version, sdk, wit, asks } = manifest;
+    let asks = asks.clone().unwrap_or_default();
+    let words = [name, version, sdk, wit].into_iter().flatten();
+    let lists = [&asks.emit, &asks.http, &asks.secrets, &asks.wasi].into_iter().flatten().flatten();
+    // They are shown on people's terminals.
+    if let Some(text) = words.chain(lists).find(|text| text.chars().any(char::is_control)) {
+        return Err(format!("{text:?} holds control characters"));
+    }
+    for text in asks.emit.iter().flatten() {
+        text.parse::<Pattern>().map_err(|error| format!("asks.emit: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The component with this manifest in it, in place of any that it has.
+pub fn stamp(wasm: &[u8], manifest: &Manifest) -> Result<Vec<u8>, String> {
+    let text = serde_json::to_string(manifest).map_err(|error| error.to_string())?;
+    if text.len() as u64 > limits::MANIFEST_BYTES.as_u64() {
+        return Err(format!("the manifest has {} bytes; at most {} are allowed", text.len(), limits::MANIFEST_BYTES));
+    }
+    const HEADER: usize = 8;
+    let mut stamped = wasm.get(..HEADER).ok_or("too short")?.to_vec();
+    let mut reader = BinaryReader::new(&wasm[HEADER..], HEADER);
+    while !reader.eof() {
+        let begins = reader.original_position();
+        let is_manifest = section_is_manifest(&mut reader).map_err(|error| error.to_string())?;
+        if !is_manifest {
+            stamped.extend_from_slice(&wasm[begins..reader.original_position()]);
+        }
+    }
+    CustomSection { name: SECTION.into(), data: text.as_bytes().into() }.append_to_component(&mut stamped);
+    Ok(stamped)
+}
+
+/// Reads one section of a component, to its end.
+fn section_is_manifest(reader: &mut BinaryReader<'_>) -> wasmparser::Result<bool> {
+    const CUSTOM: u8 = 0;
+    let id = reader.read_u8()?;
+    let bytes = reader.read_var_u32()? as usize;
+    let at = reader.original_position();
+    let content = reader.read_bytes(bytes)?;
+    Ok(id == CUSTOM && BinaryReader::new(content, at).read_string()? == SECTION)
+}
+
+impl Asks {
+    /// Whether it asks for the capability of this name. What needs no grant need not be asked for.
+    pub fn has(&self, capability: &str) -> bool {
+        match capability {
+            "emit" => self.emit.is_some(),
+            "state" => self.state,
+            "timer" => self.timer,
+            "http" => self.http.is_some(),
+            "secrets" => self.secrets.is_some(),
+            name if name.starts_with("wasi") => self.wasi.is_some(),
+            _ => true,
+        }
+    }
+
+    /// The list that is asked for, for people.
+    pub fn list(&self, capability: &str) -> Option<&[String]> {
+        let list = match capability {
+            "emit" => &self.emit,
+            "http" => &self.http,
+            "secrets" => &self.secrets,
+            name if name.starts_with("wasi") => &self.wasi,
+            _ => &None,
+        };
+        list.as_deref()
+    }
+
+    /// Takes from what is granted whatever is not asked for.
+    pub fn narrow(&self, terms: &mut Terms) {
+        // That the patterns can be read was seen when the manifest was.
+        let patterns = self.emit.iter().flatten().filter_map(|text| text.parse().ok());
+        terms.asked_emit = Some(patterns.collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::inspect::inspect;
+    use super::*;
+
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn read_back(wasm: &[u8]) -> Result<Option<Read>, String> {
+        of(wasm, &inspect(wasm).unwrap())
+    }
+
+    fn manifest(name: &str) -> Manifest {
+        Manifest {
+            name: Some(name.to_owned()),
+            asks: Some(Asks { state: true, ..Asks::default() }),
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn a_stamp_takes_the_place_of_the_one_before_and_of_nothing_else() {
+        assert_eq!(read_back(EMPTY), Ok(None));
+        let mut wasm = EMPTY.to_vec();
+        CustomSection { name: "other".into(), data: b"x"[..].into() }.append_to_component(&mut wasm);
+        let once = stamp(&wasm, &manifest("a")).unwrap();
+        let twice = stamp(&once, &manifest("b")).unwrap();
+        assert_eq!((once.len(), &once[..wasm.len()]), (twice.len(), &wasm[..]));
+        let read = read_back(&twice).unwrap().unwrap();
+        assert_eq!((read.manifest, read.unknown.len()), (manifest("b"), 0));
+    }
+
+    #[test]
+    fn bad_manifests_are_refused_and_unknown_keys_are_named() {
+        let with = |sections: &[&str]| {
+            let mut wasm = EMPTY.to_vec();
+            for text in sections {
+                CustomSection { name: SECTION.into(), data: text.as_bytes().into() }.append_to_component(&mut wasm);
+            }
+            read_back(&wasm)
+        };
+        let long = format!("{{\"name\": \"{}\"}}", "x".repeat(20_000));
+        for (sections, said) in [
+            (&["{}", "{}"][..], "it has 2 manifests"),
+            (&["{"], "its manifest is not JSON: "),
+            (&["[1]"], "its manifest: "),
+            (&["{\"asks\": {\"emit\": [\"a b\"]}}"], "its manifest: asks.emit: "),
+            (&["{\"name\": \"\\u001b[2J\"}"], "control characters"),
+            (&[&long], "its manifest has 20012 bytes; at most 16384 are allowed"),
+        ] {
+            let refused = with(sections).unwrap_err();
+            assert!(refused.contains(said), "wanted {said}\n found {refused}");
+        }
+        let read = with(&["{\"nmae\": 1, \"asks\": {\"queue\": true}}"]).unwrap().unwrap();
+        assert_eq!(read.unknown, ["nmae", "asks.queue"]);
+    }
+
+    #[test]
+    fn what_is_not_in_the_list_is_not_asked_for() {
+        let asks = Asks { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..Asks::default() };
+        let names = ["types", "log", "emit", "wasi-clocks", "state", "http", "secrets", "timer"];
+        assert_eq!(names.map(|name| asks.has(name)), [true, true, true, true, false, false, false, false]);
+    }
+}
