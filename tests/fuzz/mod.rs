@@ -6,6 +6,7 @@
 //! A panic is a crash. So is an answer that must not be: each target asserts what has to hold of what it gets. The input
 //! is made as small as it goes and can be kept in `tests/corpus-fuzz/TARGET/`, where every later run begins with it.
 
+mod components;
 pub mod effects;
 mod mutate;
 mod targets;

@@ -1,8 +1,6 @@
 //! What is fuzzed: every place where bytes of strangers come in, through the functions that the host itself uses.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill::backend::wire;
@@ -11,24 +9,23 @@ use tidemill::model::dead_letter::ReasonClass;
 use tidemill::model::entry::EntryId;
 use tidemill::model::event::Event;
 use tidemill::model::name::{self, EventName};
-use tidemill::plugin::invoke::{Call, Live};
 use tidemill::policy::route::Pattern;
 use tidemill::schema::Registry;
 use tidemill::schema::admit::{Terms, admit};
-use tidemill::service::build;
 
-use super::{Target, effects};
+use super::{Target, components, effects};
 
 /// All targets by name, the quick ones first.
-pub const NAMES: [&str; 5] = ["records", "config", "envelope", "effects", "component"];
+pub const NAMES: [&str; 6] = ["records", "manifest", "config", "envelope", "effects", "component"];
 
 /// Prepares a target. `folder` is for files that it has to write.
 pub fn target(name: &str, folder: &Path) -> Option<Target> {
     Some(match name {
-        "component" => component(folder),
+        "component" => components::component(folder),
         "config" => config(),
         "envelope" => envelope(),
         "effects" => effects::effects(),
+        "manifest" => components::manifest(),
         "records" => records(),
         _ => return None,
     })
@@ -225,53 +222,6 @@ fn records() -> Target {
     ];
     let seeds = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
     Target { name: "records", seeds, words: RECORD_WORDS, run: Box::new(run) }
-}
-
-const COMPONENT_WORDS: &[&str] = &[
-    "\0asm\x01\0\0\0",
-    "\0asm\x0d\0\x01\0",
-    "tidemill:plugin/emit@0.1.1",
-    "tidemill:plugin/handler@0.1.1",
-    "handle",
-    "wasi:",
-    "tidemill",
-    "name",
-    "producers",
-    "cabi_realloc",
-    "memory",
-    "@9.9.9",
-    "@0.1",
-    "\0",
-    "\x7f",
-    "\0\x04name",
-];
-
-/// A component through everything that stands between a file and a plugin. One that is still loaded has to run, too.
-fn component(folder: &Path) -> Target {
-    let path = folder.join("fuzzed.wasm");
-    let text = crate::world::config("sqlite::memory:", &path, "fuzz", "limits = { memory = \"4MiB\" }", "");
-    let config = read::parse(&text, "fuzz.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
-    let checked = build::check(&config).expect("a good configuration");
-    let loader = build::Loader::new(&config).expect("an engine");
-    let body = Bytes::from(crate::world::event(uuid::Uuid::nil(), serde_json::json!({ "do": "ok" })).to_string());
-    let event = Arc::new(admitted(&checked.schemas, &body).expect("a good event"));
-    let run = move |input: &[u8]| {
-        std::fs::write(&path, input).expect("a file can be written");
-        let plugin = match loader.load(&config, &checked, "mischief") {
-            Ok(plugin) => plugin,
-            Err(error) => return error.to_string(),
-        };
-        let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
-        let (values, deadline) = (Arc::default(), Duration::from_millis(50));
-        let call = Call { event: &event, stream: &stream, now: &now, attempt: 1, values, deadline };
-        match Live::new(&plugin) {
-            Ok(mut live) => format!("{:?}", live.call(&call).outcome),
-            Err(error) => format!("{error:?}"),
-        }
-    };
-    let seeds =
-        ["cache-service", "bench-check", "mischief"].map(|name| std::fs::read(crate::guest(name)).expect("a guest"));
-    Target { name: "component", seeds: seeds.to_vec(), words: COMPONENT_WORDS, run: Box::new(run) }
 }
 
 /// All files with this ending below a folder.
