@@ -1,7 +1,7 @@
 //! Admission: the only way from bytes to an `Event`. Decode the envelope, ask whether it is wanted, validate it.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -19,8 +19,13 @@ struct Head<'a> {
     event_type: Option<&'a RawValue>,
     #[serde(borrow)]
     version: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     data: Option<&'a RawValue>,
+}
+
+/// A `null` that is there is a value, too.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// What a handler wants to know of events.
@@ -64,7 +69,7 @@ pub fn admit(registry: &Registry, bytes: &Bytes, terms: &Terms<'_>) -> Result<Ev
     // Serde's own limit of 128 levels stops JSON that is too deep, here and above.
     let envelope: Value = serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))?;
     schema.check(&envelope)?;
-    let data = head.data.ok_or_else(|| Refusal::Invalid("/data: missing".to_owned()))?;
+    let data = head.data.filter(|data| data.get() != "null").ok_or_else(|| missing("data"))?;
     build(bytes, &envelope, data, &schema.name, terms)
 }
 
@@ -227,10 +232,13 @@ mod tests {
             e["key"] = "k".into();
             e["attributes"] = serde_json::json!({ "timer": "unpaid" });
         });
-        let event = admit_timer(&timer, 4096).unwrap();
-        assert_eq!((&**event.key(), event.attribute("timer")), ("k", Some("unpaid")));
-        assert_eq!(event.name().to_string(), "Tidemill.Timer.v1");
+        let set = admit_timer(&timer, 4096).unwrap();
+        assert_eq!((&**set.key(), set.attribute("timer")), ("k", Some("unpaid")));
+        assert_eq!(set.name().to_string(), "Tidemill.Timer.v1");
         assert!(matches!(admit_timer(&timer, 64), Err(Refusal::Undecodable(_))));
+        let null = event(|e| e["data"] = Value::Null);
+        assert_eq!(admit_timer(&null, 4096).unwrap().data(), b"null");
+        assert_eq!(refusal(&null), "invalid: /data: missing");
         assert!(refusal(&timer).starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"));
     }
 

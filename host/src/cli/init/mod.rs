@@ -37,6 +37,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("plugins/sdk/rust/src/log.rs", include_str!("../../../../plugins/sdk/rust/src/log.rs")),
     ("plugins/sdk/rust/src/money.rs", include_str!("../../../../plugins/sdk/rust/src/money.rs")),
     ("plugins/sdk/rust/src/state.rs", include_str!("../../../../plugins/sdk/rust/src/state.rs")),
+    ("plugins/sdk/rust/src/timer.rs", include_str!("../../../../plugins/sdk/rust/src/timer.rs")),
     ("wit/0.1.1/handler.wit", include_str!("../../../../wit/0.1.1/handler.wit")),
 ];
 
