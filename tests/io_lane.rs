@@ -64,7 +64,13 @@ async fn a_handler_goes_on_while_all_calls_of_another_hang() {
 async fn peak(extra: &str, io_workers: usize) -> usize {
     let service = Service::start();
     let grants = format!("secrets = []\nhttp = [\"* {}\"]", service.url("/*"));
-    let mut world = World::of(&tidemill_tests::guest("caller"), "sqlite::memory:", &format!("deadline = \"60s\"\n{extra}"), &grants).await;
+    let mut world = World::of(
+        &tidemill_tests::guest("caller"),
+        "sqlite::memory:",
+        &format!("deadline = \"60s\"\n{extra}"),
+        &grants,
+    )
+    .await;
     open_loopback(&mut world);
     world.config.host.io_workers = io_workers;
     for _ in 0..12 {
