@@ -124,6 +124,8 @@ async fn every_row_appears_and_says_its_kind() {
     observe::canary_served("rare", 1, 0);
     observe::recovered(&source, &[]);
     observe::task_trouble("a test", &Error::Refused("told by a test".to_owned()));
+    let sent = tidemill::capability::http::Sent { result: "2xx", took: Duration::from_millis(5) };
+    observe::requested("rare", [sent].iter());
     let oldest_age = Some(Duration::from_secs(90));
     observe::trimmed(&source.stream, &Trimmed { removed: 5, lost: 2, length: 7, oldest_age, held: 0 });
     observe::trimmed(&source.stream, &Trimmed { removed: 1, lost: 0, length: 6, oldest_age, held: 0 });
