@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_section_that_lies_about_its_length_is_harmless() {
         // Two sections of core instances (id 2) that say 2^32 - 1 each and hold none.
-        let lie = [2, 5, 0xff, 0xff, 0xff, 0xff, 0x0f];
+        let lie: [u8; 7] = [2, 5, 0xff, 0xff, 0xff, 0xff, 0x0f];
         let wasm = [&b"\0asm\x0d\0\x01\0"[..], &lie, &lie].concat();
         assert_eq!(inspect(&wasm).unwrap().core_instances, u32::MAX);
     }
