@@ -2,6 +2,7 @@
 //! (`read`), and held together as a whole (`check`).
 
 pub mod check;
+mod handler;
 pub mod limits;
 pub mod read;
 mod units;
@@ -13,9 +14,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use crate::policy::breaker::BreakerPolicy;
-use crate::policy::canary::CanaryPolicy;
-use crate::policy::retry::RetryPolicy;
+pub use handler::{Breaker, Canary, Grants, Handler, Limits, Retry, SecretFrom, Start, Wasi};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,212 +89,6 @@ pub enum Overflow {
     #[default]
     Keep,
     Drop,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Handler {
-    pub plugin: PathBuf,
-    /// `sha256:` and 64 hex digits: no other file than this one is loaded.
-    pub digest: Option<String>,
-    #[serde(default)]
-    pub events: Vec<String>,
-    #[serde(default)]
-    pub start: Start,
-    /// JSON pointers into the envelope; the first that holds a string or a number makes the key.
-    #[serde(default, deserialize_with = "units::one_or_many")]
-    pub key: Vec<String>,
-    #[serde(default = "default_deadline", deserialize_with = "units::duration")]
-    pub deadline: Duration,
-    #[serde(default)]
-    pub retry: Retry,
-    #[serde(default)]
-    pub breaker: Breaker,
-    /// How a new version of the plugin is tried first; without it, it serves everything at once.
-    pub canary: Option<Canary>,
-    #[serde(default)]
-    pub limits: Limits,
-    #[serde(default = "default_instance_events_max")]
-    pub instance_events_max: u32,
-    #[serde(default)]
-    pub grants: Grants,
-    /// Where the values of its secrets come from, by name.
-    #[serde(default)]
-    pub secrets: BTreeMap<String, SecretFrom>,
-    /// Handed to the plugin as they are: text, numbers and booleans.
-    #[serde(default, deserialize_with = "units::settings")]
-    pub config: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Start {
-    #[default]
-    Beginning,
-    New,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retry {
-    pub max: u32,
-    #[serde(deserialize_with = "units::duration")]
-    pub base: Duration,
-    pub factor: f64,
-    #[serde(deserialize_with = "units::duration")]
-    pub cap: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { max: 3, base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(300) }
-    }
-}
-
-impl Retry {
-    pub fn policy(&self) -> RetryPolicy {
-        RetryPolicy { max: self.max, base: self.base, factor: self.factor, cap: self.cap }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Breaker {
-    pub failure_rate: f64,
-    pub min_events: u32,
-    #[serde(deserialize_with = "units::duration")]
-    pub open_for: Duration,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self { failure_rate: 0.5, min_events: 20, open_for: Duration::from_secs(30) }
-    }
-}
-
-impl Breaker {
-    pub fn policy(&self) -> BreakerPolicy {
-        BreakerPolicy { failure_rate: self.failure_rate, min_events: self.min_events, open_for: self.open_for }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Canary {
-    pub share: f64,
-    pub min_events: u32,
-    pub failure_rate: f64,
-    pub slower: f64,
-    #[serde(deserialize_with = "units::duration")]
-    pub min_time: Duration,
-}
-
-impl Default for Canary {
-    fn default() -> Self {
-        Self { share: 0.1, min_events: 200, failure_rate: 0.05, slower: 3.0, min_time: Duration::from_secs(300) }
-    }
-}
-
-impl Canary {
-    pub fn policy(&self) -> CanaryPolicy {
-        let Self { share, min_events, failure_rate, slower, min_time } = *self;
-        CanaryPolicy { share, min_events, failure_rate, slower, min_time }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    pub memory: ByteSize,
-    /// Elements of all tables.
-    pub tables: usize,
-    /// Bytes that cross from the guest to the host in one call.
-    pub hostcall_bytes: ByteSize,
-    pub host_calls: u32,
-    /// Handles of resources.
-    pub handles: usize,
-    pub emits: usize,
-    pub emit_bytes: ByteSize,
-    /// What one attempt may write.
-    pub state: ByteSize,
-    /// What one key may hold.
-    pub state_total: ByteSize,
-    pub timers: usize,
-    pub timer_bytes: ByteSize,
-    #[serde(deserialize_with = "units::duration")]
-    pub timer_wait: Duration,
-    pub log_lines: u32,
-    /// Lines that all attempts together write into the host's log.
-    pub log_lines_per_second: u32,
-    /// Bytes of one line.
-    pub log_bytes: ByteSize,
-    pub http_requests: u32,
-    pub http_request_bytes: ByteSize,
-    pub http_response_bytes: ByteSize,
-    /// Calls of a plugin with `http` that may run at once.
-    pub io_calls: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory: limits::MEMORY,
-            tables: limits::TABLES,
-            hostcall_bytes: limits::HOSTCALL_BYTES,
-            host_calls: limits::HOST_CALLS,
-            handles: limits::HANDLES,
-            emits: limits::EMITS,
-            emit_bytes: limits::EMIT_BYTES,
-            state: limits::STATE,
-            state_total: limits::STATE_TOTAL,
-            timers: limits::TIMERS,
-            timer_bytes: limits::TIMER_BYTES,
-            timer_wait: limits::TIMER_WAIT,
-            log_lines: limits::LOG_LINES,
-            log_lines_per_second: limits::LOG_LINES_PER_SECOND,
-            log_bytes: limits::LOG_LINE_BYTES,
-            http_requests: limits::HTTP_REQUESTS,
-            http_request_bytes: limits::HTTP_REQUEST_BYTES,
-            http_response_bytes: limits::HTTP_RESPONSE_BYTES,
-            io_calls: limits::IO_CALLS,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Grants {
-    /// Patterns of the event types that the plugin may emit. An empty list links `emit` and refuses every event.
-    pub emit: Option<Vec<String>>,
-    #[serde(default)]
-    pub state: bool,
-    /// Whether the plugin may have itself called again later.
-    #[serde(default)]
-    pub timer: bool,
-    /// The parts of WASI that the plugin may use, for toolchains that import it.
-    #[serde(default)]
-    pub wasi: Vec<Wasi>,
-    /// Requests that the plugin may make, such as `POST https://api.example.com/v1/*`. An empty list links `http` and
-    /// refuses every request.
-    pub http: Option<Vec<String>>,
-    /// Names of `[handlers.NAME.secrets]` that the plugin may read.
-    pub secrets: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Wasi {
-    Clocks,
-    Random,
-    Stdio,
-}
-
-/// Where the value of a secret is found: never in this file.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SecretFrom {
-    Env(String),
-    File(PathBuf),
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -401,14 +194,6 @@ impl Default for Plugins {
 #[serde(deny_unknown_fields)]
 pub struct Http {
     pub listen: std::net::SocketAddr,
-}
-
-fn default_deadline() -> Duration {
-    limits::DEADLINE
-}
-
-fn default_instance_events_max() -> u32 {
-    limits::INSTANCE_EVENTS
 }
 
 impl Config {
