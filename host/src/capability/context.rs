@@ -72,7 +72,7 @@ pub struct Attempt {
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
     /// When its deadline passes: a host function must not wait beyond it.
-    pub ends: Option<Instant>,
+    pub until: Option<Instant>,
     /// How long it has waited in WASI.
     pub waited: Duration,
     /// Blocks that it has drawn from the insecure kind of randomness.
@@ -86,13 +86,12 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// Why a host function ended the call. Any other error is a trap.
+/// The error with which a host function stops a guest at a limit. Any other error is a trap.
 #[derive(Debug, thiserror::Error)]
-pub enum Stopped {
-    #[error("the deadline passed in a call of the host")]
-    Deadline,
-    #[error("{0}")]
-    Limit(String),
+#[error("{reason}")]
+pub struct Stop {
+    pub crash: Crash,
+    pub reason: String,
 }
 
 impl Context {

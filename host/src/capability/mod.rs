@@ -20,7 +20,8 @@ use crate::plugin::abi::latest::tidemill::plugin as api;
 use context::{Context, Terms};
 
 pub struct Capability {
-    /// As it is written in `[handlers.NAME.grants]`.
+    /// What people call it. Where it needs a grant it is written like this in `[handlers.NAME.grants]`; the parts of WASI
+    /// are items of one list, see `example`.
     pub name: &'static str,
     /// The interface without its version.
     pub interface: &'static str,
@@ -100,7 +101,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| api::config::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "clocks",
+        name: "wasi-clocks",
         interface: "wasi:clocks/wall-clock",
         since: "0.2.0",
         example: "wasi = [\"clocks\"]",
@@ -108,7 +109,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| clocks::wall_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "clocks",
+        name: "wasi-clocks",
         interface: "wasi:clocks/monotonic-clock",
         since: "0.2.0",
         example: "wasi = [\"clocks\"]",
@@ -116,7 +117,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| clocks::monotonic_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "random",
+        name: "wasi-random",
         interface: "wasi:random/random",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
@@ -124,7 +125,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| random::random::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "random",
+        name: "wasi-random",
         interface: "wasi:random/insecure",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
@@ -132,7 +133,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| random::insecure::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "random",
+        name: "wasi-random",
         interface: "wasi:random/insecure-seed",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
@@ -140,7 +141,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| random::insecure_seed::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/stdin",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -148,7 +149,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/stdout",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -156,7 +157,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/stderr",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -164,7 +165,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-input",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -172,7 +173,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_input::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-output",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -180,7 +181,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_output::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-stdin",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -188,7 +189,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-stdout",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -196,7 +197,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-stderr",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -204,7 +205,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "io",
+        name: "wasi-io",
         interface: "wasi:io/poll",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -212,7 +213,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| io::poll::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "io",
+        name: "wasi-io",
         interface: "wasi:io/streams",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -220,7 +221,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| io::streams::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "io",
+        name: "wasi-io",
         interface: "wasi:io/error",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -228,7 +229,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: wasi::nothing::link_error,
     },
     Capability {
-        name: "cli",
+        name: "wasi-cli",
         interface: "wasi:cli/environment",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -236,7 +237,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::environment::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "cli",
+        name: "wasi-cli",
         interface: "wasi:cli/exit",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -244,7 +245,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::exit::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "files",
+        name: "wasi-files",
         interface: "wasi:filesystem/types",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -252,7 +253,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: wasi::nothing::link_types,
     },
     Capability {
-        name: "files",
+        name: "wasi-files",
         interface: "wasi:filesystem/preopens",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",

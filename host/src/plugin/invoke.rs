@@ -10,7 +10,7 @@ use wasmtime::{Store, Trap};
 use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use super::{Engine, Plugin};
-use crate::capability::context::{Attempt, Context, Stopped};
+use crate::capability::context::{Attempt, Context, Stop};
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Outcome};
 
@@ -79,7 +79,7 @@ impl Live {
             stream: call.stream.clone(),
             now: call.now.clone(),
             values: call.values.clone(),
-            ends: Instant::now().checked_add(call.deadline),
+            until: Instant::now().checked_add(call.deadline),
             ..Attempt::default()
         };
         let id = call.event.id().hyphenated().to_string();
@@ -122,15 +122,13 @@ impl Live {
         if self.store.data().memory.exceeded {
             return (Crash::Memory, error.root_cause().to_string());
         }
-        let late =
-            || (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)));
-        match error.downcast_ref::<Stopped>() {
-            Some(Stopped::Deadline) => return late(),
-            Some(Stopped::Limit(reason)) => return (Crash::Limit, reason.clone()),
-            None => {}
+        if let Some(Stop { crash, reason }) = error.downcast_ref::<Stop>() {
+            return (*crash, reason.clone());
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => late(),
+            Some(Trap::Interrupt) => {
+                (Crash::Deadline, format!("stopped after its deadline of {}", humantime::format_duration(deadline)))
+            }
             Some(Trap::StackOverflow) => (Crash::Stack, "call stack exhausted".to_owned()),
             _ if error.to_string().contains("fuel allocated for hostcalls") => {
                 let max = self.plugin.terms.limits.hostcall_bytes_max;

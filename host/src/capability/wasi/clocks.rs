@@ -10,8 +10,9 @@ use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::sync::io::poll;
 
-use crate::capability::context::{Context, Stopped};
+use crate::capability::context::{Context, Stop};
 use crate::config::limits;
+use crate::model::outcome::Crash;
 
 /// Where the monotonic clock of an instance begins. Not at 0: Go's runtime takes that for a broken clock.
 const FIRST: Duration = Duration::from_secs(1);
@@ -55,10 +56,8 @@ impl poll::Host for Context {
     fn poll(&mut self, list: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
         if list.is_empty() || list.len() > limits::WASI_HANDLES {
             let (found, max) = (list.len(), limits::WASI_HANDLES);
-            return Err(Stopped::Limit(format!(
-                "wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled"
-            ))
-            .into());
+            let reason = format!("wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled");
+            return Err(Stop { crash: Crash::Limit, reason }.into());
         }
         let moments = list.iter().map(|pollable| self.moment(pollable)).collect::<wasmtime::Result<Vec<_>>>()?;
         self.wait(moments.iter().flatten().min().copied())?;
@@ -112,19 +111,20 @@ impl Context {
         }
         if wait > limits::WASI_WAIT.saturating_sub(self.attempt.waited) {
             let asked = if until.is_some() { format!("{wait:.1?}") } else { "for ever".to_owned() };
-            return Err(Stopped::Limit(format!(
+            let reason = format!(
                 "wasi:io/poll: it would wait {asked}; an attempt may wait {:?} in all (WASI_WAIT)\n  hint: return a \
                  failure that may be retried, with after-ms",
                 limits::WASI_WAIT
-            ))
-            .into());
+            );
+            return Err(Stop { crash: Crash::Limit, reason }.into());
         }
-        let ends = self.attempt.ends.filter(|ends| begun + wait >= *ends);
-        std::thread::sleep(ends.map_or(wait, |ends| ends.saturating_duration_since(begun)));
+        let end = self.attempt.until.filter(|end| begun + wait >= *end);
+        std::thread::sleep(end.map_or(wait, |end| end.saturating_duration_since(begun)));
         self.attempt.waited += begun.elapsed();
-        match ends {
-            Some(_) => Err(Stopped::Deadline.into()),
-            None => Ok(()),
+        if end.is_some() {
+            let reason = "stopped after its deadline, while it waited in wasi:io/poll".to_owned();
+            return Err(Stop { crash: Crash::Deadline, reason }.into());
         }
+        Ok(())
     }
 }

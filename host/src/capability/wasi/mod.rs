@@ -19,8 +19,9 @@ use std::time::Instant;
 use wasmtime_wasi::ResourceTable;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 
-use super::context::{Context, Stopped};
+use super::context::{Context, Stop};
 use crate::config::limits;
+use crate::model::outcome::Crash;
 
 /// What WASI keeps for one instance. Made at its first call, so that other plugins pay nothing for it.
 pub struct Wasi {
@@ -58,11 +59,12 @@ impl Wasi {
     }
 
     /// Asked before a handle is given out.
-    fn room_for_a_handle(&self) -> Result<(), Stopped> {
+    fn room_for_a_handle(&self) -> Result<(), Stop> {
         if self.handles() < limits::WASI_HANDLES {
             return Ok(());
         }
-        Err(Stopped::Limit(format!("wasi: an instance may hold {} handles (WASI_HANDLES)", limits::WASI_HANDLES)))
+        let reason = format!("wasi: an instance may hold {} handles (WASI_HANDLES)", limits::WASI_HANDLES);
+        Err(Stop { crash: Crash::Limit, reason })
     }
 }
 

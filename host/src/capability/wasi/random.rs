@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 
-use crate::capability::context::{Context, Stopped};
+use crate::capability::context::{Context, Stop};
 use crate::config::limits;
+use crate::model::outcome::Crash;
 
 impl random::Host for Context {
     fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
@@ -63,12 +64,12 @@ fn halves(block: [u8; 32]) -> (u64, u64) {
     (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]))
 }
 
-fn bounded(len: u64) -> Result<usize, Stopped> {
+fn bounded(len: u64) -> Result<usize, Stop> {
     let max = limits::WASI_RANDOM_BYTES.as_u64();
     if len > max {
-        return Err(Stopped::Limit(format!(
-            "wasi:random: it asked for {len} bytes; at most {max} (WASI_RANDOM_BYTES) are given at once"
-        )));
+        let reason =
+            format!("wasi:random: it asked for {len} bytes; at most {max} (WASI_RANDOM_BYTES) are given at once");
+        return Err(Stop { crash: Crash::Limit, reason });
     }
     Ok(usize::try_from(len).unwrap_or(usize::MAX))
 }

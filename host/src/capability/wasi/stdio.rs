@@ -10,7 +10,8 @@ use wasmtime_wasi::p2::bindings::cli::{
 use wasmtime_wasi::p2::bindings::sync::io::streams;
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult};
 
-use crate::capability::context::{Context, Stopped};
+use crate::capability::context::{Context, Stop};
+use crate::model::outcome::Crash;
 use crate::plugin::abi::latest::tidemill::plugin::logging::Level;
 
 /// What names the streams: an output's number is its place in `Wasi::lines`.
@@ -103,7 +104,7 @@ impl streams::HostOutputStream for Context {
     fn write_zeroes(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
         if len > PERMIT_BYTES {
             let reason = format!("wasi:io/streams: {len} zeroes at once; at most {PERMIT_BYTES} may be written");
-            return Err(StreamError::Trap(Stopped::Limit(reason).into()));
+            return Err(StreamError::Trap(Stop { crash: Crash::Limit, reason }.into()));
         }
         self.write(stream, vec![0; usize::try_from(len).unwrap_or(0)])
     }
