@@ -147,6 +147,17 @@ fn host_functions_count_their_calls() {
     none("every host function counts its calls (limits.host_calls)", &findings);
 }
 
+/// `tidemill init` writes the SDK out; a module that it forgets is found by nobody but its users.
+#[test]
+fn init_writes_all_of_the_sdk() {
+    let listed = sources(&["host/src/cli/init"]).remove(0).raw;
+    let modules = sources(&["plugins/sdk/rust/src"]);
+    let missing = modules.iter().filter(|module| !listed.contains(&format!("(\"{}\",", module.path)));
+    let findings: Vec<String> =
+        missing.map(|module| format!("{}: not in host/src/cli/init/mod.rs", module.path)).collect();
+    none("`init` writes every module of the SDK", &findings);
+}
+
 #[test]
 fn only_plugin_and_capability_know_wasmtime() {
     let knows = ["host/src/plugin/", "host/src/capability/"];

@@ -15,12 +15,6 @@ pub struct Stop {
     pub reason: String,
 }
 
-impl Stop {
-    pub fn at(crash: Crash, reason: String) -> Self {
-        Self { crash, reason }
-    }
-}
-
 pub struct Meter {
     bytes: usize,
     bytes_max: usize,

@@ -24,7 +24,8 @@ use crate::plugin::abi::latest::tidemill::plugin as api;
 use context::{Context, Terms};
 
 pub struct Capability {
-    /// As it is written in `[handlers.NAME.grants]`.
+    /// What people call it. Where it needs a grant it is written like this in `[handlers.NAME.grants]`; the parts of WASI
+    /// are items of one list, see `example`.
     pub name: &'static str,
     /// The interface without its version.
     pub interface: &'static str,
@@ -112,7 +113,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| api::timer::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "clocks",
+        name: "wasi-clocks",
         interface: "wasi:clocks/wall-clock",
         since: "0.2.0",
         example: "wasi = [\"clocks\"]",
@@ -120,7 +121,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| clocks::wall_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "clocks",
+        name: "wasi-clocks",
         interface: "wasi:clocks/monotonic-clock",
         since: "0.2.0",
         example: "wasi = [\"clocks\"]",
@@ -128,7 +129,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| clocks::monotonic_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "random",
+        name: "wasi-random",
         interface: "wasi:random/random",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
@@ -136,7 +137,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| random::random::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "random",
+        name: "wasi-random",
         interface: "wasi:random/insecure",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
@@ -144,7 +145,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| random::insecure::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "random",
+        name: "wasi-random",
         interface: "wasi:random/insecure-seed",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
@@ -152,7 +153,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| random::insecure_seed::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/stdin",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -160,7 +161,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/stdout",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -168,7 +169,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/stderr",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -176,7 +177,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-input",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -184,7 +185,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_input::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-output",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -192,7 +193,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_output::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-stdin",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -200,7 +201,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-stdout",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -208,7 +209,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "stdio",
+        name: "wasi-stdio",
         interface: "wasi:cli/terminal-stderr",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
@@ -216,7 +217,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::terminal_stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "io",
+        name: "wasi-io",
         interface: "wasi:io/poll",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -224,7 +225,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| io::poll::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "io",
+        name: "wasi-io",
         interface: "wasi:io/streams",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -232,7 +233,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| io::streams::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "io",
+        name: "wasi-io",
         interface: "wasi:io/error",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -240,7 +241,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: wasi::nothing::link_error,
     },
     Capability {
-        name: "cli",
+        name: "wasi-cli",
         interface: "wasi:cli/environment",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -248,7 +249,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::environment::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "cli",
+        name: "wasi-cli",
         interface: "wasi:cli/exit",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -256,7 +257,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: |linker| cli::exit::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
-        name: "files",
+        name: "wasi-files",
         interface: "wasi:filesystem/types",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",
@@ -264,7 +265,7 @@ pub const CAPABILITIES: &[Capability] = &[
         link: wasi::nothing::link_types,
     },
     Capability {
-        name: "files",
+        name: "wasi-files",
         interface: "wasi:filesystem/preopens",
         since: "0.2.0",
         example: "wasi = [\"clocks\", \"random\", \"stdio\"]",

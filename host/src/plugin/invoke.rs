@@ -79,6 +79,7 @@ impl Live {
         if let Some(lifecycle) = &plugin.lifecycle {
             let lifecycle = lifecycle.load(&mut store, &instance).map_err(broke)?;
             let answer = lifecycle.tidemill_plugin_lifecycle().call_init(&mut store).map_err(broke)?;
+            store.data_mut().flush_stdio();
             // It belongs to no delivery: what it asked for takes no effect, and what it was refused refuses it.
             let attempt = std::mem::take(&mut store.data_mut().attempt);
             let refused = attempt.refusal().map(|(_, reason)| reason.to_owned());
@@ -118,7 +119,7 @@ impl Live {
             stream: call.stream.clone(),
             now: call.now.clone(),
             values: call.values.clone(),
-            ends: Instant::now().checked_add(call.deadline),
+            until: Instant::now().checked_add(call.deadline),
             ..Attempt::default()
         };
         let id = call.event.id().hyphenated().to_string();

@@ -155,8 +155,10 @@ impl Asks {
             "timer" => self.timer,
             "http" => self.http.is_some(),
             "secrets" => self.secrets.is_some(),
-            "clocks" | "random" | "stdio" => self.wasi.iter().flatten().any(|part| part == capability),
-            "io" | "cli" | "files" => self.wasi.is_some(),
+            "wasi-clocks" | "wasi-random" | "wasi-stdio" => {
+                self.wasi.iter().flatten().any(|part| capability.strip_prefix("wasi-") == Some(part))
+            }
+            name if name.starts_with("wasi") => self.wasi.is_some(),
             _ => true,
         }
     }
@@ -167,7 +169,7 @@ impl Asks {
             "emit" => &self.emit,
             "http" => &self.http,
             "secrets" => &self.secrets,
-            "clocks" | "random" | "stdio" | "io" | "cli" | "files" => &self.wasi,
+            name if name.starts_with("wasi") => &self.wasi,
             _ => &None,
         };
         list.as_deref()
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn what_is_not_in_the_list_is_not_asked_for() {
         let asks = Asks { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..Asks::default() };
-        let names = ["types", "log", "emit", "io", "clocks", "state", "http", "secrets", "timer"];
+        let names = ["types", "log", "emit", "wasi-io", "wasi-clocks", "state", "http", "secrets", "timer"];
         assert_eq!(names.map(|name| asks.has(name)), [true, true, true, true, false, false, false, false, false]);
     }
 }

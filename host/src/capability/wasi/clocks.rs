@@ -23,45 +23,49 @@ const RESOLUTION_NS: u32 = 1;
 
 impl wall_clock::Host for Context {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        self.enter()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(wall_clock::Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        self.enter()?;
         Ok(wall_clock::Datetime { seconds: 0, nanoseconds: RESOLUTION_NS })
     }
 }
 
 impl monotonic_clock::Host for Context {
     fn now(&mut self) -> wasmtime::Result<u64> {
+        self.enter()?;
         let now = FIRST + self.wasi().began.elapsed();
         Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
+        self.enter()?;
         Ok(RESOLUTION_NS.into())
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.enter()?;
         let since = Duration::from_nanos(when).saturating_sub(FIRST);
         let when = self.wasi().began.checked_add(since);
         self.pollable(when)
     }
 
     fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.enter()?;
         self.pollable(Instant::now().checked_add(Duration::from_nanos(duration)))
     }
 }
 
 impl poll::Host for Context {
     fn poll(&mut self, list: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         if list.is_empty() || list.len() > limits::WASI_HANDLES {
             let (found, max) = (list.len(), limits::WASI_HANDLES);
-            return Err(Stop::at(
-                Crash::Handles,
-                format!("wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled"),
-            )
-            .into());
+            let reason = format!("wasi:io/poll: a list of {found}; 1 to {max} (WASI_HANDLES) can be polled");
+            return Err(Stop { crash: Crash::Handles, reason }.into());
         }
         let moments = list.iter().map(|pollable| self.moment(pollable)).collect::<wasmtime::Result<Vec<_>>>()?;
         self.wait(moments.iter().flatten().min().copied())?;
@@ -73,15 +77,18 @@ impl poll::Host for Context {
 
 impl poll::HostPollable for Context {
     fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
+        self.enter()?;
         Ok(self.moment(&pollable)?.is_some_and(|moment| moment <= Instant::now()))
     }
 
     fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        self.enter()?;
         let moment = self.moment(&pollable)?;
         self.wait(moment)
     }
 
     fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.wasi().pollables.remove(&pollable.rep());
         Ok(())
     }
@@ -115,19 +122,20 @@ impl Context {
         }
         if wait > limits::WASI_WAIT.saturating_sub(self.attempt.waited) {
             let asked = if until.is_some() { format!("{wait:.1?}") } else { "for ever".to_owned() };
-            return Err(Stop::at(Crash::WasiWait, format!(
+            let reason = format!(
                 "wasi:io/poll: it would wait {asked}; an attempt may wait {:?} in all (WASI_WAIT)\n  hint: return a \
                  failure that may be retried, with after-ms",
                 limits::WASI_WAIT
-            ))
-            .into());
+            );
+            return Err(Stop { crash: Crash::WasiWait, reason }.into());
         }
-        let ends = self.attempt.ends.filter(|ends| begun + wait >= *ends);
-        std::thread::sleep(ends.map_or(wait, |ends| ends.saturating_duration_since(begun)));
+        let end = self.attempt.ends.filter(|end| begun + wait >= *end);
+        std::thread::sleep(end.map_or(wait, |end| end.saturating_duration_since(begun)));
         self.attempt.waited += begun.elapsed();
-        match ends {
-            Some(_) => Err(Stop::at(Crash::Deadline, "stopped at its deadline, while it waited".to_owned()).into()),
-            None => Ok(()),
+        if end.is_some() {
+            let reason = "stopped after its deadline, while it waited in wasi:io/poll".to_owned();
+            return Err(Stop { crash: Crash::Deadline, reason }.into());
         }
+        Ok(())
     }
 }

@@ -65,7 +65,7 @@ impl Wasi {
             return Ok(());
         }
         let reason = format!("wasi: an instance may hold {} handles (WASI_HANDLES)", limits::WASI_HANDLES);
-        Err(Stop::at(Crash::Handles, reason))
+        Err(Stop { crash: Crash::Handles, reason })
     }
 }
 

@@ -12,25 +12,30 @@ use crate::capability::context::Context;
 
 impl environment::Host for Context {
     fn get_environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        self.enter()?;
         Ok(Vec::new())
     }
 
     fn get_arguments(&mut self) -> wasmtime::Result<Vec<String>> {
+        self.enter()?;
         Ok(Vec::new())
     }
 
     fn initial_cwd(&mut self) -> wasmtime::Result<Option<String>> {
+        self.enter()?;
         Ok(None)
     }
 }
 
 impl exit::Host for Context {
     fn exit(&mut self, status: Result<(), ()>) -> wasmtime::Result<()> {
+        self.enter()?;
         let status = if status.is_ok() { "ok" } else { "error" };
         Err(wasmtime::format_err!("it called wasi:cli/exit with {status}; a handler returns"))
     }
 
     fn exit_with_code(&mut self, code: u8) -> wasmtime::Result<()> {
+        self.enter()?;
         Err(wasmtime::format_err!("it called wasi:cli/exit with code {code}; a handler returns"))
     }
 }

@@ -13,18 +13,21 @@ use crate::model::outcome::Crash;
 
 impl random::Host for Context {
     fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.enter()?;
         let mut bytes = vec![0; bounded(len)?];
         OsRng.try_fill_bytes(&mut bytes)?;
         Ok(bytes)
     }
 
     fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.enter()?;
         Ok(OsRng.try_next_u64()?)
     }
 }
 
 impl insecure::Host for Context {
     fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.enter()?;
         let len = bounded(len)?;
         let mut bytes = Vec::with_capacity(len + 32);
         while bytes.len() < len {
@@ -36,6 +39,7 @@ impl insecure::Host for Context {
     }
 
     fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.enter()?;
         self.attempt.insecure_drawn += 1;
         Ok(halves(self.derived(self.attempt.insecure_drawn)).0)
     }
@@ -43,6 +47,7 @@ impl insecure::Host for Context {
 
 impl insecure_seed::Host for Context {
     fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        self.enter()?;
         Ok(halves(self.derived(0)))
     }
 }
@@ -68,10 +73,9 @@ fn halves(block: [u8; 32]) -> (u64, u64) {
 fn bounded(len: u64) -> Result<usize, Stop> {
     let max = limits::WASI_RANDOM_BYTES.as_u64();
     if len > max {
-        return Err(Stop::at(
-            Crash::WasiBytes,
-            format!("wasi:random: it asked for {len} bytes; at most {max} (WASI_RANDOM_BYTES) are given at once"),
-        ));
+        let reason =
+            format!("wasi:random: it asked for {len} bytes; at most {max} (WASI_RANDOM_BYTES) are given at once");
+        return Err(Stop { crash: Crash::WasiBytes, reason });
     }
     Ok(usize::try_from(len).unwrap_or(usize::MAX))
 }

@@ -25,24 +25,28 @@ const PERMIT_BYTES: u64 = 64 << 10;
 
 impl stdin::Host for Context {
     fn get_stdin(&mut self) -> wasmtime::Result<Resource<DynInputStream>> {
+        self.enter()?;
         self.hand_out().map(|()| Resource::new_own(STDIN))
     }
 }
 
 impl stdout::Host for Context {
     fn get_stdout(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.enter()?;
         self.hand_out().map(|()| Resource::new_own(STDOUT))
     }
 }
 
 impl stderr::Host for Context {
     fn get_stderr(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.enter()?;
         self.hand_out().map(|()| Resource::new_own(STDERR))
     }
 }
 
 impl streams::Host for Context {
     fn convert_stream_error(&mut self, error: StreamError) -> wasmtime::Result<streams::StreamError> {
+        self.enter()?;
         match error {
             StreamError::Closed => Ok(streams::StreamError::Closed),
             StreamError::LastOperationFailed(error) | StreamError::Trap(error) => Err(error),
@@ -52,70 +56,85 @@ impl streams::Host for Context {
 
 impl streams::HostInputStream for Context {
     fn read(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<Vec<u8>> {
+        self.enter().map_err(StreamError::Trap)?;
         Err(StreamError::Closed)
     }
 
     fn blocking_read(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<Vec<u8>> {
+        self.enter().map_err(StreamError::Trap)?;
         Err(StreamError::Closed)
     }
 
     fn skip(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
+        self.enter().map_err(StreamError::Trap)?;
         Err(StreamError::Closed)
     }
 
     fn blocking_skip(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
+        self.enter().map_err(StreamError::Trap)?;
         Err(StreamError::Closed)
     }
 
     fn subscribe(&mut self, _: Resource<DynInputStream>) -> wasmtime::Result<Resource<DynPollable>> {
+        self.enter()?;
         self.pollable(Some(Instant::now()))
     }
 
     fn drop(&mut self, _: Resource<DynInputStream>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.take_back()
     }
 }
 
 impl streams::HostOutputStream for Context {
     fn check_write(&mut self, _: Resource<DynOutputStream>) -> StreamResult<u64> {
+        self.enter().map_err(StreamError::Trap)?;
         Ok(PERMIT_BYTES)
     }
 
     fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        self.enter().map_err(StreamError::Trap)?;
         self.print(stream.rep(), &bytes);
         Ok(())
     }
 
     fn blocking_write_and_flush(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+        self.enter().map_err(StreamError::Trap)?;
         self.write(stream, bytes)
     }
 
     fn flush(&mut self, _: Resource<DynOutputStream>) -> StreamResult<()> {
+        self.enter().map_err(StreamError::Trap)?;
         Ok(())
     }
 
     fn blocking_flush(&mut self, _: Resource<DynOutputStream>) -> StreamResult<()> {
+        self.enter().map_err(StreamError::Trap)?;
         Ok(())
     }
 
     fn subscribe(&mut self, _: Resource<DynOutputStream>) -> wasmtime::Result<Resource<DynPollable>> {
+        self.enter()?;
         self.pollable(Some(Instant::now()))
     }
 
     fn write_zeroes(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
+        self.enter().map_err(StreamError::Trap)?;
         if len > PERMIT_BYTES {
             let reason = format!("wasi:io/streams: {len} zeroes at once; at most {PERMIT_BYTES} may be written");
-            return Err(StreamError::Trap(Stop::at(Crash::WasiBytes, reason).into()));
+            return Err(StreamError::Trap(Stop { crash: Crash::WasiBytes, reason }.into()));
         }
         self.write(stream, vec![0; usize::try_from(len).unwrap_or(0)])
     }
 
     fn blocking_write_zeroes_and_flush(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
+        self.enter().map_err(StreamError::Trap)?;
         self.write_zeroes(stream, len)
     }
 
     /// From standard input, which is at its end.
     fn splice(&mut self, _: Resource<DynOutputStream>, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
+        self.enter().map_err(StreamError::Trap)?;
         Err(StreamError::Closed)
     }
 
@@ -125,10 +144,12 @@ impl streams::HostOutputStream for Context {
         _: Resource<DynInputStream>,
         _: u64,
     ) -> StreamResult<u64> {
+        self.enter().map_err(StreamError::Trap)?;
         Err(StreamError::Closed)
     }
 
     fn drop(&mut self, _: Resource<DynOutputStream>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.take_back()
     }
 }
@@ -139,30 +160,35 @@ impl terminal_output::Host for Context {}
 
 impl terminal_input::HostTerminalInput for Context {
     fn drop(&mut self, _: Resource<terminal_input::TerminalInput>) -> wasmtime::Result<()> {
+        self.enter()?;
         Ok(())
     }
 }
 
 impl terminal_output::HostTerminalOutput for Context {
     fn drop(&mut self, _: Resource<terminal_output::TerminalOutput>) -> wasmtime::Result<()> {
+        self.enter()?;
         Ok(())
     }
 }
 
 impl terminal_stdin::Host for Context {
     fn get_terminal_stdin(&mut self) -> wasmtime::Result<Option<Resource<terminal_input::TerminalInput>>> {
+        self.enter()?;
         Ok(None)
     }
 }
 
 impl terminal_stdout::Host for Context {
     fn get_terminal_stdout(&mut self) -> wasmtime::Result<Option<Resource<terminal_output::TerminalOutput>>> {
+        self.enter()?;
         Ok(None)
     }
 }
 
 impl terminal_stderr::Host for Context {
     fn get_terminal_stderr(&mut self) -> wasmtime::Result<Option<Resource<terminal_output::TerminalOutput>>> {
+        self.enter()?;
         Ok(None)
     }
 }

@@ -43,12 +43,9 @@ fn everything_that_is_wrong_is_said_with_its_line() {
 fn limits_that_the_host_could_not_keep_are_refused() {
     let text = "[plugins]\nstack = \"32MiB\"\n[handlers.a]\nplugin = \"a\"\nlimits = { memory = \"1GiB\", tables = 100001, hostcall_bytes = \"65MiB\" }\n";
     let said = findings(text).join("\n");
-    for key in [
-        "handlers.a.limits.memory",
-        "handlers.a.limits.tables",
-        "handlers.a.limits.hostcall_bytes",
-        "plugins.stack",
-    ] {
+    for key in
+        ["handlers.a.limits.memory", "handlers.a.limits.tables", "handlers.a.limits.hostcall_bytes", "plugins.stack"]
+    {
         assert!(said.contains(&format!("{key}: ")), "{key}: {said}");
     }
 }
