@@ -97,8 +97,7 @@ pub fn build(folder: &Path, out: &Path, stack: Option<u32>) -> anyhow::Result<Ve
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let messages: Vec<Value> =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
-    let sdk =
-        messages.iter().find(|message| message["target"]["name"] == "tidemill_sdk").map(|message| version(message));
+    let sdk = messages.iter().find(|message| message["target"]["name"] == "tidemill_sdk").map(version);
     let packages = packages(folder)?;
     let modules = messages.iter().filter_map(|message| module(message, &packages));
     modules.map(|module| encode(&module?, sdk.as_deref(), out)).collect()
