@@ -106,7 +106,7 @@ pub struct Attempt {
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Refused>,
     /// When its deadline passes: a host function must not wait beyond it.
-    pub until: Option<Instant>,
+    pub ends: Option<Instant>,
     /// How long it has waited in WASI.
     pub waited: Duration,
     /// Blocks that it has drawn from the insecure kind of randomness.

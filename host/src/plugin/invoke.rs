@@ -119,7 +119,7 @@ impl Live {
             stream: call.stream.clone(),
             now: call.now.clone(),
             values: call.values.clone(),
-            until: Instant::now().checked_add(call.deadline),
+            ends: Instant::now().checked_add(call.deadline),
             ..Attempt::default()
         };
         let id = call.event.id().hyphenated().to_string();
