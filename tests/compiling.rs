@@ -26,19 +26,10 @@ fn around(folder: &Path, module: &str) -> PathBuf {
     path
 }
 
-/// One function whose every local lives through thousands of branches: a few hundred kilobytes that the compiler needs
-/// gigabytes and minutes for.
 fn bomb(folder: &Path) -> PathBuf {
-    let locals = 500;
-    let mut body = format!("(func (param i32) (local {})", "i32 ".repeat(locals));
-    for step in 0..60_000 {
-        let (to, from) = (1 + step % locals, 1 + (step * 7 + 3) % locals);
-        body.push_str(&format!(
-            "(if (local.get 0) (then (local.set {to} (i32.add (local.get {from}) (local.get {to})))))\n"
-        ));
-    }
-    body.push(')');
-    around(folder, &body)
+    let path = folder.join("plugin.wasm");
+    std::fs::write(&path, tidemill_tests::strangers::guests::compile_bomb()).unwrap();
+    path
 }
 
 #[test]

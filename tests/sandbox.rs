@@ -165,7 +165,7 @@ async fn limits_that_are_reached_are_counted() {
     let second = format!(
         "[handlers.{name}]\nplugin = \"{}\"\nevents = [\"Test.Thing.Asked\"]\ndeadline = \"200ms\"\n{NO_RETRY}\n\
          limits = {{ log_lines_per_second = 20 }}\n\
-         [handlers.{name}.grants]\nemit = [\"Test.Thing.Done\"]\nstate = true",
+         [handlers.{name}.grants]\nemit = [\"Test.Thing.Done\"]\nstate = true\ntimer = true",
         tidemill_tests::guest("mischief").display()
     );
     let world = World::with("sqlite::memory:", NO_RETRY, &second).await;

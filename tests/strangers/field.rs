@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{STRANGERS, Stopped, Stranger};
 use crate::ledger::host::Host;
 use crate::server::RedisServer;
+use crate::service::Service;
 
 /// How long each look at the steady handler's throughput is.
 const WINDOW: Duration = Duration::from_secs(3);
@@ -60,6 +61,7 @@ struct Field {
     row: &'static Stranger,
     server: RedisServer,
     folder: tempfile::TempDir,
+    service: Service,
     address: SocketAddr,
     backend: Arc<dyn Backend>,
     /// The last one to go: tasks of it use the rest.
@@ -77,7 +79,7 @@ impl Field {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         std::fs::write(folder.path().join("stranger.wasm"), (row.plugin)()).map_err(|error| error.to_string())?;
-        let field = Self { row, server, folder, address, backend, runtime };
+        let field = Self { row, server, folder, service: Service::start(), address, backend, runtime };
         field.write_schemas().map_err(|error| error.to_string())?;
         Ok(field)
     }
@@ -95,23 +97,25 @@ impl Field {
     fn host(&self, name: &str, steady: bool, stranger: bool) -> Host {
         let mut text = format!(
             "[broker]\nurl = \"{}\"\n[schemas]\npath = \"schemas\"\n[host]\ncache = \"cache-{name}\"\n\
-             payload_bytes_max = \"256KiB\"\n\
+             payload_bytes_max = \"256KiB\"\nhttp_private = {:?}\n\
              [streams.asked]\nevents = [\"Test.Thing.Asked\"]\n[streams.done]\nevents = [\"Test.Thing.Done\"]\n\
              [streams.ticked]\nevents = [\"Test.Steady.Ticked\"]\nmaxlen = 100000\n",
-            self.server.url()
+            self.server.url(),
+            self.row.open()
         );
-        let mut handler = |name: &str, plugin: &Path, events: &str| {
+        let mut handler = |name: &str, plugin: &Path, events: &str, grants: &str| {
             text += &format!(
                 "[handlers.{name}]\nplugin = \"{}\"\nevents = [\"{events}\"]\nretry = {{ max = 0 }}\n\
-                 breaker = {{ failure_rate = 2.0 }}\n[handlers.{name}.grants]\nemit = [\"Test.Thing.Done\"]\nstate = true\n",
+                 breaker = {{ failure_rate = 2.0 }}\n[handlers.{name}.grants]\nemit = [\"Test.Thing.Done\"]\nstate = true\ntimer = true\n{grants}\n",
                 plugin.display()
             );
         };
         if steady {
-            handler("steady", &crate::guest("mischief"), "Test.Steady.Ticked");
+            handler("steady", &crate::guest("mischief"), "Test.Steady.Ticked", "");
         }
         if stranger {
-            handler("stranger", &self.folder.path().join("stranger.wasm"), "Test.Thing.Asked");
+            let grants = self.row.grants(&self.service);
+            handler("stranger", &self.folder.path().join("stranger.wasm"), "Test.Thing.Asked", &grants);
         }
         if steady {
             text += &format!("[http]\nlisten = \"{}\"\n", self.address);
@@ -183,7 +187,7 @@ impl Field {
             Stopped::InCall(class) => (class, true),
             Stopped::LeftOut(_) => ("committed", true),
         };
-        let fits = |said: &str| if whole { said == wanted } else { said.contains(wanted) };
+        let fits = |said: &str| if whole { wanted.split('|').any(|one| said == one) } else { said.contains(wanted) };
         let odd = met.iter().map(|(said, _)| said).find(|said| !fits(said));
         Figures {
             name: self.row.name,
@@ -234,7 +238,7 @@ impl Field {
     }
 
     fn ask(&self, count: usize) -> Result<(), String> {
-        let data: Value = serde_json::from_str(self.row.data).map_err(|error| error.to_string())?;
+        let data: Value = serde_json::from_str(&self.row.data(&self.service)).map_err(|error| error.to_string())?;
         let entries: Vec<NewEntry> = (0..count).map(|_| entry("Test.Thing.Asked", &data)).collect();
         let answer = self.runtime.block_on(self.backend.publish("asked", &entries));
         answer.map(drop).map_err(|error| error.to_string())

@@ -159,6 +159,29 @@ pub fn core_module() -> Vec<u8> {
 }
 
 /// The Rust guest that does as its event says.
+/// One function whose every local lives through thousands of branches: a few hundred kilobytes that the compiler needs
+/// gigabytes and minutes for.
+pub fn compile_bomb() -> Vec<u8> {
+    let locals = 500;
+    let mut spare = format!("(func (param i32) (local {})", "i32 ".repeat(locals));
+    for step in 0..60_000 {
+        let (to, from) = (1 + step % locals, 1 + (step * 7 + 3) % locals);
+        spare.push_str(&format!(
+            "(if (local.get 0) (then (local.set {to} (i32.add (local.get {from}) (local.get {to})))))\n"
+        ));
+    }
+    spare.push(')');
+    plugin("", 1, &spare, "")
+}
+
+pub fn caller() -> Vec<u8> {
+    std::fs::read(crate::guest("caller")).expect("a component")
+}
+
+pub fn wasi_user() -> Vec<u8> {
+    std::fs::read(crate::guest("wasi-user")).expect("a component")
+}
+
 pub fn mischief() -> Vec<u8> {
     std::fs::read(crate::guest("mischief")).expect("a guest can be read")
 }

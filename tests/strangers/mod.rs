@@ -7,9 +7,31 @@ pub mod guests;
 pub struct Stranger {
     pub name: &'static str,
     pub plugin: fn() -> Vec<u8>,
-    /// The `data` of the event that it gets.
+    /// The `data` of the event that it gets. `{service}` is the address of a service on this machine, which is open to
+    /// it then; `{port}` is its port, and nothing is open.
     pub data: &'static str,
+    /// Lines of its grants, besides `emit`, `state` and `timer`; with the same two places in them.
+    pub grants: &'static str,
     pub stopped: Stopped,
+}
+
+impl Stranger {
+    pub fn data(&self, service: &Service) -> String {
+        filled(self.data, service)
+    }
+
+    pub fn grants(&self, service: &Service) -> String {
+        filled(self.grants, service)
+    }
+
+    /// The networks that the operator has opened for it.
+    pub fn open(&self) -> Vec<String> {
+        if self.data.contains("{service}") { vec!["127.0.0.1/32".to_owned()] } else { Vec::new() }
+    }
+}
+
+fn filled(text: &str, service: &Service) -> String {
+    text.replace("{service}", &service.address.to_string()).replace("{port}", &service.address.port().to_string())
 }
 
 /// Where a stranger is stopped.
@@ -17,21 +39,24 @@ pub struct Stranger {
 pub enum Stopped {
     /// It is refused before its first event, with these words.
     AtLoad(&'static str),
-    /// The attempt crashes, with this class.
+    /// The attempt fails, with this class, or one of these: `deadline|failed`.
     InCall(&'static str),
     /// It is not: what it says too much is left out, which this limit counts, and the event commits.
     LeftOut(&'static str),
 }
 
 use Stopped::{AtLoad, InCall, LeftOut};
+
+use crate::service::Service;
 use guests::mischief;
 
 const OK: &str = r#"{ "do": "ok" }"#;
 
 macro_rules! strangers {
-    ($($name:literal: $plugin:expr, $data:expr => $stopped:expr;)*) => {
-        pub const STRANGERS: &[Stranger] =
-            &[$(Stranger { name: $name, plugin: $plugin, data: $data, stopped: $stopped }),*];
+    ($($name:literal: $plugin:expr, $data:expr $(, $grants:literal)? => $stopped:expr;)*) => {
+        pub const STRANGERS: &[Stranger] = &[$(
+            Stranger { name: $name, plugin: $plugin, data: $data, grants: concat!($($grants)?), stopped: $stopped }
+        ),*];
     };
 }
 
@@ -63,4 +88,15 @@ strangers! {
     "wrong-version": guests::wrong_version, OK => AtLoad("it is built for tidemill:plugin 0.9.0");
     "ungranted-import": guests::foreign_import, OK => AtLoad("it imports \"strangers:guests/foreign\"");
     "core-module": guests::core_module, OK => AtLoad("it is a core module");
+    "compile-bomb": guests::compile_bomb, OK => AtLoad("compiling it ");
+    "blocking-poll": guests::wasi_user, r#"{ "do": "sleep", "ms": 3600000, "count": 1 }"#,
+        "wasi = [\"clocks\", \"random\", \"stdio\"]" => InCall("wasi-wait");
+    "sleep-in-http": guests::caller, r#"{ "do": "pass-on", "url": "http://{service}/hang" }"#,
+        "secrets = []\nhttp = [\"GET http://{service}/*\"]" => InCall("deadline|failed");
+    "ssrf-by-address": guests::caller, r#"{ "do": "call", "url": "http://169.254.169.254/latest/meta-data/" }"#,
+        "secrets = []\nhttp = [\"GET http://169.254.169.254/*\"]" => InCall("rejected");
+    "ssrf-by-name": guests::caller, r#"{ "do": "call", "url": "http://localhost:{port}/status/200" }"#,
+        "secrets = []\nhttp = [\"GET http://localhost:{port}/*\"]" => InCall("rejected");
+    "ssrf-by-redirect": guests::caller, r#"{ "do": "pass-on", "url": "http://{service}/redirect/{service}" }"#,
+        "secrets = []\nhttp = [\"GET http://{service}/redirect/*\"]" => InCall("rejected|failed");
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::model::delivery::{Effects, Emitted};
+use crate::model::delivery::{Effects, Emitted, Timer};
 use crate::model::outcome::Outcome;
 
 /// In what two outcomes can differ.
@@ -15,16 +15,19 @@ pub enum Kind {
     Emits,
     /// Other names, or other values.
     Writes,
+    /// Other timers, or at other times.
+    Timers,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Outcome, Self::Emits, Self::Writes];
+    pub const ALL: [Self; 4] = [Self::Outcome, Self::Emits, Self::Writes, Self::Timers];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Outcome => "outcome",
             Self::Emits => "emits",
             Self::Writes => "writes",
+            Self::Timers => "timers",
         }
     }
 }
@@ -33,8 +36,11 @@ impl Kind {
 pub fn differ(current: &Outcome, candidate: &Outcome) -> Vec<Kind> {
     match (current, candidate) {
         (Outcome::Done(current), Outcome::Done(candidate)) => {
-            let kinds =
-                [(same_emits(current, candidate), Kind::Emits), (same_writes(current, candidate), Kind::Writes)];
+            let kinds = [
+                (same_emits(current, candidate), Kind::Emits),
+                (same_writes(current, candidate), Kind::Writes),
+                (same_timers(current, candidate), Kind::Timers),
+            ];
             kinds.into_iter().filter(|(same, _)| !same).map(|(_, kind)| kind).collect()
         }
         _ if class(current) == class(candidate) => Vec::new(),
@@ -58,6 +64,11 @@ fn same_writes(current: &Effects, candidate: &Effects) -> bool {
             .iter()
             .zip(&candidate.writes)
             .all(|((name, one), (other_name, other))| name == other_name && same(one, other))
+}
+
+fn same_timers(current: &Effects, candidate: &Effects) -> bool {
+    let same = |(one, other): (&Timer, &Timer)| one.after == other.after && same_bytes(&one.body, &other.body);
+    current.timers.len() == candidate.timers.len() && current.timers.iter().zip(&candidate.timers).all(same)
 }
 
 /// The same bytes, or the same JSON: the order of members and white space say nothing.
@@ -86,7 +97,7 @@ pub fn shown(outcome: &Outcome) -> Value {
             let written = |bytes: &Option<Bytes>| bytes.as_ref().map_or(Value::Null, |bytes| value(bytes));
             let writes: Map<String, Value> =
                 effects.writes.iter().take(WRITES_SHOWN).map(|(name, bytes)| (name.clone(), written(bytes))).collect();
-            json!({ "outcome": class, "emitted": effects.emits.len(), "emits": emits, "writes": writes })
+            json!({ "outcome": class, "emitted": effects.emits.len(), "emits": emits, "writes": writes, "timers": effects.timers.len() })
         }
         Outcome::Failed { reason, .. } | Outcome::Rejected { reason, .. } | Outcome::Crashed { reason, .. } => {
             json!({ "outcome": class, "reason": cut(reason) })
