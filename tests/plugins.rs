@@ -124,7 +124,7 @@ fn an_import_that_the_manifest_does_not_ask_for_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let refused = load(&asking(folder.path(), Asks { state: true, ..Asks::default() }), "", "").unwrap_err();
     assert!(refused.contains("imports tidemill:plugin/emit, and its manifest does not ask for \"emit\""), "{refused}");
-    let asks = Asks { state: true, emit: Some(Vec::new()), ..Asks::default() };
+    let asks = Asks { state: true, timer: true, emit: Some(Vec::new()), ..Asks::default() };
     assert_eq!(load(&asking(folder.path(), asks), "", ""), Ok(None), "an empty list asks for the interface");
 }
 
@@ -132,7 +132,7 @@ fn an_import_that_the_manifest_does_not_ask_for_is_refused() {
 async fn an_event_that_the_manifest_does_not_ask_for_is_refused_though_it_is_granted() {
     let folder = tempfile::tempdir().unwrap();
     for (asked, commits) in [("Test.Other.*", false), ("Test.Thing.*", true)] {
-        let asks = Asks { state: true, emit: Some(vec![asked.to_owned()]), ..Asks::default() };
+        let asks = Asks { state: true, timer: true, emit: Some(vec![asked.to_owned()]), ..Asks::default() };
         let world = World::of(&asking(folder.path(), asks), "sqlite::memory:", NO_RETRY, "").await;
         world.ask(json!({ "do": "emit-many", "count": 1, "stubborn": true })).await;
         world.run().await;
