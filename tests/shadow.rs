@@ -51,10 +51,10 @@ crate::on_both_backends! {
         };
         let before = looks().await;
         let rows = [
-            ("same", 0, 0, json!({ "outcome": 0, "emits": 0, "writes": 0 })),
-            ("emit", 1, 100, json!({ "outcome": 0, "emits": 100, "writes": 0 })),
-            ("stat", 1, 100, json!({ "outcome": 0, "emits": 0, "writes": 100 })),
-            ("trap", 1, 100, json!({ "outcome": 100, "emits": 0, "writes": 0 })),
+            ("same", 0, 0, json!({ "outcome": 0, "emits": 0, "writes": 0, "timers": 0 })),
+            ("emit", 1, 100, json!({ "outcome": 0, "emits": 100, "writes": 0, "timers": 0 })),
+            ("stat", 1, 100, json!({ "outcome": 0, "emits": 0, "writes": 100, "timers": 0 })),
+            ("trap", 1, 100, json!({ "outcome": 100, "emits": 0, "writes": 0, "timers": 0 })),
         ];
         for (name, code, different, kinds) in rows {
             let (exit, said) = shadowed.json(&edition(name), &[]);
