@@ -261,7 +261,7 @@ async fn scrape(address: SocketAddr) -> Scrape {
             let name = name_of(series);
             let ends = ["", "_total", "_bucket", "_sum", "_count"];
             let of_kind = |end: &&str| name.strip_suffix(end).is_some_and(|family| kinds.contains_key(family));
-            assert!(ends.iter().any(|end| of_kind(end)), "no kind was said of: {line}");
+            assert!(ends.iter().any(of_kind), "no kind was said of: {line}");
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
             labels_are_well_formed(series);
             assert_eq!(samples.insert(series.to_owned(), number), None, "twice: {line}");

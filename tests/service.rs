@@ -56,13 +56,15 @@ impl Service {
         let address = listener.local_addr().expect("its address");
         let seen = Arc::new(Seen::default());
         let all = seen.clone();
-        std::thread::spawn(move || {
+        let answers = move || {
             for stream in listener.incoming().flatten() {
                 let seen = all.clone();
                 // Who asks may hang up at any time.
-                std::thread::spawn(move || seen.serve(stream).is_ok());
+                let one = std::thread::Builder::new().name("service-answer".to_owned());
+                one.spawn(move || seen.serve(stream).is_ok()).expect("a thread");
             }
-        });
+        };
+        std::thread::Builder::new().name("service".to_owned()).spawn(answers).expect("a thread");
         Self { address, seen }
     }
 

@@ -28,6 +28,9 @@ const CRASHES_MAX: usize = 10;
 /// What is spent on making one input small.
 const MINIMISE_MAX: Duration = Duration::from_secs(10);
 
+/// Takes an input, and answers in words. Panics if what came out is wrong.
+pub type Run = Box<dyn FnMut(&[u8]) -> String>;
+
 /// Something that takes bytes from strangers.
 pub struct Target {
     pub name: &'static str,
@@ -35,8 +38,7 @@ pub struct Target {
     pub seeds: Vec<Vec<u8>>,
     /// Words that mean something to it.
     pub words: &'static [&'static str],
-    /// Answers in words. Panics if what came out is wrong.
-    pub run: Box<dyn FnMut(&[u8]) -> String>,
+    pub run: Run,
 }
 
 pub struct Ran {

@@ -34,8 +34,11 @@ const BEGIN_AGAIN: Duration = Duration::from_millis(500);
 /// Reads the configuration as the command line says.
 pub type Read = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
+/// What the configuration says under a key, to be compared and shown.
+type Said = fn(&Config) -> String;
+
 /// What is fixed for the life of a process, and how it is written.
-const FIXED: &[(&str, fn(&Config) -> String)] = &[
+const FIXED: &[(&str, Said)] = &[
     ("broker.url", Config::broker_url),
     ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
     ("host.workers", |config| config.host.workers.to_string()),
@@ -190,7 +193,7 @@ impl Control {
 
     /// Looks after files that change, until it is time to stop.
     pub async fn watch(self: Arc<Self>, mut quiet: Quiet) {
-        let mut ears = Ears::new();
+        let mut ears = Ears::listening();
         loop {
             let now = self.now();
             let rest: Vec<PathBuf> = self.turn.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();

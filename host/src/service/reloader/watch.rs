@@ -104,7 +104,7 @@ pub struct Ears {
 }
 
 impl Ears {
-    pub fn new() -> Self {
+    pub fn listening() -> Self {
         let (heard, names) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
         let (ring, known) = (heard.clone(), names.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
