@@ -6,6 +6,7 @@
 //!                                             for handlers with state
 //! ```
 
+mod admission;
 mod settle;
 
 use std::collections::{HashMap, HashSet};
@@ -19,7 +20,7 @@ use uuid::Uuid;
 use crate::backend::{Backend, Error};
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Body, Delivery, KeyState, Source};
+use crate::model::delivery::{Delivery, KeyState, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
@@ -32,7 +33,7 @@ use crate::policy::canary::CanaryPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
 use crate::schema::Registry;
-use crate::schema::admit::{Terms, admit, admit_timer};
+pub use admission::Admissions;
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;
@@ -41,6 +42,7 @@ pub const CRASHES_MAX: u32 = 3;
 pub struct House {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
+    pub admissions: Admissions,
     pub lanes: Arc<Lanes>,
     pub consumer: Arc<str>,
     /// Batches share it; a suspect that is run alone has it for itself.
@@ -119,7 +121,7 @@ pub async fn deliver(
 ) -> Result<Report, Error> {
     let begun = Instant::now();
     let mut report = Report::default();
-    let mut items: Vec<Item> = batch.into_iter().map(|delivery| admitted(house, handler, delivery, company)).collect();
+    let mut items = admission::admitted(house, handler, source, batch, company);
     let serving = handler.serving.load_full();
     let states = if serving.has_state() {
         report.again = take_repeated(&mut items);
@@ -133,28 +135,6 @@ pub async fn deliver(
     settle::settle(house, handler, &serving, source, items, &mut report).await?;
     observe::batch_done(&house.meters, source, begun.elapsed());
     Ok(report)
-}
-
-/// Decodes, routes and validates one delivery.
-fn admitted(house: &House, handler: &Handler, delivery: Delivery, company: Company) -> Item {
-    // First of all: reading it may be what hosts die of.
-    if let Some(refusal) = suspicion(&delivery, company) {
-        return Item::refused(delivery, refusal);
-    }
-    let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
-    let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max: house.payload_bytes_max };
-    let admission = match &delivery.body {
-        Body::Event(bytes) => admit(&house.schemas, bytes, &terms),
-        Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max),
-        Body::Fields(fields) => {
-            let names: Vec<_> = fields.iter().take(10).map(|(name, _)| String::from_utf8_lossy(name)).collect();
-            Err(Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", "))))
-        }
-    };
-    match admission {
-        Ok(event) => Item::new(delivery, Some(Arc::new(event))),
-        Err(refusal) => Item::refused(delivery, refusal),
-    }
 }
 
 /// Whether it is too dangerous to run. What hosts died with is run alone once; who dies of that has shown the cause.

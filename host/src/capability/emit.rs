@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tidemill_json::Json;
 use uuid::Uuid;
 
 use super::context::Context;
@@ -126,8 +127,8 @@ impl Context {
     /// Holds the whole event against its schema.
     fn check(&self, kind: &str, version: u32, body: &str) -> Result<(), String> {
         let checked = self.terms.schemas.find(kind, version).and_then(|schema| {
-            let value: Value = serde_json::from_str(body).map_err(|error| Refusal::Undecodable(error.to_string()))?;
-            schema.check(&value)
+            let event = Json::read(body).map_err(|error| Refusal::Undecodable(error.to_string()))?;
+            schema.check(&event)
         });
         checked.map_err(|refusal| match refusal {
             Refusal::Invalid(text) | Refusal::Unknown(text) | Refusal::Undecodable(text) => {

@@ -12,27 +12,33 @@ use super::name::EventName;
 /// that bears the same id.
 pub type PayloadHash = [u8; 16];
 
-/// A valid event. Only schema admission (`schema::Registry::admit`) makes one, so nobody asks "is it valid?" again.
+/// A valid event, as one handler sees it. Only admission (`schema::admit`) makes one, so nobody asks "is it valid?" again.
 #[derive(Debug)]
 pub struct Event {
-    pub(crate) bytes: Bytes,
-    pub(crate) data: Range<usize>,
-    pub(crate) hash: PayloadHash,
-    pub(crate) name: EventName,
-    pub(crate) id: Uuid,
-    pub(crate) time: Box<str>,
-    pub(crate) correlation_id: Uuid,
-    pub(crate) causation_id: Option<Uuid>,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) key: Arc<str>,
-    pub(crate) attributes: Vec<(String, String)>,
+}
+
+/// What is the same for all handlers.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub bytes: Bytes,
+    pub data: Range<usize>,
+    pub hash: PayloadHash,
+    pub name: EventName,
+    pub id: Uuid,
+    pub time: Box<str>,
+    pub correlation_id: Uuid,
+    pub causation_id: Option<Uuid>,
+    pub attributes: Vec<(String, String)>,
 }
 
 impl Event {
     pub fn id(&self) -> Uuid {
-        self.id
+        self.facts.id
     }
     pub fn name(&self) -> &EventName {
-        &self.name
+        &self.facts.name
     }
     /// What state and ordering go by: the handler's `key` pointer, else the envelope's `key`, else the event id.
     pub fn key(&self) -> &Arc<str> {
@@ -40,26 +46,26 @@ impl Event {
     }
     /// RFC 3339, as the producer wrote it.
     pub fn time(&self) -> &str {
-        &self.time
+        &self.facts.time
     }
     pub fn correlation_id(&self) -> Uuid {
-        self.correlation_id
+        self.facts.correlation_id
     }
     pub fn causation_id(&self) -> Option<Uuid> {
-        self.causation_id
+        self.facts.causation_id
     }
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.facts.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
     /// The whole envelope, byte for byte.
     pub fn envelope(&self) -> &Bytes {
-        &self.bytes
+        &self.facts.bytes
     }
     /// The member `data`, byte for byte.
     pub fn data(&self) -> &[u8] {
-        &self.bytes[self.data.clone()]
+        &self.facts.bytes[self.facts.data.clone()]
     }
     pub fn hash(&self) -> PayloadHash {
-        self.hash
+        self.facts.hash
     }
 }

@@ -1,32 +1,16 @@
 //! Admission: the only way from bytes to an `Event`. Decode the envelope, ask whether it is wanted, validate it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use tidemill_json::{Envelope, Json};
 use uuid::Uuid;
 
 use super::registry::Registry;
-use crate::model::event::{Event, PayloadHash};
+use crate::model::event::{Event, Facts, PayloadHash};
 use crate::model::name::{EventName, TIMER_KIND, is_reserved, parse_version};
 use crate::model::outcome::Refusal;
-
-/// What must be known before an event is validated: what it is, and where its `data` lies.
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow)]
-    event_type: Option<&'a RawValue>,
-    #[serde(borrow)]
-    version: Option<&'a RawValue>,
-    #[serde(default, borrow, deserialize_with = "present")]
-    data: Option<&'a RawValue>,
-}
-
-/// A `null` that is there is a value, too.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
 
 /// What a handler wants to know of events.
 pub struct Terms<'a> {
@@ -37,76 +21,95 @@ pub struct Terms<'a> {
     pub payload_bytes_max: usize,
 }
 
-/// Decodes the event of a timer. The host wrote it, so it has no schema, and every handler wants its own. The key is that
-/// of the delivery which set the timer, whatever pointers the handler has.
-pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Refusal> {
-    let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max };
-    let head = head_of(bytes, payload_bytes_max)?;
-    let envelope: Value = serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))?;
-    let data = head.data.ok_or_else(|| missing("data"))?;
-    build(bytes, &envelope, data, &EventName { kind: TIMER_KIND.into(), version: 1 }, &terms)
-}
-
 /// Decodes, routes and validates. A refusal carries the words for the dead letter.
 pub fn admit(registry: &Registry, bytes: &Bytes, terms: &Terms<'_>) -> Result<Event, Refusal> {
-    let head = head_of(bytes, terms.payload_bytes_max)?;
-    let kind = text_member("event_type", head.event_type, "a string such as \"Order.Created\"")?;
-    let version = text_member("version", head.version, "the major version as a string, such as \"1\"")?;
-    let Some(version) = parse_version(&version) else {
+    let keyings = [terms.key];
+    let event = admit_for_all(registry, bytes, terms.wants, &keyings, terms.payload_bytes_max)?;
+    event.into_iter().next().ok_or(Refusal::NotWanted)
+}
+
+/// The same for handlers that make their keys in other ways: for each list of pointers the event with its key.
+pub fn admit_for_all(
+    registry: &Registry,
+    bytes: &Bytes,
+    wants: &dyn Fn(&str, u32) -> bool,
+    keyings: &[impl AsRef<[String]>],
+    payload_bytes_max: usize,
+) -> Result<Vec<Event>, Refusal> {
+    let envelope = envelope_of(bytes, payload_bytes_max)?;
+    let kind = text_member(&envelope, "event_type", "a string such as \"Order.Created\"")?;
+    let version = text_member(&envelope, "version", "the major version as a string, such as \"1\"")?;
+    let Some(version) = parse_version(version) else {
         return Err(Refusal::Invalid(format!(
             "/version: \"{version}\" is not a major version (hint: \"1\", \"2\", ...)"
         )));
     };
-    if !(terms.wants)(&kind, version) {
+    if !wants(kind, version) {
         return Err(Refusal::NotWanted);
     }
-    if is_reserved(&kind) {
+    if is_reserved(kind) {
         return Err(Refusal::Invalid(format!(
             "/event_type: \"{kind}\" is the host's own, and nobody else publishes it"
         )));
     }
-    let schema = registry.find(&kind, version)?;
-    // Serde's own limit of 128 levels stops JSON that is too deep, here and above.
-    let envelope: Value = serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))?;
-    schema.check(&envelope)?;
-    let data = head.data.filter(|data| data.get() != "null").ok_or_else(|| missing("data"))?;
-    build(bytes, &envelope, data, &schema.name, terms)
+    let schema = registry.find(kind, version)?;
+    let data = envelope.data();
+    let tree = envelope.into_tree().map_err(|error| undecodable(bytes, &error))?;
+    schema.check(&tree)?;
+    let data = data.filter(|data| *data != "null").ok_or_else(|| missing("data"))?;
+    build(bytes, &tree, data, &schema.name, keyings)
 }
 
-fn head_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Head<'_>, Refusal> {
+/// Decodes the event of a timer. The host wrote it, so it has no schema, and every handler wants its own. The key is that
+/// of the delivery which set the timer, whatever pointers the handler has.
+pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Refusal> {
+    let envelope = envelope_of(bytes, payload_bytes_max)?;
+    let data = envelope.data().ok_or_else(|| missing("data"))?;
+    let tree = envelope.into_tree().map_err(|error| undecodable(bytes, &error))?;
+    let name = EventName { kind: TIMER_KIND.into(), version: 1 };
+    let mut events = build(bytes, &tree, data, &name, &[&[] as &[String]])?;
+    events.pop().ok_or_else(|| missing("key"))
+}
+
+fn envelope_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Envelope<'_>, Refusal> {
     if bytes.len() > payload_bytes_max {
         let size = bytes.len();
         return Err(Refusal::Undecodable(format!(
             "the event has {size} bytes; at most {payload_bytes_max} (payload_bytes_max) are allowed"
         )));
     }
-    serde_json::from_slice(bytes).map_err(|error| undecodable(bytes, &error))
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        Refusal::Undecodable(format!("not UTF-8: byte {at} is 0x{:02x}", bytes[at]))
+    })?;
+    Envelope::read(text).map_err(|error| undecodable(bytes, &error))
 }
 
 /// The schema has been obeyed; what a lenient schema did not ask for is asked for here.
 fn build(
     bytes: &Bytes,
-    envelope: &Value,
-    data: &RawValue,
+    tree: &Json<'_>,
+    data: &str,
     name: &EventName,
-    terms: &Terms<'_>,
-) -> Result<Event, Refusal> {
-    let id = uuid_member(envelope, "event_id")?.ok_or_else(|| missing("event_id"))?;
-    let correlation_id = uuid_member(envelope, "correlation_id")?.ok_or_else(|| missing("correlation_id"))?;
-    let time = envelope.get("timestamp").and_then(Value::as_str).ok_or_else(|| missing("timestamp"))?;
-    let start = data.get().as_ptr() as usize - bytes.as_ptr() as usize;
-    Ok(Event {
-        data: start..start + data.get().len(),
+    keyings: &[impl AsRef<[String]>],
+) -> Result<Vec<Event>, Refusal> {
+    let id = uuid_member(tree, "event_id")?.ok_or_else(|| missing("event_id"))?;
+    let correlation_id = uuid_member(tree, "correlation_id")?.ok_or_else(|| missing("correlation_id"))?;
+    let time = tree.get("timestamp").and_then(Json::as_str).ok_or_else(|| missing("timestamp"))?;
+    let start = data.as_ptr() as usize - bytes.as_ptr() as usize;
+    let facts = Arc::new(Facts {
+        data: start..start + data.len(),
         hash: payload_hash(bytes),
         bytes: bytes.clone(),
         name: name.clone(),
         id,
         time: time.into(),
         correlation_id,
-        causation_id: uuid_member(envelope, "causation_id")?,
-        key: key_of(envelope, terms.key).unwrap_or_else(|| id.to_string()).into(),
-        attributes: attributes(envelope)?,
-    })
+        causation_id: uuid_member(tree, "causation_id")?,
+        attributes: attributes(tree)?,
+    });
+    let key = |pointers: &[String]| key_of(tree, pointers).unwrap_or_else(|| id.to_string()).into();
+    Ok(keyings.iter().map(|pointers| Event { facts: facts.clone(), key: key(pointers.as_ref()) }).collect())
 }
 
 /// The first 128 bits of the SHA-256 of an event's bytes.
@@ -116,37 +119,43 @@ pub fn payload_hash(bytes: &[u8]) -> PayloadHash {
     hash
 }
 
-fn key_of(envelope: &Value, pointers: &[String]) -> Option<String> {
-    let text = |value: &Value| match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+fn key_of(tree: &Json<'_>, pointers: &[String]) -> Option<String> {
+    let text = |value: &Json<'_>| match value {
+        Json::String(text) if !text.is_empty() => Some(text.clone().into_owned()),
+        Json::Number(number) => Some(number.to_string()),
         _ => None,
     };
-    pointers
-        .iter()
-        .find_map(|pointer| envelope.pointer(pointer).and_then(text))
-        .or_else(|| envelope.get("key").and_then(text))
+    pointers.iter().find_map(|pointer| tree.pointer(pointer).and_then(text)).or_else(|| tree.get("key").and_then(text))
 }
 
-fn attributes(envelope: &Value) -> Result<Vec<(String, String)>, Refusal> {
-    let Some(attributes) = envelope.get("attributes") else { return Ok(Vec::new()) };
+fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, Refusal> {
     let wrong = || Refusal::Invalid("/attributes: must be an object of strings".to_owned());
-    let members = attributes.as_object().ok_or_else(wrong)?;
-    members.iter().map(|(name, value)| Ok((name.clone(), value.as_str().ok_or_else(wrong)?.to_owned()))).collect()
+    match tree.get("attributes") {
+        None => Ok(Vec::new()),
+        Some(Json::Object(members)) => members
+            .iter()
+            .map(|member| Ok((member.name.to_string(), member.value.as_str().ok_or_else(wrong)?.to_owned())))
+            .collect(),
+        Some(_) => Err(wrong()),
+    }
 }
 
-fn uuid_member(envelope: &Value, member: &str) -> Result<Option<Uuid>, Refusal> {
-    let Some(value) = envelope.get(member) else { return Ok(None) };
+fn uuid_member(tree: &Json<'_>, member: &str) -> Result<Option<Uuid>, Refusal> {
+    let Some(value) = tree.get(member) else { return Ok(None) };
     let parsed = value.as_str().and_then(|text| Uuid::try_parse(text).ok());
     parsed.map(Some).ok_or_else(|| Refusal::Invalid(format!("/{member}: {value} is not a UUID")))
 }
 
-fn text_member(member: &str, raw: Option<&RawValue>, wanted: &str) -> Result<String, Refusal> {
-    let raw = raw.ok_or_else(|| missing(member))?.get();
-    serde_json::from_str(raw).map_err(|_| {
-        let shown = &raw[..raw.floor_char_boundary(60)];
-        Refusal::Invalid(format!("/{member}: {shown} should be {wanted}"))
-    })
+fn text_member<'a>(envelope: &'a Envelope<'_>, member: &str, wanted: &str) -> Result<&'a str, Refusal> {
+    match envelope.get(member) {
+        None | Some(Json::Null) => Err(missing(member)),
+        Some(Json::String(text)) => Ok(text),
+        Some(other) => {
+            let said = other.to_string();
+            let shown = &said[..said.floor_char_boundary(60)];
+            Err(Refusal::Invalid(format!("/{member}: {shown} should be {wanted}")))
+        }
+    }
 }
 
 fn missing(member: &str) -> Refusal {
@@ -154,13 +163,6 @@ fn missing(member: &str) -> Refusal {
 }
 
 fn undecodable(bytes: &[u8], error: &serde_json::Error) -> Refusal {
-    if let Err(error) = std::str::from_utf8(bytes) {
-        return Refusal::Undecodable(format!(
-            "not UTF-8: byte {} is 0x{:02x}",
-            error.valid_up_to(),
-            bytes[error.valid_up_to()]
-        ));
-    }
     if bytes.is_empty() {
         return Refusal::Undecodable("the event is empty".to_owned());
     }
@@ -174,6 +176,8 @@ fn undecodable(bytes: &[u8], error: &serde_json::Error) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn event(edit: impl Fn(&mut Value)) -> Bytes {

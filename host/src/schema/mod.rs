@@ -4,3 +4,4 @@ pub mod admit;
 pub mod registry;
 
 pub use registry::Registry;
+pub use tidemill_json::Json;

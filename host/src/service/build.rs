@@ -22,7 +22,7 @@ use crate::config::check::{self, Finding};
 use crate::config::{self, Config};
 use crate::model::delivery::Source;
 use crate::observe::{self, Meters};
-use crate::pipeline::{Handler, House};
+use crate::pipeline::{Admissions, Handler, House};
 use crate::plugin::compile::Compiler;
 use crate::plugin::lanes::Lanes;
 use crate::plugin::load::Intake;
@@ -254,9 +254,16 @@ struct Shared {
 
 fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared, before: Option<&Reloader>) -> Host {
     let Shared { backend, lanes, meters } = shared;
+    let mut admissions = Admissions::default();
+    for plugin in &plugins.all {
+        for stream in checked.streams.overlapping(&check::patterns(&config.events_of(&plugin.handler))) {
+            admissions.add(stream, &config.handlers[&*plugin.handler].key);
+        }
+    }
     let house = Arc::new(House {
         backend,
         schemas: checked.schemas.clone(),
+        admissions,
         lanes,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,

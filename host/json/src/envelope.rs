@@ -1,0 +1,101 @@
+//! An event's envelope, read in one pass: its small members as they are, `data` only found. Whether an event is wanted is
+//! known before its data is looked into.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::tree::{Json, Member, Members, Text};
+
+/// Members by which it is decided what an event is and what of it is checked: one that is there twice could be read in two
+/// ways, so it is an error.
+const ONCE: [&str; 3] = ["event_type", "version", "data"];
+
+pub struct Envelope<'a> {
+    members: Vec<Member<'a>>,
+    data: Option<&'a str>,
+}
+
+impl<'a> Envelope<'a> {
+    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// A member other than `data`.
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        self.members.iter().rev().find(|member| member.name == name).map(|member| &member.value)
+    }
+
+    /// The member `data`, as it is written.
+    pub fn data(&self) -> Option<&'a str> {
+        self.data
+    }
+
+    /// The whole of it as a tree, now with `data`.
+    pub fn into_tree(mut self) -> Result<Json<'a>, serde_json::Error> {
+        if let Some(text) = self.data {
+            self.members.push(Member { name: "data".into(), value: Json::read(text)? });
+        }
+        Ok(Json::Object(Members::new(self.members)))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AnEnvelope)
+    }
+}
+
+struct AnEnvelope;
+
+impl<'de> Visitor<'de> for AnEnvelope {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut envelope = Envelope { members: Vec::with_capacity(12), data: None };
+        while let Some(Text(name)) = map.next_key()? {
+            if let Some(once) = ONCE.into_iter().find(|once| *once == name)
+                && (envelope.get(once).is_some() || (once == "data" && envelope.data.is_some()))
+            {
+                return Err(A::Error::duplicate_field(once));
+            }
+            if name == "data" {
+                envelope.data = Some(map.next_value::<&RawValue>()?.get());
+            } else {
+                envelope.members.push(Member { name, value: map.next_value()? });
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_found_as_it_is_written() {
+        let text = "{\"a\":1, \"data\" : { \"x\" : 1e2,\t\"y\":[ ] } ,\"b\":null,\"a\":2}";
+        let envelope = Envelope::read(text).unwrap();
+        assert_eq!(envelope.data(), Some("{ \"x\" : 1e2,\t\"y\":[ ] }"));
+        assert_eq!(envelope.get("a"), Some(&Json::Number(2.into())));
+        assert_eq!((envelope.get("b"), envelope.get("data")), (Some(&Json::Null), None));
+        let (tree, value) = (envelope.into_tree().unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+        assert_eq!(tree.to_value(), value);
+    }
+
+    #[test]
+    fn what_decides_is_there_once() {
+        for name in ONCE {
+            let error = Envelope::read(&format!("{{\"{name}\":1,\"{name}\":2}}")).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("duplicate field `{name}`")), "{error}");
+        }
+        assert!(Envelope::read("[]").is_err() && Envelope::read("{} {}").is_err());
+        assert_eq!(Envelope::read("{\"data\":null}").unwrap().data(), Some("null"));
+    }
+}

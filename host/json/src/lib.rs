@@ -1,0 +1,13 @@
+//! Events as JSON: a tree that borrows its text from an event's bytes (`tree`), an envelope read in one pass (`envelope`),
+//! and schemas that look at that tree as it is (`schema`).
+//!
+//! A crate of its own because the schema library's code is made anew for the tree: that takes the compiler a minute, and
+//! here it is spent once. Why a tree of our own at all: docs/decisions/0022.
+
+pub mod envelope;
+pub mod schema;
+pub mod tree;
+
+pub use envelope::Envelope;
+pub use schema::Schema;
+pub use tree::Json;

@@ -1,0 +1,300 @@
+//! The tree: what JSON there can be, read in one pass, with every text that has no escapes borrowed from the input.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value};
+
+/// Objects with more members than this are kept sorted by name and searched by halves: no event can make looking slow.
+const SCANNED_MAX: usize = 16;
+/// Room for the members of an object, made with the first of them: most have no more.
+const MEMBERS: usize = 8;
+
+/// One JSON value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json<'a> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    String(Cow<'a, str>),
+    Array(Vec<Json<'a>>),
+    Object(Members<'a>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member<'a> {
+    pub name: Cow<'a, str>,
+    pub value: Json<'a>,
+}
+
+/// The members of an object, each name once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Members<'a>(Vec<Member<'a>>);
+
+impl<'a> Members<'a> {
+    /// Of several members with one name the last one stays, as nearly all readers of JSON have it.
+    pub fn new(mut all: Vec<Member<'a>>) -> Self {
+        if all.len() > SCANNED_MAX {
+            // Stable: of equal names the later ones stay behind.
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+            all.dedup_by(|later, earlier| {
+                let repeated = later.name == earlier.name;
+                if repeated {
+                    std::mem::swap(later, earlier);
+                }
+                repeated
+            });
+            return Self(all);
+        }
+        let mut at = 1;
+        while at < all.len() {
+            match all[..at].iter().position(|member| member.name == all[at].name) {
+                Some(first) => all[first] = all.remove(at),
+                None => at += 1,
+            }
+        }
+        Self(all)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        let members = &self.0;
+        let at = match members.len() > SCANNED_MAX {
+            true => members.binary_search_by(|member| (*member.name).cmp(name)).ok(),
+            false => members.iter().position(|member| member.name == name),
+        };
+        at.map(|at| &members[at].value)
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Member<'a>> {
+        self.0.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'a> Json<'a> {
+    /// Reads exactly one value. Serde's own limit of 128 levels stops what is too deep.
+    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The member of an object.
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        match self {
+            Self::Object(members) => members.get(name),
+            _ => None,
+        }
+    }
+
+    /// What a JSON pointer points at (RFC 6901).
+    pub fn pointer(&self, pointer: &str) -> Option<&Json<'a>> {
+        if pointer.is_empty() {
+            return Some(self);
+        }
+        let mut parts = pointer.strip_prefix('/')?.split('/');
+        parts.try_fold(self, |value, part| match value {
+            Self::Object(members) if part.contains('~') => members.get(&part.replace("~1", "/").replace("~0", "~")),
+            Self::Object(members) => members.get(part),
+            Self::Array(items) => items.get(index(part)?),
+            _ => None,
+        })
+    }
+
+    /// The same as a value of serde_json: a copy, for errors and the like.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Number(number) => Value::Number(number.clone()),
+            Self::String(text) => Value::String(text.clone().into_owned()),
+            Self::Array(items) => Value::Array(items.iter().map(Json::to_value).collect()),
+            Self::Object(members) => {
+                Value::Object(members.iter().map(|m| (m.name.clone().into_owned(), m.value.to_value())).collect())
+            }
+        }
+    }
+}
+
+/// Digits without a sign and without zeros before them.
+fn index(part: &str) -> Option<usize> {
+    let written_plainly = part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+    written_plainly.then(|| part.parse().ok()).flatten()
+}
+
+/// As JSON.
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_value().fmt(f)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Anything)
+    }
+}
+
+struct Anything;
+
+impl<'de> Visitor<'de> for Anything {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
+        // There is no infinity in JSON, and what is too large for a float is an error of the reader.
+        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
+    }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::String(Cow::Borrowed(text)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::String(Cow::Owned(text.to_owned())))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Json::Array(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Text(name)) = map.next_key()? {
+            if all.is_empty() {
+                all.reserve_exact(MEMBERS);
+            }
+            all.push(Member { name, value: map.next_value()? });
+        }
+        Ok(Json::Object(Members::new(all)))
+    }
+}
+
+/// A text that is borrowed if it can be. Serde's own `Cow` never is.
+pub(crate) struct Text<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(AText)
+    }
+}
+
+struct AText;
+
+impl<'de> Visitor<'de> for AText {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Json<'_> {
+        Json::read(text).unwrap()
+    }
+
+    #[test]
+    fn it_reads_what_serde_json_reads() {
+        for text in [
+            "null",
+            "[true,false,-1,18446744073709551615,1.5e300,\"\",[],{}]",
+            r#"{"a":{"b":[1,2,{"c":"d\n\u00e9🦀"}]},"é":"\"","x\ty":0.0}"#,
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(read(text).to_value(), value);
+        }
+        for text in ["", "{", "[1,]", "1e400", "\"\\ud800\"", "nul", "1 2", "{\"a\"}", "{1:2}", "\u{feff}1"] {
+            let ours = Json::read(text).unwrap_err().to_string();
+            assert_eq!(ours, serde_json::from_str::<Value>(text).unwrap_err().to_string(), "{text}");
+        }
+        let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(Json::read(&deep(127)).is_ok());
+        assert!(Json::read(&deep(128)).unwrap_err().to_string().contains("recursion limit"));
+    }
+
+    #[test]
+    fn of_equal_names_the_last_stays_in_small_objects_and_large_ones() {
+        for count in [1, 5, SCANNED_MAX, SCANNED_MAX + 1, 200] {
+            let members = |round: usize| (0..count).map(move |number| format!("\"m{number}\":{}", number + round));
+            let text = format!("{{{}}}", members(0).chain(members(1000)).collect::<Vec<_>>().join(","));
+            let Json::Object(object) = read(&text) else { panic!() };
+            assert_eq!(object.len(), count);
+            for number in 0..count {
+                assert_eq!(object.get(&format!("m{number}")), Some(&Json::Number((number + 1000).into())));
+            }
+            assert_eq!((object.get("m"), object.get("m99999")), (None, None));
+        }
+    }
+
+    #[test]
+    fn pointers_point_where_those_of_serde_json_do() {
+        let text = r#"{"a/b":{"m~n":[10,{"":"x"}]},"":1,"data":{"k":"v"}}"#;
+        let (tree, value) = (read(text), serde_json::from_str::<Value>(text).unwrap());
+        for pointer in [
+            "",
+            "/",
+            "/a~1b",
+            "/a~1b/m~0n/0",
+            "/a~1b/m~0n/1/",
+            "/a~1b/m~0n/01",
+            "/a~1b/m~0n/+1",
+            "/a~1b/m~0n/2",
+            "/a~1b/m~0n/-",
+            "/data/k",
+            "/data/k/x",
+            "data/k",
+            "/none",
+            "/data//k",
+        ] {
+            assert_eq!(tree.pointer(pointer).map(Json::to_value).as_ref(), value.pointer(pointer), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn text_without_escapes_is_borrowed() {
+        let Json::Object(members) = read(r#"{"plain":"text","esc\u0061ped":"a\tb"}"#) else { panic!() };
+        let borrowed = |text: &Cow<'_, str>| matches!(text, Cow::Borrowed(_));
+        let found: Vec<_> = members
+            .iter()
+            .map(|m| (borrowed(&m.name), matches!(&m.value, Json::String(text) if borrowed(text))))
+            .collect();
+        assert_eq!(found, [(true, true), (false, false)]);
+    }
+}

@@ -1,0 +1,188 @@
+//! Admission of a batch. What one handler has found out about an entry serves the others that read the same stream: seven
+//! handlers do not parse and validate an event seven times.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Company, Handler, House, Item, suspicion};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
+use crate::model::event::Event;
+use crate::model::outcome::Refusal;
+use crate::schema::admit::{admit_for_all, admit_timer};
+
+/// What is remembered of one stream, in bytes: what handlers that read side by side have between them, and some more. Who
+/// is further behind than that admits for itself.
+const RECENT_BYTES_MAX: usize = 16 << 20;
+/// What an event takes beside its bytes, about.
+const FACTS_BYTES: usize = 512;
+
+/// All streams of a host, and how their handlers make keys.
+#[derive(Default)]
+pub struct Admissions(HashMap<Arc<str>, Stream>);
+
+#[derive(Default)]
+struct Stream {
+    /// The lists of JSON pointers by which its handlers make their keys, each once.
+    keyings: Vec<Vec<String>>,
+    handlers: usize,
+    recent: Mutex<Recent>,
+}
+
+/// Admitted events, one for each keying. Entries never change, but a stream may be made anew: bytes are compared.
+type Known = Arc<[Arc<Event>]>;
+
+#[derive(Default)]
+struct Recent {
+    known: HashMap<EntryId, Known>,
+    order: VecDeque<EntryId>,
+    bytes: usize,
+}
+
+impl Admissions {
+    /// `key` is how this handler makes keys on that stream.
+    pub fn add(&mut self, stream: &Arc<str>, key: &[String]) {
+        let stream = self.0.entry(stream.clone()).or_default();
+        stream.handlers += 1;
+        if !stream.keyings.iter().any(|known| known == key) {
+            stream.keyings.push(key.to_vec());
+        }
+    }
+}
+
+/// Decodes, routes and validates each delivery.
+pub(super) fn admitted(
+    house: &House,
+    handler: &Handler,
+    source: &Source,
+    batch: Vec<Delivery>,
+    company: Company,
+) -> Vec<Item> {
+    let alone = Stream { keyings: vec![handler.key.clone()], handlers: 1, recent: Mutex::default() };
+    let stream = house.admissions.0.get(&source.stream).unwrap_or(&alone);
+    let keying = stream.keyings.iter().position(|key| *key == handler.key).unwrap_or_default();
+    let known = stream.recall(&batch);
+    let mut fresh = Vec::new();
+    let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
+    let mut admit = |delivery: &Delivery, known: Option<Known>| match &delivery.body {
+        Body::Event(bytes) => {
+            let known = match known.filter(|known| known[keying].envelope() == bytes) {
+                Some(known) if wants(&known[keying].name().kind, known[keying].name().version) => known,
+                Some(_) => return Err(Refusal::NotWanted),
+                None => {
+                    let max = house.payload_bytes_max;
+                    let events = admit_for_all(&house.schemas, bytes, &wants, &stream.keyings, max)?;
+                    let known: Known = events.into_iter().map(Arc::new).collect();
+                    fresh.push((delivery.lane, delivery.entry, known.clone()));
+                    known
+                }
+            };
+            Ok(known[keying].clone())
+        }
+        Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max).map(Arc::new),
+        Body::Fields(fields) => {
+            let names: Vec<_> = fields.iter().take(10).map(|(name, _)| String::from_utf8_lossy(name)).collect();
+            Err(Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", "))))
+        }
+    };
+    let item = |(delivery, known): (Delivery, Option<Known>)| {
+        // First of all: reading it may be what hosts die of.
+        let admission = match suspicion(&delivery, company) {
+            Some(refusal) => Err(refusal),
+            None => admit(&delivery, known),
+        };
+        match admission {
+            Ok(event) => Item::new(delivery, Some(event)),
+            Err(refusal) => Item::refused(delivery, refusal),
+        }
+    };
+    let items = batch.into_iter().zip(known).map(item).collect();
+    stream.remember(fresh);
+    items
+}
+
+impl Stream {
+    /// What others have found out, for each delivery. The lane `again` has ids of its own, and one reader.
+    fn recall(&self, batch: &[Delivery]) -> Vec<Option<Known>> {
+        if self.handlers < 2 {
+            return vec![None; batch.len()];
+        }
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |delivery: &Delivery| match delivery.lane {
+            Lane::Input => recent.known.get(&delivery.entry).cloned(),
+            Lane::Again => None,
+        };
+        batch.iter().map(known).collect()
+    }
+
+    fn remember(&self, fresh: Vec<(Lane, EntryId, Known)>) {
+        if self.handlers < 2 || fresh.is_empty() {
+            return;
+        }
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh
+            .into_iter()
+            .filter(|(lane, ..)| *lane == Lane::Input)
+            .for_each(|(_, entry, known)| recent.add(entry, known));
+    }
+}
+
+impl Recent {
+    fn add(&mut self, entry: EntryId, known: Known) {
+        let size = |known: &Known| FACTS_BYTES + known.first().map_or(0, |event| event.envelope().len());
+        self.bytes += size(&known);
+        match self.known.insert(entry, known) {
+            Some(before) => self.bytes -= size(&before),
+            None => self.order.push_back(entry),
+        }
+        while self.bytes > RECENT_BYTES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= self.known.remove(&oldest).as_ref().map_or(0, size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::schema::Registry;
+
+    fn known(number: u64, padding: usize) -> Known {
+        let mut registry = Registry::default();
+        registry.add("User.Created.v1", "{}").unwrap();
+        let id = uuid::Uuid::from_u128(u128::from(number));
+        let event = format!(
+            r#"{{"event_id":"{id}","event_type":"User.Created","version":"1","timestamp":"t","correlation_id":"{id}","data":"{}"}}"#,
+            "x".repeat(padding)
+        );
+        let events = admit_for_all(&registry, &Bytes::from(event), &|_, _| true, &[vec![], vec![]], 1 << 20).unwrap();
+        events.into_iter().map(Arc::new).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
+        let mut recent = Recent::default();
+        for number in 0..40 {
+            recent.add(EntryId(number, 0), known(number, 1 << 20));
+            assert!(recent.bytes <= RECENT_BYTES_MAX);
+        }
+        assert_eq!(recent.known.len(), 15);
+        assert_eq!(recent.order.front(), Some(&EntryId(25, 0)));
+        let bytes = recent.bytes;
+        recent.add(EntryId(39, 0), known(39, 1 << 20));
+        assert_eq!((recent.bytes, recent.known.len(), recent.order.len()), (bytes, 15, 15));
+    }
+
+    #[test]
+    fn each_way_of_making_keys_is_kept_once() {
+        let mut admissions = Admissions::default();
+        let stream: Arc<str> = "orders".into();
+        for key in [&["/data/a"][..], &["/data/b"], &["/data/a"]] {
+            admissions.add(&stream, &key.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>());
+        }
+        let stream = &admissions.0["orders"];
+        assert_eq!((stream.handlers, stream.keyings.len()), (3, 2));
+    }
+}
