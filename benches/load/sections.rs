@@ -1,0 +1,58 @@
+//! The sections: each asks one question of the pipeline.
+
+use anyhow::bail;
+
+use crate::bench::Bench;
+use crate::model::Section;
+use crate::{drains, latency, questions};
+
+/// What a section asks, and how it finds out.
+pub struct Question {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// What `Row::x` is; none if the rows have no axis.
+    pub axis: Option<&'static str>,
+    pub run: fn(&Bench) -> anyhow::Result<Section>,
+}
+
+/// In the order in which they are asked and shown.
+pub const ALL: &[Question] = &[
+    Question {
+        name: "pipeline",
+        title: "The pipeline beside raw Redis",
+        axis: None,
+        run: drains::pipeline,
+    },
+    Question { name: "fsync", title: "What it costs to be durable", axis: None, run: drains::fsync },
+    Question {
+        name: "latency",
+        title: "From published to settled",
+        axis: Some("events/s"),
+        run: latency::run,
+    },
+    Question {
+        name: "handlers",
+        title: "Handlers that read one stream",
+        axis: Some("handlers"),
+        run: questions::handlers,
+    },
+    Question { name: "hosts", title: "Hosts that share the work", axis: Some("hosts"), run: questions::hosts },
+    Question { name: "payload", title: "Larger events", axis: Some("bytes an event"), run: questions::payload },
+    Question {
+        name: "instances",
+        title: "Fresh instances",
+        axis: Some("events of one instance"),
+        run: questions::instances,
+    },
+    Question { name: "backlog", title: "Long backlogs", axis: Some("events waiting"), run: questions::backlog },
+    Question { name: "start", title: "From start to the first event settled", axis: None, run: questions::start },
+];
+
+/// The sections of these names in the order of the table; all of them if there is no name.
+pub fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Question>> {
+    if let Some(unknown) = names.iter().find(|name| !ALL.iter().any(|question| question.name == **name)) {
+        let known: Vec<&str> = ALL.iter().map(|question| question.name).collect();
+        bail!("there is no section {unknown:?}\n  hint: {}", known.join(", "));
+    }
+    Ok(ALL.iter().filter(|question| names.is_empty() || names.iter().any(|name| name == question.name)).collect())
+}
