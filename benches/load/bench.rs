@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::model::{Row, Sample, Section};
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Options {
     /// Events in each drain, where a section does not ask what that number does.
     #[arg(long)]

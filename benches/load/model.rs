@@ -54,7 +54,7 @@ pub struct Row {
     /// | `hosts` | `fenced_share`, `doubled_share` | of the deliveries: taken over by another host; settled twice. Both have to be 0 |
     /// | `backlog` | `mib_start`, `mib_middle`, `mib_end` | what the host had resident, in MiB |
     /// | `backlog` | `inbox_bytes` | memory of Redis for the inbox, in bytes per event, at the default window |
-    /// | `start` | `first_ms` | from starting the process to the first event settled |
+    /// | `start` | `ms` | from starting the process to the first event settled |
     pub extra: std::collections::BTreeMap<String, Vec<f64>>,
 }
 
