@@ -56,15 +56,24 @@ impl Host {
 
     /// Deliveries that it found to be another host's when it wanted to settle them.
     pub fn fenced(&self) -> anyhow::Result<f64> {
+        self.metric("tidemill_deliveries_total{", r#"result="fenced""#)
+    }
+
+    /// Reads that brought something.
+    pub fn fetches(&self) -> anyhow::Result<f64> {
+        self.metric("tidemill_fetch_seconds_count{", "")
+    }
+
+    /// The sum of a metric over those labels that have `label` among them. There has to be such a metric.
+    fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http)).context("asking the host for /metrics")?;
         stream.set_read_timeout(Some(METRICS_MAX))?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).context("reading /metrics")?;
-        ensure!(answer.contains("tidemill_deliveries_total{"), "/metrics counts no deliveries:\n{answer}");
-        let rows = answer.lines().filter(|line| line.starts_with("tidemill_deliveries_total{"));
-        let fenced = rows.filter(|line| line.contains(r#"result="fenced""#));
-        Ok(fenced.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+        ensure!(answer.contains(name), "/metrics has no {name}:\n{answer}");
+        let rows = answer.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        Ok(rows.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
     }
 
     /// Ends it as an operator does, and looks whether it ends well.

@@ -12,7 +12,7 @@ mod clients;
 mod drain;
 mod drains;
 mod host;
-// mod latency;
+mod latency;
 mod machine;
 mod model;
 mod on_redis;

@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use crate::bench::Bench;
 use crate::model::Section;
-use crate::{beside, drains, questions};
+use crate::{beside, drains, latency, questions};
 
 /// What a section asks, and how it finds out.
 pub struct Question {
@@ -19,6 +19,12 @@ pub struct Question {
 pub const ALL: &[Question] = &[
     Question { name: "pipeline", title: "The pipeline beside raw Redis", axis: None, run: drains::pipeline },
     Question { name: "fsync", title: "What it costs to be durable", axis: None, run: drains::fsync },
+    Question {
+        name: "latency",
+        title: "From published to settled",
+        axis: Some("events a second"),
+        run: latency::run,
+    },
     Question {
         name: "handlers",
         title: "Handlers that read one stream",
