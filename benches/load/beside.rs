@@ -19,10 +19,10 @@ pub fn run(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(50_000);
+    let url = server.url();
     let raw = || clients::raw(bench, &mut redis.borrow_mut(), events);
     let mut plans = vec![Plan::new("raw", raw).with("XREADGROUP and XACK, 100 at a time")];
     plans.extend(OURS.map(|(case, instance_events_max)| of_case(bench, &redis, case, instance_events_max, events)));
-    let url = server.url();
     plans.extend(PEERS.iter().map(|peer| Plan::new(peer.name, || drain(bench, peer, events, &url)).with(peer.gives)));
     bench.run("peers", events, bench.rounds(3), plans)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tidemill::backend::{DataPlane, Start};
+use tidemill::backend::Start;
 use tidemill::service::build;
 use tidemill_benches::Case;
 
