@@ -135,12 +135,9 @@ fn beside(section: &Section) -> Option<String> {
     let others = section.rows.iter().filter(|row| !report::is_ours(&row.name) && !row.name.starts_with("raw"));
     let times = others.filter_map(|row| {
         let times = Figure::Rate.ratio(ours, row)?.median;
-        Some(format!("{} × {}", short(times), row.name))
+        Some(format!("{} {}", row.name, short(times)))
     });
-    Some(format!(
-        "The stateless plugin, a fresh instance for each event, beside others: {}.",
-        times.collect::<Vec<_>>().join(", ")
-    ))
+    Some(format!("The same plugin drains this many times what others do: {}.", times.collect::<Vec<_>>().join(", ")))
 }
 
 fn machine(run: &Run) -> String {
@@ -164,7 +161,7 @@ fn told(chapter: &Chapter, section: &Section) -> String {
         let _ = writeln!(page, "![{}: {}](performance/{}.svg)\n", picture.title, picture.label, picture.file);
     }
     page += &markdown(&report::table(chapter, section));
-    let _ = writeln!(page, "\n{} events in each drain, {} rounds.", spaced(section.events as f64), section.rounds);
+    let _ = writeln!(page, "\nAt most {} events a row, {} rounds.", spaced(section.events as f64), section.rounds);
     let settings = settings(section);
     if !settings.is_empty() {
         let _ = write!(page, "\n<details><summary>Versions and settings</summary>\n\n{settings}\n</details>\n");
@@ -214,7 +211,7 @@ mod tests {
             "| stateless: rate to raw | ≥ 0.6 | missed: 0.300 | met: 0.600 |",
             "| processor | 2 cores, a processor |",
             "| stateless | 15 000 [7 500 - 30 000] | 0.300 | 0.600 | 4.00 | 2.00 | 30.0 |",
-            "1 000 events in each drain, 3 rounds.",
+            "At most 1 000 events a row, 3 rounds.",
         ];
         for line in lines {
             assert!(page.lines().any(|found| found == line), "{line}\nis missing in\n{page}");

@@ -78,8 +78,7 @@ impl Bars {
         let top = if !self.parts.is_empty() { 76.0 } else { 52.0 };
         let bottom = top + PITCH * self.bars.len() as f64;
         let (least, greatest) = ends(self.bars.iter().flat_map(|bar| [bar.sum.min, bar.sum.max]));
-        let least = if self.axis.scale == Scale::Linear { 0.0 } else { least / 1.5 };
-        let span = Span::new(least, greatest, self.axis.scale, left, WIDTH - VALUE);
+        let span = Span::around(least, greatest, self.axis.scale, left, WIDTH - VALUE);
         let mut svg = open(&self.title, bottom + 54.0);
         if !self.parts.is_empty() {
             legend(&mut svg, 24.0, 52.0, self.parts.iter().map(String::as_str).zip(0..));
@@ -130,16 +129,17 @@ impl Bar {
 
 impl Lines {
     pub fn svg(&self) -> String {
-        let (left, top) = (84.0, 82.0);
+        let (left, top) = (84.0, if self.lines.len() > 1 { 82.0 } else { 58.0 });
         let bottom = top + PLOT_HEIGHT;
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let (x_min, x_max) = ends(points().map(|(x, _)| *x));
         let (y_min, y_max) = ends(points().flat_map(|(_, y)| [y.min, y.max]));
-        let y_min = if self.y.scale == Scale::Linear { 0.0 } else { y_min };
         let x = Span::new(x_min, x_max, self.x.scale, left + 14.0, WIDTH - 40.0);
-        let y = Span::new(y_min, y_max, self.y.scale, bottom, top);
+        let y = Span::around(y_min, y_max, self.y.scale, bottom, top);
         let mut svg = open(&self.title, bottom + 60.0);
-        legend(&mut svg, 24.0, 52.0, self.lines.iter().map(|line| (line.label.as_str(), line.colour)));
+        if self.lines.len() > 1 {
+            legend(&mut svg, 24.0, 52.0, self.lines.iter().map(|line| (line.label.as_str(), line.colour)));
+        }
         for tick in y.ticks() {
             line(&mut svg, "grid", (left, y.at(tick)), (WIDTH - 24.0, y.at(tick)));
             text(&mut svg, "tick", (left - 8.0, y.at(tick) + 4.0), "end", &short(tick));
@@ -187,6 +187,11 @@ impl Line {
     }
 }
 
+/// Round numbers of a decade, and the first of the next one.
+const ROUND: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
+/// A logarithmic axis shows nothing below.
+const LEAST: f64 = 0.001;
+
 /// An axis: which value lies where.
 struct Span {
     min: f64,
@@ -201,6 +206,17 @@ impl Span {
         // One place alone, or none, still wants an axis.
         let max = if max > min { max } else { min.max(1.0) * 2.0 };
         Self { min, max, scale, from, to }
+    }
+
+    /// For values: from zero, or on a logarithmic axis from the round number below the least to that above the greatest.
+    fn around(least: f64, greatest: f64, scale: Scale, from: f64, to: f64) -> Self {
+        let decade = |value: f64| 10f64.powf(value.max(LEAST).log10().floor());
+        let below = ROUND.iter().rev().map(|step| step * decade(least)).find(|step| *step <= least);
+        let above = ROUND.iter().map(|step| step * decade(greatest)).find(|step| *step >= greatest);
+        match scale {
+            Scale::Linear => Self::new(0.0, greatest, scale, from, to),
+            Scale::Log => Self::new(below.unwrap_or(LEAST), above.unwrap_or(greatest), scale, from, to),
+        }
     }
 
     fn at(&self, value: f64) -> f64 {
@@ -227,7 +243,7 @@ impl Span {
         }
         let rough = (self.max - self.min) / 5.0;
         let decade = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade).into_iter().find(|step| *step >= rough);
+        let step = ROUND.iter().map(|step| step * decade).find(|step| *step >= rough);
         let step = step.unwrap_or(rough);
         (0..=10).map(|number| self.min + f64::from(number) * step).filter(within).collect()
     }
@@ -326,7 +342,8 @@ mod tests {
 
     #[test]
     fn a_logarithmic_axis_gives_each_decade_the_same_room() {
-        let span = Span::new(10.0, 1000.0, Scale::Log, 0.0, 200.0);
+        let span = Span::around(14.0, 900.0, Scale::Log, 0.0, 200.0);
+        assert_eq!((span.min, span.max), (10.0, 1000.0));
         assert!((span.at(100.0) - 100.0).abs() < 1e-9);
     }
 }

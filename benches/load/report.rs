@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::model::{Row, Run, Section};
+use crate::peers::PEERS;
 use crate::sections;
 use crate::{page, plot};
 use chapters::{CHAPTERS, Chapter, Column, Form, Picture, To};
@@ -28,13 +29,17 @@ pub const PICTURES: &str = "docs/performance";
 pub fn print(run: &Run) {
     for (chapter, section) in told(run) {
         let (title, rounds) = (title(&section.name), section.rounds);
-        println!("{title}: {} events in each drain, {rounds} rounds; median [min - max]\n", section.events);
+        println!("{title}: at most {} events a row, {rounds} rounds; median [min - max]\n", section.events);
         print_table(&table(chapter, section));
     }
     if let Some(noise) = noise(run) {
         println!("the same thing twice, the second to the first: {}\n", words::spread(Some(noise)));
     }
-    print_table(&targets_table(run));
+    let mut targets = targets_table(run);
+    targets.retain(|cells| cells[2..] != ["-", "-"]);
+    if targets.len() > 1 {
+        print_table(&targets);
+    }
 }
 
 /// The page, its pictures and the run itself, under the root of the project.
@@ -134,11 +139,9 @@ fn print_table(table: &Table) {
     println!();
 }
 
-/// Rows that are ours; all others are there to be compared with.
-const OURS: [&str; 4] = ["stateless", "emit", "keyed", "tidemill"];
-
+/// Whether a row is Tidemill, or there to be compared with.
 pub fn is_ours(name: &str) -> bool {
-    OURS.iter().any(|ours| name.starts_with(ours))
+    !["raw", "bare"].iter().any(|yardstick| name.starts_with(yardstick)) && !PEERS.iter().any(|peer| peer.name == name)
 }
 
 /// Whether this run has taken what is to be seen.
@@ -244,7 +247,7 @@ mod tests {
     #[test]
     fn a_peer_is_measured_at_its_best_of_each_round() {
         let rows =
-            vec![row("stateless", &[100.0, 100.0]), row("BullMQ 50", &[10.0, 5.0]), row("BullMQ 200", &[5.0, 20.0])];
+            vec![row("stateless", &[100.0, 100.0]), row("bullmq-50", &[10.0, 5.0]), row("bullmq-200", &[5.0, 20.0])];
         let table = targets_table(&run(vec![section("peers", rows)]));
         let found = table.iter().find(|cells| cells[0] == "stateless: rate to BullMQ at its best").expect("the row");
         assert_eq!(found[2], "met: 7.50 [5.00 - 10.0]");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use redis::streams::StreamReadReply;
-use tidemill::backend::{Backend, Entry, Settled, Settlement};
+use tidemill::backend::{Backend, Entry, Settled, Settlement, Start};
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Source};
 use tidemill::service::build;
 use tidemill_benches::Case;
@@ -176,6 +176,7 @@ fn bare_loop(url: &str, shared: &Shared) -> anyhow::Result<()> {
 async fn bare_settled(url: &str, shared: &Shared) -> anyhow::Result<()> {
     let backend = build::open_backend(&Case::Stateless.config(url, "")).await?;
     let source = Source { stream: STREAM.into(), handler: GROUP.into() };
+    backend.ensure_group(&source, Start::Beginning).await?;
     while shared.is_wanted() {
         let batch = backend.fetch(&source, "bare", BATCH, WAIT).await?;
         if !batch.is_empty() {

@@ -112,8 +112,9 @@ pub const CHAPTERS: &[Chapter] = &[
             event that its handler emitted, which becomes visible in the step that settles it. `bare loop` waits for \
             entries, then publishes and acks in one round trip: no duplicate check, not atomic, no plugin. `bare settled` \
             makes the host's calls to Redis, with nothing in between. `tidemill` is the host with the `emit` plugin. The \
-            lowest rate is an idle host: one event at a time, each 50 to 100 ms. The last figure is how many entries a read \
-            brought on average: batches grow by themselves as events come faster.",
+            lowest rate is an idle host: one event at a time, each 50 to 100 ms. An idle host settles a single event at once; \
+            batches grow by themselves as events come faster: `entries a read` is how many it brought on average. `sent \
+            late` is how much of p50 is the publisher's own.",
         columns: &[
             extra("p50, µs", "p50_us"),
             Column { heading: "p50 to bare loop", figure: Figure::Extra("p50_us"), to: To::Row("bare loop") },
@@ -121,6 +122,7 @@ pub const CHAPTERS: &[Chapter] = &[
             extra("p99.9, µs", "p999_us"),
             extra("max, µs", "max_us"),
             extra("entries a read", "batch"),
+            extra("sent late, µs", "late_us"),
         ],
         pictures: &[
             Picture {
@@ -161,7 +163,7 @@ pub const CHAPTERS: &[Chapter] = &[
         columns: &[
             RATE,
             CLIENT,
-            Column { heading: "the same, to the first row", figure: Figure::Client, to: To::First },
+            Column { heading: "the same, to one handler", figure: Figure::Client, to: To::First },
             REDIS,
             MEMORY,
         ],
@@ -178,7 +180,7 @@ pub const CHAPTERS: &[Chapter] = &[
             the sum of their rates says little about machines of their own; that nothing is done twice says more.",
         columns: &[
             RATE,
-            rate_to("to the first row", To::First),
+            rate_to("to one host", To::First),
             CLIENT,
             extra("fenced, share", "fenced_share"),
             extra("doubled, share", "doubled_share"),
@@ -199,7 +201,7 @@ pub const CHAPTERS: &[Chapter] = &[
     Chapter {
         section: "instances",
         text: "What isolation costs: an instance of the plugin serves 1, 16, 64 or 1 000 events before it is thrown away.",
-        columns: &[RATE, rate_to("to the first row", To::First), CLIENT, REDIS, MEMORY],
+        columns: &[RATE, rate_to("to a fresh one each", To::First), CLIENT, REDIS, MEMORY],
         pictures: &[Picture {
             file: "instances",
             title: "Events that an instance serves",

@@ -32,11 +32,11 @@ pub const TARGETS: &[Target] = &[
     ratio("keyed: rate to bare", "keyed", |at| at.rate_to("bare"), 0.6),
     cpu("keyed: CPU of host and Redis", "keyed", 20.0),
     ratio("a fresh instance for each event: rate to one for 64", "stateless", |at| at.rate_to("stateless 64"), 0.35),
-    peer("stateless: rate to BullMQ at its best", |at| at.rate_to_best("BullMQ"), Bound::AtLeast(5.0)),
-    peer("stateless: rate to FastStream, batches", |at| at.rate_to_best("FastStream batch"), Bound::AtLeast(2.0)),
+    peer("stateless: rate to BullMQ at its best", |at| at.rate_to_best("bullmq"), Bound::AtLeast(5.0)),
+    peer("stateless: rate to FastStream, batches", |at| at.rate_to_best("faststream-batch"), Bound::AtLeast(2.0)),
     peer("stateless: rate to apalis", |at| at.rate_to_best("apalis"), Bound::AtLeast(2.0)),
     peer("stateless: rate to sea-streamer", |at| at.rate_to_best("sea-streamer"), Bound::AtLeast(3.0)),
-    peer("stateless: CPU to BullMQ's", |at| at.cpu_to_best("BullMQ"), Bound::AtMost(0.15)),
+    peer("stateless: CPU to BullMQ's", |at| at.cpu_to_best("bullmq"), Bound::AtMost(0.15)),
     Target {
         name: "AOF `everysec`: rate to none",
         section: "fsync",
@@ -123,9 +123,10 @@ impl<'a> At<'a> {
         self.to(name, Figure::Rate)
     }
 
+    /// `None` also if it were compared with itself.
     fn to(&self, name: &str, figure: Figure) -> Option<Spread> {
         let other = self.rows.iter().find(|row| row.name == name && row.x == self.row.x)?;
-        figure.ratio(self.row, other)
+        if other.name == self.row.name { None } else { figure.ratio(self.row, other) }
     }
 
     /// The same row at another place of the axis.
