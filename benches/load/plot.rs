@@ -40,8 +40,8 @@ pub struct Bars {
     pub title: String,
     /// What the numbers are, with the unit. On a logarithmic axis, which has no zero to begin a bar at, there are dots.
     pub axis: Axis,
-    /// What the parts are, in the order of their colours; none if there is one part only.
-    pub parts: Vec<String>,
+    /// What the colours mean; none if there is one only.
+    pub legend: Vec<(&'static str, usize)>,
     pub bars: Vec<Bar>,
 }
 
@@ -75,13 +75,13 @@ impl Bars {
     pub fn svg(&self) -> String {
         let longest = self.bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0);
         let left = 24.0 + longest as f64 * LETTER + 10.0;
-        let top = if !self.parts.is_empty() { 76.0 } else { 52.0 };
+        let top = if !self.legend.is_empty() { 76.0 } else { 52.0 };
         let bottom = top + PITCH * self.bars.len() as f64;
         let (least, greatest) = ends(self.bars.iter().flat_map(|bar| [bar.sum.min, bar.sum.max]));
         let span = Span::around(least, greatest, self.axis.scale, left, WIDTH - VALUE);
         let mut svg = open(&self.title, bottom + 54.0);
-        if !self.parts.is_empty() {
-            legend(&mut svg, 24.0, 52.0, self.parts.iter().map(String::as_str).zip(0..));
+        if !self.legend.is_empty() {
+            legend(&mut svg, 24.0, 52.0, self.legend.iter().copied());
         }
         for tick in span.ticks() {
             let x = span.at(tick);
@@ -320,12 +320,14 @@ mod tests {
     fn a_bar_is_as_long_as_its_number() {
         let sum = Spread { median: 50.0, min: 40.0, max: 100.0 };
         let bar = Bar { label: "a < b".into(), parts: vec![(30.0, 0), (20.0, 1)], sum };
-        let parts = vec!["host".into(), "Redis".into()];
-        let svg =
-            Bars {
-                title: "t".into(), axis: Axis { label: "µs".into(), scale: Scale::Linear }, parts, bars: vec![bar]
-            }
-            .svg();
+        let legend = vec![("host", 0), ("Redis", 1)];
+        let svg = Bars {
+            title: "t".into(),
+            axis: Axis { label: "µs".into(), scale: Scale::Linear },
+            legend,
+            bars: vec![bar],
+        }
+        .svg();
         // The axis goes from behind the label to the room for the value, and ends at 100.
         let left = 24.0 + 5.0 * LETTER + 10.0;
         let unit = (WIDTH - VALUE - left) / 100.0;

@@ -29,7 +29,7 @@ pub const PICTURES: &str = "docs/performance";
 pub fn print(run: &Run) {
     for (chapter, section) in told(run) {
         let (title, rounds) = (title(&section.name), section.rounds);
-        println!("{title}: at most {} events a row, {rounds} rounds; median [min - max]\n", section.events);
+        println!("{title}: rounds: {rounds}; events in each: at most {}; median [min - max]\n", section.events);
         print_table(&table(chapter, section));
     }
     if let Some(noise) = noise(run) {
@@ -166,11 +166,17 @@ fn bars(picture: &Picture, section: &Section, figure: Figure, scale: plot::Scale
         let (sum, colour) = (figure.of(row)?, if is_ours(&row.name) { 0 } else { plot::GREY });
         Some(plot::Bar { label: row.name.clone(), parts: vec![(sum.median, colour)], sum })
     };
+    let mut bars: Vec<plot::Bar> = section.rows.iter().filter_map(bar).collect();
+    if scale == plot::Scale::Log {
+        // So far apart that their order is what one looks for.
+        bars.sort_by(|a, b| b.sum.median.total_cmp(&a.sum.median));
+    }
+    let alone = section.rows.iter().all(|row| is_ours(&row.name));
     plot::Bars {
         title: picture.title.to_owned(),
         axis: plot::Axis { label: picture.label.to_owned(), scale },
-        parts: Vec::new(),
-        bars: section.rows.iter().filter_map(bar).collect(),
+        legend: if alone { Vec::new() } else { vec![("Tidemill", 0), ("to compare with", plot::GREY)] },
+        bars,
     }
 }
 
@@ -183,7 +189,7 @@ fn cpu(picture: &Picture, section: &Section) -> plot::Bars {
     plot::Bars {
         title: picture.title.to_owned(),
         axis: plot::Axis { label: picture.label.to_owned(), scale: plot::Scale::Linear },
-        parts: vec!["client or host".to_owned(), "Redis".to_owned()],
+        legend: vec![("client or host", 0), ("Redis", 1)],
         bars: section.rows.iter().filter_map(bar).collect(),
     }
 }
