@@ -6,6 +6,8 @@
 
 mod cpu;
 mod isolation;
+mod model;
+mod peers;
 mod raw;
 mod report;
 
@@ -47,6 +49,9 @@ struct Args {
     /// With `--isolation`: a component of a heavy language too, which wants no grants. It gets a tenth of the events.
     #[arg(long, value_name = "FILE")]
     heavy: Option<PathBuf>,
+    /// Measure what others need instead: the peers of `benches/peers/`, installed and built when they are not there.
+    #[arg(long)]
+    peers: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -62,6 +67,10 @@ fn main() -> anyhow::Result<()> {
             isolation::table(&args, &guests, &samples);
         }
         return Ok(());
+    }
+    if args.peers {
+        peers::prepare(&tidemill_tests::root())?;
+        return runtime.block_on(peers(&args, &server));
     }
     let samples = runtime.block_on(rounds(&args, &server))?;
     if args.json {
@@ -91,6 +100,50 @@ async fn rounds(args: &Args, server: &RedisServer) -> anyhow::Result<Vec<Vec<Sam
         eprintln!("round {round} of {}", args.rounds);
     }
     Ok(rounds)
+}
+
+/// Every peer in turn, in every round, beside the raw row.
+async fn peers(args: &Args, server: &RedisServer) -> anyhow::Result<()> {
+    let mut connection = redis::Client::open(server.url())?.get_multiplexed_async_connection().await?;
+    let wanted = |peer: &&peers::Peer| args.only.as_deref().is_none_or(|only| peer.name.starts_with(only));
+    let chosen: Vec<&peers::Peer> = peers::PEERS.iter().filter(wanted).collect();
+    let mut raw = Vec::new();
+    let mut samples = vec![Vec::new(); chosen.len()];
+    let mut settings = vec![String::new(); chosen.len()];
+    for round in 0..=args.rounds {
+        let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
+        fill(server, args.events).await?;
+        let yard = drain("raw", args.events, server, &mut connection).await?;
+        raw.extend((round > 0).then_some(yard.events_per_s));
+        for (index, peer) in chosen.iter().enumerate() {
+            let (sample, said) = peers::drain(peer, args.events, &server.url(), &mut connection).await?;
+            samples[index].extend((round > 0).then_some(sample));
+            settings[index] = said;
+        }
+        eprintln!("round {round} of {}", args.rounds);
+    }
+    for (index, peer) in chosen.iter().enumerate() {
+        let of = |value: fn(&model::Sample) -> f64| {
+            let spread = report::spread(samples[index].iter().map(value));
+            format!("{:.1} [{:.1} - {:.1}]", spread.median, spread.min, spread.max)
+        };
+        let ratio = report::spread(samples[index].iter().zip(&raw).map(|(sample, raw)| sample.events_per_s / raw));
+        println!(
+            "| {} | {} | {} | {:.3} [{:.3} - {:.3}] | {} | {} | {} | {} | {} |",
+            peer.name,
+            args.events.min(peer.events_max),
+            of(|s| s.events_per_s),
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            of(|s| s.client_us),
+            of(|s| s.redis_us),
+            of(|s| s.client_mib),
+            peer.gives,
+            settings[index],
+        );
+    }
+    Ok(())
 }
 
 async fn fill(server: &RedisServer, events: u64) -> anyhow::Result<()> {
