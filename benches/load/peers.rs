@@ -144,33 +144,47 @@ pub fn prepare(root: &Path) -> anyhow::Result<()> {
 }
 
 fn node(folder: &Path) -> anyhow::Result<()> {
-    // npm writes this file when it has installed everything.
-    let installed = std::fs::metadata(folder.join("node_modules/.package-lock.json")).and_then(|file| file.modified());
-    let wanted = std::fs::metadata(folder.join("package-lock.json")).and_then(|file| file.modified())?;
-    if installed.is_ok_and(|installed| installed >= wanted) {
-        return Ok(());
-    }
     let hint = "BullMQ needs Node.js 20 or later with npm: https://nodejs.org";
-    passes(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder), hint)
+    // Not `npm ci`: that refuses a lock file without the native add-on of every other system.
+    let install = |folder: &Path| {
+        let mut npm = Command::new("npm");
+        passes(npm.args(["install", "--no-save", "--no-audit", "--no-fund"]).current_dir(folder), hint)
+    };
+    once(folder, "package-lock.json", "node_modules", install)
 }
 
 fn python(folder: &Path) -> anyhow::Result<()> {
-    let wanted = std::fs::read_to_string(folder.join("requirements.txt"))?;
-    let stamp = folder.join(".venv/installed.txt");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+    let hint = "FastStream and Taskiq need Python 3.11 or later with venv (Debian: python3-venv)";
+    let install = |folder: &Path| {
+        passes(Command::new("python3").args(["-m", "venv", ".venv"]).current_dir(folder), hint)?;
+        let mut pip = Command::new(folder.join(".venv/bin/python"));
+        passes(pip.args(["-m", "pip", "install", "--quiet", "-r", "requirements.txt"]).current_dir(folder), hint)
+    };
+    once(folder, "requirements.txt", ".venv", install)
+}
+
+/// Installs unless a copy of the list of what is wanted lies beside what is installed.
+fn once(
+    folder: &Path,
+    wanted: &str,
+    installed: &str,
+    install: impl Fn(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let list =
+        std::fs::read(folder.join(wanted)).with_context(|| format!("reading {wanted} in {}", folder.display()))?;
+    let copy = folder.join(installed).join("tidemill-installed");
+    if std::fs::read(&copy).is_ok_and(|copy| copy == list) {
         return Ok(());
     }
-    let hint = "FastStream and Taskiq need Python 3.11 or later with venv (Debian: python3-venv)";
-    passes(Command::new("python3").args(["-m", "venv", ".venv"]).current_dir(folder), hint)?;
-    let mut pip = Command::new(folder.join(".venv/bin/python"));
-    passes(pip.args(["-m", "pip", "install", "--quiet", "-r", "requirements.txt"]).current_dir(folder), hint)?;
-    Ok(std::fs::write(stamp, wanted)?)
+    install(folder)?;
+    Ok(std::fs::write(copy, list)?)
 }
 
 fn passes(command: &mut Command, hint: &str) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     // Progress; stdout is for results alone.
-    let status = command.stdout(std::io::stderr()).status().with_context(|| format!("running {program}\n  hint: {hint}"))?;
+    let status =
+        command.stdout(std::io::stderr()).status().with_context(|| format!("running {program}\n  hint: {hint}"))?;
     ensure!(status.success(), "{program} ended with {status}\n  hint: {hint}");
     Ok(())
 }

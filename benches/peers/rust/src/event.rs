@@ -20,12 +20,7 @@ pub fn check(event: &Value) -> anyhow::Result<()> {
 }
 
 /// Entries of one field, a thousand in each round trip.
-pub async fn add(
-    connection: &mut MultiplexedConnection,
-    stream: &str,
-    field: &str,
-    events: u64,
-) -> anyhow::Result<()> {
+pub async fn add(connection: &mut MultiplexedConnection, stream: &str, field: &str, events: u64) -> anyhow::Result<()> {
     for start in (0..events).step_by(1000) {
         let mut pipe = redis::pipe();
         for number in start..(start + 1000).min(events) {

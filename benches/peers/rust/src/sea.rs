@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use redis::AsyncCommands;
 use sea_streamer_redis::{AutoCommit, AutoStreamReset, RedisConsumerOptions, RedisStreamer};
-use sea_streamer_types::{Buffer, Consumer, ConsumerGroup, ConsumerMode, ConsumerOptions, Message, StreamKey, Streamer};
+use sea_streamer_types::{
+    Buffer, Consumer, ConsumerGroup, ConsumerMode, ConsumerOptions, Message, StreamKey, Streamer,
+};
 use serde_json::Value;
 
 use crate::event;
