@@ -51,6 +51,8 @@ pub struct Row {
     /// | section | name | what |
     /// |---|---|---|
     /// | `latency` | `p50_us`, `p99_us`, `p999_us`, `max_us` | from due to settled, in microseconds |
+    /// | `latency` | `batch` | entries that a read brought on average, of those that brought any |
+    /// | `latency` | `late_us` | how late events were sent, the median, in microseconds |
     /// | `hosts` | `fenced_share`, `doubled_share` | of the deliveries: taken over by another host; settled twice. Both have to be 0 |
     /// | `backlog` | `mib_start`, `mib_middle`, `mib_end` | what the host had resident, in MiB |
     /// | `backlog` | `inbox_bytes` | memory of Redis for the inbox, in bytes per event, at the default window |

@@ -265,6 +265,9 @@ mod tests {
         let told: Vec<&str> = CHAPTERS.iter().map(|chapter| chapter.section).collect();
         assert!(asked.iter().all(|name| told.contains(name)), "add to CHAPTERS what is missing of {asked:?}");
         assert!(told.iter().all(|name| asked.contains(name)), "no section asks what is told in one of {told:?}");
+        let mut files: Vec<&str> = CHAPTERS.iter().flat_map(|chapter| chapter.pictures).map(|it| it.file).collect();
+        files.sort_unstable();
+        assert!(files.windows(2).all(|pair| pair[0] != pair[1]), "two pictures in one file: {files:?}");
     }
 
     #[test]
