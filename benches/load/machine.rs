@@ -15,7 +15,8 @@ pub fn machine() -> Machine {
         when: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         cpu: field(&cpuinfo, "model name").to_owned(),
-        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        // Without what the one who built it has added.
+        kernel: read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().trim().to_owned(),
         memory_gib: (kib / KIB_PER_GIB).round() as u64,
         redis: server.info("redis_version"),
         profile: if cfg!(debug_assertions) { "dev" } else { "release" }.to_owned(),

@@ -29,8 +29,9 @@ mod store;
 mod usage;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 
 use bench::{Bench, Options};
@@ -59,17 +60,27 @@ struct Args {
     from: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let run = match &args.from {
-        Some(file) => read(file)?,
-        None => measure(&args)?,
+fn main() -> ExitCode {
+    match work(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(args: &Args) -> anyhow::Result<()> {
+    let (run, failed) = match &args.from {
+        Some(file) => (read(file)?, Vec::new()),
+        None => measure(args)?,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&run)?);
     } else {
         report::print(&run);
     }
+    ensure!(failed.is_empty(), "of the sections, {} failed; what they said is above", failed.join(", "));
     if args.write {
         report::write(&run, &tidemill_tests::root())?;
     }
@@ -81,14 +92,25 @@ fn read(file: &PathBuf) -> anyhow::Result<Run> {
     serde_json::from_str(&text).with_context(|| format!("{} is no run of this harness", file.display()))
 }
 
-fn measure(args: &Args) -> anyhow::Result<Run> {
+/// Runs the sections; also says which of them failed. The others are worth their time all the same.
+fn measure(args: &Args) -> anyhow::Result<(Run, Vec<&'static str>)> {
     let chosen = sections::chosen(&args.sections, args.peers)?;
     let bench = Bench {
         options: args.options.clone(),
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         folder: tempfile::tempdir()?,
     };
-    let machine = machine::machine();
-    let sections = chosen.iter().map(|question| (question.run)(&bench)).collect::<Result<_, _>>()?;
-    Ok(Run { machine, sections })
+    let (machine, mut sections, mut failed) = (machine::machine(), Vec::new(), Vec::new());
+    for question in chosen {
+        match (question.run)(&bench) {
+            // `--only` may have left it without rows.
+            Ok(section) if section.rows.is_empty() => {}
+            Ok(section) => sections.push(section),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                failed.push(question.name);
+            }
+        }
+    }
+    Ok((Run { machine, sections }, failed))
 }

@@ -19,12 +19,7 @@ pub struct Question {
 pub const ALL: &[Question] = &[
     Question { name: "pipeline", title: "The pipeline beside raw Redis", axis: None, run: drains::pipeline },
     Question { name: "fsync", title: "What it costs to be durable", axis: None, run: drains::fsync },
-    Question {
-        name: "latency",
-        title: "From published to settled",
-        axis: Some("events a second"),
-        run: latency::run,
-    },
+    Question { name: "latency", title: "From published to settled", axis: Some("events a second"), run: latency::run },
     Question {
         name: "handlers",
         title: "Handlers that read one stream",
