@@ -268,7 +268,7 @@ text{{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fi
 .ground{{fill:#fff;stroke:#e3e6ea}}.grid{{stroke:#e8eaee}}.axis{{stroke:#9aa3b0}}.whisker{{stroke:#111827;stroke-width:1.2}}
 polyline{{fill:none;stroke-width:2.2;stroke-linejoin:round}}.thin{{stroke-width:1.4;opacity:.55}}.dot{{stroke:#fff;stroke-width:1.4}}
 {light}
-@media(prefers-color-scheme:dark){{
+@media (prefers-color-scheme:dark){{
 text{{fill:#d3d9e2}}.title{{fill:#f3f5f8}}.tick{{fill:#9aa5b4}}
 .ground{{fill:#12171f;stroke:#2b3440}}.grid{{stroke:#252d38}}.axis{{stroke:#5f6b7a}}.whisker{{stroke:#f3f5f8}}.dot{{stroke:#12171f}}
 {dark}

@@ -154,7 +154,7 @@ pub const CHAPTERS: &[Chapter] = &[
         pictures: &[Picture {
             file: "fsync",
             title: "Durability",
-            label: PER_SECOND,
+            label: "events a second, logarithmic",
             form: Form::Bars(Figure::Rate, Scale::Log),
         }],
     },
