@@ -21,7 +21,7 @@ use crate::model::{Sample, Section};
 use crate::on_redis::OnRedis;
 use crate::setup::{OUT, STREAM};
 use crate::store::Store;
-use open_loop::{Seen, observe, publish};
+use open_loop::{Seen, commands, observe, publish};
 use subjects::{GROUP, Kind, Subject};
 
 /// How often events come, and for how long.
@@ -90,6 +90,7 @@ impl Load {
 
 fn measure(bench: &Bench, url: &str, kind: Kind, load: &Load) -> anyhow::Result<Taken> {
     let due = load.due(bench.options.quick);
+    let commands = commands(due.len());
     let mut redis = OnRedis::new(url.to_owned())?;
     redis::cmd("FLUSHALL").arg("SYNC").exec(redis.connection())?;
     redis::cmd("XGROUP").arg(&["CREATE", STREAM, GROUP, "0", "MKSTREAM"]).exec(redis.connection())?;
@@ -102,7 +103,7 @@ fn measure(bench: &Bench, url: &str, kind: Kind, load: &Load) -> anyhow::Result<
     let (seen, sent) = std::thread::scope(|scope| -> anyhow::Result<(Seen, Seen)> {
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let observer = thread("observe").spawn_scoped(scope, || observe(url, begin, due.len(), give_up))?;
-        let publisher = thread("publish").spawn_scoped(scope, || publish(url, begin, &due))?;
+        let publisher = thread("publish").spawn_scoped(scope, || publish(url, begin, &due, &commands))?;
         let broken = |_| anyhow::anyhow!("a thread of the open loop broke down");
         let sent = publisher.join().map_err(broken)??;
         Ok((observer.join().map_err(broken)??, sent))

@@ -23,15 +23,19 @@ const AWAKE_FOR_GAPS_OF: Duration = Duration::from_millis(1);
 const LOOK_MS: u64 = 200;
 const LOOK_ENTRIES: usize = 1000;
 
+/// The events, ready to be sent.
+pub fn commands(events: usize) -> Vec<Vec<u8>> {
+    let command = |number| redis::cmd("XADD").arg(&[STREAM, "*", "event", &user_created(number)]).get_packed_command();
+    (0..events as u64).map(command).collect()
+}
+
 /// Publishes each event when it is due, and never waits for an answer. Answers when each was sent, from the beginning.
-pub fn publish(url: &str, begin: Instant, due: &[Duration]) -> anyhow::Result<Vec<Duration>> {
+pub fn publish(url: &str, begin: Instant, due: &[Duration], commands: &[Vec<u8>]) -> anyhow::Result<Vec<Duration>> {
     let address = url.trim_start_matches("redis://");
     let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
     stream.set_nodelay(true)?;
     // Answers would only wake us. Whether all of it was published, the observer sees.
     stream.write_all(&redis::cmd("CLIENT").arg("REPLY").arg("OFF").get_packed_command())?;
-    let command = |number| redis::cmd("XADD").arg(&[STREAM, "*", "event", &user_created(number)]).get_packed_command();
-    let commands: Vec<Vec<u8>> = (0..due.len() as u64).map(command).collect();
     sleep_exactly();
 
     let gap = due.last().map_or(Duration::ZERO, |last| *last / due.len() as u32);
