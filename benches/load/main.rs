@@ -129,8 +129,9 @@ async fn peers(args: &Args, server: &RedisServer) -> anyhow::Result<()> {
         };
         let ratio = report::spread(samples[index].iter().zip(&raw).map(|(sample, raw)| sample.events_per_s / raw));
         println!(
-            "| {} | {} | {} | {:.3} [{:.3} - {:.3}] | {} | {} | {} | {} | {} |",
+            "| {} ({}) | {} | {} | {:.3} [{:.3} - {:.3}] | {} | {} | {} | {} | {} |",
             peer.name,
+            peer.language,
             args.events.min(peer.events_max),
             of(|s| s.events_per_s),
             ratio.median,
