@@ -114,8 +114,9 @@ pub const CHAPTERS: &[Chapter] = &[
             entries, then publishes and acks in one round trip: no duplicate check, not atomic, no plugin. `bare settled` \
             makes the host's calls to Redis, with nothing in between. `tidemill` is the host with the `emit` plugin. The \
             lowest rate is an idle host: one event at a time, each 50 to 100 ms. An idle host settles a single event at once; \
-            batches grow by themselves as events come faster: `entries a read` is how many it brought on average. `sent \
-            late` is how much of p50 is the publisher's own.",
+            batches grow by themselves as events come faster: `entries a read` is how many it brought on average. Where fewer \
+            events are seen than the rate says, they pile up, and the quantiles grow with the time. A quantile beyond which \
+            not even one event lies is left out. `sent late` is how much of p50 is the publisher's own.",
         columns: &[
             Column { heading: "seen, events/s", figure: Figure::Rate, to: To::Itself },
             extra("p50, µs", "p50_us"),
