@@ -30,6 +30,7 @@ pub struct Machine {
 pub struct Section {
     /// One of `sections::ALL`.
     pub name: String,
+    /// In each drain; in sections with another number in each row (`payload`, `backlog`), the most.
     pub events: u64,
     pub rounds: usize,
     pub rows: Vec<Row>,
@@ -42,9 +43,20 @@ pub struct Row {
     pub x: Option<f64>,
     /// Versions and settings worth knowing, for people.
     pub settings: String,
-    /// One for each round, in the order of the rounds; a round's samples are compared with each other.
+    /// One for each round, in the order of the rounds; a round's samples are compared with each other. A row that takes
+    /// minutes has only one.
     pub samples: Vec<Sample>,
-    /// Figures that only some sections have, such as latencies (`p50_us`); one for each round, too.
+    /// Figures that only some sections have; one for each round, too.
+    ///
+    /// | section | name | what |
+    /// |---|---|---|
+    /// | `latency` | `p50_us`, `p99_us`, `p999_us`, `max_us` | from due to settled, in microseconds |
+    /// | `latency` | `batch` | entries that a read brought on average, of those that brought any |
+    /// | `latency` | `late_us` | how late events were sent, the median, in microseconds |
+    /// | `hosts` | `fenced_share`, `doubled_share` | of the deliveries: taken over by another host; settled twice. Both have to be 0 |
+    /// | `backlog` | `mib_start`, `mib_middle`, `mib_end` | what the host had resident, in MiB |
+    /// | `backlog` | `inbox_bytes` | memory of Redis for the inbox, in bytes per event, at the default window |
+    /// | `start` | `ms` | from starting the process to the first event settled |
     pub extra: std::collections::BTreeMap<String, Vec<f64>>,
 }
 
@@ -56,6 +68,6 @@ pub struct Sample {
     pub client_us: f64,
     /// The same of the Redis server; 0 on SQLite.
     pub redis_us: f64,
-    /// The most memory that the client or host had resident, in MiB.
+    /// The most memory that the client or host had resident, in MiB; of several hosts the sum.
     pub client_mib: f64,
 }

@@ -3,6 +3,9 @@
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
+use crate::setup::STREAM;
+
+pub const GROUP: &str = "raw";
 const COUNT: usize = 100;
 
 pub async fn drain(connection: &mut MultiplexedConnection, events: u64) -> anyhow::Result<()> {
@@ -10,17 +13,17 @@ pub async fn drain(connection: &mut MultiplexedConnection, events: u64) -> anyho
     while done < events {
         let reply: Value = redis::cmd("XREADGROUP")
             .arg("GROUP")
-            .arg("bench")
+            .arg(GROUP)
             .arg("raw")
             .arg("COUNT")
             .arg(COUNT)
             .arg("STREAMS")
-            .arg("bench-users")
+            .arg(STREAM)
             .arg(">")
             .query_async(connection)
             .await?;
         let mut ack = redis::cmd("XACK");
-        ack.arg("bench-users").arg("bench");
+        ack.arg(STREAM).arg(GROUP);
         let mut found = 0;
         for id in ids(&reply) {
             ack.arg(id);

@@ -58,7 +58,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Measure the pipeline beside raw Redis; `--isolation` measures what fresh instances cost.
+    /// Measure the pipeline beside raw Redis, as a release build; `--dev`: as it is. `--help` lists the other options.
     Load {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,

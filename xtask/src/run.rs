@@ -17,9 +17,14 @@ pub fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// The host, as `build_host` left it.
+/// The host, as `guests` left it.
 pub fn tidemill() -> Command {
-    let mut command = Command::new(target().join("debug/tidemill"));
+    built("debug", "tidemill")
+}
+
+/// A program of the workspace that cargo has built; `profile` is the name of its folder.
+pub fn built(profile: &str, program: &str) -> Command {
+    let mut command = Command::new(target().join(profile).join(program));
     command.current_dir(root());
     command
 }
@@ -34,8 +39,13 @@ fn target() -> PathBuf {
 /// they share, and so whether wasmtime is built once or twice.
 pub fn guests() -> anyhow::Result<()> {
     passes(&mut cargo(&["build", "--workspace", "--all-targets"]))?;
+    plugins("debug")
+}
+
+/// Lets the host of this profile build every guest.
+pub fn plugins(profile: &str) -> anyhow::Result<()> {
     // Progress; what a command has to say comes after it, on stdout alone.
-    passes(tidemill().args(["plugin", "build", "plugins"]).stdout(std::io::stderr()))
+    passes(built(profile, "tidemill").args(["plugin", "build", "plugins"]).stdout(std::io::stderr()))
 }
 
 /// Runs a command that is expected to end well.

@@ -1,0 +1,42 @@
+//! The ceiling: the same backend calls as the pipeline makes, with nothing in between. No admission, no plugin.
+
+use std::time::Duration;
+
+use tidemill::backend::{DataPlane, Entry, Settlement};
+use tidemill::model::delivery::{Delivery, Disposition, Effects, Source};
+use uuid::Uuid;
+
+use crate::setup::STREAM;
+
+pub const HANDLER: &str = "bare";
+/// The host's default, `host.batch`.
+const BATCH: usize = 128;
+const WAIT: Duration = Duration::from_secs(1);
+
+pub fn source() -> Source {
+    Source { stream: STREAM.into(), handler: HANDLER.into() }
+}
+
+pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
+    let mut done = 0;
+    while done < events {
+        let batch = backend.fetch(&source(), "bare", BATCH, WAIT).await?;
+        anyhow::ensure!(!batch.is_empty(), "the stream ran dry after {done} events");
+        done += batch.len() as u64;
+        let entry = |delivery: Delivery| Entry {
+            delivery,
+            mark: Some((Uuid::new_v4(), [0; 16])),
+            state: None,
+            disposition: Disposition::Commit(Effects::default()),
+        };
+        let settlement = Settlement {
+            source: source(),
+            consumer: "bare".into(),
+            plugin: "bare".into(),
+            token: Uuid::new_v4(),
+            entries: batch.into_iter().map(entry).collect(),
+        };
+        backend.settle(&settlement).await?;
+    }
+    Ok(())
+}
