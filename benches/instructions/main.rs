@@ -54,7 +54,7 @@ fn count(args: &Args) -> anyhow::Result<bool> {
         return Ok(true);
     }
     for name in &args.set_up {
-        (named(name)?.set_up)();
+        drop((named(name)?.set_up)());
     }
     if !args.set_up.is_empty() {
         return Ok(true);
