@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use tidemill_benches::steps::STEPS;
 
@@ -27,7 +27,7 @@ fn file() -> PathBuf {
 
 fn version(program: &str, hint: &str) -> anyhow::Result<String> {
     let output = Command::new(program).arg("--version").output();
-    let output = output.with_context(|| format!("cannot run {program}\n  hint: {hint}"))?;
+    let output = output.map_err(|error| anyhow!("cannot run {program}: {error}\n  hint: {hint}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
@@ -43,10 +43,11 @@ impl Baseline {
     }
 
     pub fn load() -> anyhow::Result<Self> {
-        let text = std::fs::read(file()).with_context(|| {
-            format!("cannot read {}\n  hint: `cargo xtask instructions --save` writes it", file().display())
+        let file = file();
+        let text = std::fs::read(&file).map_err(|error| {
+            anyhow!("cannot read {}: {error}\n  hint: `cargo xtask instructions --save` writes it", file.display())
         })?;
-        serde_json::from_slice(&text).with_context(|| file().display().to_string())
+        serde_json::from_slice(&text).with_context(|| file.display().to_string())
     }
 
     pub fn save(&self) -> anyhow::Result<()> {

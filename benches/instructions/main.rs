@@ -48,7 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn count(args: &Args) -> anyhow::Result<bool> {
-    let named = |name: &String| STEPS.iter().find(|step| step.name == name).with_context(|| format!("no step {name}"));
+    let named =
+        |name: &String| STEPS.iter().find(|step| step.name == name).with_context(|| format!("there is no step {name}"));
     if let Some(name) = &args.run {
         run(named(name)?);
         return Ok(true);
@@ -62,6 +63,7 @@ fn count(args: &Args) -> anyhow::Result<bool> {
     let mut found = Baseline::empty()?;
     let wanted = |step: &&Step| args.only.as_deref().is_none_or(|only| step.name.contains(only));
     let steps: Vec<&Step> = STEPS.iter().filter(wanted).collect();
+    ensure!(!steps.is_empty(), "there is no such step\n  hint: the steps are {}", names());
     few_files()?;
     compile_plugins(&steps)?;
     for step in steps {
@@ -73,9 +75,13 @@ fn count(args: &Args) -> anyhow::Result<bool> {
         found.save()?;
         return Ok(true);
     }
-    let baseline = Baseline::load()?;
-    found.table(Some(&baseline));
-    found.compare(&baseline, args.only.is_none())
+    let baseline = Baseline::load();
+    found.table(baseline.as_ref().ok());
+    found.compare(&baseline?, args.only.is_none())
+}
+
+fn names() -> String {
+    STEPS.iter().map(|step| step.name).collect::<Vec<_>>().join(", ")
 }
 
 fn run(step: &Step) {
