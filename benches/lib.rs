@@ -1,4 +1,6 @@
-//! What the benches share: the event that everything is measured with, and a host with one handler for it.
+//! What the benches share: the event that everything is measured with, a host with one handler for it, and the steps.
+
+pub mod steps;
 
 use std::path::{Path, PathBuf};
 

@@ -3,6 +3,7 @@
 mod canary;
 mod faults;
 mod fuzz;
+mod instructions;
 mod load;
 mod redis;
 mod reload;
@@ -17,7 +18,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo, tests, guests, load, faults, strangers, fuzz, canary")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, demo, tests, guests, load, instructions, faults, strangers, fuzz, canary"
+)]
 enum Task {
     /// Build everything, then run the main job: `tidemill demo`. Takes its options too, such as --redis URL.
     Demo {
@@ -63,6 +67,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Count the instructions of each step and compare them with the baseline; `--save` writes it anew.
+    Instructions {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -77,6 +86,7 @@ fn main() -> ExitCode {
         Task::Canary { options } => canary::canary(&options),
         Task::Reload { options } => reload::reload(&options),
         Task::Load { options } => load::load(&options),
+        Task::Instructions { options } => instructions::instructions(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

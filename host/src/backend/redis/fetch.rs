@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Pipeline};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Mutex;
 
 use super::keys::Keys;
@@ -84,8 +84,26 @@ impl Redis {
             _ => reader.read(max, wait).await,
         };
         let raw = raw.map_err(|failure| failure.meaning(&self.at, source))?;
-        raw.into_iter().map(|(lane, (id, fields))| record::delivery(lane, id, fields)).collect()
+        deliveries(raw)
     }
+
+    /// What XREADGROUP answered for both lanes of a source. Needs no server, so that it can be measured by itself.
+    pub fn decode(answer: Value, source: &Source) -> Result<Vec<Delivery>> {
+        deliveries(by_lane(answer, &Keys::of(source).again())?)
+    }
+}
+
+fn deliveries(raw: Raw) -> Result<Vec<Delivery>> {
+    raw.into_iter().map(|(lane, (id, fields))| record::delivery(lane, id, fields)).collect()
+}
+
+fn by_lane(answer: Value, again: &str) -> Result<Raw> {
+    let mut raw = Vec::new();
+    for (key, entries) in value::read_streams(answer)? {
+        let of = if key == again.as_bytes() { Lane::Again } else { Lane::Input };
+        raw.extend(lane(of, entries));
+    }
+    Ok(raw)
 }
 
 /// A read either gets no proper answer from the server, or one of an odd form.
@@ -159,7 +177,7 @@ impl Reader {
         let mut both = Pipeline::with_capacity(2);
         both.add_command(self.command(again_share, None, &[&self.again]));
         both.add_command(self.command(input_share, None, &[&self.stream]));
-        let [again, input] = value::tuple(redis::Value::Array(self.link.send_all(&both).await?))?;
+        let [again, input] = value::tuple(Value::Array(self.link.send_all(&both).await?))?;
         let (again, input) = (value::read_entries(again)?, value::read_entries(input)?);
         (self.again_full, self.input_empty) = (again.len() == again_share, input.is_empty());
         self.busy = self.again_full || input.len() == input_share;
@@ -199,12 +217,7 @@ impl Reader {
     async fn read_both(&self, count: usize, wait: Duration) -> std::result::Result<Raw, Failure> {
         let wait = (!wait.is_zero()).then_some(wait);
         let command = self.command(count, wait, &[&self.again, &self.stream]);
-        let mut raw = Vec::new();
-        for (key, entries) in value::read_streams(self.send(&command, wait).await?)? {
-            let of = if key == self.again.as_bytes() { Lane::Again } else { Lane::Input };
-            raw.extend(lane(of, entries));
-        }
-        Ok(raw)
+        Ok(by_lane(self.send(&command, wait).await?, &self.again)?)
     }
 
     async fn send(&self, command: &Cmd, wait: Option<Duration>) -> redis::RedisResult<redis::Value> {

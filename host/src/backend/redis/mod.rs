@@ -109,10 +109,14 @@ impl Redis {
         answer.map_err(|error| error::meaning(&self.at, subject, &error))
     }
 
-    /// Never zero: buckets are numbered by it.
     fn inbox_window_ms(&self) -> u64 {
-        u64::try_from(self.options.inbox_window.as_millis()).unwrap_or(u64::MAX).clamp(1, MS_MAX)
+        inbox_window_ms(&self.options)
     }
+}
+
+/// Never zero: buckets are numbered by it.
+fn inbox_window_ms(options: &Options) -> u64 {
+    u64::try_from(options.inbox_window.as_millis()).unwrap_or(u64::MAX).clamp(1, MS_MAX)
 }
 
 /// Lua counts in doubles, which are exact up to 2^53. No time or delay here needs more than a thousand years.

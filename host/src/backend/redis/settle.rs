@@ -6,31 +6,28 @@ use redis::Cmd;
 
 use super::keys::Keys;
 use super::record::{self, WriteId};
-use super::script::{SETTLE, SETTLE_WHEN_FULL};
-use super::{Redis, millis, value};
-use crate::backend::{Entry, Error, Result, Settled, Settlement, VERSIONS_MAX};
+use super::script::{SETTLE, SETTLE_WHEN_FULL, Script};
+use super::{Redis, inbox_window_ms, millis, value};
+use crate::backend::{Entry, Error, Options, Result, Settled, Settlement, VERSIONS_MAX};
 use crate::model::delivery::{Disposition, Effects, EntryId, Lane};
 
 impl Redis {
-    pub(super) async fn settle_batch(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
+    /// What is sent to settle a batch. Needs no server, so that it can be measured by itself.
+    pub fn encode(settlement: &Settlement, options: &Options) -> Result<Cmd> {
         let entries = &settlement.entries;
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
         let keys = Keys::of(&settlement.source);
         let names = Names::of(entries, &keys, settlement)?;
         let (args, bytes) = room(entries);
-        let script = if entries.iter().all(takes_no_room) { &*SETTLE_WHEN_FULL } else { &*SETTLE };
-        let mut call = script.call_with_room(&names.keys, args, bytes);
+        let mut call = script(entries).call_with_room(&names.keys, args, bytes);
         call.arg(&*settlement.source.handler).arg(&*settlement.consumer);
-        call.arg(self.inbox_window_ms()).arg(self.options.dead_letters_max).arg(names.state_prefix.len());
+        call.arg(inbox_window_ms(options)).arg(options.dead_letters_max).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
         for lane in [Lane::Input, Lane::Again] {
             write_span(&mut call, entries, lane);
         }
         let marks = || entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
         call.arg(marks().count()).arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
-        call.arg(self.options.timers_max);
+        call.arg(options.timers_max);
         call.arg(&*settlement.plugin).arg(VERSIONS_MAX);
         for lane in [Lane::Input, Lane::Again] {
             ids(entries, lane).for_each(|id| call.write_id(id));
@@ -41,13 +38,26 @@ impl Redis {
         for (number, entry) in entries.iter().enumerate() {
             write_extras(&mut call, entry, number, settlement, &names);
         }
-        let answer = self.run_script(script, &call, &settlement.source).await?;
+        Ok(call)
+    }
+
+    pub(super) async fn settle_batch(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
+        let entries = &settlement.entries;
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let call = Self::encode(settlement, &self.options)?;
+        let answer = self.run_script(script(entries), &call, &settlement.source).await?;
         let letters = value::bytes(answer)?;
         if letters.len() != entries.len() {
             return Err(super::error::odd_answer("one letter for each entry"));
         }
         letters.into_iter().map(settled).collect()
     }
+}
+
+fn script(entries: &[Entry]) -> &'static Script {
+    if entries.iter().all(takes_no_room) { &SETTLE_WHEN_FULL } else { &SETTLE }
 }
 
 /// A dead letter does take some, but there is a bound on how many are kept. A retry or an effect may take any amount.
