@@ -87,8 +87,8 @@ pub struct Attempt {
     pub stream: Arc<str>,
     /// The time that emitted events bear, RFC 3339.
     pub now: Arc<str>,
-    /// The key's values as they were before this attempt.
-    pub values: Arc<BTreeMap<String, Bytes>>,
+    /// The key's values as they were before this attempt. None between attempts: an empty map would be allocated.
+    pub values: Option<Arc<BTreeMap<String, Bytes>>>,
     pub state_touched: bool,
     pub state_bytes: usize,
     /// What the key holds with this attempt's writes; counted at the first of them.
@@ -170,7 +170,7 @@ impl Attempt {
     pub fn value(&self, name: &str) -> Option<&Bytes> {
         match self.effects.writes.get(name) {
             Some(written) => written.as_ref(),
-            None => self.values.get(name),
+            None => self.values.as_ref()?.get(name),
         }
     }
 

@@ -52,10 +52,9 @@ impl Context {
             let reason = format!("state: an attempt may write {max} bytes (limits.state), \"{name}\" goes beyond that");
             return Err((Some(Crash::StateBytes), reason));
         }
-        let held = self
-            .attempt
-            .state_held
-            .unwrap_or_else(|| self.attempt.values.iter().map(|(name, value)| name.len() + value.len()).sum());
+        let values = self.attempt.values.as_deref().into_iter().flatten();
+        let held =
+            self.attempt.state_held.unwrap_or_else(|| values.map(|(name, value)| name.len() + value.len()).sum());
         let before = self.attempt.value(name).map_or(0, |value| name.len() + value.len());
         let after = held - before + value.map_or(0, |bytes| name.len() + bytes);
         let max = self.terms.limits.state_total_bytes_max;

@@ -7,6 +7,7 @@ mod config;
 mod dead;
 pub mod demo;
 mod doctor;
+mod fold;
 mod init;
 mod pause;
 mod plugin;

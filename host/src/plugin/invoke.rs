@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use uuid::Uuid;
 use wasmtime::{Store, Trap};
 
 use super::abi::latest::HandlerPlugin;
@@ -26,7 +27,8 @@ pub struct Live {
     store: Store<Context>,
     handler: HandlerPlugin,
     calls: u32,
-    used: Instant,
+    /// When it was called last.
+    used: Option<Instant>,
 }
 
 /// What one call needs to know.
@@ -88,7 +90,7 @@ impl Live {
                 return Err(NoInstance::Guest(Crash::Init, cut(reason, REASON_BYTES_MAX)));
             }
         }
-        Ok(Self { plugin: plugin.clone(), store, handler, calls: 0, used: Instant::now() })
+        Ok(Self { plugin: plugin.clone(), store, handler, calls: 0, used: None })
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -97,7 +99,7 @@ impl Live {
 
     /// Since it was called last.
     pub fn idle(&self) -> Duration {
-        self.used.elapsed()
+        self.used.map_or(Duration::ZERO, |used| used.elapsed())
     }
 
     /// Calls into the guest so far.
@@ -111,20 +113,20 @@ impl Live {
     }
 
     pub fn call(&mut self, call: &Call<'_>) -> Ran {
-        self.calls += 1;
-        self.used = Instant::now();
+        let begun = Instant::now();
+        (self.calls, self.used) = (self.calls + 1, Some(begun));
         self.store.set_epoch_deadline(Engine::ticks(call.deadline));
         self.store.data_mut().attempt = Attempt {
             event: Some(call.event.clone()),
             stream: call.stream.clone(),
             now: call.now.clone(),
-            values: call.values.clone(),
-            ends: Instant::now().checked_add(call.deadline),
+            values: Some(call.values.clone()),
+            ends: begun.checked_add(call.deadline),
             ..Attempt::default()
         };
-        let id = call.event.id().hyphenated().to_string();
+        let mut id = Uuid::encode_buffer();
         let event = GuestEvent {
-            id: &id,
+            id: call.event.id().hyphenated().encode_lower(&mut id),
             kind: &call.event.name().kind,
             version: call.event.name().version,
             key: call.event.key(),
