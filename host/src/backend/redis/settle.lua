@@ -12,7 +12,8 @@
 --          7-9 the stream: ids in one string, with spaces between; lowest id, highest id  10-12 again: the same
 --          13 marks in one string: event id and payload hash, 16 bytes each  14 numbers in one string: what `e` has
 --          15 has a host died with any of them in hand (0, 1)  16 timers that may wait
---          17 the plugin's digest  18 digests to tell apart  19 1: all kinds are c, and no event id is there twice  20.. what the kinds add
+--          17 the plugin's digest  18 digests to tell apart  19 1: all kinds are c, and no event id is there twice
+--          20.. what the kinds add
 --          What each entry has goes in few long strings where it can: for each argument Redis makes an object and Lua a
 --          string, which takes longer than to cut them out of one.
 -- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
@@ -40,8 +41,8 @@ local RECEIPT_MS = 120000
 local settled = redis.call('GET', receipt)
 if settled then return settled end
 
--- A lane: `ids` are its entries in the order of the plan, `at` how many the plan has come to, `left_out` the positions of
--- those that are not acked. Only if some are not this consumer's, `mine` tells which are.
+-- A lane: `ids` are its entries in the order of the plan, `at` how many the plan has come to, `left_out` the positions
+-- of those that are not acked. Only if some are not this consumer's, `mine` tells which are.
 local now = clock()
 local function lane(name, key, at)
     return {
@@ -127,48 +128,6 @@ for i = 1, number do ids[i] = marks[2 * i - 1] end
 local seen, bucket_now, bucket_there = recall(seen_base, window, now, ids)
 if number > 0 then may_remember(bucket_now, bucket_there) end
 
--- The streams to emit to, by their numbers. One that was given the highest of all ids takes no more entries.
-local targets = {}
-local function target(number)
-    if targets[number] then return targets[number] end
-    local key = KEYS[number]
-    may('XADD', key, '*', 'event', '')
-    local info = redis.pcall('XINFO', 'STREAM', key)
-    if info.err and not string.find(info.err, 'no such key', 1, true) then error(info) end
-    local last = not info.err and named(info)['last-generated-id'] or ''
-    if string.find(last, '^18446744073709551615%-') then
-        error({err = 'EXHAUSTED the stream ' .. key .. ' takes no more entries: its last id is ' .. last})
-    end
-    targets[number] = key
-    return key
-end
-
--- Is there room for so many timers more? What is due already and waits to be fetched counts, too: a handler whose timers
--- set timers fills that. `set` are those of the entries before this one.
-local timers_wait, set = nil, 0
-local function room_for(count)
-    if not timers_wait then
-        timers_wait = redis.call('ZCARD', timers) + redis.call('XLEN', again)
-        redis.call('HLEN', due_bodies)
-        may('ZADD', timers, '0', '')
-        may('HSET', due_bodies, '', '')
-    end
-    return timers_wait + set + count <= tonumber(ARGV[16])
-end
-
-local versions = {}
-local function version(key)
-    if next(versions) == nil then
-        -- One state key stands for all: what a user may do goes by prefixes.
-        may('HSET', key, 'v', '1')
-        may('HDEL', key, '=')
-        may('ZADD', index, '0', '')
-        redis.call('ZCARD', index)
-    end
-    versions[key] = versions[key] or redis.call('HGET', key, 'v') or '0'
-    return versions[key]
-end
-
 -- 4. Decide. Nothing is written in here, but each decision knows those before it: two entries may carry one event, or
 -- write one state in turn. What the commits write is noted in lists: a table for each commit would take longer.
 local emits = {} -- stream, position of the event
@@ -176,128 +135,179 @@ local writes = {} -- state key, position of the first field and value to set, of
 local new_keys = {} -- 0, name of a state key that is new
 local timers_at = {} -- position of a timer
 local work = {} -- for the other kinds: function, argument
-local marked, marks_left_out = {}, {}
-local mark_at, number_at, extra_at = -1, 1, 20
+local set = 0 -- how many timers
+local marks_left_out = {} -- positions of marks that are not kept
+local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0}
 
 local function put_off(waiting, at)
     redis.call('HSET', due_bodies, ARGV[at], cmsgpack.pack({unpack(ARGV, at + 2, at + RETRY_ARGS - 1)}))
     redis.call('ZADD', waiting, whole(now + ARGV[at + 1]), ARGV[at])
 end
 
-local function retry(at)
-    put_off(due, at)
-end
+local function decide_each()
+    local marked = {}
+    local mark_at, number_at, extra_at = -1, 1, 20
 
-local function bury(at)
-    redis.call('XADD', dead, '*', unpack(ARGV, at, at + DEAD_ARGS - 1))
-end
+    -- The streams to emit to, by their numbers. One that was given the highest of all ids takes no more entries.
+    local targets = {}
+    local function target(number)
+        if targets[number] then return targets[number] end
+        local key = KEYS[number]
+        may('XADD', key, '*', 'event', '')
+        local info = redis.pcall('XINFO', 'STREAM', key)
+        if info.err and not string.find(info.err, 'no such key', 1, true) then error(info) end
+        local last = not info.err and named(info)['last-generated-id'] or ''
+        if string.find(last, '^18446744073709551615%-') then
+            error({err = 'EXHAUSTED the stream ' .. key .. ' takes no more entries: its last id is ' .. last})
+        end
+        targets[number] = key
+        return key
+    end
 
-local function quarantine(what)
-    local key, id, name = unpack(what)
-    set_aside(key, group, QUARANTINE, id, dead)
-    local crashes, at, alone = read_tries(redis.call('HGET', tries, name .. id))
-    if alone then redis.call('HSET', tries, name .. id, write_tries(crashes, at, false)) end
-end
+    -- Is there room for so many timers more? What is due already and waits to be fetched counts, too: a handler whose timers
+    -- set timers fills that.
+    local timers_wait
+    local function room_for(count)
+        if not timers_wait then
+            timers_wait = redis.call('ZCARD', timers) + redis.call('XLEN', again)
+            redis.call('HLEN', due_bodies)
+            may('ZADD', timers, '0', '')
+            may('HSET', due_bodies, '', '')
+        end
+        return timers_wait + set + count <= tonumber(ARGV[16])
+    end
 
--- State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their version
--- alone does not tell, because somebody else may have raised it just as much.
-local broken = {}
+    local versions = {}
+    local function version(key)
+        if next(versions) == nil then
+            -- One state key stands for all: what a user may do goes by prefixes.
+            may('HSET', key, 'v', '1')
+            may('HDEL', key, '=')
+            may('ZADD', index, '0', '')
+            redis.call('ZCARD', index)
+        end
+        versions[key] = versions[key] or redis.call('HGET', key, 'v') or '0'
+        return versions[key]
+    end
 
--- Is the event of the next mark known?
-local function next_mark(mine)
-    mark_at = mark_at + 2
-    if not mine then return 'F' end
-    local before = seen[(mark_at + 1) / 2] or marked[marks[mark_at]]
-    if not before then return 'C' end
-    return before == marks[mark_at + 1] and 'U' or 'X'
-end
+    local function retry(at)
+        put_off(due, at)
+    end
 
--- The mark is remembered if its entry is committed.
-local function keep_mark(letter)
-    if letter == 'C' then marked[marks[mark_at]] = marks[mark_at + 1] else marks_left_out[mark_at] = true end
-    return letter
-end
+    local function bury(at)
+        redis.call('XADD', dead, '*', unpack(ARGV, at, at + DEAD_ARGS - 1))
+    end
 
--- A commit with effects: does the state have the version that was read, is there room for the timers?
-local function commit(mine)
-    local at = extra_at
-    local has_mark, key, sets, deletes, events, set_timers, streams_at = unpacked(SHAPE, numbers, number_at)
-    key = KEYS[key]
-    local sets_at = key and at + 1 or at
-    local deletes_at = sets_at + 2 * sets
-    local events_at = deletes_at + deletes
-    local first_timer = events_at + events
-    number_at, extra_at = streams_at + 4 * events, first_timer + RETRY_ARGS * set_timers
+    local function quarantine(what)
+        local key, id, name = unpack(what)
+        set_aside(key, group, QUARANTINE, id, dead)
+        local crashes, at, alone = read_tries(redis.call('HGET', tries, name .. id))
+        if alone then redis.call('HSET', tries, name .. id, write_tries(crashes, at, false)) end
+    end
 
-    local letter = mine and 'C' or 'F'
-    if has_mark == 1 then letter = next_mark(mine) end
-    if letter == 'C' and key and (broken[key] or version(key) ~= ARGV[at]) then letter = 'T' end
-    if letter == 'C' and set_timers > 0 and not room_for(set_timers) then letter = 'O' end
-    if has_mark == 1 then keep_mark(letter) end
-    if letter ~= 'C' then
-        if sets > 0 then broken[key] = true end
+    -- State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their version
+    -- alone does not tell, because somebody else may have raised it just as much.
+    local broken = {}
+
+    -- Is the event of the next mark known?
+    local function next_mark(mine)
+        mark_at = mark_at + 2
+        if not mine then return 'F' end
+        local before = seen[(mark_at + 1) / 2] or marked[marks[mark_at]]
+        if not before then return 'C' end
+        return before == marks[mark_at + 1] and 'U' or 'X'
+    end
+
+    -- The mark is remembered if its entry is committed.
+    local function keep_mark(letter)
+        if letter == 'C' then marked[marks[mark_at]] = marks[mark_at + 1] else marks_left_out[mark_at] = true end
         return letter
     end
-    for i = 0, events - 1 do
-        emits[#emits + 1] = target(unpacked('>I4', numbers, streams_at + 4 * i))
-        emits[#emits + 1] = events_at + i
-    end
-    if sets > 0 then
-        versions[key] = ARGV[sets_at + 1]
-        local last = #writes
-        writes[last + 1], writes[last + 2], writes[last + 3], writes[last + 4] = key, sets_at, deletes_at, events_at
-        if ARGV[at] == '0' then
-            new_keys[#new_keys + 1] = 0
-            new_keys[#new_keys + 1] = string.sub(key, ARGV[5] + 1)
+
+    -- A commit with effects: does the state have the version that was read, is there room for the timers?
+    local function commit(mine)
+        local at = extra_at
+        local has_mark, key, sets, deletes, events, set_timers, streams_at = unpacked(SHAPE, numbers, number_at)
+        key = KEYS[key]
+        local sets_at = key and at + 1 or at
+        local deletes_at = sets_at + 2 * sets
+        local events_at = deletes_at + deletes
+        local first_timer = events_at + events
+        number_at, extra_at = streams_at + 4 * events, first_timer + RETRY_ARGS * set_timers
+
+        local letter = mine and 'C' or 'F'
+        if has_mark == 1 then letter = next_mark(mine) end
+        if letter == 'C' and key and (broken[key] or version(key) ~= ARGV[at]) then letter = 'T' end
+        if letter == 'C' and set_timers > 0 and not room_for(set_timers) then letter = 'O' end
+        if has_mark == 1 then keep_mark(letter) end
+        if letter ~= 'C' then
+            if sets > 0 then broken[key] = true end
+            return letter
         end
+        for i = 0, events - 1 do
+            emits[#emits + 1] = target(unpacked('>I4', numbers, streams_at + 4 * i))
+            emits[#emits + 1] = events_at + i
+        end
+        if sets > 0 then
+            versions[key] = ARGV[sets_at + 1]
+            local last = #writes
+            writes[last + 1], writes[last + 2], writes[last + 3], writes[last + 4] = key, sets_at, deletes_at, events_at
+            if ARGV[at] == '0' then
+                new_keys[#new_keys + 1] = 0
+                new_keys[#new_keys + 1] = string.sub(key, ARGV[5] + 1)
+            end
+        end
+        set = set + set_timers
+        for i = first_timer, extra_at - 1, RETRY_ARGS do timers_at[#timers_at + 1] = i end
+        return letter
     end
-    set = set + set_timers
-    for i = first_timer, extra_at - 1, RETRY_ARGS do timers_at[#timers_at + 1] = i end
-    return letter
+
+    local decide = {
+        [byte('c')] = function(mine) return keep_mark(next_mark(mine)) end,
+        [byte('e')] = commit,
+        [byte('s')] = function(mine) return mine and 'S' or 'F' end,
+        [byte('u')] = function(mine) return mine and 'U' or 'F' end,
+        [byte('q')] = function(mine, l, id)
+            if mine then work[#work + 1], work[#work + 2] = quarantine, {l.key, id, l.name} end
+            return mine and 'Q' or 'F'
+        end,
+        [byte('r')] = function(mine)
+            local at = extra_at
+            extra_at = at + RETRY_ARGS
+            if mine then work[#work + 1], work[#work + 2] = retry, at end
+            return mine and 'R' or 'F'
+        end,
+        [byte('d')] = function(mine)
+            local at = extra_at
+            extra_at = at + DEAD_ARGS
+            if mine then work[#work + 1], work[#work + 2] = bury, at end
+            return mine and 'D' or 'F'
+        end,
+    }
+
+    local ACKED = {C = true, S = true, R = true, D = true, U = true}
+    for i = 1, #plan do
+        local kind, l = byte(plan, i), input
+        if kind < 97 then kind, l = kind + 32, back end -- a capital letter
+        local at = l.at + 1
+        local id = l.ids[at]
+        l.at = at
+        local letter = decide[kind](l.all_mine or l.mine[id], l, id)
+        if not ACKED[letter] then l.left_out[at] = true end
+        if not l.all_mine and (ACKED[letter] or letter == 'Q') then
+            l.mine[id] = nil -- the same entry once more in this batch is settled already
+        end
+        count[letter] = count[letter] + 1
+        answer[i] = letter
+    end
 end
 
-local decide = {
-    [byte('c')] = function(mine) return keep_mark(next_mark(mine)) end,
-    [byte('e')] = commit,
-    [byte('s')] = function(mine) return mine and 'S' or 'F' end,
-    [byte('u')] = function(mine) return mine and 'U' or 'F' end,
-    [byte('q')] = function(mine, l, id)
-        if mine then work[#work + 1], work[#work + 2] = quarantine, {l.key, id, l.name} end
-        return mine and 'Q' or 'F'
-    end,
-    [byte('r')] = function(mine)
-        local at = extra_at
-        extra_at = at + RETRY_ARGS
-        if mine then work[#work + 1], work[#work + 2] = retry, at end
-        return mine and 'R' or 'F'
-    end,
-    [byte('d')] = function(mine)
-        local at = extra_at
-        extra_at = at + DEAD_ARGS
-        if mine then work[#work + 1], work[#work + 2] = bury, at end
-        return mine and 'D' or 'F'
-    end,
-}
-
-local ACKED = {C = true, S = true, R = true, D = true, U = true}
-local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0}
--- Nearly always a batch is just commits with marks, in this consumer's hands, of events that are different and not known:
--- then there is nothing to decide.
-local plain = ARGV[19] == '1' and input.all_mine and next(seen) == nil
-if plain then count.C, answer[1] = #plan, string.rep('C', #plan) end
-for i = 1, plain and 0 or #plan do
-    local kind, l = byte(plan, i), input
-    if kind < 97 then kind, l = kind + 32, back end -- a capital letter
-    local at = l.at + 1
-    local id = l.ids[at]
-    l.at = at
-    local letter = decide[kind](l.all_mine or l.mine[id], l, id)
-    if not ACKED[letter] then l.left_out[at] = true end
-    if not l.all_mine and (ACKED[letter] or letter == 'Q') then
-        l.mine[id] = nil -- the same entry once more in this batch is settled already
-    end
-    count[letter] = count[letter] + 1
-    answer[i] = letter
+-- Nearly always a batch is just commits with marks, in this consumer's hands, of events that are all different and not
+-- known: each would be decided C. Then none of what `decide_each` makes is made.
+if ARGV[19] == '1' and input.all_mine and next(seen) == nil then
+    count.C, answer[1] = #plan, string.rep('C', #plan)
+else
+    decide_each()
 end
 answer = table.concat(answer)
 if count.C + count.S + count.R + count.D + count.U + count.Q == 0 then return answer end

@@ -35,7 +35,7 @@ impl Redis {
         call.arg(self.options.timers_max);
         call.arg(&*settlement.plugin).arg(VERSIONS_MAX).arg(u8::from(is_plain(entries, &marks)));
         for (number, entry) in entries.iter().enumerate() {
-            write_extras(&mut call, entry, number, settlement, &names);
+            write_extras(&mut call, entry, number, settlement);
         }
         let answer = self.run_script(script, &call, &settlement.source).await?;
         let letters = value::bytes(answer)?;
@@ -138,7 +138,7 @@ fn is_plain(entries: &[Entry], marks: &[[u8; 32]]) -> bool {
 }
 
 /// What an entry has to say beyond its id and its mark.
-fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement, names: &Names) {
+fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement) {
     let delivery = &entry.delivery;
     match &entry.disposition {
         Disposition::Commit(effects) if kind_letter(entry) == 'e' => {
