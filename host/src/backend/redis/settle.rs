@@ -1,6 +1,7 @@
 //! Settling: a batch becomes one call of `settle.lua`, whose table says what goes where.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 
 use redis::Cmd;
 
@@ -23,20 +24,15 @@ impl Redis {
         call.arg(inbox_window_ms(options)).arg(options.dead_letters_max).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
         for lane in [Lane::Input, Lane::Again] {
-            write_span(&mut call, entries, lane);
+            write_lane(&mut call, entries, lane);
         }
-        let marks = || entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
-        call.arg(marks().count()).arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
+        let marks = marks(entries);
+        call.arg(marks.as_flattened()).arg(numbers(entries, &names));
+        call.arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
         call.arg(options.timers_max);
-        call.arg(&*settlement.plugin).arg(VERSIONS_MAX);
-        for lane in [Lane::Input, Lane::Again] {
-            ids(entries, lane).for_each(|id| call.write_id(id));
-        }
-        for (id, hash) in marks() {
-            call.arg(id.as_bytes().as_slice()).arg(hash.as_slice());
-        }
+        call.arg(&*settlement.plugin).arg(VERSIONS_MAX).arg(u8::from(is_plain(entries, &marks)));
         for (number, entry) in entries.iter().enumerate() {
-            write_extras(&mut call, entry, number, settlement, &names);
+            write_extras(&mut call, entry, number, settlement);
         }
         Ok(call)
     }
@@ -118,20 +114,45 @@ fn ids(entries: &[Entry], lane: Lane) -> impl Iterator<Item = EntryId> {
     entries.iter().map(|entry| &entry.delivery).filter(move |delivery| delivery.lane == lane).map(|d| d.entry)
 }
 
-/// How many entries of a lane there are, and between which ids they lie.
-fn write_span(call: &mut Cmd, entries: &[Entry], lane: Lane) {
+/// The ids of a lane, and between which of them all lie.
+fn write_lane(call: &mut Cmd, entries: &[Entry], lane: Lane) {
     let zero = EntryId(0, 0);
-    call.arg(ids(entries, lane).count());
+    let mut text = String::new();
+    for (number, id) in ids(entries, lane).enumerate() {
+        let space = if number == 0 { "" } else { " " };
+        // Writing to a string never fails.
+        let _ = write!(text, "{space}{id}");
+    }
+    call.arg(text);
     call.write_id(ids(entries, lane).min().unwrap_or(zero));
     call.write_id(ids(entries, lane).max().unwrap_or(zero));
 }
 
+/// The marks of all commits: the id of the event and the hash of its bytes.
+fn marks(entries: &[Entry]) -> Vec<[u8; 32]> {
+    let marks = entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
+    let bytes = marks.map(|(id, hash)| {
+        let mut mark = [0; 32];
+        mark[..16].copy_from_slice(id.as_bytes());
+        mark[16..].copy_from_slice(&hash);
+        mark
+    });
+    bytes.collect()
+}
+
+/// Whether nothing in this batch depends on what else is in it: only commits with marks, each of another event.
+fn is_plain(entries: &[Entry], marks: &[[u8; 32]]) -> bool {
+    let mut ids = HashSet::with_capacity(marks.len());
+    entries.iter().all(|entry| entry.delivery.lane == Lane::Input && kind_letter(entry) == 'c')
+        && marks.iter().all(|mark| ids.insert(&mark[..16]))
+}
+
 /// What an entry has to say beyond its id and its mark.
-fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement, names: &Names) {
+fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement) {
     let delivery = &entry.delivery;
     match &entry.disposition {
         Disposition::Commit(effects) if kind_letter(entry) == 'e' => {
-            write_effects(call, entry, effects, names);
+            write_effects(call, entry, effects);
             for (index, timer) in effects.timers.iter().enumerate() {
                 // Padded, so that those of one millisecond keep their order: the names decide then.
                 call.arg(format!("{}:{}:{number}:t{index:06}", delivery.origin, settlement.token.simple()));
@@ -153,17 +174,12 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
     }
 }
 
-fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names) {
-    let (key, version) = match &entry.state {
-        Some((key, version)) => (number_of(&names.states, key), *version),
-        None => (0, 0),
-    };
-    let deleted = effects.writes.values().filter(|value| value.is_none()).count();
-    // The new version is one more value to set.
-    let set = if effects.writes.is_empty() { 0 } else { 1 + effects.writes.len() - deleted };
-    call.arg(shape(entry.mark.is_some(), [key, set, deleted, effects.emits.len(), effects.timers.len()])).arg(version);
-    if !effects.writes.is_empty() {
-        call.arg("v").arg(version.saturating_add(1));
+fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects) {
+    if let Some((_, version)) = &entry.state {
+        call.arg(version);
+        if !effects.writes.is_empty() {
+            call.arg("v").arg(version.saturating_add(1));
+        }
     }
     for (name, value) in &effects.writes {
         if let Some(value) = value {
@@ -174,16 +190,26 @@ fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects, names: &Names
         call.arg(format!("={name}"));
     }
     for emitted in &effects.emits {
-        call.arg(number_of(&names.streams, &emitted.stream)).arg(&emitted.body[..]);
+        call.arg(&emitted.body[..]);
     }
 }
 
-/// Numbers that the script reads for each entry: packed, because Lua takes long to read many numbers from text.
-fn shape(has_mark: bool, counts: [usize; 5]) -> Vec<u8> {
-    let mut packed = vec![u8::from(has_mark)];
-    for count in counts {
-        // There is no memory for as many effects as would not fit.
-        packed.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+/// The numbers of all entries of the kind `e`, packed as `settle.lua` unpacks them.
+fn numbers(entries: &[Entry], names: &Names) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for entry in entries.iter().filter(|entry| kind_letter(entry) == 'e') {
+        let Disposition::Commit(effects) = &entry.disposition else { continue };
+        let key = entry.state.as_ref().map_or(0, |(key, _)| number_of(&names.states, key));
+        let deleted = effects.writes.values().filter(|value| value.is_none()).count();
+        // The new version is one more value to set.
+        let set = if effects.writes.is_empty() { 0 } else { 1 + effects.writes.len() - deleted };
+        packed.push(u8::from(entry.mark.is_some()));
+        let counts = [key, set, deleted, effects.emits.len(), effects.timers.len()];
+        let streams = effects.emits.iter().map(|emitted| number_of(&names.streams, &emitted.stream));
+        for number in counts.into_iter().chain(streams) {
+            // There is no memory for as many effects as would not fit.
+            packed.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes());
+        }
     }
     packed
 }
@@ -242,11 +268,11 @@ fn number_of(numbers: &HashMap<&str, usize>, name: &str) -> usize {
 
 /// How many arguments and bytes a settlement takes, near enough to allocate once.
 fn room(entries: &[Entry]) -> (usize, usize) {
-    let (mut args, mut bytes) = (18 + 3 * entries.len(), 256 + 64 * entries.len());
+    let (mut args, mut bytes) = (20, 256 + 64 * entries.len());
     for entry in entries {
         match &entry.disposition {
             Disposition::Commit(effects) => {
-                args += 6 + 2 * (effects.writes.len() + effects.emits.len());
+                args += 3 + 2 * effects.writes.len() + effects.emits.len();
                 args += (2 + record::WRITTEN) * effects.timers.len();
                 bytes += effects.timers.iter().map(|timer| timer.body.len() + 200).sum::<usize>();
                 bytes += effects.emits.iter().map(|emitted| emitted.body.len() + 2).sum::<usize>();
