@@ -11,7 +11,7 @@ use tidemill_benches::steps::STEPS;
 /// The steps that need nothing but a processor.
 fn steps(criterion: &mut Criterion) {
     for step in STEPS {
-        eprintln!("\n{}, sketch: {}", step.name, step.sketch);
+        eprintln!("\n{}, sketch for one of its {} events: {}", step.name, step.events, step.sketch);
         let mut group = criterion.benchmark_group(step.name);
         group.throughput(Throughput::Elements(step.events as u64));
         group.bench_function("run", |bencher| {
