@@ -289,13 +289,14 @@ impl Process {
         let mut child = command.spawn().with_context(|| format!("starting {} ({})", peer.name, path.display()))?;
         let stdout = BufReader::new(child.stdout.take().context("stdout is a pipe")?);
         let (sender, lines) = mpsc::channel(4);
-        std::thread::spawn(move || {
+        let listen = move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if sender.blocking_send(line).is_err() {
                     break;
                 }
             }
-        });
+        };
+        std::thread::Builder::new().name(peer.name.to_owned()).spawn(listen).context("starting a thread")?;
         Ok(Self { name: peer.name, child, lines })
     }
 
