@@ -20,16 +20,6 @@ fn load(plugin: &Path, handler: &str, keys: &str) -> Result<Option<PathBuf>, Str
     Ok(plugins.all[0].origin.signed_by.clone())
 }
 
-#[test]
-fn a_plugin_of_the_sdk_is_built_without_a_shim() {
-    for name in ["notification-service", "analytics-service"] {
-        let wasm = std::fs::read(guest(name)).unwrap();
-        let has = |text: &str| wasm.windows(text.len()).any(|bytes| bytes == text.as_bytes());
-        assert!(has("$imports"), "{name} imports functions");
-        assert!(!has("wit-component:shim"), "`tidemill plugin build` has folded the shim into {name}");
-    }
-}
-
 /// A folder with a plugin, and keys to sign it with.
 struct Signing {
     folder: tempfile::TempDir,

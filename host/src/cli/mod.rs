@@ -7,7 +7,6 @@ mod config;
 mod dead;
 pub mod demo;
 mod doctor;
-mod fold;
 mod init;
 mod pause;
 mod plugin;

@@ -6,9 +6,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use wasmparser::Validator;
 
-use super::fold::fold;
 use super::{Globals, Refused, component, pause, reload, shadow, stack};
 use crate::plugin::manifest::Manifest;
 
@@ -157,13 +155,6 @@ fn encode(module: &Module, sdk: Option<&str>, out: &Path) -> anyhow::Result<(Pat
     let mut encoder = wit_component::ComponentEncoder::default().validate(true);
     encoder = encoder.module(&core).with_context(|| format!("{name} is not built for a world of wit/"))?;
     let encoded = encoder.encode().with_context(|| format!("encoding {name} as a component"))?;
-    let encoded = match fold(&encoded).with_context(|| format!("reading the component of {name}"))? {
-        Some(folded) => {
-            Validator::new().validate_all(&folded).with_context(|| format!("folding the component of {name}"))?;
-            folded
-        }
-        None => encoded,
-    };
     let sdk = module.manifest.sdk.clone().or(sdk.map(str::to_owned));
     let stamped = component::stamped(&encoded, Manifest { sdk, ..module.manifest.clone() });
     let stamped = stamped.map_err(|what| anyhow::anyhow!("the manifest of {name}: {what}"))?;
