@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tidemill::config::{Config, read};
 use uuid::Uuid;
 
-/// A `User.Created.v1` of about 410 bytes.
+/// A `User.Created.v1` of about 400 bytes.
 pub fn user_created(number: u64) -> String {
     let id = Uuid::from_u128(0x0191_d3a0_0000_7000_8000_0000_0000_0000 + u128::from(number));
     format!(

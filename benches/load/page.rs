@@ -64,7 +64,7 @@ const METHOD: &str = "
 - The rows of a section run in turn within each round, every second round backwards. The first round is thrown away.
 - The clock of a drain runs from the first events that are committed to the last one. Afterwards the harness reads in the
   store itself whether every effect is there once and nothing is left pending. A drain that fails this ends the run.
-- Events are `User.Created.v1` of 414 bytes, validated against their JSON Schema, unless a section says otherwise. Plugins
+- Events are `User.Created.v1` of 400 bytes, validated against their JSON Schema, unless a section says otherwise. Plugins
   are written in Rust with the SDK. The inbox, which drops duplicates, is on.
 ";
 

@@ -15,7 +15,7 @@ use crate::setup::{Backlog, Setup};
 
 const HANDLERS: [usize; 4] = [1, 2, 4, 7];
 const HOSTS: [usize; 2] = [1, 2];
-const PAYLOAD_BYTES: [usize; 6] = [200, 414, 2_000, 8_000, 32_000, 64_000];
+const PAYLOAD_BYTES: [usize; 6] = [200, 400, 2_000, 8_000, 32_000, 64_000];
 /// What the events of one drain come to at most: there are fewer of the large ones.
 const PAYLOAD_BYTES_IN_ALL: u64 = 400_000_000;
 const INSTANCE_EVENTS: [u32; 4] = [1, 16, 64, 1000];

@@ -14,7 +14,7 @@ pub const OUT: &str = "bench-out";
 #[derive(Debug, Clone, Copy)]
 pub struct Backlog {
     pub events: u64,
-    /// Of one event; none = `User.Created` of 414 bytes.
+    /// Of one event; none = `User.Created` of 400 bytes.
     pub bytes: Option<usize>,
 }
 
