@@ -157,7 +157,7 @@ mod tests {
             r#"{{"event_id":"{id}","event_type":"User.Created","version":"1","timestamp":"t","correlation_id":"{id}","data":"{}"}}"#,
             "x".repeat(padding)
         );
-        let events = admit_for_all(&registry, &Bytes::from(event), &|_, _| true, &[vec![], vec![]], 1 << 20).unwrap();
+        let events = admit_for_all(&registry, &Bytes::from(event), &|_, _| true, &[vec![], vec![]], 2 << 20).unwrap();
         events.into_iter().map(Arc::new).collect()
     }
 
