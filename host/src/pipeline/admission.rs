@@ -47,6 +47,13 @@ impl Admissions {
             stream.keyings.push(key.to_vec());
         }
     }
+
+    /// The stream, and which of its keyings this is.
+    fn find(&self, stream: &str, key: &[String]) -> Option<(&Stream, usize)> {
+        let stream = self.0.get(stream)?;
+        let keying = stream.keyings.iter().position(|known| known == key)?;
+        Some((stream, keying))
+    }
 }
 
 /// Decodes, routes and validates each delivery.
@@ -57,9 +64,15 @@ pub(super) fn admitted(
     batch: Vec<Delivery>,
     company: Company,
 ) -> Vec<Item> {
-    let alone = Stream { keyings: vec![handler.key.clone()], handlers: 1, recent: Mutex::default() };
-    let stream = house.admissions.0.get(&source.stream).unwrap_or(&alone);
-    let keying = stream.keyings.iter().position(|key| *key == handler.key).unwrap_or_default();
+    let alone;
+    let (stream, keying) = match house.admissions.find(&source.stream, &handler.key) {
+        Some(found) => found,
+        // Under no other handler's keys: better to share nothing.
+        None => {
+            alone = Stream { keyings: vec![handler.key.clone()], handlers: 1, recent: Mutex::default() };
+            (&alone, 0)
+        }
+    };
     let known = stream.recall(&batch);
     let mut fresh = Vec::new();
     let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
@@ -182,7 +195,9 @@ mod tests {
         for key in [&["/data/a"][..], &["/data/b"], &["/data/a"]] {
             admissions.add(&stream, &key.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>());
         }
-        let stream = &admissions.0["orders"];
-        assert_eq!((stream.handlers, stream.keyings.len()), (3, 2));
+        let found =
+            |key: &str| admissions.find("orders", &[key.to_owned()]).map(|(stream, keying)| (stream.handlers, keying));
+        assert_eq!([found("/data/a"), found("/data/b"), found("/data/c")], [Some((3, 0)), Some((3, 1)), None]);
+        assert!(admissions.find("payments", &[]).is_none());
     }
 }
