@@ -7,6 +7,7 @@
 //! ```
 
 mod admission;
+mod claims;
 mod settle;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::backend::{Backend, Error};
+use crate::backend::{Backend, DataPlane, Error};
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::{Delivery, KeyState, Source};
@@ -25,15 +26,16 @@ use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
+use crate::plugin::calls::{Called, Job, JobCall, Lives};
 use crate::plugin::lanes::Lanes;
 use crate::plugin::serving::{Contest, Serving};
-use crate::plugin::workers::{Called, Job, JobCall};
 use crate::policy::breaker::Tally;
 use crate::policy::canary::CanaryPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
 use crate::schema::Registry;
 pub use admission::Admissions;
+pub use claims::{Claims, Turn};
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;
@@ -65,6 +67,15 @@ pub struct Handler {
     pub instance_events_max: u32,
     /// Calls of it that may be on the I/O lane at once.
     pub io_calls: Arc<Semaphore>,
+}
+
+/// One of those who take batches through, each on a thread of its own: what it needs for that, nobody waits for it.
+pub struct Hands {
+    pub house: Arc<House>,
+    pub handler: Arc<Handler>,
+    pub source: Source,
+    pub backend: Arc<dyn DataPlane>,
+    pub lives: Lives,
 }
 
 /// What came of a batch.
@@ -113,27 +124,29 @@ pub enum Company {
 
 /// Takes a batch through. An error is the host's: nothing was settled then, and the deliveries stay pending.
 pub async fn deliver(
-    house: &House,
-    handler: &Handler,
-    source: &Source,
+    hands: &mut Hands,
     batch: Vec<Delivery>,
     company: Company,
+    turn: Turn<'_>,
 ) -> Result<Report, Error> {
     let begun = Instant::now();
     let mut report = Report::default();
-    let mut items = admission::admitted(house, handler, source, batch, company);
-    let serving = handler.serving.load_full();
-    let states = if serving.has_state() {
+    let mut items = admission::admitted(&hands.house, &hands.handler, &hands.source, batch, company);
+    let serving = hands.handler.serving.load_full();
+    let (mut states, mut _claim) = (HashMap::new(), None);
+    if serving.has_state() {
         report.again = take_repeated(&mut items);
-        look_up(house, source, &mut items).await?
+        let keys = items.iter().filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
+        _claim = Some(turn.claim(keys).await);
+        states = look_up(hands, &mut items).await?;
     } else {
-        HashMap::new()
-    };
+        drop(turn);
+    }
     let versions = states.iter().map(|(key, state)| (key.clone(), state.version)).collect();
-    invoke(house, handler, &serving, source, &mut items, states).await?;
+    invoke(hands, &serving, &mut items, states).await?;
     report.again.extend(take_hasty(&mut items, &versions));
-    settle::settle(house, handler, &serving, source, items, &mut report).await?;
-    observe::batch_done(&house.meters, source, begun.elapsed());
+    settle::settle(hands, &serving, items, &mut report).await?;
+    observe::batch_done(&hands.house.meters, &hands.source, begun.elapsed());
     Ok(report)
 }
 
@@ -165,7 +178,7 @@ fn take_hasty(items: &mut Vec<Item>, versions: &HashMap<Arc<str>, u64>) -> Vec<D
 }
 
 /// Asks the inbox and reads the state of every key in the batch.
-async fn look_up(house: &House, source: &Source, items: &mut [Item]) -> Result<HashMap<Arc<str>, KeyState>, Error> {
+async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, KeyState>, Error> {
     let waiting: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none()).collect();
     let events: Vec<Arc<Event>> = waiting.iter().filter_map(|item| item.event.clone()).collect();
     if events.is_empty() {
@@ -175,8 +188,8 @@ async fn look_up(house: &House, source: &Source, items: &mut [Item]) -> Result<H
     let keys: Vec<Arc<str>> =
         events.iter().map(|event| event.key().clone()).collect::<HashSet<_>>().into_iter().collect();
     let begun = Instant::now();
-    let found = house.backend.look_up(source, &ids, &keys).await?;
-    observe::looked_up(source, begun.elapsed());
+    let found = hands.backend.look_up(&hands.source, &ids, &keys).await?;
+    observe::looked_up(&hands.source, begun.elapsed());
     for ((item, event), seen) in waiting.into_iter().zip(&events).zip(found.seen) {
         item.verdict = match seen {
             Some(hash) if hash == event.hash() => Some(Err(Refusal::Duplicate)),
@@ -189,10 +202,8 @@ async fn look_up(house: &House, source: &Source, items: &mut [Item]) -> Result<H
 
 /// Runs the plugin on every event that has no verdict yet. Some may be left without one: the batch's time was up.
 async fn invoke(
-    house: &House,
-    handler: &Handler,
+    hands: &mut Hands,
     serving: &Serving,
-    source: &Source,
     items: &mut [Item],
     mut states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
@@ -206,18 +217,16 @@ async fn invoke(
         let wanted = |item: &Item| item.verdict.is_none() && item.event.as_ref().is_some_and(|e| serves(e.key()));
         let mine: Vec<&mut Item> = items.iter_mut().filter(|item| wanted(item)).collect();
         let state = states.extract_if(|key, _| serves(key)).collect();
-        call(house, handler, serving, plugin, source, mine, state).await?;
+        call(hands, serving, plugin, mine, state).await?;
     }
     Ok(())
 }
 
 /// Calls one version of the plugin with the events that it serves.
 async fn call(
-    house: &House,
-    handler: &Handler,
+    hands: &mut Hands,
     serving: &Serving,
     plugin: &Arc<Plugin>,
-    source: &Source,
     items: Vec<&mut Item>,
     states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
@@ -228,6 +237,7 @@ async fn call(
     if calls.is_empty() {
         return Ok(());
     }
+    let Hands { house, handler, source, lives, .. } = hands;
     let job = Job {
         plugin: plugin.clone(),
         stream: source.stream.clone(),
@@ -241,7 +251,7 @@ async fn call(
         versions: serving.versions().count(),
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
-    let answer = house.lanes.run(job, &handler.io_calls).await;
+    let answer = house.lanes.run(job, lives, &handler.io_calls).await;
     let called: Vec<Option<Called>> = match answer.ok_or_else(|| trouble("the host is ending".to_owned()))? {
         Ok(called) => called,
         // The stable version must not stand still for that.

@@ -96,6 +96,12 @@ pub trait DataPlane: Send + Sync {
     /// Takes one delivery out of quarantine into the hands of `consumer`, to be run alone. Should the consumer die with
     /// it, whoever recovers it is told (`died_alone`).
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>>;
+
+    /// The same data plane for one task that does one thing after the other: over a connection of its own, which ends with
+    /// the runtime that it is used from. `None`: this one serves everybody equally well.
+    fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
+        None
+    }
 }
 
 /// Groups, time, and the view from outside. Called now and then.

@@ -83,7 +83,7 @@ pub const STACK_MIN: ByteSize = ByteSize::kib(64);
 pub const STACK_MAX: ByteSize = ByteSize::mib(16);
 /// The most that `limits.hostcall_bytes` can be: the host allocates that much for one call.
 pub const HOSTCALL_BYTES_MAX: ByteSize = ByteSize::mib(64);
-/// How long one attempt may wait in WASI, in all. It waits on a worker's thread, which serves nobody meanwhile.
+/// How long one attempt may wait in WASI, in all. It waits in a place to compute, which serves nobody meanwhile.
 pub const WASI_WAIT: Duration = Duration::from_millis(10);
 /// WASI handles that one instance may hold, and those that it may keep from one event to the next.
 pub const WASI_HANDLES: usize = 1024;
@@ -93,5 +93,5 @@ pub const WASI_RANDOM_BYTES: ByteSize = ByteSize::kib(64);
 /// Versions of one handler's plugin that a host keeps in memory, the one that serves among them.
 pub const GENERATIONS: usize = 3;
 pub const GENERATIONS_MAX: usize = 16;
-/// How long a worker keeps an instance that nobody calls.
+/// How long a thread keeps an instance that nobody calls.
 pub const INSTANCE_IDLE_MAX: Duration = Duration::from_secs(10);

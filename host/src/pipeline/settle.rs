@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Handler, House, Item, Report};
+use super::{Handler, Hands, Item, Report};
 use crate::backend::{Entry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Delivery, Source};
+use crate::model::delivery::Delivery;
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe;
@@ -21,10 +21,8 @@ use crate::policy::disposition::{Facts, decide};
 /// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
 /// state is run again, and timers without room are a limit that was reached.
 pub(super) async fn settle(
-    house: &House,
-    handler: &Handler,
+    hands: &Hands,
     serving: &Arc<Serving>,
-    source: &Source,
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
@@ -43,12 +41,12 @@ pub(super) async fn settle(
                     if !is_canary {
                         count(&verdict, delivery.attempts, &mut report.tally);
                     }
-                    entries.push(entry(handler, plugin, is_canary, delivery, item.event, state, verdict));
+                    entries.push(entry(&hands.handler, plugin, is_canary, delivery, item.event, state, verdict));
                 }
             }
         }
-        let turn = |delivery, verdict| entry(handler, plugin, is_canary, delivery, None, None, verdict);
-        for (entry, settled) in settle_entries(house, plugin, source, entries).await? {
+        let turn = |delivery, verdict| entry(&hands.handler, plugin, is_canary, delivery, None, None, verdict);
+        for (entry, settled) in settle_entries(hands, plugin, entries).await? {
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
                 Settled::Conflict => turned.push(turn(entry.delivery, Err(Refusal::Conflict))),
@@ -60,7 +58,7 @@ pub(super) async fn settle(
             }
         }
     }
-    let turned = settle_entries(house, &serving.stable, source, turned).await?;
+    let turned = settle_entries(hands, &serving.stable, turned).await?;
     report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     report.contest = serving.canary.is_some().then_some(contest);
     Ok(())
@@ -110,15 +108,11 @@ const RESEND_FIRST: Duration = Duration::from_millis(50);
 const RESEND_LAST: Duration = Duration::from_secs(5);
 
 /// Settles under one token until the backend has said what came of it: a reply may be lost, a settlement may not.
-async fn settle_entries(
-    house: &House,
-    plugin: &Plugin,
-    source: &Source,
-    entries: Vec<Entry>,
-) -> Result<Vec<(Entry, Settled)>, Error> {
+async fn settle_entries(hands: &Hands, plugin: &Plugin, entries: Vec<Entry>) -> Result<Vec<(Entry, Settled)>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
+    let Hands { house, source, .. } = hands;
     let begun = Instant::now();
     let settlement = Settlement {
         source: source.clone(),
@@ -130,7 +124,7 @@ async fn settle_entries(
     let mut wait = RESEND_FIRST;
     let results = loop {
         fault::point("settling");
-        match house.backend.settle(&settlement).await {
+        match hands.backend.settle(&settlement).await {
             Ok(results) => break results,
             Err(error @ Error::Unavailable { .. }) => {
                 observe::backend_trouble("settling", source, &error, wait);

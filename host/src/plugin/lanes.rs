@@ -1,7 +1,7 @@
 //! The two lanes on which guests run, and which of them a job takes.
 //!
 //! ```text
-//! compute  a thread for each core; a batch is one job, its calls one after the other
+//! compute  the thread that asks; a batch is one job, its calls one after the other, and as many at once as there are workers
 //! I/O      many threads, most of them asleep; a batch is split, so that one slow call is waited for by nobody else
 //! ```
 //! A call that waits costs a thread: its stack, and the guest's memory. See docs/decisions/0013.
@@ -12,30 +12,45 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::calls::{self, Called, Job, JobCall, Lives};
 use super::slow::Slow;
-use super::workers::{Called, Job, JobCall, Workers};
+use super::workers::Workers;
 use crate::model::delivery::KeyState;
 
 pub struct Lanes {
-    compute: Workers,
+    /// Guests that may compute at once.
+    compute: Semaphore,
     slow: Slow,
     io: Workers,
+    stack_bytes: usize,
 }
 
 impl Lanes {
     pub fn start(workers: usize, io_workers: usize, stack_bytes: usize) -> std::io::Result<Self> {
-        let compute = Workers::start("worker", workers, stack_bytes)?;
-        Ok(Self { compute, slow: Slow::new(workers), io: Workers::start("io", io_workers, stack_bytes)? })
+        let io = Workers::start("io", io_workers, stack_bytes)?;
+        Ok(Self { compute: Semaphore::new(workers), slow: Slow::new(workers), io, stack_bytes })
+    }
+
+    /// The native stack that a thread needs to ask for a job.
+    pub fn stack_bytes(&self) -> usize {
+        self.stack_bytes
     }
 
     /// Runs a batch, on the I/O lane not more of its calls at once than there are permits. Answers what came of each
     /// call, nothing for those whose turn did not come; or why the host could run none of them. None: the process ends.
-    pub async fn run(&self, job: Job, permits: &Arc<Semaphore>) -> Option<Result<Vec<Option<Called>>, String>> {
+    /// Guests that compute hold this thread for as long, and `lives` are their instances.
+    pub async fn run(
+        &self,
+        job: Job,
+        lives: &mut Lives,
+        permits: &Arc<Semaphore>,
+    ) -> Option<Result<Vec<Option<Called>>, String>> {
         let mut all: Vec<Option<Called>> = job.calls.iter().map(|_| None).collect();
         if !job.plugin.blocking() {
             let handler = job.plugin.handler.clone();
             let _place = self.slow.place(&handler).await;
-            let answer = self.compute.run(job).await?;
+            let _room = self.compute.acquire().await.ok()?;
+            let answer = calls::run(lives, job);
             self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
             return Some(answer.map(|called| {
                 all.iter_mut().zip(called).for_each(|(place, called)| *place = Some(called));

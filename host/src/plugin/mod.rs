@@ -7,6 +7,7 @@
 
 pub mod abi;
 mod cache;
+pub mod calls;
 pub mod child;
 pub mod compile;
 pub mod engine;

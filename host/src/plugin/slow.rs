@@ -1,4 +1,4 @@
-//! Handlers whose batches keep a worker for long. Together they never have all of the workers: one is left to the others,
+//! Handlers whose batches compute for long. Together they never have all of the `host.workers`: one is left to the others,
 //! however many endless loops come in. A handler is known as slow by its last batches, as the host cannot tell beforehand.
 
 use std::collections::HashMap;

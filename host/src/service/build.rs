@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::Host;
-use super::consumer::Consumer;
+use super::consumer::{Consumer, LANES};
 use super::janitor::StreamBounds;
 use super::reloader::Reloader;
 use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
@@ -79,11 +79,12 @@ pub struct Plugins {
 
 impl Loader {
     pub fn new(config: &Config) -> Result<Self, plugin::Error> {
-        // Each worker keeps one live instance of each handler, and makes another one before it drops that; the threads of
-        // the I/O lane keep only those of handlers that may make requests. Twice as many during a reload, when the old
-        // version and the new one serve side by side.
+        // Each lane keeps one live instance, and while it works there is another one before it drops that; the threads of the
+        // I/O lane keep those of handlers that may make requests. Twice as many during a reload, when the old version and
+        // the new one serve side by side.
         let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
-        let kept = (workers(config) + 1) * (config.handlers.len() + 1) + config.host.io_workers * waiting;
+        let lanes = LANES * sources(config).len();
+        let kept = lanes + workers(config) + 1 + config.host.io_workers * waiting;
         let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
         let engine = Engine::new(2 * kept, guest_stack(config))?;
         Ok(Self { engine, compiler: Compiler::new(&folder, &config.plugins), intake: intake(config)? })
@@ -225,7 +226,7 @@ pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::
     }
 }
 
-/// Threads that call guests: as configured, or one for each core.
+/// Guests that may compute at once: as configured, or one for each core.
 fn workers(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if config.host.workers == 0 { cores() } else { config.host.workers }

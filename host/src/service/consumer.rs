@@ -1,6 +1,8 @@
 //! A consumer: one handler on one stream. A few identical lanes; each one does nothing but: take a batch, deliver it,
 //! and again. While one lane's batch is in the plugin or being settled, another one fetches.
 
+mod lane;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,12 +12,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::{Quiet, canary, lease};
-use crate::backend::{Error, Start};
+use crate::backend::{DataPlane, Error, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
-use crate::pipeline::{Company, Handler, House, Report, deliver};
-use crate::policy::breaker::{Breaker, Permit};
+use crate::pipeline::{Claims, Company, Handler, Hands, House, Report, Turn, deliver};
+use crate::policy::breaker::Breaker;
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
@@ -24,10 +26,9 @@ const RECOVER_EVERY: Duration = Duration::from_secs(2);
 /// Waits after backend trouble: doubled each time, up to the last.
 const TROUBLE_FIRST: Duration = Duration::from_millis(100);
 const TROUBLE_LAST: Duration = Duration::from_secs(5);
-/// Suspects that are run in a row, while everybody else in this host stands still.
-const SUSPECTS_MAX: usize = 50;
-/// How long they are left alone after one could not be settled.
-const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
+/// Another lane would hardly be awake by then: who is back so soon may keep the gate. The first call that takes longer holds
+/// up what comes after it; from then on, another lane fetches meanwhile.
+const QUICK: Duration = Duration::from_millis(2);
 
 /// Batches of one consumer that may be on their way at once.
 pub const LANES: usize = 2;
@@ -45,6 +46,11 @@ pub struct Consumer {
     pub paused: AtomicBool,
     /// Held while fetching or recovering, so that one lane does it at a time.
     gate: tokio::sync::Mutex<Gate>,
+    claims: Claims,
+    /// The last batch was delivered within [`QUICK`].
+    quick: AtomicBool,
+    /// Something was handed over and may be in nobody's hands: to be looked for at the next fetch.
+    lost: AtomicBool,
     /// What this host has in hand: fetched and not settled.
     held: Mutex<HashSet<(Lane, EntryId)>>,
     /// Of those, what no lane is working on: it goes into the next batches.
@@ -80,6 +86,9 @@ impl Consumer {
             put_off: Notify::new(),
             paused: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            claims: Claims::default(),
+            quick: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             held: Mutex::default(),
             carry: Mutex::default(),
             busy: AtomicUsize::new(0),
@@ -106,97 +115,23 @@ impl Consumer {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// One lane, until it is time to stop.
-    pub async fn lane(self: Arc<Self>, number: usize, mut quiet: Quiet) {
-        while !quiet.is_set() {
-            let idle = self.is_paused() && lock(&self.carry).is_empty();
-            // A handler with state has one lane: its batches would only make each other stale.
-            if idle || (number > 0 && self.handler.serving.load().has_state()) {
-                quiet.sleep(FETCH_WAIT).await;
-                continue;
-            }
-            let permit = lock(&self.breaker).permit(Instant::now());
-            let max = match permit {
-                Permit::Full => self.batch,
-                // A probe is one delivery, and one lane's business.
-                Permit::Probe if number == 0 => 1,
-                Permit::Probe => {
-                    quiet.sleep(FETCH_WAIT).await;
-                    continue;
-                }
-                Permit::Wait(time) => {
-                    quiet.sleep(time.min(FETCH_WAIT)).await;
-                    continue;
-                }
-            };
-            let wait = self.turn(max, &mut quiet).await;
-            if !wait.is_zero() {
-                quiet.sleep(wait).await;
-            }
-            if permit == Permit::Full && self.suspects_are_due() && !quiet.is_set() && !self.is_paused() {
-                self.run_suspects(&quiet).await;
-            }
-        }
-    }
-
-    /// One batch, beside those of others. Answers how long to wait before the next one.
-    async fn turn(&self, max: usize, quiet: &mut Quiet) -> Duration {
-        let _shared = self.house.room.read().await;
-        match self.take(max, quiet).await {
-            Err(wait) => wait,
-            Ok(batch) if batch.is_empty() => Duration::ZERO,
-            Ok(batch) => self.run(batch, Company::Others).await,
-        }
-    }
-
-    fn suspects_are_due(&self) -> bool {
-        let due = lock(&self.suspects).filter(|due| *due <= Instant::now());
-        due.is_some()
-    }
-
     /// Some of them lie in quarantine. An earlier time that is known stays.
     fn expect_suspects(&self) {
         lock(&self.suspects).get_or_insert_with(Instant::now);
     }
 
-    /// Runs suspects, one by one, with nothing else in hand: should this host die of one, nobody else is suspected.
-    async fn run_suspects(&self, quiet: &Quiet) {
-        let _alone = self.house.room.write().await;
-        for _ in 0..SUSPECTS_MAX {
-            if quiet.is_set() {
-                return;
-            }
-            match self.house.backend.take_suspect(&self.source, &self.house.consumer).await {
-                Ok(Some(suspect)) => {
-                    observe::running_alone(&self.source, &suspect);
-                    lock(&self.held).insert((suspect.lane, suspect.entry));
-                    if !self.run(vec![suspect], Company::Alone).await.is_zero() {
-                        // It cannot be settled now. The others are not to stand still for it time and again.
-                        *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
-                        return;
-                    }
-                }
-                Ok(None) => {
-                    *lock(&self.suspects) = None;
-                    return;
-                }
-                Err(error) => {
-                    *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
-                    observe::backend_trouble("taking a suspect", &self.source, &error, SUSPECTS_PAUSE);
-                    return;
-                }
-            }
+    /// The next batch. If it fails: how long to wait.
+    async fn fetch(
+        &self,
+        backend: &dyn DataPlane,
+        gate: &mut Gate,
+        max: usize,
+        quiet: &Quiet,
+    ) -> Result<Vec<Delivery>, Duration> {
+        if quiet.is_set() || self.is_paused() {
+            return Ok(Vec::new());
         }
-    }
-
-    /// The next batch: what is in hand first, then what the backend has. If it fails: how long to wait.
-    async fn take(&self, max: usize, quiet: &Quiet) -> Result<Vec<Delivery>, Duration> {
-        let mut gate = self.gate.lock().await;
-        let carried = self.take_carried(max);
-        if !carried.is_empty() || quiet.is_set() || self.is_paused() {
-            return Ok(carried);
-        }
-        match self.fetch(&mut gate, max).await {
+        match self.fetch_or_recover(backend, gate, max).await {
             Ok(batch) => {
                 if !batch.is_empty() {
                     fault::point("fetched");
@@ -210,7 +145,7 @@ impl Consumer {
                 let wait = gate.trouble;
                 gate.trouble = (wait * 2).min(TROUBLE_LAST);
                 // Whatever the broken connection had handed over is found by looking again.
-                gate.recover_at = Instant::now();
+                self.lost.store(true, Ordering::Relaxed);
                 observe::backend_trouble("fetching", &self.source, &error, wait);
                 if matches!(error, Error::GroupGone { .. }) {
                     self.make_group_again().await;
@@ -226,9 +161,14 @@ impl Consumer {
         carry.drain(..count).collect()
     }
 
-    async fn fetch(&self, gate: &mut Gate, max: usize) -> Result<Vec<Delivery>, Error> {
-        let (backend, consumer) = (&self.house.backend, &*self.house.consumer);
-        if Instant::now() >= gate.recover_at {
+    async fn fetch_or_recover(
+        &self,
+        backend: &dyn DataPlane,
+        gate: &mut Gate,
+        max: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        let consumer = &*self.house.consumer;
+        if self.lost.swap(false, Ordering::Relaxed) || Instant::now() >= gate.recover_at {
             gate.recover_at = Instant::now() + RECOVER_EVERY;
             let held = lock(&self.held).clone();
             fault::point("recovering");
@@ -259,20 +199,34 @@ impl Consumer {
         }
     }
 
-    /// Answers how long to wait before the next one: not at all, unless this one could not be delivered.
-    async fn run(&self, batch: Vec<Delivery>, company: Company) -> Duration {
+    /// If the batch could not be delivered: how long to wait before the next one.
+    async fn run(
+        &self,
+        hands: &mut Hands,
+        batch: Vec<Delivery>,
+        company: Company,
+        turn: Turn<'_>,
+    ) -> Result<(), Duration> {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let wait = self.run_busy(batch, company).await;
+        let begun = Instant::now();
+        let result = self.run_busy(hands, batch, company, turn).await;
+        self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         self.busy.fetch_sub(1, Ordering::Relaxed);
-        wait
+        result
     }
 
-    async fn run_busy(&self, batch: Vec<Delivery>, company: Company) -> Duration {
+    async fn run_busy(
+        &self,
+        hands: &mut Hands,
+        batch: Vec<Delivery>,
+        company: Company,
+        turn: Turn<'_>,
+    ) -> Result<(), Duration> {
         let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
-        let result = deliver(&self.house, &self.handler, &self.source, batch, company).await;
+        let delivered = deliver(hands, batch, company, turn).await;
         // What is no longer held and still pending is found again by `recover`.
-        let (mut keep, mut wait) = (HashSet::new(), Duration::ZERO);
-        match result {
+        let (mut keep, mut result) = (HashSet::new(), Ok(()));
+        match delivered {
             Ok(report) => {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
@@ -280,17 +234,18 @@ impl Consumer {
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {
-                wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
+                let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
                 *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
                 observe::backend_trouble("delivering", &self.source, &error, wait);
-                self.gate.lock().await.recover_at = Instant::now();
+                self.lost.store(true, Ordering::Relaxed);
+                result = Err(wait);
             }
         }
         let mut held = lock(&self.held);
         for id in ids.iter().filter(|id| !keep.contains(*id)) {
             held.remove(id);
         }
-        wait
+        result
     }
 
     fn note(&self, report: &Report) {

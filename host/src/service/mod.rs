@@ -107,7 +107,9 @@ impl Host {
         let mut tasks = JoinSet::new();
         for consumer in &host.consumers {
             for lane in 0..consumer::LANES {
-                tasks.spawn(consumer.clone().lane(lane, quiet.clone()));
+                let lane = consumer.clone().lane(lane, quiet.clone());
+                let what = || format!("a thread for {}", consumer.source);
+                tasks.spawn(lane.map_err(|error| Error::Unavailable { what: what(), cause: error.to_string() })?);
             }
             tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
         }

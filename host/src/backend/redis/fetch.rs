@@ -49,7 +49,7 @@ impl Readers {
 }
 
 struct Reader {
-    link: Link,
+    link: Arc<Link>,
     source: Source,
     consumer: String,
     stream: String,
@@ -77,7 +77,8 @@ impl Redis {
         if max == 0 {
             return Ok(Vec::new());
         }
-        let reader = self.readers.of(source, consumer, || Reader::new(self.client.clone(), source, consumer));
+        let link = || if self.one_task { self.link.clone() } else { Arc::new(Link::gated(self.client.clone())) };
+        let reader = self.readers.of(source, consumer, || Reader::new(link(), source, consumer));
         let mut reader = reader.lock().await;
         let raw = match max {
             1 => reader.read_one(wait).await,
@@ -134,10 +135,10 @@ impl From<crate::backend::Error> for Failure {
 }
 
 impl Reader {
-    fn new(client: redis::Client, source: &Source, consumer: &str) -> Self {
+    fn new(link: Arc<Link>, source: &Source, consumer: &str) -> Self {
         let keys = Keys::of(source);
         Self {
-            link: Link::gated(client),
+            link,
             source: source.clone(),
             consumer: consumer.to_owned(),
             stream: keys.stream(),

@@ -12,7 +12,8 @@
 //! | `groups`, `again`, `inspect`, `desk` | the control plane |
 //! | `examine`, `bugs`, `rights`, `survey` | what `doctor` looks at |
 //!
-//! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
+//! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it. A
+//! task that does one thing after the other reads and settles over the same one ([`DataPlane::for_one_task`]).
 
 mod again;
 mod bugs;
@@ -60,7 +61,9 @@ pub struct Redis {
     /// For people: host and port.
     at: String,
     options: Options,
-    link: Link,
+    link: Arc<Link>,
+    /// Nobody waits behind a read: readers share the link.
+    one_task: bool,
     /// For heartbeats, which go on while the gate is shut.
     pulse: Link,
     readers: fetch::Readers,
@@ -71,10 +74,15 @@ impl Redis {
     pub async fn open(url: &str, options: Options) -> Result<Self> {
         let client = link::client(url).map_err(|error| server::bad_url(&error))?;
         let at = link::address(&client);
-        let link = Link::gated(client.clone());
+        let redis = Self::new(client, at, options, false);
+        server::check(&redis.link, &redis.at).await?;
+        Ok(redis)
+    }
+
+    fn new(client: redis::Client, at: String, options: Options, one_task: bool) -> Self {
+        let link = Arc::new(Link::gated(client.clone()));
         let pulse = Link::pulse(client.clone());
-        server::check(&link, &at).await?;
-        Ok(Self { client, at, options, link, pulse, readers: fetch::Readers::default() })
+        Self { client, at, options, link, one_task, pulse, readers: fetch::Readers::default() }
     }
 
     /// Runs one command; `subject` is the source or the stream that it is about.
@@ -152,6 +160,9 @@ impl DataPlane for Redis {
     }
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
         self.take_from_quarantine(source, consumer).await
+    }
+    fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
+        Some(Arc::new(Self::new(self.client.clone(), self.at.clone(), self.options.clone(), true)))
     }
 }
 

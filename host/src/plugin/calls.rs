@@ -1,0 +1,205 @@
+//! A batch of calls, one after the other on the thread that asks: from the events to what came of each.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Plugin;
+use super::invoke::{Call, Live, NoInstance, Ran};
+use crate::capability::http::Sent;
+use crate::config::limits::INSTANCE_IDLE_MAX;
+use crate::model::delivery::KeyState;
+use crate::model::event::Event;
+use crate::model::outcome::{Crash, Cut, Outcome};
+
+/// What the effects of one batch may take in the host's memory: no call is begun beyond it, so that a batch of greedy
+/// events does not add up to more than one of them may have on top of this.
+const BATCH_EFFECT_BYTES_MAX: usize = 16 << 20;
+
+/// How often a thread looks which of its instances nobody calls any more: of versions that are no longer served, above all.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A batch of events for one plugin, or a part of one.
+pub struct Job {
+    pub plugin: Arc<Plugin>,
+    pub stream: Arc<str>,
+    pub now: Arc<str>,
+    pub calls: Vec<JobCall>,
+    /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
+    pub states: HashMap<Arc<str>, KeyState>,
+    pub deadline: Duration,
+    /// No new call of the batch is begun when this is over: what is left comes back untouched, so that a slow event does
+    /// not make its neighbours outlive their lease.
+    pub budget: Duration,
+    /// When the batch's first call was begun, for all jobs that it was split into.
+    pub begun: Arc<OnceLock<Instant>>,
+    pub instance_events_max: u32,
+    /// How many versions serve the handler now: so many instances are kept warm.
+    pub versions: usize,
+}
+
+pub struct JobCall {
+    pub event: Arc<Event>,
+    pub attempt: u32,
+}
+
+/// What came of each call that was begun, in order; or why not even the first could be: the host had no instance to
+/// give, which says nothing about the events.
+pub type Answer = Result<Vec<Called>, String>;
+
+pub struct Called {
+    pub outcome: Outcome,
+    /// The version of the key's state that the outcome stands on, if it does.
+    pub state_version: Option<u64>,
+    pub took: Duration,
+    /// What the host left out of what the plugin said.
+    pub cut: Vec<Cut>,
+    /// The requests that it made.
+    pub sent: Vec<Sent>,
+}
+
+impl Called {
+    /// The limits that it reached, as metrics call them.
+    pub fn limits(&self) -> impl Iterator<Item = &'static str> {
+        let crash = match &self.outcome {
+            Outcome::Crashed { crash, .. } if crash.is_limit() => Some(crash.as_str()),
+            _ => None,
+        };
+        crash.into_iter().chain(self.cut.iter().map(|cut| cut.as_str()))
+    }
+
+    /// What the host has to keep of it until it is settled.
+    fn bytes(&self) -> usize {
+        let Outcome::Done(effects) = &self.outcome else { return 0 };
+        let emits = effects.emits.iter().map(|emitted| emitted.body.len());
+        let writes = effects.writes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        emits.chain(writes).sum()
+    }
+
+    /// What counts as a crash of the guest, though the guest did not get as far.
+    pub fn crashed(reason: String) -> Self {
+        let outcome = Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() };
+        Self { outcome, state_version: None, took: Duration::ZERO, cut: Vec::new(), sent: Vec::new() }
+    }
+}
+
+/// The live instances of one thread: one for each version that serves a handler, the last used at the end, so that the
+/// next batch finds it warm.
+pub struct Lives {
+    of: HashMap<Arc<str>, Vec<Live>>,
+    swept: Instant,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self { of: HashMap::new(), swept: Instant::now() }
+    }
+}
+
+impl Lives {
+    /// Ends those that have been idle for long. To be called every [`SWEEP_EVERY`], or more often.
+    pub fn sweep(&mut self) {
+        if self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            self.of.values_mut().for_each(|warm| warm.retain(|live| live.idle() < INSTANCE_IDLE_MAX));
+        }
+    }
+}
+
+/// Runs a job on this thread.
+pub fn run(lives: &mut Lives, mut job: Job) -> Answer {
+    let mut called = Vec::with_capacity(job.calls.len());
+    let mut effect_bytes = 0;
+    for index in 0..job.calls.len() {
+        let mut first = false;
+        let begun = job.begun.get_or_init(|| {
+            first = true;
+            Instant::now()
+        });
+        if !first && (begun.elapsed() >= job.budget || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
+            break;
+        }
+        match one_call(lives, &mut job, index) {
+            Ok(one) => {
+                effect_bytes += one.bytes();
+                called.push(one);
+            }
+            // What ran before stands; the rest comes back untouched.
+            Err(_) if index > 0 => break,
+            Err(error) => return Err(format!("{error:#}")),
+        }
+    }
+    Ok(called)
+}
+
+fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
+    let begun = Instant::now();
+    let mut live = match take_live(lives, job) {
+        Ok(live) => live,
+        Err(NoInstance::Host(error)) => return Err(error),
+        Err(NoInstance::Guest(crash, reason)) => {
+            let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
+            let (cut, sent) = (Vec::new(), Vec::new());
+            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), cut, sent });
+        }
+    };
+    let JobCall { event, attempt } = &job.calls[index];
+    // Lent to the guest's context for the time of the call, and taken back: a key may hold many values.
+    let state = job.states.remove(event.key());
+    let has_state = state.is_some();
+    let KeyState { version, values } = state.unwrap_or_default();
+    let values = Arc::new(values);
+    let call = Call {
+        event,
+        stream: &job.stream,
+        now: &job.now,
+        attempt: *attempt,
+        values: values.clone(),
+        deadline: job.deadline,
+    };
+    // A panic in here is a fault of the host. It must not end the worker, and the event must not come back for ever:
+    // so it counts as a crash of this attempt.
+    let ran = catch_unwind(AssertUnwindSafe(|| live.call(&call)));
+    drop(call);
+    let Ran { outcome, state_touched, cut, sent } = ran.unwrap_or_else(|_| panicked());
+    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max && !live.leaks() {
+        let warm = lives.of.entry(job.plugin.handler.clone()).or_default();
+        warm.push(live);
+        warm.drain(..warm.len().saturating_sub(job.versions));
+    }
+    if has_state {
+        let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
+        if let Outcome::Done(effects) = &outcome {
+            state.apply(effects);
+        }
+        job.states.insert(event.key().clone(), state);
+    }
+    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), cut, sent })
+}
+
+fn panicked() -> Ran {
+    let reason = "the host panicked while it ran the plugin".to_owned();
+    let outcome = Outcome::Crashed { crash: Crash::Panic, reason, log: Vec::new() };
+    Ran { outcome, state_touched: false, cut: Vec::new(), sent: Vec::new() }
+}
+
+/// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
+/// cannot leave a broken one behind.
+fn take_live(lives: &mut Lives, job: &Job) -> Result<Live, NoInstance> {
+    if let Some(warm) = lives.of.get_mut(&job.plugin.handler)
+        && let Some(at) = warm.iter().position(|live| Arc::ptr_eq(live.plugin(), &job.plugin))
+    {
+        return Ok(warm.remove(at));
+    }
+    match Live::new(&job.plugin) {
+        Err(NoInstance::Host(_)) => {
+            // Perhaps the pool is empty: the instances that this thread keeps warm are the first to go.
+            lives.of.clear();
+            Live::new(&job.plugin)
+        }
+        made => made,
+    }
+}

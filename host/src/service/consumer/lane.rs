@@ -1,0 +1,164 @@
+//! A lane: a thread with a runtime and a connection of its own. From the read to the settlement, a batch is handed to
+//! nobody: on a host with little to do, waking others is most of what an event takes (docs/decisions/0023).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{MutexGuard, oneshot};
+
+use super::{Consumer, FETCH_WAIT, Gate, Quiet, lock};
+use crate::observe;
+use crate::pipeline::{Company, Hands};
+use crate::plugin::calls::Lives;
+use crate::policy::breaker::Permit;
+
+/// Suspects that are run in a row, while everybody else in this host stands still.
+const SUSPECTS_MAX: usize = 50;
+/// How long they are left alone after one could not be settled.
+const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
+
+/// A batch of so few is what an idle host has.
+const FEW: usize = 8;
+
+impl Consumer {
+    /// Starts a lane on a thread of its own, and answers what waits for its end: when it is time to stop, or, after the
+    /// call that is running, when nobody waits any more.
+    pub fn lane(self: Arc<Self>, number: usize, quiet: Quiet) -> std::io::Result<impl Future<Output = ()>> {
+        let (started, is_started) = std::sync::mpsc::channel();
+        let (mut ended, is_ended) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name(format!("{}-{number}", self.handler.name));
+        thread.stack_size(self.house.lanes.stack_bytes()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            drop(started.send(Ok(())));
+            runtime.block_on(async {
+                tokio::select! { () = self.work(number, quiet) => {}, () = ended.closed() => {} }
+            });
+        })?;
+        is_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("its thread has ended")))?;
+        Ok(async { drop(is_ended.await) })
+    }
+
+    async fn work(&self, number: usize, mut quiet: Quiet) {
+        let house = &self.house;
+        let mut hands = Hands {
+            backend: house.backend.for_one_task().unwrap_or_else(|| house.backend.clone()),
+            house: house.clone(),
+            handler: self.handler.clone(),
+            source: self.source.clone(),
+            lives: Lives::default(),
+        };
+        let mut kept = None;
+        while !quiet.is_set() {
+            if self.is_paused() && lock(&self.carry).is_empty() {
+                kept = None;
+                quiet.sleep(FETCH_WAIT).await;
+                continue;
+            }
+            let permit = lock(&self.breaker).permit(Instant::now());
+            let max = match permit {
+                Permit::Full => self.batch,
+                // A probe is one delivery, and one lane's business.
+                Permit::Probe if number == 0 => 1,
+                Permit::Probe => {
+                    kept = None;
+                    quiet.sleep(FETCH_WAIT).await;
+                    continue;
+                }
+                Permit::Wait(time) => {
+                    kept = None;
+                    quiet.sleep(time.min(FETCH_WAIT)).await;
+                    continue;
+                }
+            };
+            match self.turn(&mut hands, kept, max, &quiet).await {
+                Ok(gate) => kept = gate,
+                Err(wait) => {
+                    kept = None;
+                    quiet.sleep(wait).await;
+                }
+            }
+            hands.lives.sweep();
+            if permit == Permit::Full && self.suspects_are_due() && !quiet.is_set() && !self.is_paused() {
+                kept = None;
+                self.run_suspects(&mut hands, &quiet).await;
+            }
+        }
+    }
+
+    /// One batch, beside those of others. Answers the gate if this lane keeps it; if it fails, how long to wait.
+    async fn turn<'a>(
+        &'a self,
+        hands: &mut Hands,
+        kept: Option<MutexGuard<'a, Gate>>,
+        max: usize,
+        quiet: &Quiet,
+    ) -> Result<Option<MutexGuard<'a, Gate>>, Duration> {
+        // What is in hand already waits for nobody who fetches.
+        let carried = self.take_carried(max);
+        if !carried.is_empty() {
+            let _shared = self.house.room.read().await;
+            let turn = self.claims.turn().await;
+            self.run(hands, carried, Company::Others, turn).await?;
+            return Ok(kept);
+        }
+        let mut gate = match kept {
+            Some(gate) => gate,
+            None => match tokio::time::timeout(FETCH_WAIT, self.gate.lock()).await {
+                Ok(gate) => gate,
+                Err(_) => return Ok(None),
+            },
+        };
+        let _shared = self.house.room.read().await;
+        let batch = self.fetch(&*hands.backend, &mut gate, max, quiet).await?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let turn = self.claims.turn().await;
+        // Who has caught up and is back in no time fetches again: waking another lane would take as long as the batch.
+        let keeps = batch.len() <= FEW && self.quick.load(Ordering::Relaxed);
+        let kept = keeps.then_some(gate);
+        self.run(hands, batch, Company::Others, turn).await?;
+        Ok(kept)
+    }
+
+    fn suspects_are_due(&self) -> bool {
+        let due = lock(&self.suspects).filter(|due| *due <= Instant::now());
+        due.is_some()
+    }
+
+    /// Runs suspects, one by one, with nothing else in hand: should this host die of one, nobody else is suspected.
+    async fn run_suspects(&self, hands: &mut Hands, quiet: &Quiet) {
+        let _alone = self.house.room.write().await;
+        for _ in 0..SUSPECTS_MAX {
+            if quiet.is_set() {
+                return;
+            }
+            match hands.backend.take_suspect(&self.source, &self.house.consumer).await {
+                Ok(Some(suspect)) => {
+                    observe::running_alone(&self.source, &suspect);
+                    lock(&self.held).insert((suspect.lane, suspect.entry));
+                    let turn = self.claims.turn().await;
+                    if self.run(hands, vec![suspect], Company::Alone, turn).await.is_err() {
+                        // It cannot be settled now. The others are not to stand still for it time and again.
+                        *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    *lock(&self.suspects) = None;
+                    return;
+                }
+                Err(error) => {
+                    *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
+                    observe::backend_trouble("taking a suspect", &self.source, &error, SUSPECTS_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+}
