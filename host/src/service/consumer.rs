@@ -209,21 +209,9 @@ impl Consumer {
     ) -> Result<(), Duration> {
         self.busy.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
-        let result = self.run_busy(hands, batch, company, turn).await;
-        self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
-        self.busy.fetch_sub(1, Ordering::Relaxed);
-        result
-    }
-
-    async fn run_busy(
-        &self,
-        hands: &mut Hands,
-        batch: Vec<Delivery>,
-        company: Company,
-        turn: Turn<'_>,
-    ) -> Result<(), Duration> {
         let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
         let delivered = deliver(hands, batch, company, turn).await;
+        self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
         let (mut keep, mut result) = (HashSet::new(), Ok(()));
         match delivered {
@@ -245,6 +233,7 @@ impl Consumer {
         for id in ids.iter().filter(|id| !keep.contains(*id)) {
             held.remove(id);
         }
+        self.busy.fetch_sub(1, Ordering::Relaxed);
         result
     }
 
