@@ -6,6 +6,7 @@
 pub mod context;
 pub mod delivery;
 pub mod emit;
+mod envelope;
 pub mod http;
 pub mod log;
 pub mod meter;
