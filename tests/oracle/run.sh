@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 run() { "$tidemill" --config "$root/tidemill.toml" --broker "$broker" "$@"; }
 
-(cd "$root" && "${CARGO_TARGET_DIR:-$root/target}/debug/xtask" retail "$csv") >"$work/events.jsonl"
+(cd "$root" && "${CARGO_TARGET_DIR:-$root/target}/debug/retail" "$csv") >"$work/events.jsonl"
 echo "publish: $(run publish "$work/events.jsonl" --json 2>"$work/refused" || true)"
 echo "refused, by the first place that is named:"
 sed -E 's/^line [0-9]+: (event [^ ]+: )?//; s/[:;].*//; s/[0-9]+/N/g' "$work/refused" | sort | uniq -c

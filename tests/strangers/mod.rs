@@ -1,5 +1,5 @@
 //! The hostile corpus: a row for each guest, with where and as what it has to be stopped. Each row is a test
-//! (`tests/hostile.rs`), and what it costs the host and its neighbours is measured by `cargo xtask strangers`.
+//! (`tests/hostile.rs`), and what it costs the host and its neighbours is measured by `cargo xtask hostile`.
 
 pub mod field;
 pub mod guests;

@@ -1,94 +1,62 @@
-//! `cargo xtask`: what a fresh machine needs to set up, and the commands that README names.
+//! `cargo xtask`: what a fresh machine needs to set up, and the commands that README names, a row each.
+//!
+//! It has next to no dependencies, so that it is there in seconds and shares no crate whose features it would change.
 
-mod canary;
-mod faults;
-mod fuzz;
-mod instructions;
-mod load;
+mod cargo;
 mod redis;
-mod reload;
-mod retail;
-mod run;
-mod strangers;
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::bail;
+use cargo::Profile;
 
-#[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "Set-up, demo, tests, guests, load, instructions, faults, strangers, fuzz, canary"
-)]
-enum Task {
-    /// Build everything, then run the main job: `tidemill demo`. Takes its options too, such as --redis URL.
-    Demo {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Build everything and run all tests, with a real Redis (found, or installed).
-    Test {
-        /// Only tests whose name holds one of these.
-        filters: Vec<String>,
-    },
-    /// Build every Rust guest to a component.
-    Guests,
-    /// Make events from order lines in the shape of the UCI "Online Retail" data: JSON Lines on stdout.
-    Retail { csv: PathBuf },
-    /// Run the soak: hosts at work, and everything that can happen to them. `--help` lists its options.
-    Faults {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Let the hostile corpus loose on a host at work. `--help` lists its options.
-    Strangers {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Change good inputs at random and see whether the host stands it. `--help` lists its options.
-    Fuzz {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Measure how soon a canary that fails is found out, and what it costs. `--help` lists its options.
-    Canary {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Replace a plugin again and again under load, with bad builds in between. `--help` lists its options.
-    Reload {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Measure the pipeline beside raw Redis, as a release build; `--dev`: as it is. `--help` lists the other options.
-    Load {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Count the instructions of each step and compare them with the baseline; `--save` writes it anew.
-    Instructions {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
+struct Task {
+    name: &'static str,
+    about: &'static str,
+    /// Whether it starts redis-servers of its own.
+    redis: bool,
+    run: Run,
 }
 
+/// What runs once the host and the guests are built, with the user's options behind it.
+enum Run {
+    Nothing,
+    Tests,
+    /// A command of the host.
+    Host(&'static str),
+    /// A program of `tests/` or `benches/`, and its first arguments.
+    Program(&'static str, &'static [&'static str]),
+}
+
+#[rustfmt::skip]
+const TASKS: [Task; 11] = [
+    Task { name: "demo", redis: false, run: Run::Host("demo"), about: "build the host and the guests, run the main job: `tidemill demo`; takes its options, such as --redis URL" },
+    Task { name: "test", redis: true, run: Run::Tests, about: "build everything and run all tests, or those whose names hold one of the given words; a real Redis is found or installed" },
+    Task { name: "guests", redis: false, run: Run::Nothing, about: "build every Rust guest to a component in plugins/dist" },
+    Task { name: "soak", redis: true, run: Run::Program("chaos", &["soak"]), about: "hosts at work, and everything that can happen to them" },
+    Task { name: "hostile", redis: true, run: Run::Program("chaos", &["hostile"]), about: "let the corpus of hostile guests loose on a host at work" },
+    Task { name: "fuzz", redis: false, run: Run::Program("chaos", &["fuzz"]), about: "change good inputs at random and see whether the host stands it" },
+    Task { name: "canary", redis: true, run: Run::Program("chaos", &["canary"]), about: "measure how soon a canary that fails is found out, and what it costs" },
+    Task { name: "reload", redis: true, run: Run::Program("chaos", &["reload"]), about: "replace a plugin again and again under load, with bad builds in between" },
+    Task { name: "load", redis: true, run: Run::Program("load", &[]), about: "measure the pipeline beside raw Redis, as a release build; --dev: as it is" },
+    Task { name: "instructions", redis: false, run: Run::Program("instructions", &[]), about: "count the instructions of each step and compare them with the baseline; --save replaces it" },
+    Task { name: "retail", redis: false, run: Run::Program("retail", &[]), about: "make events from order lines in the shape of the UCI \"Online Retail\" data: JSON Lines on stdout" },
+];
+
 fn main() -> ExitCode {
-    let result = match Task::parse() {
-        Task::Demo { options } => demo(&options),
-        Task::Test { filters } => test(&filters),
-        Task::Guests => run::guests(),
-        Task::Retail { csv } => retail(&csv),
-        Task::Faults { options } => faults::faults(&options),
-        Task::Strangers { options } => strangers::strangers(&options),
-        Task::Fuzz { options } => fuzz::fuzz(&options),
-        Task::Canary { options } => canary::canary(&options),
-        Task::Reload { options } => reload::reload(&options),
-        Task::Load { options } => load::load(&options),
-        Task::Instructions { options } => instructions::instructions(&options),
+    let mut args = std::env::args().skip(1);
+    let name = args.next().unwrap_or_default();
+    let options: Vec<String> = args.collect();
+    if ["-h", "--help", "help"].contains(&name.as_str()) {
+        println!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        let what = if name.is_empty() { "no task is named".to_owned() } else { format!("there is no task \"{name}\"") };
+        eprintln!("error: {what}\n\n{}", help());
+        return ExitCode::from(2);
     };
-    match result {
+    match run(task, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -97,31 +65,40 @@ fn main() -> ExitCode {
     }
 }
 
-fn demo(options: &[String]) -> anyhow::Result<()> {
-    run::guests()?;
-    run::passes(run::tidemill().arg("demo").args(options))
+fn help() -> String {
+    let rows: Vec<String> = TASKS.iter().map(|task| format!("  {:<13} {}", task.name, task.about)).collect();
+    format!("Usage: cargo xtask TASK [OPTIONS]; `cargo xtask TASK --help` lists the options of most\n\n{}", rows.join("\n"))
 }
 
-fn test(filters: &[String]) -> anyhow::Result<()> {
-    let server = redis::find_or_install()?;
-    run::guests()?;
-    let mut tests = run::cargo(&["test", "--workspace", "--no-fail-fast"]);
-    tests.env("TIDEMILL_REDIS_SERVER", server).arg("--").args(filters);
-    run::passes(&mut tests)
+fn run(task: &Task, mut options: Vec<String>) -> anyhow::Result<()> {
+    let server = if task.redis { Some(redis::find_or_install()?) } else { None };
+    // Only the load harness publishes figures.
+    let release = task.name == "load" && !take(&mut options, "--dev");
+    let profile = if release { Profile::Release } else { Profile::Dev };
+    let beside = if let Run::Program(program, _) = task.run { Some(program) } else { None };
+    guests(profile, beside)?;
+    let mut command = match task.run {
+        Run::Nothing if !options.is_empty() => bail!("`cargo xtask {}` takes no options", task.name),
+        Run::Nothing => return Ok(()),
+        Run::Tests => cargo::cargo(&["test", "--workspace", "--no-fail-fast", "--"]),
+        Run::Host(first) => cargo::built(profile, "tidemill", &[first]),
+        Run::Program(program, first) => cargo::built(profile, program, first),
+    };
+    command.args(options).envs(server.map(|path| ("TIDEMILL_REDIS_SERVER", path)));
+    cargo::passes(&mut command)
 }
 
-fn retail(csv: &std::path::Path) -> anyhow::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let summary = retail::run(csv, &mut out)?;
-    out.flush()?;
-    for (kind, count) in &summary.events {
-        eprintln!("{count} {kind}");
-    }
-    for unreadable in &summary.unreadable {
-        eprintln!("line {}: {}", unreadable.line, unreadable.reason);
-    }
-    if !summary.unreadable.is_empty() {
-        anyhow::bail!("{} lines could not be read", summary.unreadable.len());
-    }
-    Ok(())
+/// Whether this flag is among the options; takes it out.
+fn take(options: &mut Vec<String>, flag: &str) -> bool {
+    let before = options.len();
+    options.retain(|option| option != flag);
+    options.len() < before
+}
+
+/// Builds the host and this program beside it, then lets the host build every guest into `plugins/dist`.
+fn guests(profile: Profile, beside: Option<&str>) -> anyhow::Result<()> {
+    cargo::build(profile, beside)?;
+    let mut guests = cargo::built(profile, "tidemill", &["plugin", "build", "plugins"]);
+    // Progress; what a task has to say comes after it, on stdout alone.
+    cargo::passes(guests.stdout(std::io::stderr()))
 }

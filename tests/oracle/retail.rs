@@ -1,4 +1,4 @@
-//! Turns order lines in the shape of the UCI "Online Retail" data into events, one JSON document a line.
+//! `retail`: turns order lines in the shape of the UCI "Online Retail" data into events, one JSON document a line.
 //!
 //! ```text
 //! 536365,85123A,WHITE HANGING HEART T-LIGHT HOLDER,6,12-01-2010 08:26,2.55,17850,United Kingdom
@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use csv::ByteRecord;
@@ -27,21 +27,39 @@ const COLUMNS: [&str; 8] =
 
 /// What was written, by event type, and what could not be read.
 #[derive(Debug, Default)]
-pub struct Summary {
-    pub events: BTreeMap<&'static str, u64>,
-    pub unreadable: Vec<Unreadable>,
+struct Summary {
+    events: BTreeMap<&'static str, u64>,
+    unreadable: Vec<Unreadable>,
 }
 
 /// A row of the file; its line is counted from 1 with the header, as an editor shows it.
 #[derive(Debug)]
-pub struct Unreadable {
-    pub line: usize,
-    pub reason: String,
+struct Unreadable {
+    line: usize,
+    reason: String,
 }
 
-pub fn run(csv_path: &Path, out: &mut dyn Write) -> Result<Summary> {
-    let csv = std::fs::read(csv_path).with_context(|| format!("cannot read {}", csv_path.display()))?;
-    convert(&csv, out).with_context(|| format!("cannot convert {}", csv_path.display()))
+/// Events from order lines, as JSON Lines on stdout.
+#[derive(clap::Parser)]
+#[command(name = "retail")]
+struct Args {
+    /// In the shape of the UCI "Online Retail" data.
+    csv: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let Args { csv: path } = clap::Parser::parse();
+    let csv = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let summary = convert(&csv, &mut out).with_context(|| format!("cannot convert {}", path.display()))?;
+    for (kind, count) in &summary.events {
+        eprintln!("{count} {kind}");
+    }
+    for unreadable in &summary.unreadable {
+        eprintln!("line {}: {}", unreadable.line, unreadable.reason);
+    }
+    anyhow::ensure!(summary.unreadable.is_empty(), "{} lines could not be read", summary.unreadable.len());
+    Ok(())
 }
 
 fn convert(csv: &[u8], out: &mut dyn Write) -> Result<Summary> {

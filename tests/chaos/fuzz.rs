@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use tidemill_tests::fuzz::{NAMES, fuzz, target};
 
-#[derive(Parser)]
-#[command(name = "fuzz", about = "Good inputs, changed at random, through the host's own functions")]
-struct Args {
+#[derive(clap::Args)]
+pub struct Args {
     /// Default: by chance.
     #[arg(long)]
     seed: Option<u64>,
@@ -30,8 +28,7 @@ struct Args {
     input: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+pub fn main(args: &Args) -> ExitCode {
     let names: Vec<&str> = args.target.as_deref().map_or_else(|| NAMES.to_vec(), |name| vec![name]);
     let folder = tempfile::tempdir().expect("a folder");
     if let (Some(file), [name]) = (&args.input, &names[..]) {

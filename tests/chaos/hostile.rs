@@ -3,12 +3,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tidemill_tests::strangers::{STRANGERS, field};
 
-#[derive(Parser)]
-#[command(name = "strangers", about = "The hostile corpus against a host at work")]
-struct Args {
+#[derive(clap::Args)]
+pub struct Args {
     /// Only these.
     #[arg(long)]
     only: Vec<String>,
@@ -20,8 +18,7 @@ struct Args {
     json: bool,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+pub fn main(args: &Args) -> ExitCode {
     let all: Vec<String> = STRANGERS.iter().map(|row| row.name.to_owned()).collect();
     let names = if args.only.is_empty() { all } else { args.only.clone() };
     if !args.json {

@@ -7,14 +7,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use serde_json::json;
 use tidemill_tests::beside::{self, Trial};
 use tidemill_tests::server::RedisServer;
 
-#[derive(Parser)]
-#[command(name = "canary", about = "How soon a canary is found out, and what it costs")]
-struct Args {
+#[derive(clap::Args)]
+pub struct Args {
     #[arg(long, default_value_t = 5)]
     runs: u32,
     /// Events in each run, on as many keys.
@@ -42,13 +40,12 @@ struct Figures {
     lost: u64,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+pub fn main(args: &Args) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let (mut lost, mut missed) = (0, 0);
     for number in 1..=args.runs {
-        let figures = runtime.block_on(measure(&args));
-        print(&args, number, &figures);
+        let figures = runtime.block_on(measure(args));
+        print(args, number, &figures);
         lost += figures.lost;
         missed += u32::from(!figures.rolled_back && args.edition != "same");
     }

@@ -4,12 +4,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tidemill_tests::reload::{Plan, run};
 
-#[derive(Parser)]
-#[command(name = "reload", about = "A plugin is replaced again and again while events come in")]
-struct Args {
+#[derive(clap::Args)]
+pub struct Args {
     /// How often a good version is replaced by another one.
     #[arg(long, default_value_t = 100)]
     swaps: u32,
@@ -23,8 +21,7 @@ struct Args {
     json: bool,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+pub fn main(args: &Args) -> ExitCode {
     let outcome = run(Plan { swaps: args.swaps, per_second: args.rate, seed: args.seed });
     if args.json {
         println!("{}", outcome.json());

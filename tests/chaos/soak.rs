@@ -5,13 +5,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use tidemill_tests::soak::backlog::{self, Size};
 use tidemill_tests::soak::{Kind, Plan, quantiles, round};
 
-#[derive(Parser)]
-#[command(name = "faults", about = "Hosts at work, and everything that can happen to them")]
-struct Args {
+#[derive(clap::Args)]
+pub struct Args {
     /// The seed of the first round; the next one has the next seed. Default: by chance.
     #[arg(long)]
     seed: Option<u64>,
@@ -37,10 +35,9 @@ struct Args {
     pending: usize,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+pub fn main(args: &Args) -> ExitCode {
     if args.backlog {
-        return measure(&args);
+        return measure(args);
     }
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("seed: {seed}");
@@ -48,7 +45,7 @@ fn main() -> ExitCode {
     let length = Duration::from_secs_f64(60.0 * args.each.min(args.minutes));
     let (mut violations, mut events, mut recoveries) = (0, 0, Vec::new());
     for seed in seed..seed + rounds {
-        let outcome = round(Plan { seed, kind: kind(&args, seed), length });
+        let outcome = round(Plan { seed, kind: kind(args, seed), length });
         if args.json {
             println!("{}", outcome.json());
         } else {

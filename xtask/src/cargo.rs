@@ -1,0 +1,106 @@
+//! Cargo, and the programs of this workspace that it builds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// Cargo sets these for a program that it runs. Handed down to another cargo they look like a changed environment to the
+/// build scripts that watch them, and what those build is built again, here and at the next plain `cargo build`.
+const OF_THE_RUN: [&str; 6] =
+    ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+
+/// The folder of the workspace.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+/// A program in the workspace's folder, in the environment of the person that called `cargo xtask`.
+fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_THE_RUN.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(root());
+    command
+}
+
+/// The cargo that runs this program.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(args);
+    cargo
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+impl Profile {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// A program of the workspace, as cargo has built it.
+pub fn built(profile: Profile, program: &str, args: &[&str]) -> Command {
+    let mut built = command(path(profile, program));
+    built.args(args);
+    built
+}
+
+fn path(profile: Profile, program: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir));
+    target.join(profile.folder()).join(program).with_extension(std::env::consts::EXE_EXTENSION)
+}
+
+/// Builds the host, and beside it this program of another package, if one is named.
+pub fn build(profile: Profile, beside: Option<&str>) -> anyhow::Result<()> {
+    if !path(profile, "tidemill").is_file() {
+        eprintln!("{}", estimate(profile));
+    }
+    let mut build = cargo(&["build", "--package", "tidemill", "--bin", "tidemill"]);
+    if let Some(program) = beside {
+        build.args(["--package", package_of(program), "--bin", program]);
+    }
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    passes(&mut build)
+}
+
+fn package_of(program: &str) -> &'static str {
+    match program {
+        "load" | "instructions" => "tidemill-benches",
+        _ => "tidemill-tests",
+    }
+}
+
+/// What a first build takes, as measured on two cores (docs/building.md).
+fn estimate(profile: Profile) -> String {
+    let (crates, core_minutes) = match profile {
+        Profile::Dev => (300, 10),
+        Profile::Release => (300, 22),
+    };
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    // More than about eight cores wait for the longest chain of crates.
+    let minutes = (core_minutes as f64 / cores.min(8) as f64).ceil();
+    format!("The first build compiles about {crates} crates, wasmtime among them: about {minutes} min on {cores} cores. Later builds take seconds.")
+}
+
+/// Runs a command that is expected to end well.
+pub fn passes(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("running {program}"))?;
+    if !status.success() {
+        bail!("{program} ended with {status}");
+    }
+    Ok(())
+}
