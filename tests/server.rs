@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
+use rand::RngExt;
 use redis::{FromRedisValue, Value};
 
 /// How long a server may take to come up, or to go down.

@@ -2,7 +2,7 @@
 //! JSON, so that what comes out is often well-formed and wrong only where it matters.
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 /// Inputs are cut to this: what is longer is only slower.

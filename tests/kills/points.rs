@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use tidemill_tests::checker::Terms;
 use tidemill_tests::ledger::host::Host;
 use tidemill_tests::ledger::producer::{DYING, EVERYTHING, Mix};

@@ -1,7 +1,7 @@
 //! `wasi:random`: the system's randomness; and the insecure kind, which is the same again when a delivery is tried again.
 
-use rand::TryRngCore;
-use rand::rngs::OsRng;
+use rand::TryRng;
+use rand::rngs::SysRng;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
@@ -15,13 +15,13 @@ impl random::Host for Context {
     fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         self.enter()?;
         let mut bytes = vec![0; bounded(len)?];
-        OsRng.try_fill_bytes(&mut bytes)?;
+        SysRng.try_fill_bytes(&mut bytes)?;
         Ok(bytes)
     }
 
     fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
         self.enter()?;
-        Ok(OsRng.try_next_u64()?)
+        Ok(SysRng.try_next_u64()?)
     }
 }
 
