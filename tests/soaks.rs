@@ -1,4 +1,4 @@
-//! A short round of the soak on each backend. `TIDEMILL_SEED` repeats one; `cargo xtask soak` runs many and long ones.
+//! A short round of the soak on each backend. `TIDEMILL_SEED` repeats one; `cargo xtask faults` runs many and long ones.
 
 use std::time::Duration;
 

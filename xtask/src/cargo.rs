@@ -92,7 +92,9 @@ fn estimate(profile: Profile) -> String {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     // More than about eight cores wait for the longest chain of crates.
     let minutes = (core_minutes as f64 / cores.min(8) as f64).ceil();
-    format!("The first build compiles about {crates} crates, wasmtime among them: about {minutes} min on {cores} cores. Later builds take seconds.")
+    format!(
+        "The first build compiles about {crates} crates, wasmtime among them: about {minutes} min on {cores} cores. Later builds take seconds."
+    )
 }
 
 /// Runs a command that is expected to end well.
