@@ -83,7 +83,7 @@ fn package_of(program: &str) -> &'static str {
     }
 }
 
-/// What a first build takes, as measured on two cores (docs/building.md).
+/// What a first build takes (docs/decisions/0025): processor minutes on a quick machine, and twice that on a slow one.
 fn estimate(profile: Profile) -> String {
     let (crates, core_minutes) = match profile {
         Profile::Dev => (300, 10),
@@ -93,7 +93,9 @@ fn estimate(profile: Profile) -> String {
     // More than about eight cores wait for the longest chain of crates.
     let minutes = (core_minutes as f64 / cores.min(8) as f64).ceil();
     format!(
-        "The first build compiles about {crates} crates, wasmtime among them: about {minutes} min on {cores} cores. Later builds take seconds."
+        "The first build compiles about {crates} crates, wasmtime among them: {minutes} to {} min on {cores} cores. Later \
+         builds take seconds.",
+        2.0 * minutes
     )
 }
 
