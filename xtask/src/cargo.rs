@@ -61,13 +61,13 @@ fn path(profile: Profile, program: &str) -> PathBuf {
     target.join(profile.folder()).join(program).with_extension(std::env::consts::EXE_EXTENSION)
 }
 
-/// Builds the host, and beside it this program of another package, if one is named.
-pub fn build(profile: Profile, beside: Option<&str>) -> anyhow::Result<()> {
+/// Builds these programs.
+pub fn build(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
     if !path(profile, "tidemill").is_file() {
         eprintln!("{}", estimate(profile));
     }
-    let mut build = cargo(&["build", "--package", "tidemill", "--bin", "tidemill"]);
-    if let Some(program) = beside {
+    let mut build = cargo(&["build"]);
+    for program in programs {
         build.args(["--package", package_of(program), "--bin", program]);
     }
     if profile == Profile::Release {
@@ -78,6 +78,7 @@ pub fn build(profile: Profile, beside: Option<&str>) -> anyhow::Result<()> {
 
 fn package_of(program: &str) -> &'static str {
     match program {
+        "tidemill" => "tidemill",
         "load" | "instructions" => "tidemill-benches",
         _ => "tidemill-tests",
     }

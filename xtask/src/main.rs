@@ -26,6 +26,8 @@ enum Run {
     Host(&'static str),
     /// A program of `tests/` or `benches/`, and its first arguments.
     Program(&'static str, &'static [&'static str]),
+    /// A program that needs neither host nor guests, in the folder of the caller.
+    Tool(&'static str),
 }
 
 #[rustfmt::skip]
@@ -40,7 +42,7 @@ const TASKS: [Task; 11] = [
     Task { name: "reload", redis: true, run: Run::Program("chaos", &["reload"]), about: "replace a plugin again and again under load, with bad builds in between" },
     Task { name: "load", redis: true, run: Run::Program("load", &[]), about: "measure the pipeline beside raw Redis, as a release build; --dev: as it is" },
     Task { name: "instructions", redis: false, run: Run::Program("instructions", &[]), about: "count the instructions of each step and compare them with the baseline; --save replaces it" },
-    Task { name: "retail", redis: false, run: Run::Program("retail", &[]), about: "make events from order lines in the shape of the UCI \"Online Retail\" data: JSON Lines on stdout" },
+    Task { name: "retail", redis: false, run: Run::Tool("retail"), about: "make events from order lines in the shape of the UCI \"Online Retail\" data: JSON Lines on stdout" },
 ];
 
 fn main() -> ExitCode {
@@ -74,18 +76,28 @@ fn help() -> String {
 }
 
 fn run(task: &Task, mut options: Vec<String>) -> anyhow::Result<()> {
+    if matches!(task.run, Run::Nothing) && !options.is_empty() {
+        bail!("`cargo xtask {}` takes no options", task.name);
+    }
     let server = if task.redis { Some(redis::find_or_install()?) } else { None };
     // Only the load harness publishes figures.
     let release = task.name == "load" && !take(&mut options, "--dev");
     let profile = if release { Profile::Release } else { Profile::Dev };
-    let beside = if let Run::Program(program, _) = task.run { Some(program) } else { None };
-    guests(profile, beside)?;
+    match task.run {
+        Run::Tool(program) => cargo::build(profile, &[program])?,
+        Run::Program(program, _) => guests(profile, &["tidemill", program])?,
+        _ => guests(profile, &["tidemill"])?,
+    }
     let mut command = match task.run {
-        Run::Nothing if !options.is_empty() => bail!("`cargo xtask {}` takes no options", task.name),
         Run::Nothing => return Ok(()),
         Run::Tests => cargo::cargo(&["test", "--workspace", "--no-fail-fast", "--"]),
         Run::Host(first) => cargo::built(profile, "tidemill", &[first]),
         Run::Program(program, first) => cargo::built(profile, program, first),
+        Run::Tool(program) => {
+            let mut tool = cargo::built(profile, program, &[]);
+            tool.current_dir(std::env::current_dir()?);
+            tool
+        }
     };
     command.args(options).envs(server.map(|path| ("TIDEMILL_REDIS_SERVER", path)));
     cargo::passes(&mut command)
@@ -98,9 +110,9 @@ fn take(options: &mut Vec<String>, flag: &str) -> bool {
     options.len() < before
 }
 
-/// Builds the host and this program beside it, then lets the host build every guest into `plugins/dist`.
-fn guests(profile: Profile, beside: Option<&str>) -> anyhow::Result<()> {
-    cargo::build(profile, beside)?;
+/// Builds these programs, the host among them, then lets the host build every guest into `plugins/dist`.
+fn guests(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
+    cargo::build(profile, programs)?;
     let mut guests = cargo::built(profile, "tidemill", &["plugin", "build", "plugins"]);
     // Progress; what a task has to say comes after it, on stdout alone.
     cargo::passes(guests.stdout(std::io::stderr()))
