@@ -154,7 +154,9 @@ pub async fn deliver(
 fn suspicion(delivery: &Delivery, company: Company) -> Option<Refusal> {
     let crashes = delivery.crashes;
     if delivery.died_alone {
-        return Some(Refusal::Poison(format!("{crashes} hosts died with it in hand, the last one with nothing else")));
+        return Some(Refusal::Poison(
+            format!("{crashes} hosts died with it in hand, the last one with nothing else").into(),
+        ));
     }
     (crashes >= CRASHES_MAX && company == Company::Others).then_some(Refusal::Suspect)
 }

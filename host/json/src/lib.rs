@@ -4,6 +4,7 @@
 //! A crate of its own because the schema library's code is made anew for the tree: that takes the compiler a minute, and
 //! here it is spent once. Why a tree of our own at all: docs/decisions/0022.
 
+pub mod bounds;
 pub mod envelope;
 pub mod schema;
 pub mod tree;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
@@ -10,6 +11,10 @@ use serde_json::{Number, Value};
 const SCANNED_MAX: usize = 16;
 /// Room for the members of an object, made with the first of them: most have no more.
 const MEMBERS: usize = 8;
+
+/// How much of a value is shown where it is wrong: bytes of text, and values.
+pub(crate) const SHOWN_BYTES: usize = 300;
+const SHOWN_VALUES: usize = 32;
 
 /// One JSON value.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +119,46 @@ impl<'a> Json<'a> {
         })
     }
 
+    /// Whether both are one value for JSON Schema: numbers by what they are worth, objects in any order.
+    pub fn same(&self, other: &Json<'_>) -> bool {
+        match (self, other) {
+            (Self::Number(a), Json::Number(b)) => a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64(),
+            (Self::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
+            (Self::Object(a), Json::Object(b)) => {
+                a.len() == b.len() && a.iter().all(|m| b.get(&m.name).is_some_and(|value| m.value.same(value)))
+            }
+            (Self::String(a), Json::String(b)) => a == b,
+            (Self::Bool(a), Json::Bool(b)) => a == b,
+            (Self::Null, Json::Null) => true,
+            _ => false,
+        }
+    }
+
+    /// A hash that is the same for values that are the [`same`](Self::same), under keys that no sender of events knows.
+    pub fn hash(&self, keys: &RandomState) -> u64 {
+        match self {
+            Self::Null => keys.hash_one(0),
+            Self::Bool(value) => keys.hash_one(value),
+            // Zero has no sign here.
+            Self::Number(number) => keys.hash_one((number.as_f64().unwrap_or_default() + 0.0).to_bits()),
+            Self::String(text) => keys.hash_one(text),
+            Self::Array(items) => {
+                let mut hasher = keys.build_hasher();
+                items.iter().for_each(|item| hasher.write_u64(item.hash(keys)));
+                hasher.finish()
+            }
+            Self::Object(members) => {
+                let hashes = members.iter().map(|member| keys.hash_one((&*member.name, member.value.hash(keys))));
+                keys.hash_one(("object", hashes.fold(0, u64::wrapping_add)))
+            }
+        }
+    }
+
+    /// A copy of the beginning of it, to be shown: at most 300 bytes of text, and 32 values.
+    pub fn beginning(&self) -> Value {
+        beginning(self, &mut SHOWN_BYTES.clone(), &mut SHOWN_VALUES.clone())
+    }
+
     /// The same as a value of serde_json: a copy, for errors and the like.
     pub fn to_value(&self) -> Value {
         match self {
@@ -139,6 +184,43 @@ fn index(part: &str) -> Option<usize> {
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_value().fmt(f)
+    }
+}
+
+fn beginning(json: &Json<'_>, bytes: &mut usize, values: &mut usize) -> Value {
+    *values = values.saturating_sub(1);
+    let mut cut = |text: &str| {
+        let shown = &text[..text.floor_char_boundary(*bytes)];
+        *bytes -= shown.len();
+        if shown.len() < text.len() { format!("{shown}...") } else { shown.to_owned() }
+    };
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => Value::Number(number.clone()),
+        Json::String(text) => Value::String(cut(text)),
+        Json::Array(items) => {
+            let mut shown = Vec::new();
+            for item in items {
+                if *values == 0 {
+                    break;
+                }
+                shown.push(beginning(item, bytes, values));
+            }
+            Value::Array(shown)
+        }
+        Json::Object(members) => {
+            let mut shown = serde_json::Map::new();
+            for member in members.iter() {
+                if *values == 0 {
+                    break;
+                }
+                let name = member.name[..member.name.floor_char_boundary(*bytes)].to_owned();
+                *bytes -= name.len();
+                shown.insert(name, beginning(&member.value, bytes, values));
+            }
+            Value::Object(shown)
+        }
     }
 }
 
@@ -192,6 +274,10 @@ impl<'de> Visitor<'de> for Anything {
                 all.reserve_exact(MEMBERS);
             }
             all.push(Member { name, value: map.next_value()? });
+        }
+        // Objects of one member each would take fifty times their text.
+        if all.len() <= MEMBERS / 2 {
+            all.shrink_to_fit();
         }
         Ok(Json::Object(Members::new(all)))
     }

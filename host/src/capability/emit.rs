@@ -67,7 +67,7 @@ impl Context {
             .map_err(|error| no(format!("emit: the data of {kind}.v{version} is not JSON: {error}")))?;
         let body = outgoing.bytes();
         self.room_for(body.len())?;
-        self.check(kind, version, &outgoing.into_tree()).map_err(no)?;
+        self.check(kind, version, &outgoing.into_tree(), body.len()).map_err(no)?;
         Ok((stream, body))
     }
 
@@ -113,8 +113,8 @@ impl Context {
     }
 
     /// Holds the whole event against its schema.
-    fn check(&self, kind: &str, version: u32, event: &Json) -> Result<(), String> {
-        let checked = self.terms.schemas.find(kind, version).and_then(|schema| schema.check(event));
+    fn check(&self, kind: &str, version: u32, event: &Json, bytes: usize) -> Result<(), String> {
+        let checked = self.terms.schemas.find(kind, version).and_then(|schema| schema.check(event, bytes));
         checked.map_err(|refusal| match refusal {
             Refusal::Invalid(text) | Refusal::Unknown(text) | Refusal::Undecodable(text) => {
                 format!("emit: {kind}.v{version}: {text}")

@@ -6,3 +6,4 @@ pub mod entry;
 pub mod event;
 pub mod name;
 pub mod outcome;
+pub mod plain_text;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::delivery::Effects;
+use super::plain_text::PlainText;
 
 /// What came of a delivery: the plugin was called, or there was a reason not to.
 pub type Verdict = Result<Outcome, Refusal>;
@@ -111,11 +112,11 @@ words! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// Not an envelope at all.
-    Undecodable(String),
+    Undecodable(PlainText),
     /// An envelope that its schema refuses: where and why.
-    Invalid(String),
+    Invalid(PlainText),
     /// An envelope of a type and version that have no schema.
-    Unknown(String),
+    Unknown(PlainText),
     /// An event that this handler's routes do not ask for.
     NotWanted,
     /// The inbox holds this very event.
@@ -125,5 +126,5 @@ pub enum Refusal {
     /// Hosts died with it in hand, among others: it is to be run alone.
     Suspect,
     /// A host died while it ran this and nothing else.
-    Poison(String),
+    Poison(PlainText),
 }

@@ -13,6 +13,8 @@ use crate::schema::admit::{admit_for_all, admit_timer};
 /// What is remembered of one stream, in bytes: what handlers that read side by side have between them, and some more. Who
 /// is further behind than that admits for itself.
 const RECENT_BYTES_MAX: usize = 16 << 20;
+/// How much of a field's name is said.
+const FIELD_NAME_BYTES: usize = 60;
 /// What an event takes beside its bytes, about.
 const FACTS_BYTES: usize = 512;
 
@@ -93,8 +95,11 @@ pub(super) fn admitted(
         }
         Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max).map(Arc::new),
         Body::Fields(fields) => {
-            let names: Vec<_> = fields.iter().take(10).map(|(name, _)| String::from_utf8_lossy(name)).collect();
-            Err(Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", "))))
+            let name = |name: &Bytes| String::from_utf8_lossy(&name[..name.len().min(FIELD_NAME_BYTES)]).into_owned();
+            let names: Vec<_> = fields.iter().take(10).map(|(field, _)| name(field)).collect();
+            Err(Refusal::Undecodable(
+                format!("the entry has no field \"event\"; its fields: {}", names.join(", ")).into(),
+            ))
         }
     };
     let item = |(delivery, known): (Delivery, Option<Known>)| {

@@ -51,10 +51,9 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
         Err(Refusal::Invalid(text)) => dead(ReasonClass::Invalid, text),
         Err(Refusal::Unknown(text)) => dead(ReasonClass::Unknown, text),
         Err(Refusal::Poison(text)) => dead(ReasonClass::Poison, text),
-        Err(Refusal::Conflict) => dead(
-            ReasonClass::Conflict,
-            "another event with this event_id and other content was handled before".to_owned(),
-        ),
+        Err(Refusal::Conflict) => {
+            dead(ReasonClass::Conflict, "another event with this event_id and other content was handled before")
+        }
         Err(Refusal::NotWanted) => Disposition::Skip { duplicate: false },
         Err(Refusal::Duplicate) => Disposition::Skip { duplicate: true },
         Err(Refusal::Suspect) => Disposition::Quarantine,
@@ -72,8 +71,8 @@ fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>
     Disposition::DeadLetter { reason: Reason { class: ReasonClass::Exhausted, text }, record: Some(record) }
 }
 
-fn dead(class: ReasonClass, text: String) -> Disposition {
-    Disposition::DeadLetter { reason: Reason { class, text }, record: None }
+fn dead(class: ReasonClass, text: impl Into<String>) -> Disposition {
+    Disposition::DeadLetter { reason: Reason { class, text: text.into() }, record: None }
 }
 
 fn record(facts: &Facts<'_>, class: &str, reason: String, log: Vec<String>) -> AttemptRecord {

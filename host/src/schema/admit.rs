@@ -40,22 +40,20 @@ pub fn admit_for_all(
     let kind = text_member(&envelope, "event_type", "a string such as \"Order.Created\"")?;
     let version = text_member(&envelope, "version", "the major version as a string, such as \"1\"")?;
     let Some(version) = parse_version(version) else {
-        return Err(Refusal::Invalid(format!(
-            "/version: \"{version}\" is not a major version (hint: \"1\", \"2\", ...)"
-        )));
+        let said = format!("/version: \"{}\" is not a major version (hint: \"1\", \"2\", ...)", shown(version));
+        return Err(Refusal::Invalid(said.into()));
     };
     if !wants(kind, version) {
         return Err(Refusal::NotWanted);
     }
     if is_reserved(kind) {
-        return Err(Refusal::Invalid(format!(
-            "/event_type: \"{kind}\" is the host's own, and nobody else publishes it"
-        )));
+        let said = format!("/event_type: \"{}\" is the host's own, and nobody else publishes it", shown(kind));
+        return Err(Refusal::Invalid(said.into()));
     }
     let schema = registry.find(kind, version)?;
     let data = envelope.data();
     let tree = envelope.into_tree().map_err(|error| undecodable(bytes, &error))?;
-    schema.check(&tree)?;
+    schema.check(&tree, bytes.len())?;
     let data = data.filter(|data| *data != "null").ok_or_else(|| missing("data"))?;
     build(bytes, &tree, data, &schema.name, keyings)
 }
@@ -74,13 +72,12 @@ pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Ref
 fn envelope_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Envelope<'_>, Refusal> {
     if bytes.len() > payload_bytes_max {
         let size = bytes.len();
-        return Err(Refusal::Undecodable(format!(
-            "the event has {size} bytes; at most {payload_bytes_max} (payload_bytes_max) are allowed"
-        )));
+        let said = format!("the event has {size} bytes; at most {payload_bytes_max} (payload_bytes_max) are allowed");
+        return Err(Refusal::Undecodable(said.into()));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        Refusal::Undecodable(format!("not UTF-8: byte {at} is 0x{:02x}", bytes[at]))
+        Refusal::Undecodable(format!("not UTF-8: byte {at} is 0x{:02x}", bytes[at]).into())
     })?;
     Envelope::read(text).map_err(|error| undecodable(bytes, &error))
 }
@@ -129,7 +126,7 @@ fn key_of(tree: &Json<'_>, pointers: &[String]) -> Option<String> {
 }
 
 fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, Refusal> {
-    let wrong = || Refusal::Invalid("/attributes: must be an object of strings".to_owned());
+    let wrong = || Refusal::Invalid("/attributes: must be an object of strings".into());
     match tree.get("attributes") {
         None => Ok(Vec::new()),
         Some(Json::Object(members)) => members
@@ -143,7 +140,7 @@ fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, Refusal> {
 fn uuid_member(tree: &Json<'_>, member: &str) -> Result<Option<Uuid>, Refusal> {
     let Some(value) = tree.get(member) else { return Ok(None) };
     let parsed = value.as_str().and_then(|text| Uuid::try_parse(text).ok());
-    parsed.map(Some).ok_or_else(|| Refusal::Invalid(format!("/{member}: {value} is not a UUID")))
+    parsed.map(Some).ok_or_else(|| Refusal::Invalid(format!("/{member}: {} is not a UUID", value.beginning()).into()))
 }
 
 fn text_member<'a>(envelope: &'a Envelope<'_>, member: &str, wanted: &str) -> Result<&'a str, Refusal> {
@@ -151,27 +148,29 @@ fn text_member<'a>(envelope: &'a Envelope<'_>, member: &str, wanted: &str) -> Re
         None | Some(Json::Null) => Err(missing(member)),
         Some(Json::String(text)) => Ok(text),
         Some(other) => {
-            let said = other.to_string();
-            let shown = &said[..said.floor_char_boundary(60)];
-            Err(Refusal::Invalid(format!("/{member}: {shown} should be {wanted}")))
+            let said = other.beginning().to_string();
+            Err(Refusal::Invalid(format!("/{member}: {} should be {wanted}", shown(&said)).into()))
         }
     }
 }
 
+/// The beginning of a text that a producer has chosen.
+fn shown(text: &str) -> &str {
+    &text[..text.floor_char_boundary(60)]
+}
+
 fn missing(member: &str) -> Refusal {
-    Refusal::Invalid(format!("/{member}: missing"))
+    Refusal::Invalid(format!("/{member}: missing").into())
 }
 
 fn undecodable(bytes: &[u8], error: &serde_json::Error) -> Refusal {
     if bytes.is_empty() {
-        return Refusal::Undecodable("the event is empty".to_owned());
+        return Refusal::Undecodable("the event is empty".into());
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Refusal::Undecodable(
-            "the event begins with a byte order mark (hint: write UTF-8 without it)".to_owned(),
-        );
+        return Refusal::Undecodable("the event begins with a byte order mark (hint: write UTF-8 without it)".into());
     }
-    Refusal::Undecodable(format!("not an event envelope in JSON: {error}"))
+    Refusal::Undecodable(format!("not an event envelope in JSON: {error}").into())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tidemill_json::Json;
-use tidemill_json::schema::Finding;
+use tidemill_json::schema::{Finding, Findings};
 
 use crate::model::name::{EventName, is_reserved};
 use crate::model::outcome::Refusal;
@@ -19,6 +19,10 @@ pub const SCHEMA_DEPTH_MAX: usize = 64;
 pub const SUBSCHEMAS_MAX: usize = 2_000;
 /// How many findings an error lists before it stops.
 const FINDINGS_MAX: usize = 3;
+/// The longest kind that is searched for among those that have schemas.
+const KIND_BYTES_MAX: usize = 128;
+/// How much of each part of a finding is said.
+const FINDING_BYTES_MAX: usize = 300;
 
 /// All schemas of a folder. Immutable: a changed folder makes a new registry.
 #[derive(Debug, Default)]
@@ -85,10 +89,15 @@ impl Registry {
 
     /// The schema for an event, or the words that say why there is none.
     pub fn find(&self, kind: &str, version: u32) -> Result<&Schema, Refusal> {
-        self.get(kind, version).ok_or_else(|| Refusal::Unknown(self.explain_unknown(kind, version)))
+        self.get(kind, version).ok_or_else(|| Refusal::Unknown(self.explain_unknown(kind, version).into()))
     }
 
     fn explain_unknown(&self, kind: &str, version: u32) -> String {
+        // A longer one was never meant as one of ours: no search, and not all of it is said.
+        if kind.len() > KIND_BYTES_MAX {
+            let begins = &kind[..kind.floor_char_boundary(KIND_BYTES_MAX)];
+            return format!("event_type \"{begins}...\" has {} bytes, and no schema", kind.len());
+        }
         if let Some(versions) = self.schemas.get(kind) {
             let known: Vec<String> = versions.keys().map(|version| format!("\"{version}\"")).collect();
             return format!("{kind} has no version \"{version}\"; there is {}", known.join(", "));
@@ -110,36 +119,31 @@ impl Registry {
 }
 
 impl Schema {
-    /// Checks a whole envelope. The error names, for each finding, where in the event, what, and where in the schema.
-    pub fn check(&self, envelope: &Json<'_>) -> Result<(), Refusal> {
-        if self.compiled.is_valid(envelope) {
-            return Ok(());
-        }
-        let mut findings: Vec<String> = Vec::new();
-        for finding in self.compiled.findings(envelope) {
-            if findings.len() == FINDINGS_MAX {
-                findings.push("and more".to_owned());
-                break;
-            }
-            findings.push(self.describe(finding));
-        }
-        Err(Refusal::Invalid(findings.join("; ")))
+    /// Checks a whole envelope of this size. The error names, for each finding, where in the event, what, and where in the
+    /// schema.
+    pub fn check(&self, envelope: &Json<'_>, event_bytes: usize) -> Result<(), Refusal> {
+        self.compiled.check(envelope, event_bytes, FINDINGS_MAX).map_err(|Findings { first, more }| {
+            let mut findings: Vec<String> = first.iter().map(|finding| self.describe(finding)).collect();
+            findings.extend(more.then(|| "and more".to_owned()));
+            Refusal::Invalid(findings.join("; ").into())
+        })
     }
 
-    fn describe(&self, finding: Finding) -> String {
-        let Finding { at, text, mut said, rule } = finding;
-        let place = if at.is_empty() { "the event" } else { &at };
-        if said.len() > 300 {
-            said.truncate(said.floor_char_boundary(300));
-            said.push_str("...");
-        }
-        let hint = match (&*at, text) {
+    fn describe(&self, Finding { at, text, said, rule }: &Finding) -> String {
+        let place = if at.is_empty() { "the event" } else { cut(at) };
+        let dots = if said.len() > cut(said).len() { "..." } else { "" };
+        let hint = match (&**at, text) {
             ("/timestamp", Some(_)) => " (hint: RFC 3339 with a zone, for example 2026-01-31T12:00:00Z)",
             ("/event_type", Some(text)) if text.contains(".v") => " (hint: the version goes into the member version)",
             _ => "",
         };
-        format!("{place}: {said}{hint} [{} {rule}]", self.name)
+        let rule = rule.as_deref().map_or_else(String::new, |rule| format!(" {}", cut(rule)));
+        format!("{place}: {}{dots}{hint} [{}{rule}]", cut(said), self.name)
     }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(FINDING_BYTES_MAX)]
 }
 
 fn load_schema(path: &Path) -> Result<Schema, String> {
@@ -218,7 +222,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.add("Test.Made.v1", r#"{"properties":{"x":{"pattern":"^(a+)+$"}}}"#).unwrap();
         let event = format!(r#"{{"x":"{}b"}}"#, "a".repeat(50_000));
-        assert!(registry.get("Test.Made", 1).unwrap().check(&Json::read(&event).unwrap()).is_err());
+        assert!(registry.get("Test.Made", 1).unwrap().check(&Json::read(&event).unwrap(), event.len()).is_err());
     }
 
     #[test]

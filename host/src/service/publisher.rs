@@ -68,7 +68,7 @@ impl Publisher {
         let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: self.payload_bytes_max };
         let event = admit(&self.schemas, &bytes, &terms).map_err(|refusal| {
             refused(match refusal {
-                Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text) => text,
+                Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text) => text.into(),
                 other => format!("{other:?}"),
             })
         })?;

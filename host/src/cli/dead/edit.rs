@@ -144,7 +144,7 @@ fn valid(config: &Config, globals: &Globals, old: &Body, event: &Bytes) -> anyho
     };
     let why = match admitted {
         Ok(_) => return Ok(()),
-        Err(Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text)) => text,
+        Err(Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text)) => text.into(),
         Err(other) => format!("{other:?}"),
     };
     Err(Refused(format!("the new event would die again: {why}")).into())

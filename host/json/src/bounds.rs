@@ -1,0 +1,78 @@
+//! What a check of one event may take. The schema library neither stops nor counts: it collects every error there is, and a
+//! union asks each of its branches. It looks at the event through our tree, though, and that counts for it: every step of a
+//! check, and every error. What is beyond a bound ends the check by unwinding, and what was collected is freed.
+//!
+//! Steps and not time, so that every host comes to the same verdict on an event.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Steps that any check may take, and those that it may take for each byte of the event. A real schema takes one or two
+/// for a byte.
+pub const STEPS_MIN: u64 = 1 << 20;
+pub const STEPS_PER_BYTE: u64 = 64;
+/// Errors that may be collected before the first of them are put into words. Each takes about half a KiB.
+pub const ERRORS_MAX: u32 = 1_000;
+
+thread_local! {
+    static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+    static ERRORS_LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
+    /// Where the tree has the first value that was found wrong.
+    static FIRST: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Why a check has ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beyond {
+    Steps,
+    /// With the address of the first value that was found wrong.
+    Errors {
+        first: usize,
+    },
+}
+
+/// Runs a check of an event of this size within its bounds.
+pub fn within<T>(event_bytes: usize, check: impl FnOnce() -> T) -> Result<T, Beyond> {
+    STEPS_LEFT.set(STEPS_MIN + STEPS_PER_BYTE * event_bytes as u64);
+    ERRORS_LEFT.set(ERRORS_MAX);
+    FIRST.set(None);
+    // What the check has made is dropped; the schema is only read.
+    let done = catch_unwind(AssertUnwindSafe(check));
+    STEPS_LEFT.set(u64::MAX);
+    ERRORS_LEFT.set(u32::MAX);
+    done.map_err(|panic| match panic.downcast::<Beyond>() {
+        Ok(beyond) => *beyond,
+        Err(panic) => resume_unwind(panic),
+    })
+}
+
+/// A step of the check: a value is looked at.
+#[inline]
+pub fn step() {
+    let left = STEPS_LEFT.get();
+    if left == 0 {
+        beyond(Beyond::Steps);
+    }
+    STEPS_LEFT.set(left - 1);
+}
+
+/// In a check: the value at this address was found wrong. Answers whether this is a check at all.
+pub fn error(address: usize) -> bool {
+    let left = ERRORS_LEFT.get();
+    if left == u32::MAX {
+        return false;
+    }
+    let first = FIRST.get().unwrap_or(address);
+    FIRST.set(Some(first));
+    match left.checked_sub(1) {
+        Some(left) => ERRORS_LEFT.set(left),
+        None => beyond(Beyond::Errors { first }),
+    }
+    true
+}
+
+/// Without the panic hook: nothing has gone wrong in the host.
+#[cold]
+fn beyond(beyond: Beyond) -> ! {
+    resume_unwind(Box::new(beyond))
+}
