@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::backend::{Backend, DataPlane, Error};
+use crate::backend::{Backend, CRASHES_MAX, DataPlane, Error};
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::{Delivery, KeyState, Source};
@@ -36,9 +36,6 @@ use crate::policy::route::Pattern;
 use crate::schema::Registry;
 pub use admission::Admissions;
 pub use claims::{Claims, Turn};
-
-/// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
-pub const CRASHES_MAX: u32 = 3;
 
 /// What every handler of this host shares.
 pub struct House {

@@ -27,6 +27,7 @@ fn options() -> Options {
         inbox_window: Duration::from_secs(7 * 24 * 3600),
         dead_letters_max: DEAD_LETTERS_MAX as u64,
         timers_max: 1000,
+        ..Options::default()
     }
 }
 

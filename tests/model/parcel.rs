@@ -25,6 +25,8 @@ pub struct Parcel {
     pub body: Body,
     pub attempts: u32,
     pub crashes: u32,
+    /// Of those: since it was last handed out from its lane.
+    pub deaths: u32,
     /// It was taken out of quarantine, to be run alone.
     pub alone: bool,
     pub history: Vec<AttemptRecord>,
@@ -55,7 +57,17 @@ pub enum Place {
 
 impl Parcel {
     pub fn new(place: Place, origin: Option<EntryId>, body: Body) -> Self {
-        Self { place, origin, body, attempts: 0, crashes: 0, alone: false, history: Vec::new(), replayed: None }
+        Self {
+            place,
+            origin,
+            body,
+            attempts: 0,
+            crashes: 0,
+            deaths: 0,
+            alone: false,
+            history: Vec::new(),
+            replayed: None,
+        }
     }
 
     /// It was set and has not come yet; one that is retried is a retry.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use tidemill::backend::{NewEntry, Published, Settled, Start, Trimmed};
+use tidemill::backend::{CRASHES_MAX, NewEntry, Published, Recovered, Settled, Start, Trimmed};
 use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Lane, Replayed, Source};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
@@ -208,7 +208,8 @@ impl Model {
 
     /// As many as there are, up to `max`: those of its own that the caller does not hold; what was released; and, with
     /// their lease over, those of the dead, with one more crash. A backend may let one consumer at a time look after what
-    /// others left. Answers how many crashes that were.
+    /// others left. What the third host has died with goes into quarantine; of what the second one has, a few may come
+    /// at a time. Answers how many crashes that were.
     pub fn recovered(
         &mut self,
         source: &Source,
@@ -216,7 +217,7 @@ impl Model {
         held: &HashSet<(Lane, EntryId)>,
         lease_is_over: bool,
         max: usize,
-        got: &[Delivery],
+        got: &Recovered,
     ) -> Result<usize> {
         let alive = self.alive.clone();
         let crash = |place: &Place| match place {
@@ -226,16 +227,35 @@ impl Model {
             Place::Held { by: owner, .. } => (lease_is_over && !alive.contains(owner)).then_some(1),
             _ => None,
         };
-        let there = self.group(source).parcels.values().filter(|parcel| crash(&parcel.place).is_some()).count();
-        let own = |parcel: &&Parcel| parcel.is_held_by(by) && crash(&parcel.place).is_some();
-        let own = self.group(source).parcels.values().filter(own).count();
-        ensure!(
-            [max.min(there), max.min(own)].contains(&got.len()),
-            "{} came; there are {there}, {own} of them its own, and {max} were asked for",
-            got.len()
+        let group = &self.groups[&(source.stream.clone(), source.handler.clone())];
+        let all = || group.parcels.values();
+        let there = all().filter(|parcel| crash(&parcel.place).is_some()).count();
+        let own = all().filter(|parcel| parcel.is_held_by(by) && crash(&parcel.place).is_some()).count();
+        let heavy = all().any(|parcel| crash(&parcel.place) == Some(1) && parcel.deaths > 0);
+        let count = got.deliveries.len();
+        let told = format!(
+            "{count} came, {} went into quarantine; there are {there}, {own} of them its own, and {max} were asked for",
+            got.quarantined.len()
         );
+        match got.more && heavy {
+            true => ensure!(count <= max && count + got.quarantined.len() > 0, "{told}, and more is said to come"),
+            false => ensure!(
+                [max.min(there), max.min(own)].contains(&(count + got.quarantined.len())) || heavy && count <= max,
+                "{told}"
+            ),
+        }
         let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
-        for delivery in got {
+        for (lane, entry) in &got.quarantined {
+            let is_it = |parcel: &&mut Parcel| matches!(&parcel.place, Place::Held { lane: l, entry: e, .. } if (l, e) == (lane, entry));
+            let parcel = self.group(source).parcels.values_mut().find(is_it).context("it is in nobody's hands")?;
+            ensure!(crash(&parcel.place) == Some(1), "entry {entry} is {:?}", parcel.place);
+            parcel.crashes += 1;
+            parcel.deaths += 1;
+            all_crashes += 1;
+            ensure!(parcel.deaths >= CRASHES_MAX && !parcel.alone, "{} hosts have died with {entry}", parcel.deaths);
+            parcel.give_to(&QUARANTINE.into());
+        }
+        for delivery in &got.deliveries {
             let number = self.number(&source.stream, delivery)?;
             ensure!(seen.insert(number), "entry {number} came twice");
             let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
@@ -244,6 +264,12 @@ impl Model {
             ensure!(delivery.died_alone == died_alone, "died_alone is {}", delivery.died_alone);
             parcel.alone &= crashes == 0;
             parcel.crashes += crashes;
+            parcel.deaths += crashes;
+            ensure!(
+                crashes == 0 || died_alone || parcel.deaths < CRASHES_MAX,
+                "entry {number} came, with which {} hosts have died",
+                parcel.deaths
+            );
             all_crashes += crashes as usize;
             let place = Place::Held { by: by.clone(), lane: delivery.lane, entry: delivery.entry };
             let Place::Held { lane, entry, .. } = std::mem::replace(&mut parcel.place, place) else { unreachable!() };

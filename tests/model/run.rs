@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
     }
 
     async fn fetch(&mut self, source: Source, by: Arc<str>, max: usize) -> Result<()> {
-        let got = self.backend.fetch(&source, &by, max, Duration::ZERO).await?;
+        let got = self.backend.fetch(&source, &by, max, Duration::ZERO).await?.deliveries;
         self.tell(format!("got {}", names(&got)));
         self.model.fetched(&source, &by, max, &got)?;
         for lane in [Lane::Input, Lane::Again] {
@@ -197,11 +197,14 @@ impl<'a> Run<'a> {
         let still = mine.iter().enumerate().filter(|(at, _)| known >> (at % 16) & 1 == 1);
         let held: HashSet<(Lane, EntryId)> = still.map(|(_, delivery)| (delivery.lane, delivery.entry)).collect();
         let lease = if lease_is_over { Duration::ZERO } else { HOUR };
-        let got = self.backend.recover(&source, &by, &held, lease, max).await?.deliveries;
-        self.tell(format!("got {}", names(&got)));
+        let got = self.backend.recover(&source, &by, &held, lease, max).await?;
+        self.tell(format!("got {}, set aside {:?}", names(&got.deliveries), got.quarantined));
         let crashes = self.model.recovered(&source, &by, &held, lease_is_over, max, &got)?;
         self.count("recovered after a crash", crashes);
-        self.count("recovered its own", got.len() - crashes);
+        let set_aside = got.quarantined.len();
+        self.count("set aside unread", set_aside);
+        let got = got.deliveries;
+        self.count("recovered its own", (got.len() + set_aside).saturating_sub(crashes));
         self.known.entry((source, by)).or_default().extend(got);
         Ok(())
     }

@@ -136,7 +136,17 @@ impl Group {
         let history = history.iter().chain(record).cloned().collect();
         let attempts = attempts + u32::from(record.is_some());
         let (body, crashes, replayed) = (parcel.body.clone(), *crashes, *replayed);
-        *parcel = Parcel { place, origin: parcel.origin, body, attempts, crashes, alone: false, history, replayed };
+        *parcel = Parcel {
+            place,
+            origin: parcel.origin,
+            body,
+            attempts,
+            crashes,
+            deaths: 0,
+            alone: false,
+            history,
+            replayed,
+        };
     }
 
     /// The oldest dead letters go when there are too many.

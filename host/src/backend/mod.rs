@@ -26,6 +26,7 @@ use uuid::Uuid;
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
+use crate::config::limits;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -48,7 +49,41 @@ pub struct Options {
     pub dead_letters_max: u64,
     /// How many timers of a source may wait (`host.timers_max`); see [`Settled::Full`].
     pub timers_max: u64,
+    /// The largest event, in bytes (`host.payload_bytes_max`). An entry above that and [`ENTRY_FACTS_BYTES`] is never
+    /// held whole: it comes as [`Body::Large`](crate::model::delivery::Body).
+    pub payload_bytes_max: usize,
+    /// What one fetch or recovery hands out at most, in bytes (a share of `host.fetch_bytes_max`). A single entry is handed
+    /// out in any case.
+    pub fetch_bytes_max: usize,
 }
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            inbox_window: limits::INBOX_WINDOW,
+            dead_letters_max: limits::DEAD_LETTERS,
+            timers_max: limits::TIMERS_WAITING,
+            payload_bytes_max: limits::PAYLOAD_BYTES_MAX.as_u64() as usize,
+            fetch_bytes_max: limits::FETCH_BYTES.as_u64() as usize,
+        }
+    }
+}
+
+impl Options {
+    /// Names and values of an entry that is held whole, in bytes.
+    fn entry_bytes_max(&self) -> usize {
+        self.payload_bytes_max.saturating_add(ENTRY_FACTS_BYTES)
+    }
+}
+
+/// What an entry may have beside its event, in bytes.
+pub const ENTRY_FACTS_BYTES: usize = 64 << 10;
+
+/// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
+pub const CRASHES_MAX: u32 = 3;
+
+/// What two or more dead hosts have had in hand counts for so many of a batch when it is taken over.
+const CRASHED_WEIGHT: usize = 16;
 
 /// Where a new group begins on a stream that already holds entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +95,10 @@ pub enum Start {
 /// Deliveries in, effects out. Called for each batch.
 #[async_trait]
 pub trait DataPlane: Send + Sync {
-    /// Takes up to `max` new deliveries, from both lanes, waiting up to `wait` for the first one; empty if none came.
+    /// Takes up to `max` new deliveries, from both lanes, waiting up to `wait` for the first one; none if none came.
     /// They are then pending under `consumer`. To be called by one task per source and consumer, and never dropped
     /// half way: entries that were handed over would be lost to sight until `recover`.
-    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
+    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched>;
 
     /// Reads the inbox for `ids` and the state of `keys`; answers have the same order. One round trip.
     async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp>;
@@ -81,9 +116,10 @@ pub trait DataPlane: Send + Sync {
     async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>>;
 
     /// Brings back what would otherwise be forgotten, up to `max` at a time: deliveries pending under `consumer` that
-    /// are not among `held` (a reply got lost), deliveries that were released by [`ControlPlane::leave`], and
-    /// deliveries of consumers whose heartbeat has run out and which have been idle for `lease`, with one more crash on
-    /// their account.
+    /// are not among `held` (a reply got lost, or was too large), deliveries that were released by
+    /// [`ControlPlane::leave`], and deliveries of consumers whose heartbeat has run out and which have been idle for
+    /// `lease`, with one more crash on their account. Those with [`CRASHES_MAX`] on it go into quarantine before anybody
+    /// reads them, and of those that have been in the hands of several dead hosts only a few come at a time.
     async fn recover(
         &self,
         source: &Source,
@@ -186,10 +222,22 @@ pub struct LookUp {
     pub states: Vec<KeyState>,
 }
 
+/// What was fetched.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    pub deliveries: Vec<Delivery>,
+    /// More was handed over than there was room for ([`Options::fetch_bytes_max`]): [`DataPlane::recover`] brings it.
+    pub more: bool,
+}
+
 /// What was brought back.
 #[derive(Debug, Default)]
 pub struct Recovered {
     pub deliveries: Vec<Delivery>,
+    /// There is more to bring back.
+    pub more: bool,
+    /// Deliveries of the dead that have just gone into quarantine.
+    pub quarantined: Vec<(Lane, EntryId)>,
     /// How many lie in quarantine.
     pub suspects: u64,
 }

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 
 /// The largest event, in bytes.
 pub const PAYLOAD_BYTES_MAX: ByteSize = ByteSize::mib(1);
+/// What a host has fetched and not settled, of all streams together.
+pub const FETCH_BYTES: ByteSize = ByteSize::mib(32);
 /// The memory of one instance, as the sum over its memories.
 pub const MEMORY: ByteSize = ByteSize::mib(64);
 /// Events that one attempt may emit, and their bytes in all.

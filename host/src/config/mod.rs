@@ -124,6 +124,8 @@ pub struct Host {
     /// Deliveries that are fetched and settled together.
     pub batch: usize,
     pub payload_bytes_max: ByteSize,
+    /// What is fetched and not settled, of all streams together.
+    pub fetch_bytes_max: ByteSize,
     /// Dead letters that a handler keeps for a stream.
     pub dead_letters_max: u64,
     /// Timers that may wait for a handler on a stream.
@@ -140,6 +142,7 @@ impl Default for Host {
             http_private: Vec::new(),
             batch: limits::BATCH,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
+            fetch_bytes_max: limits::FETCH_BYTES,
             dead_letters_max: limits::DEAD_LETTERS,
             timers_max: limits::TIMERS_WAITING,
             cache: None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::dead_letter::{AttemptRecord, Reason};
-pub use super::entry::{Body, EntryId, Replayed};
+pub use super::entry::{Body, EntryId, LARGE_PREFIX_BYTES, Large, Replayed};
 
 /// One handler reading one stream: a consumer group (named like the handler) on that stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

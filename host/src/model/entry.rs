@@ -33,6 +33,44 @@ pub enum Body {
     Timer(Bytes),
     /// An entry without that field: all its fields, untouched. It ends as a dead letter.
     Fields(Vec<(Bytes, Bytes)>),
+    /// An entry above the bound (`host.payload_bytes_max`), which is never held whole. It ends as a dead letter.
+    Large(Large),
+}
+
+/// How much is kept of an entry above the bound, in bytes.
+pub const LARGE_PREFIX_BYTES: usize = 4096;
+
+/// What is known of an entry above the bound. The exact bytes stay on the stream, for as long as that keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Large {
+    /// This is the value of the field `event`, the only one. Otherwise it is all fields, names and values, as netstrings
+    /// one after the other (`4:name,5:value,`).
+    pub event: bool,
+    /// The first [`LARGE_PREFIX_BYTES`].
+    pub prefix: Bytes,
+    /// How many bytes there are.
+    pub bytes: u64,
+    /// Of all of them.
+    pub sha256: [u8; 32],
+}
+
+impl fmt::Display for Large {
+    /// `20971520 bytes, SHA-256 9f86d0...`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, SHA-256 ", self.bytes)?;
+        self.sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Body {
+    /// What it takes of memory, in bytes, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Event(bytes) | Self::Timer(bytes) => bytes.len(),
+            Self::Fields(fields) => fields.iter().map(|(name, value)| name.len() + value.len() + 64).sum(),
+            Self::Large(large) => large.prefix.len(),
+        }
+    }
 }
 
 /// The link from a delivery to the dead letter that it was.

@@ -11,7 +11,7 @@ use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, Trim
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use crate::model::delivery::{Delivery, Disposition, Source};
+use crate::model::delivery::{Delivery, Disposition, EntryId, Lane, Source};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
 pub use meters::Meters;
@@ -172,16 +172,33 @@ fn name_of(result: Settled, disposition: &Disposition) -> &'static str {
 
 fn retried(source: &Source, delivery: &Delivery, after: Duration, record: &AttemptRecord) {
     let AttemptRecord { attempt, class, reason, .. } = record;
+    let reason = logged(reason);
     tracing::info!(%source, entry = %delivery.entry, attempt, ?after, class, reason, "will be tried again");
 }
 
 fn dead_lettered(source: &Source, delivery: &Delivery, reason: &Reason) {
-    tracing::warn!(%source, entry = %delivery.entry, class = %reason.class, reason = %reason.text, "dead letter");
+    let (class, reason) = (reason.class, logged(&reason.text));
+    tracing::warn!(%source, entry = %delivery.entry, %class, reason, "dead letter");
+}
+
+/// What the log has of a reason, in bytes: the whole of it is in the record.
+const LOGGED_REASON_BYTES: usize = 1024;
+
+fn logged(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES)]
 }
 
 /// How many deliveries of a source this process has committed since it began.
 pub fn committed(source: &Source) -> u64 {
     process().deliveries.with(&[&source.handler, &source.stream, "committed"]).get()
+}
+
+/// Went into quarantine before anybody read them.
+pub fn quarantined(source: &Source, entries: &[(Lane, EntryId)]) {
+    let count = entries.len();
+    process().deliveries.add(&[&source.handler, &source.stream, "quarantined"], count as u64);
+    let first = entries.first().map(|(_, entry)| entry.to_string());
+    tracing::warn!(%source, count, first, "suspects: hosts died with them in hand; they will be run alone");
 }
 
 const LOST: &str = "lost";

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use super::{Company, Handler, House, Item, suspicion};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
 use crate::model::event::Event;
@@ -94,6 +96,17 @@ pub(super) fn admitted(
             Ok(known[keying].clone())
         }
         Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max).map(Arc::new),
+        Body::Large(large) => {
+            let max = house.payload_bytes_max;
+            let what = if large.event { "event" } else { "entry" };
+            let said = format!(
+                "the {what} has {large}; at most {max} (host.payload_bytes_max) are read, and its first {} are kept \
+                 (hint: as long as the stream keeps it, all of it lies there as entry {})",
+                large.prefix.len(),
+                delivery.origin
+            );
+            Err(Refusal::Undecodable(said.into()))
+        }
         Body::Fields(fields) => {
             let name = |name: &Bytes| String::from_utf8_lossy(&name[..name.len().min(FIELD_NAME_BYTES)]).into_owned();
             let names: Vec<_> = fields.iter().take(10).map(|(field, _)| name(field)).collect();
@@ -162,8 +175,6 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::schema::Registry;
 

@@ -13,7 +13,7 @@ use super::Host;
 use super::consumer::{Consumer, LANES};
 use super::janitor::StreamBounds;
 use super::reloader::Reloader;
-use crate::backend::{self, Backend, Bounds, Options, Overflow, Start};
+use crate::backend::{self, Backend, Bounds, ENTRY_FACTS_BYTES, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::capability::http::Outbound;
 use crate::capability::log::LogGate;
@@ -201,7 +201,17 @@ pub fn backend_options(config: &Config) -> Options {
         inbox_window: config.idempotency.window,
         dead_letters_max: config.host.dead_letters_max,
         timers_max: config.host.timers_max,
+        payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
+        fetch_bytes_max: fetch_bytes(config),
     }
+}
+
+/// What one lane may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but
+/// each needs room for one event.
+fn fetch_bytes(config: &Config) -> usize {
+    let lanes = LANES * sources(config).len().max(1);
+    let share = config.host.fetch_bytes_max.as_u64() as usize / lanes;
+    share.max(config.host.payload_bytes_max.as_u64() as usize + ENTRY_FACTS_BYTES)
 }
 
 /// How long to look for a backend that does not answer before giving up.

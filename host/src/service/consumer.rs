@@ -176,20 +176,26 @@ impl Consumer {
             if found.suspects > 0 {
                 self.expect_suspects();
             }
+            if !found.quarantined.is_empty() {
+                observe::quarantined(&self.source, &found.quarantined);
+            }
+            if found.more {
+                // A large estate is not to wait for the next look.
+                gate.recover_at = Instant::now();
+            }
             if !found.deliveries.is_empty() {
                 fault::point("recovered");
-                if found.deliveries.len() == max {
-                    // There is more: a large estate is not to wait for the next look.
-                    gate.recover_at = Instant::now();
-                }
                 observe::recovered(&self.source, &found.deliveries);
                 return Ok(found.deliveries);
             }
         }
         let begun = Instant::now();
-        let batch = backend.fetch(&self.source, consumer, max, FETCH_WAIT).await?;
-        observe::fetched(&self.source, batch.len(), begun.elapsed());
-        Ok(batch)
+        let fetched = backend.fetch(&self.source, consumer, max, FETCH_WAIT).await?;
+        if fetched.more {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        observe::fetched(&self.source, fetched.deliveries.len(), begun.elapsed());
+        Ok(fetched.deliveries)
     }
 
     async fn make_group_again(&self) {

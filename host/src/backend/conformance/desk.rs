@@ -76,8 +76,15 @@ impl Desk {
                 let max = count - got.len();
                 let wait = Duration::from_secs(1);
                 let some = self.backend.fetch(&self.source, &self.consumer, max, wait).await.expect("fetch");
-                assert!(some.len() <= max, "fetch handed out {} where at most {max} were asked for", some.len());
-                got.extend(some);
+                let count = some.deliveries.len();
+                assert!(count <= max, "fetch handed out {count} where at most {max} were asked for");
+                got.extend(some.deliveries);
+                if some.more {
+                    let held = got.iter().map(|delivery: &Delivery| (delivery.lane, delivery.entry)).collect();
+                    let lease = Duration::from_secs(3600);
+                    let left = self.backend.recover(&self.source, &self.consumer, &held, lease, max - count);
+                    got.extend(left.await.expect("recover").deliveries);
+                }
             }
         };
         if tokio::time::timeout(HANGS, all).await.is_err() {
@@ -93,6 +100,7 @@ impl Desk {
     pub async fn fetches_nothing(&self) {
         let wait = Duration::from_millis(20);
         let got = self.backend.fetch(&self.source, &self.consumer, 10, wait).await.expect("fetch");
+        let got = got.deliveries;
         assert!(got.is_empty(), "nothing was to come on {}, but this came: {got:?}", self.source);
     }
 

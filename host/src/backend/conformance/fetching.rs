@@ -1,17 +1,18 @@
 //! Who gets what: groups, consumers, lanes, waiting.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::desk::{Desk, added, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::Act;
-use crate::backend::{Backend, Error, NewEntry, Settled, SourceStatus, Start};
+use super::{FETCH_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::backend::{Act, Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Settled, SourceStatus, Start};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, Delivery, Lane, Source};
+use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Lane, Large, Source};
 
 pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
@@ -53,10 +54,10 @@ pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) 
             let mut got = Vec::new();
             loop {
                 let some = desk.backend.fetch(&desk.source, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
-                if some.is_empty() {
+                if some.deliveries.is_empty() {
                     return got;
                 }
-                got.extend(some.iter().map(|d| d.entry));
+                got.extend(some.deliveries.iter().map(|d| d.entry));
             }
         }));
     }
@@ -122,10 +123,9 @@ pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
 /// A fetch that would wait for an hour, and has begun to.
 async fn spawn_fetch(desk: &Desk) -> tokio::task::JoinHandle<Vec<Delivery>> {
     let (backend, source, consumer) = (desk.backend.clone(), desk.source.clone(), desk.consumer.clone());
+    let wait = Duration::from_secs(3600);
     let fetch =
-        tokio::spawn(
-            async move { backend.fetch(&source, &consumer, 10, Duration::from_secs(3600)).await.expect("fetch") },
-        );
+        tokio::spawn(async move { backend.fetch(&source, &consumer, 10, wait).await.expect("fetch").deliveries });
     tokio::time::sleep(Duration::from_millis(50)).await;
     fetch
 }
@@ -137,6 +137,7 @@ pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
     let mut lanes = Vec::new();
     while lanes.len() < 40 {
         let got = desk.backend.fetch(&desk.source, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
+        let got = got.deliveries;
         assert!(!got.is_empty(), "40 wait, but after {} nothing came", lanes.len());
         lanes.extend(got.iter().map(|d| d.lane));
     }
@@ -213,4 +214,63 @@ pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
     for (delivery, body) in back.iter().zip(&payloads) {
         assert!(delivery.body == Body::Event(body.clone()), "a payload of {} bytes changed by a retry", body.len());
     }
+}
+
+pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let body = |bytes: usize| Bytes::from_iter((0..bytes).map(|at| b'a' + (at % 23) as u8));
+    let bodies = [body(PAYLOAD_BYTES_MAX), body(PAYLOAD_BYTES_MAX + ENTRY_FACTS_BYTES + 1), body(3)];
+    let entries = bodies.clone().map(|body| NewEntry { body, mark: None });
+    backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    let mut got = desk.fetch(3).await;
+    got.sort_by_key(|delivery| delivery.origin);
+    let large = Body::Large(Large {
+        event: true,
+        prefix: bodies[1].slice(..LARGE_PREFIX_BYTES),
+        bytes: bodies[1].len() as u64,
+        sha256: Sha256::digest(&bodies[1]).into(),
+    });
+    let same = |delivery: &Delivery, body: &Body| assert!(delivery.body == *body, "{} changed", delivery.origin);
+    same(&got[0], &Body::Event(bodies[0].clone()));
+    same(&got[1], &large);
+    same(&got[2], &Body::Event(bodies[2].clone()));
+    let entries = got.into_iter().map(|delivery| dead_letter(delivery, ReasonClass::Undecodable, None)).collect();
+    assert_eq!(desk.settle(entries).await, [Settled::Dead; 3]);
+    let letters = desk.dead().await;
+    assert!(letters.iter().any(|letter| letter.body == large), "a dead letter keeps what is known of it");
+    let id = letters.iter().find(|letter| letter.body == large).map(|letter| letter.id).expect("a letter");
+    backend.replay(&desk.source, &[id], &Act::default()).await.expect("replay");
+    same(&desk.fetch_one().await, &large);
+}
+
+pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backend>) {
+    const COUNT: usize = 20;
+    let desk = Desk::new(&backend).await;
+    let entries: Vec<NewEntry> =
+        (0..COUNT).map(|n| NewEntry { body: vec![b'a' + n as u8; 900_000].into(), mark: None }).collect();
+    backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    let (mut held, mut bodies) = (HashSet::new(), BTreeSet::new());
+    while held.len() < COUNT {
+        let fetched = backend.fetch(&desk.source, &desk.consumer, 64, Duration::ZERO).await.expect("fetch");
+        let (mut more, mut got) = (fetched.more, fetched.deliveries);
+        assert!(!got.is_empty() || more || held.is_empty(), "{} of {COUNT} came", held.len());
+        loop {
+            let bytes: usize = got.iter().map(|delivery| delivery.body.bytes()).sum();
+            assert!(bytes <= FETCH_BYTES_MAX, "{bytes} bytes came at once");
+            for delivery in got {
+                assert!(held.insert((delivery.lane, delivery.entry)), "{} came twice", delivery.entry);
+                let Body::Event(bytes) = &delivery.body else { panic!("{delivery:?}") };
+                assert!(bytes.len() == 900_000 && bytes.iter().all(|byte| *byte == bytes[0]));
+                bodies.insert(bytes[0]);
+            }
+            if !more {
+                break;
+            }
+            let lease = Duration::from_secs(3600);
+            let found = backend.recover(&desk.source, &desk.consumer, &held, lease, 64).await.expect("recover");
+            assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
+            (more, got) = (found.more, found.deliveries);
+        }
+    }
+    assert_eq!((bodies.len(), desk.books().await.pending), (COUNT, COUNT as u64));
 }

@@ -20,7 +20,7 @@ pub fn new_entry(body: &str, mark: Option<(Uuid, PayloadHash)>) -> NewEntry {
 pub fn text(delivery: &Delivery) -> &str {
     match &delivery.body {
         Body::Event(bytes) | Body::Timer(bytes) => std::str::from_utf8(bytes).expect("stories publish text"),
-        Body::Fields(fields) => panic!("an event was to come, not {fields:?}"),
+        Body::Fields(_) | Body::Large(_) => panic!("an event was to come, not {:?}", delivery.body),
     }
 }
 

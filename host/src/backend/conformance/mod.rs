@@ -41,9 +41,19 @@ pub const DEAD_LETTERS_MAX: u64 = 20;
 /// How many timers may wait during the exam.
 pub const TIMERS_MAX: u64 = 20;
 
+/// The largest event of the exam, and what one fetch hands out at most, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+pub const FETCH_BYTES_MAX: usize = 3 << 20;
+
 /// What a backend under exam is opened with.
 pub fn options() -> Options {
-    Options { inbox_window: Duration::from_secs(3600), dead_letters_max: DEAD_LETTERS_MAX, timers_max: TIMERS_MAX }
+    Options {
+        inbox_window: Duration::from_secs(3600),
+        dead_letters_max: DEAD_LETTERS_MAX,
+        timers_max: TIMERS_MAX,
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        fetch_bytes_max: FETCH_BYTES_MAX,
+    }
 }
 
 macro_rules! stories {
@@ -66,7 +76,9 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_source_without_a_group_says_so
         making_a_group_twice_changes_nothing
         start_new_skips_history
-        binary_payloads_survive;
+        binary_payloads_survive
+        what_is_too_large_is_told_by_its_beginning_and_its_hash
+        fetch_is_bounded_in_bytes_and_loses_nothing;
     settling:
         settled_is_not_fetched_again
         a_commit_applies_emits_state_inbox_and_ack_together
@@ -126,7 +138,9 @@ pub const STORIES: &[(&str, Story)] = stories! {
         what_is_released_goes_to_whoever_comes_next_with_no_crash
         a_suspect_is_set_aside_until_it_is_taken
         who_dies_with_a_suspect_died_alone
-        who_leaves_with_a_suspect_has_not_died;
+        who_leaves_with_a_suspect_has_not_died
+        what_the_third_host_died_with_is_set_aside_unread
+        what_two_hosts_died_with_comes_a_few_at_a_time;
     acts:
         a_replay_is_linked_to_its_letter_and_counted
         one_letter_replayed_by_many_at_once_is_replayed_once

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use super::desk::Desk;
 use super::forms::*;
-use crate::backend::{Backend, Settled};
-use crate::model::delivery::{Delivery, Disposition};
+use crate::backend::{Backend, CRASHES_MAX, Recovered, Settled};
+use crate::model::delivery::{Delivery, Disposition, Lane};
+
+async fn recover(desk: &Desk, max: usize) -> Recovered {
+    desk.backend.recover(&desk.source, &desk.consumer, &HashSet::new(), Duration::ZERO, max).await.expect("recover")
+}
 
 /// How many suspects `recover` tells of, when nothing is there to be recovered.
 async fn suspects(desk: &Desk) -> u64 {
-    let (held, lease) = (HashSet::new(), Duration::ZERO);
-    let found = desk.backend.recover(&desk.source, &desk.consumer, &held, lease, 10).await.expect("recover");
+    let found = recover(desk, 10).await;
     assert!(found.deliveries.is_empty(), "nothing was to be recovered: {found:?}");
     found.suspects
 }
@@ -99,4 +102,48 @@ pub async fn who_leaves_with_a_suspect_has_not_died(backend: Arc<dyn Backend>) {
     second.dies().await;
     let found = third.recover(1).await.remove(0);
     assert_eq!((found.crashes, found.died_alone), (1, false), "it was run among others when the second one died");
+}
+
+/// Consumers one after the other, each of which dies with what it has recovered. Answers the one who comes after.
+async fn dies_with_all(first: Desk, count: usize, deaths: usize) -> Desk {
+    let _ = first.fetch(count).await;
+    let mut last = first;
+    for death in 1..deaths {
+        last.dies().await;
+        last = last.consumer().await;
+        let got = last.recover(count).await;
+        assert!(got.iter().all(|delivery| delivery.crashes == death as u32));
+    }
+    last.dies().await;
+    last.consumer().await
+}
+
+pub async fn what_the_third_host_died_with_is_set_aside_unread(backend: Arc<dyn Backend>) {
+    let first = Desk::new(&backend).await;
+    let id = first.publish(&["a"]).await[0];
+    let heir = dies_with_all(first, 1, CRASHES_MAX as usize).await;
+    let found = recover(&heir, 10).await;
+    assert_eq!((found.deliveries.len(), found.quarantined, found.suspects), (0, vec![(Lane::Input, id)], 1));
+    heir.fetches_nothing().await;
+    let suspect = take_suspect(&heir).await.expect("a suspect");
+    assert_eq!((text(&suspect), suspect.crashes, suspect.died_alone), ("a", CRASHES_MAX, false));
+    assert_eq!(heir.settle_one(commit(suspect)).await, Settled::Committed);
+}
+
+pub async fn what_two_hosts_died_with_comes_a_few_at_a_time(backend: Arc<dyn Backend>) {
+    const COUNT: usize = 32;
+    let first = Desk::new(&backend).await;
+    first.publish_count(COUNT).await;
+    let heir = dies_with_all(first, COUNT, 2).await;
+    let (mut held, mut most) = (HashSet::new(), 0);
+    while held.len() < COUNT {
+        let lease = Duration::ZERO;
+        let found = heir.backend.recover(&heir.source, &heir.consumer, &held, lease, COUNT).await.expect("recover");
+        assert!(!found.deliveries.is_empty(), "{} of {COUNT} came, and no more", held.len());
+        most = most.max(found.deliveries.len());
+        assert!(found.more || held.len() + found.deliveries.len() == COUNT, "the others are forgotten");
+        assert!(found.deliveries.iter().all(|delivery| delivery.crashes == 2));
+        held.extend(found.deliveries.iter().map(|delivery| (delivery.lane, delivery.entry)));
+    }
+    assert!(most < COUNT / 4, "{most} came at once");
 }

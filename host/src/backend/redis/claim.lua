@@ -7,12 +7,15 @@
 -- ARGV     1 group  2 consumer that takes over  3 consumer that loses them  4 lease in ms  5 how many at most
 --          6 name of the lane: i(nput), a(gain)  7 dead letters at most
 --          8 what is noted: c(rash), r (nothing: they were released), s (suspect: it will be run alone)
---          9 for so many ms a crash counts
--- returns  the entries; for each how many hosts have died with it so far; and whether the last one ran it alone (0, 1)
+--          9 for so many ms a crash counts  10 with so many crashes an entry goes into quarantine
+--          11 what two or more dead hosts have had in hand counts for so many
+-- returns  the ids of the entries taken over, which nobody has read yet: their bytes may be what hosts die of; for each how
+--          many hosts have died with it so far; whether the last one ran it alone (0, 1); the ids of those that went into quarantine
 
 local key, tries, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, me, gone, lease, lane, dead_max = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6], tonumber(ARGV[7])
-local note, crash_window = ARGV[8], tonumber(ARGV[9])
+local note, crash_window, crashes_max, weight = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local room = tonumber(ARGV[5])
 
 redis.call('HLEN', tries)
 redis.call('XLEN', dead)
@@ -21,49 +24,47 @@ may('XCLAIM', key, group, me, lease, '0-1')
 may('HSET', tries, lane, '1')
 may('XADD', dead, '*', 'class', '')
 
-local ids, wanted = {}, {}
-local rows = redis.call('XPENDING', key, group, 'IDLE', lease, '-', '+', ARGV[5], gone)
-for i = 1, #rows do
-    ids[i] = rows[i][1]
-    wanted[ids[i]] = true
-end
-
 local now = clock()
--- Counts what is to be noted of an entry; answers how many hosts have died with it, and if the last one ran it alone.
-local function noted(id)
+-- How many hosts have died with an entry, this one counted; when the last one did; and if that one ran it alone.
+local function account(id)
     local crashes, at, alone = read_tries(redis.call('HGET', tries, lane .. id))
-    if note == 'c' then
-        -- Deaths of long ago are no evidence any more.
-        crashes = (now - at > crash_window and 0 or crashes) + 1
-        at = now
-    end
-    if note ~= 'r' or alone then
-        redis.call('HSET', tries, lane .. id, write_tries(crashes, at, note == 's'))
-    end
-    return crashes, note == 'c' and alone and 1 or 0
+    if note ~= 'c' then return crashes, at, alone end
+    -- Deaths of long ago are no evidence any more.
+    return (now - at > crash_window and 0 or crashes) + 1, now, alone
 end
 
-local entries, crashes, alone = {}, {}, {}
-if #ids > 0 then
-    entries = redis.call('XCLAIM', key, group, me, lease, unpack(ids))
-    for i = 1, #entries do
-        wanted[entries[i][1]] = nil
-        crashes[i], alone[i] = noted(entries[i][1])
+local ids, crashes, alone, quarantined, lost = {}, {}, {}, {}, 0
+local rows = redis.call('XPENDING', key, group, 'IDLE', lease, '-', '+', room, gone)
+for i = 1, #rows do
+    local id = rows[i][1]
+    local count, at, ran_alone = account(id)
+    local suspect = note == 'c' and count >= crashes_max and not ran_alone
+    -- What several hosts have died with comes a few at a time: one more death is to tell more.
+    local takes = suspect and 0 or note == 'c' and count > 1 and weight or 1
+    if takes > room and #ids > 0 then break end
+    room = room - takes
+    -- XCLAIM drops entries from the pending list that somebody deleted from the stream.
+    if #redis.call('XCLAIM', key, group, suspect and QUARANTINE or me, lease, id, 'JUSTID') == 0 then
+        bury_without_body(dead, id)
+        redis.call('HDEL', tries, lane .. id)
+        lost = lost + 1
+    else
+        if note ~= 'r' or ran_alone then
+            redis.call('HSET', tries, lane .. id, write_tries(count, at, note == 's'))
+        end
+        if suspect then
+            quarantined[#quarantined + 1] = id
+        else
+            local at_end = #ids + 1
+            ids[at_end], crashes[at_end], alone[at_end] = id, count, note == 'c' and ran_alone and 1 or 0
+        end
     end
 end
-
--- XCLAIM drops entries from the pending list that somebody deleted from the stream.
-for i = 1, #ids do
-    if wanted[ids[i]] then
-        bury_without_body(dead, ids[i])
-        redis.call('HDEL', tries, lane .. ids[i])
-    end
-end
-if next(wanted) and redis.call('XLEN', dead) > dead_max then
+if lost > 0 and redis.call('XLEN', dead) > dead_max then
     redis.call('HINCRBY', stats, 'dropped', redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max))
 end
 
 if #redis.call('XPENDING', key, group, '-', '+', 1, gone) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', key, group, gone)
 end
-return {entries, crashes, alone}
+return {ids, crashes, alone, quarantined}

@@ -7,11 +7,11 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
-use super::recover::{LANES, PAGE, key_of, name_of, to_u32};
+use super::recover::{Found, LANES, PAGE, key_of, name_of, to_u32};
 use super::script::{BURY, CLAIM, RECLAIMER};
-use super::{Redis, millis, record, value};
-use crate::backend::{CRASH_WINDOW, Result};
-use crate::model::delivery::{Delivery, Lane, Source};
+use super::{Redis, millis, value};
+use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, Result};
+use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 
 /// Dead consumers with nothing left that are removed in one call, and such calls in a row. They are many where hosts
 /// came and went for long while nobody recovered anything.
@@ -54,23 +54,30 @@ impl Note {
     }
 }
 
+/// What there is of suspects.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// How many lie in quarantine.
+    pub suspects: u64,
+    /// Those that have just been put there.
+    pub quarantined: Vec<(Lane, EntryId)>,
+}
+
 impl Redis {
-    /// Adds to `found`, up to `max`, what was released, and what dead consumers have had for longer than `lease`.
-    /// Answers how many suspects there are in quarantine.
+    /// Adds to `found` what was released, and what dead consumers have had for longer than `lease`.
     pub(super) async fn claim_from_others(
         &self,
         source: &Source,
         keys: &Keys,
         consumer: &str,
         lease: Duration,
-        max: usize,
-        found: &mut Vec<Delivery>,
-    ) -> Result<u64> {
-        if found.len() == max || !self.is_reclaimer(source, keys, consumer).await? {
-            return Ok(0);
+        found: &mut Found,
+    ) -> Result<Claimed> {
+        if found.is_full() || !self.is_reclaimer(source, keys, consumer).await? {
+            return Ok(Claimed::default());
         }
         self.bury(source, keys, lease).await?;
-        let mut suspects = 0;
+        let (mut suspects, mut quarantined) = (0, Vec::new());
         for other in self.dead_consumers(source, keys, consumer).await? {
             let from = match &*other.name {
                 QUARANTINE => {
@@ -81,18 +88,22 @@ impl Redis {
                 dead => From { consumer: dead, note: Note::Crash, lease },
             };
             for (lane, pending) in other.pending {
-                while pending > 0 && found.len() < max {
-                    let count = (max - found.len()).min(PAGE);
-                    let claimed = self.claim(source, keys, lane, consumer, &from, count).await?;
-                    let more = claimed.len() == count;
-                    found.extend(claimed);
-                    if !more {
+                while pending > 0 && !found.is_full() {
+                    let count = found.room().min(PAGE);
+                    let begun = found.deliveries.len();
+                    let aside = self.claim(source, keys, lane, consumer, &from, count, found).await?;
+                    suspects += aside.len() as u64;
+                    quarantined.extend(aside.into_iter().map(|id| (lane, id)));
+                    let claimed = found.deliveries.len() - begun;
+                    // Fewer come at a time where hosts have died before: who asks again gets the others.
+                    found.more |= claimed < count && pending as usize > count;
+                    if claimed < count {
                         break;
                     }
                 }
             }
         }
-        Ok(suspects)
+        Ok(Claimed { suspects, quarantined })
     }
 
     /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
@@ -121,14 +132,17 @@ impl Redis {
         let keys = Keys::of(source);
         let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
         for lane in LANES {
-            let mut suspect = self.claim(source, &keys, lane, consumer, &from, 1).await?;
-            if let Some(suspect) = suspect.pop() {
+            let mut found = Found::new(1, usize::MAX);
+            self.claim(source, &keys, lane, consumer, &from, 1, &mut found).await?;
+            if let Some(suspect) = found.deliveries.pop() {
                 return Ok(Some(suspect));
             }
         }
         Ok(None)
     }
 
+    /// Takes over up to `count` and reads them. Answers which went into quarantine.
+    #[expect(clippy::too_many_arguments, reason = "of one source's lane, from one consumer to another")]
     async fn claim(
         &self,
         source: &Source,
@@ -137,20 +151,25 @@ impl Redis {
         consumer: &str,
         from: &From<'_>,
         count: usize,
-    ) -> Result<Vec<Delivery>> {
+        found: &mut Found,
+    ) -> Result<Vec<EntryId>> {
         let mut call = CLAIM.call(&[key_of(keys, lane), keys.tries(), keys.dead(), keys.stats()]);
         call.arg(&*source.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
         call.arg(name_of(lane)).arg(self.options.dead_letters_max).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
-        let [entries, crashes, alone] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
-        let (crashes, alone) = (value::array(crashes)?, value::array(alone)?);
-        let mut claimed = Vec::new();
-        for (((id, fields), crashes), alone) in value::entries(entries)?.into_iter().zip(crashes).zip(alone) {
-            let mut delivery = record::delivery(lane, id, fields)?;
-            delivery.crashes = delivery.crashes.saturating_add(to_u32(value::count(&crashes)?));
-            delivery.died_alone = value::count(&alone)? == 1;
-            claimed.push(delivery);
+        call.arg(CRASHES_MAX).arg(CRASHED_WEIGHT);
+        let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
+        let mut accounts = HashMap::new();
+        for ((id, crashes), alone) in value::array(ids)?.iter().zip(value::array(crashes)?).zip(value::array(alone)?) {
+            accounts.insert(value::entry_id(id)?, (to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
         }
-        Ok(claimed)
+        let begun = found.deliveries.len();
+        self.read_again(source, keys, lane, consumer, accounts.keys().copied().collect(), found).await?;
+        for delivery in &mut found.deliveries[begun..] {
+            let (crashes, alone) = accounts.get(&delivery.entry).copied().unwrap_or_default();
+            delivery.crashes = delivery.crashes.saturating_add(crashes);
+            delivery.died_alone = alone;
+        }
+        value::array(quarantined)?.iter().map(value::entry_id).collect()
     }
 
     /// The consumers of the group that have no heartbeat.

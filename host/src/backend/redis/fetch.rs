@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use super::keys::Keys;
 use super::link::Link;
 use super::value::{self, RawEntry};
-use super::{Redis, error, record};
-use crate::backend::Result;
+use super::{Redis, error, record, replies};
+use crate::backend::{Fetched, Result};
 use crate::model::delivery::{Delivery, Lane, Source};
 
 /// How much later than the end of its wait an answer may come.
@@ -62,7 +62,13 @@ struct Reader {
     input_empty: bool,
     /// Counts the single fetches, so that each lane has its turn.
     turn: u32,
+    /// How many entries are asked for at most. What comes is bounded in bytes, but the server has to send all of it: so
+    /// where entries are large, few are asked for.
+    count: usize,
 }
+
+/// What is asked for at first, when nobody knows how large the entries are. It doubles as long as they have room.
+const COUNT_FIRST: usize = 16;
 
 type Raw = Vec<(Lane, RawEntry)>;
 
@@ -73,29 +79,40 @@ impl Redis {
         consumer: &str,
         max: usize,
         wait: Duration,
-    ) -> Result<Vec<Delivery>> {
+    ) -> Result<Fetched> {
         if max == 0 {
-            return Ok(Vec::new());
+            return Ok(Fetched::default());
         }
-        let link = || if self.one_task { self.link.clone() } else { Arc::new(Link::gated(self.client.clone())) };
+        let bounds = super::reply_bounds(&self.options);
+        let link =
+            || if self.one_task { self.link.clone() } else { Arc::new(Link::gated(self.client.clone(), bounds)) };
         let reader = self.readers.of(source, consumer, || Reader::new(link(), source, consumer));
         let mut reader = reader.lock().await;
-        let raw = match max {
+        let raw = match max.min(reader.count) {
             1 => reader.read_one(wait).await,
-            _ => reader.read(max, wait).await,
+            max => reader.read(max, wait).await,
         };
-        let raw = raw.map_err(|failure| failure.meaning(&self.at, source))?;
-        deliveries(raw)
+        let fetched = deliveries(raw.map_err(|failure| failure.meaning(&self.at, source))?)?;
+        reader.count = match fetched.more {
+            true => (reader.count / 2).max(1),
+            false if fetched.deliveries.is_empty() => reader.count,
+            false => reader.count.saturating_mul(2).min(max),
+        };
+        Ok(fetched)
     }
 
     /// What XREADGROUP answered for both lanes of a source. Needs no server, so that it can be measured by itself.
-    pub fn decode(answer: Value, source: &Source) -> Result<Vec<Delivery>> {
+    pub fn decode(answer: Value, source: &Source) -> Result<Fetched> {
         deliveries(by_lane(answer, &Keys::of(source).again())?)
     }
 }
 
-fn deliveries(raw: Raw) -> Result<Vec<Delivery>> {
-    raw.into_iter().map(|(lane, (id, fields))| record::delivery(lane, id, fields)).collect()
+fn deliveries(raw: Raw) -> Result<Fetched> {
+    let all = raw.len();
+    let held = raw.into_iter().filter(|(_, (_, fields))| !fields.as_deref().is_some_and(replies::is_left));
+    let deliveries: Vec<Delivery> =
+        held.map(|(lane, (id, fields))| record::delivery(lane, id, fields)).collect::<Result<_>>()?;
+    Ok(Fetched { more: deliveries.len() < all, deliveries })
 }
 
 fn by_lane(answer: Value, again: &str) -> Result<Raw> {
@@ -147,6 +164,7 @@ impl Reader {
             again_full: false,
             input_empty: false,
             turn: 0,
+            count: COUNT_FIRST,
         }
     }
 

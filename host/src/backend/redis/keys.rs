@@ -114,6 +114,12 @@ pub(super) fn heartbeat(consumer: &str) -> String {
 
 pub(super) const HOSTS: &str = "tm:hosts";
 
+/// Whether this names a stream of what comes back, on which nobody but Tidemill writes.
+pub(super) fn is_again(key: &[u8]) -> bool {
+    const AGAIN: &[u8] = b"}:tm:again:";
+    key.starts_with(b"{") && key.windows(AGAIN.len()).any(|part| part == AGAIN)
+}
+
 fn prefix(stream: &str) -> String {
     format!("{{{}}}:tm:", escape(stream, &['{', '}']))
 }

@@ -6,12 +6,15 @@
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion};
-use redis::{RedisError, RedisResult, Value};
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline};
+use redis::{ProtocolVersion, RedisError, RedisResult, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 
 use super::gate;
+use super::replies::{Bounded, ReplyBounds};
 
 /// To connect, from the first packet to the last answer of the greeting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -23,6 +26,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 pub(super) struct Link {
     client: Client,
+    bounds: ReplyBounds,
     /// Whether each connection passes the [`gate`] first.
     gated: bool,
     /// A command that is not answered by then never will be.
@@ -43,9 +47,7 @@ pub(super) fn client(url: &str) -> RedisResult<Client> {
     let info = url.into_connection_info()?;
     // Answers are taken apart by hand, so their form must not depend on a parameter of the URL.
     let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-    let keepalive = TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(SILENCE_MAX / 3);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    Client::open(info.set_redis_settings(redis).set_tcp_settings(tcp))
+    Client::open(info.set_redis_settings(redis))
 }
 
 /// The server's address for people: never with a password in it.
@@ -59,13 +61,13 @@ pub(super) fn address(client: &Client) -> String {
 
 impl Link {
     /// For all that is written, and groups write even when they are read.
-    pub fn gated(client: Client) -> Self {
-        Self { client, gated: true, answer_max: ANSWER_MAX, state: Mutex::default() }
+    pub fn gated(client: Client, bounds: ReplyBounds) -> Self {
+        Self { client, bounds, gated: true, answer_max: ANSWER_MAX, state: Mutex::default() }
     }
 
     /// For heartbeats, which must not wait: neither for the gate, nor for a connection that swallows what it is given.
-    pub fn pulse(client: Client) -> Self {
-        Self { client, gated: false, answer_max: BEAT_ANSWER_MAX, state: Mutex::default() }
+    pub fn pulse(client: Client, bounds: ReplyBounds) -> Self {
+        Self { client, bounds, gated: false, answer_max: BEAT_ANSWER_MAX, state: Mutex::default() }
     }
 
     pub async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
@@ -101,10 +103,7 @@ impl Link {
         {
             return Err(error.clone());
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_MAX))
-            .set_response_timeout(Some(CONNECT_MAX));
-        match self.connect(&config).await {
+        match self.connect().await {
             Ok(connection) => {
                 state.number += 1;
                 state.connection = Some(connection.clone());
@@ -117,11 +116,41 @@ impl Link {
         }
     }
 
-    async fn connect(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(config).await?;
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let connected = tokio::time::timeout(CONNECT_MAX, self.greet());
+        let late = |_| RedisError::from((ErrorKind::Io, "the server did not answer in time"));
+        let mut connection = connected.await.map_err(late)??;
         if self.gated {
             gate::pass(&mut connection).await?;
         }
+        Ok(connection)
+    }
+
+    /// Opens the socket and logs in. The library's own way to do so knows no bounds on replies.
+    async fn greet(&self) -> RedisResult<MultiplexedConnection> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let socket = TcpStream::connect((&**host, *port)).await?;
+                let keepalive = TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(SILENCE_MAX / 3);
+                socket.set_nodelay(true)?;
+                SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+                self.log_in(socket).await
+            }
+            ConnectionAddr::Unix(path) => self.log_in(UnixStream::connect(path).await?).await,
+            _ => Err(RedisError::from((ErrorKind::InvalidClientConfig, "only TCP and Unix sockets are spoken here"))),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> RedisResult<MultiplexedConnection> {
+        let settings = self.client.get_connection_info().redis_settings();
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(CONNECT_MAX));
+        let socket = Bounded::new(socket, self.bounds);
+        let (connection, driver) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
+        // Ends with the last handle of the connection.
+        tokio::spawn(driver);
         Ok(connection)
     }
 

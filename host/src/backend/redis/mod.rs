@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `keys` | the name of every key |
-//! | `link`, `gate` | connections, and what each has to pass before anything is written |
+//! | `link`, `gate`, `replies` | connections, what each has to pass before anything is written, and how much of a reply is held |
 //! | `error`, `value`, `script` | what errors mean, answers taken apart, scripts |
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
@@ -30,6 +30,7 @@ mod link;
 mod publish;
 mod record;
 mod recover;
+mod replies;
 mod rights;
 mod script;
 mod server;
@@ -48,12 +49,13 @@ use redis::{Cmd, Pipeline, Value};
 use uuid::Uuid;
 
 use super::{
-    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
+    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, HostNote, LookUp, NewEntry, Options,
     Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
 use link::Link;
+use replies::ReplyBounds;
 use script::Script;
 
 pub struct Redis {
@@ -80,8 +82,9 @@ impl Redis {
     }
 
     fn new(client: redis::Client, at: String, options: Options, one_task: bool) -> Self {
-        let link = Arc::new(Link::gated(client.clone()));
-        let pulse = Link::pulse(client.clone());
+        let bounds = reply_bounds(&options);
+        let link = Arc::new(Link::gated(client.clone(), bounds));
+        let pulse = Link::pulse(client.clone(), bounds);
         Self { client, at, options, link, one_task, pulse, readers: fetch::Readers::default() }
     }
 
@@ -122,6 +125,10 @@ impl Redis {
     }
 }
 
+fn reply_bounds(options: &Options) -> ReplyBounds {
+    ReplyBounds { entry_bytes: options.entry_bytes_max(), reply_bytes: options.fetch_bytes_max }
+}
+
 /// Never zero: buckets are numbered by it.
 fn inbox_window_ms(options: &Options) -> u64 {
     u64::try_from(options.inbox_window.as_millis()).unwrap_or(u64::MAX).clamp(1, MS_MAX)
@@ -136,7 +143,7 @@ fn millis(duration: Duration) -> u64 {
 
 #[async_trait]
 impl DataPlane for Redis {
-    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
         self.fetch_batch(source, consumer, max, wait).await
     }
     async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {

@@ -1,14 +1,14 @@
 //! How a delivery is written down as fields of a stream entry (when it waits, comes back, or is given up), and how
 //! entries of either lane and dead letters are read.
 //!
-//! `event` (or `timer`, or `fields`), `origin`, `attempts`, `crashes`, `history`, `replayed`; a dead letter has `class` and `text` before them.
+//! `event` (or `timer`, or `fields`, or `large`), `origin`, `attempts`, `crashes`, `history`, `replayed`; a dead letter has `class` and `text` before them.
 //! An entry without `event` may have any number of fields of any name, also several of one name: they are packed into
 //! one, `fields`, as netstrings (`4:name,5:value,`), so that they cannot meet ours and no script has to unpack them.
 
 use bytes::Bytes;
 use redis::{Cmd, Value};
 
-use super::value;
+use super::{replies, value};
 use crate::backend::{Result, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, Reason, ReasonClass};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
@@ -22,6 +22,7 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
         Body::Event(bytes) => cmd.arg("event").arg(&bytes[..]),
         Body::Timer(bytes) => cmd.arg("timer").arg(&bytes[..]),
         Body::Fields(fields) => cmd.arg("fields").arg(pack(fields)),
+        Body::Large(large) => cmd.arg("large").arg(wire::write_large(large)),
     };
     cmd.arg("origin").write_id(delivery.origin);
     cmd.arg("attempts").arg(delivery.attempts + u32::from(record.is_some()));
@@ -90,11 +91,14 @@ pub(super) fn dead_letter(id: EntryId, fields: Vec<Value>) -> Result<DeadLetter>
 pub(super) fn event(fields: Vec<Value>) -> Result<Option<Bytes>> {
     match input_body(fields)? {
         Body::Event(bytes) => Ok(Some(bytes)),
-        Body::Fields(_) | Body::Timer(_) => Ok(None),
+        Body::Fields(_) | Body::Timer(_) | Body::Large(_) => Ok(None),
     }
 }
 
 fn input_body(mut fields: Vec<Value>) -> Result<Body> {
+    if let Some(large) = replies::large(&fields) {
+        return Ok(Body::Large(large));
+    }
     let is_event = |pair: &[Value]| matches!(&pair[0], Value::BulkString(name) if name == b"event");
     if let Some(at) = fields.chunks_exact(2).position(is_event) {
         return Ok(Body::Event(value::bytes(fields.swap_remove(2 * at + 1))?.into()));
@@ -126,6 +130,10 @@ impl Record {
             b"event" => record.body = Body::Event(value.into()),
             b"timer" => record.body = Body::Timer(value.into()),
             b"fields" => record.body = Body::Fields(unpack(&value.into())),
+            b"large" => {
+                record.body = wire::read_large(&value.into())
+                    .map_or_else(|bytes| Body::Fields(vec![(Bytes::new(), bytes)]), Body::Large)
+            }
             b"origin" => record.origin = parse(&value).unwrap_or(entry),
             b"attempts" => record.attempts = parse(&value).unwrap_or(0),
             b"crashes" => record.crashes = parse(&value).unwrap_or(0),

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::claim::Claimed;
 use super::keys::Keys;
 use super::record::{self, WriteId};
-use super::{Redis, value};
+use super::{Redis, replies, value};
 use crate::backend::{Recovered, Result};
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 
-/// Pending ids asked for at a time, entries read again at a time, and entries claimed in one script.
+/// Pending ids asked for at a time, entries read again at a time at most, and entries claimed in one script.
 pub(super) const PAGE: usize = 500;
+/// Entries read again at first; each time twice as many.
+const COUNT_FIRST: usize = 8;
 
 pub(super) const LANES: [Lane; 2] = [Lane::Input, Lane::Again];
 
@@ -26,14 +29,16 @@ impl Redis {
         max: usize,
     ) -> Result<Recovered> {
         let keys = Keys::of(source);
-        let mut found = Vec::new();
+        let mut found = Found::new(max, self.options.fetch_bytes_max);
         for lane in LANES {
-            let lost = self.lost(source, &keys, lane, consumer, held, max - found.len()).await?;
+            let lost = self.lost(source, &keys, lane, consumer, held, found.room()).await?;
             self.read_again(source, &keys, lane, consumer, lost, &mut found).await?;
         }
-        self.add_crashes(source, &keys, &mut found).await?;
-        let suspects = self.claim_from_others(source, &keys, consumer, lease, max, &mut found).await?;
-        Ok(Recovered { deliveries: found, suspects })
+        self.add_crashes(source, &keys, &mut found.deliveries).await?;
+        let claimed = self.claim_from_others(source, &keys, consumer, lease, &mut found).await?;
+        let more = found.more || found.is_full();
+        let Claimed { suspects, quarantined } = claimed;
+        Ok(Recovered { deliveries: found.deliveries, more, quarantined, suspects })
     }
 
     /// The entries of one lane that are pending under this consumer and not in its hands. Only ids travel: usually
@@ -70,25 +75,32 @@ impl Redis {
     }
 
     /// Reads pending entries a second time. This reads the consumer's own list, so one that was claimed by somebody
-    /// else in the meantime does not come.
-    async fn read_again(
+    /// else in the meantime does not come. A few at first: nobody knows how large they are, and the server sends them all.
+    pub(super) async fn read_again(
         &self,
         source: &Source,
         keys: &Keys,
         lane: Lane,
         consumer: &str,
         mut wanted: BTreeSet<EntryId>,
-        found: &mut Vec<Delivery>,
+        found: &mut Found,
     ) -> Result<()> {
+        let mut count = COUNT_FIRST;
         while let Some(first) = wanted.first().copied() {
+            if found.is_full() {
+                found.more = true;
+                break;
+            }
             let mut cmd = redis::cmd("XREADGROUP");
-            cmd.arg("GROUP").arg(&*source.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(PAGE));
+            cmd.arg("GROUP").arg(&*source.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(count));
+            count = (2 * count).min(PAGE);
             cmd.arg("STREAMS").arg(key_of(keys, lane)).write_id(before(first));
             let entries = value::read_entries(self.run(&cmd, source).await?)?;
             let Some(last) = entries.last().map(|(id, _)| *id) else { break };
-            for (id, fields) in entries {
-                if wanted.contains(&id) {
-                    found.push(record::delivery(lane, id, fields)?);
+            for (id, fields) in entries.into_iter().filter(|(id, _)| wanted.contains(id)) {
+                match fields.as_deref().is_some_and(replies::is_left) {
+                    true => found.more = true,
+                    false => found.add(record::delivery(lane, id, fields)?),
                 }
             }
             wanted = wanted.split_off(&after(last));
@@ -116,6 +128,42 @@ impl Redis {
             }
         }
         Ok(())
+    }
+}
+
+/// What is brought back, within bounds.
+pub(super) struct Found {
+    pub deliveries: Vec<Delivery>,
+    /// There is more, for which there is no room.
+    pub more: bool,
+    max: usize,
+    bytes_left: usize,
+}
+
+impl Found {
+    pub fn new(max: usize, bytes: usize) -> Self {
+        Self { deliveries: Vec::new(), more: false, max, bytes_left: bytes }
+    }
+
+    /// What there is no room for is let go of: it is pending, and found again.
+    pub fn add(&mut self, delivery: Delivery) {
+        let bytes = delivery.body.bytes();
+        if bytes > self.bytes_left && !self.deliveries.is_empty() {
+            self.more = true;
+            self.bytes_left = 0;
+            return;
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.deliveries.push(delivery);
+    }
+
+    /// How many more there is room for.
+    pub fn room(&self) -> usize {
+        if self.bytes_left == 0 { 0 } else { self.max - self.deliveries.len() }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.room() == 0
     }
 }
 

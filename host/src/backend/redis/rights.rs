@@ -145,7 +145,7 @@ impl Redis {
         let mut got = Vec::new();
         // Each lane has half of what is asked for.
         while got.len() < entries.len() {
-            let some = self.fetch_batch(scratch, &consumer, 8, Duration::ZERO).await.map_err(at("fetch"))?;
+            let some = self.fetch_batch(scratch, &consumer, 8, Duration::ZERO).await.map_err(at("fetch"))?.deliveries;
             if some.is_empty() {
                 let cause = "the entries that were published did not come".to_owned();
                 return Err(("fetch", crate::backend::Error::Unavailable { what: "a scratch stream".into(), cause }));

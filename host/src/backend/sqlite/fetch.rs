@@ -3,15 +3,17 @@
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use rusqlite::Row;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
 use super::job::Access;
-use super::parcel::{from_again, from_input, limit, number};
+use super::parcel::{from_again, limit, number};
+use super::room::Room;
 use super::tx::Tx;
 use super::worker::Db;
 use super::{consumers, sources};
-use crate::backend::Result;
+use crate::backend::{Options, Result};
 use crate::model::delivery::{Delivery, Source};
 
 /// How often a waiting fetch asks whether another process has written. Its own process rings a bell.
@@ -24,6 +26,7 @@ pub async fn fetch(
     max: usize,
     wait: Duration,
     others_write: bool,
+    options: &Options,
 ) -> Result<Vec<Delivery>> {
     // A wait beyond the end of time is a wait without end.
     let deadline = Instant::now().checked_add(wait);
@@ -33,7 +36,9 @@ pub async fn fetch(
         let mut rung = pin!(bell.notified());
         rung.as_mut().enable();
         let (job_source, job_consumer) = (source.clone(), consumer.to_owned());
-        let work = move |tx: &mut Tx<'_>| Ok((take(tx, &job_source, &job_consumer, max)?, data_version(tx)?));
+        let mut room = Room::new(options);
+        let work =
+            move |tx: &mut Tx<'_>| Ok((take(tx, &job_source, &job_consumer, max, &mut room)?, data_version(tx)?));
         let (got, version) = db.ask(Access::Note, "fetch", work).await?;
         if !got.is_empty() || max == 0 || !news(db, rung, version, deadline, others_write).await? {
             return Ok(got);
@@ -78,16 +83,16 @@ fn data_version(tx: &Tx<'_>) -> Result<i64> {
 
 /// Up to half of what is asked for comes from the lane `Again`, the rest from the stream; either makes room for the
 /// other when it has nothing. An odd one goes by chance, so that neither lane starves when one is asked for at a time.
-fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
+fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
     let before = sources::find(tx, source)?;
     let mut now = before;
     let odd = if tx.now_ms % 2 == 0 { max % 2 } else { 0 };
-    let mut got = take_again(tx, &mut now, max / 2 + odd)?;
+    let mut got = take_again(tx, &mut now, max / 2 + odd, room)?;
     let again = got.len();
-    got.extend(take_input(tx, &mut now, max - again)?);
+    got.extend(take_input(tx, &mut now, max - again, room)?);
     let input = got.len() - again;
     if got.len() < max && again == max / 2 + odd {
-        got.extend(take_again(tx, &mut now, max - got.len())?);
+        got.extend(take_again(tx, &mut now, max - got.len(), room)?);
     }
     if !got.is_empty() {
         hand_over(tx, &before, &now, consumer, input)?;
@@ -95,17 +100,20 @@ fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize) -> Result<
     Ok(got)
 }
 
-fn take_again(tx: &Tx<'_>, group: &mut sources::Source, max: usize) -> Result<Vec<Delivery>> {
+fn take_again(tx: &Tx<'_>, group: &mut sources::Source, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again
                WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let got = tx.all(sql, (group.id, group.again_id, limit(max)), from_again)?;
+    let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.body.bytes())));
+    let got = tx.some(sql, (group.id, group.again_id, limit(max)), read)?;
     group.again_id = got.last().map_or(group.again_id, |last| number(last.entry));
     Ok(got)
 }
 
-fn take_input(tx: &Tx<'_>, group: &mut sources::Source, max: usize) -> Result<Vec<Delivery>> {
-    let sql = "SELECT id, kind, body FROM entries WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let got = tx.all(sql, (group.stream, group.last_id, limit(max)), from_input)?;
+fn take_input(tx: &Tx<'_>, group: &mut sources::Source, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+    let sql = "SELECT id, kind, iif(length(body) <= ?4, body, NULL), length(body) FROM entries
+               WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+    let params = (group.stream, group.last_id, limit(max), room.entry_bytes_max());
+    let got = tx.some(sql, params, |row| room.entry(tx, row))?;
     group.last_id = got.last().map_or(group.last_id, |last| number(last.entry));
     Ok(got)
 }

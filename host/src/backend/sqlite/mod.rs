@@ -27,6 +27,7 @@ mod plan;
 mod receipts;
 mod recover;
 mod retries;
+mod room;
 mod settle;
 mod sources;
 mod state;
@@ -48,9 +49,10 @@ use uuid::Uuid;
 
 pub(super) use self::examine::check_file;
 use self::job::Access;
+use self::tx::Tx;
 use self::worker::Db;
 use super::{
-    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Finding, HostNote, LookUp, NewEntry, Options,
+    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, HostNote, LookUp, NewEntry, Options,
     Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
 };
 use crate::model::dead_letter::DeadLetter;
@@ -79,9 +81,11 @@ impl Sqlite {
 
 #[async_trait]
 impl DataPlane for Sqlite {
-    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
         let others_write = !self.in_memory;
-        fetch::fetch(&self.db, source, consumer, max, wait, others_write).await
+        let deliveries = fetch::fetch(&self.db, source, consumer, max, wait, others_write, &self.options).await?;
+        // What there is no room for is not handed over.
+        Ok(Fetched { deliveries, more: false })
     }
 
     async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
@@ -113,15 +117,16 @@ impl DataPlane for Sqlite {
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
-        let (source, consumer, held) = (source.clone(), consumer.to_owned(), held.clone());
-        let ask =
-            self.db.ask(Access::Note, "recover", move |tx| recover::recover(tx, &source, &consumer, &held, lease, max));
-        ask.await
+        let (source, consumer, held, options) =
+            (source.clone(), consumer.to_owned(), held.clone(), self.options.clone());
+        let work = move |tx: &mut Tx<'_>| recover::recover(tx, &source, &consumer, &held, lease, max, &options);
+        self.db.ask(Access::Note, "recover", work).await
     }
 
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
-        let (source, consumer) = (source.clone(), consumer.to_owned());
-        self.db.ask(Access::Note, "take a suspect", move |tx| recover::take_suspect(tx, &source, &consumer)).await
+        let (source, consumer, options) = (source.clone(), consumer.to_owned(), self.options.clone());
+        let work = move |tx: &mut Tx<'_>| recover::take_suspect(tx, &source, &consumer, &options);
+        self.db.ask(Access::Note, "take a suspect", work).await
     }
 }
 

@@ -8,9 +8,10 @@ use crate::backend::wire;
 use crate::model::dead_letter::AttemptRecord;
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
 
-const EVENT: i64 = 0;
+pub const EVENT: i64 = 0;
 const FIELDS: i64 = 1;
 const TIMER: i64 = 2;
+const LARGE: i64 = 3;
 
 /// A delivery that leaves its lane, with everything that must come back: the columns that `due`, `again` and `dead`
 /// have in common.
@@ -53,6 +54,7 @@ pub fn columns(body: &Body) -> (i64, Bytes) {
         Body::Event(bytes) => (EVENT, bytes.clone()),
         Body::Timer(bytes) => (TIMER, bytes.clone()),
         Body::Fields(fields) => (FIELDS, pack(fields.iter().map(|(name, value)| (&name[..], &value[..]))).into()),
+        Body::Large(large) => (LARGE, wire::write_large(large).into()),
     }
 }
 
@@ -62,15 +64,10 @@ pub fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
     Ok(match row.get(at)? {
         EVENT => Body::Event(bytes),
         TIMER => Body::Timer(bytes),
+        LARGE => wire::read_large(&bytes).map_or_else(|bytes| Body::Fields(vec![(Bytes::new(), bytes)]), Body::Large),
         // Written by a stranger in our name: not an event, and kept as it is.
         _ => Body::Fields(unpack(&bytes).unwrap_or_else(|| vec![(Bytes::new(), bytes)])),
     })
-}
-
-/// A row of `entries`, read as `id, kind, body`: a delivery that nobody has touched yet.
-pub fn from_input(row: &Row<'_>) -> rusqlite::Result<Delivery> {
-    let entry = id(row.get(0)?);
-    Ok(fresh(Lane::Input, entry, body(row, 1)?))
 }
 
 /// A row of `again`, read as `id, kind, body, origin, attempts, crashes, history, replayed`.
@@ -122,6 +119,10 @@ pub fn after(id: Option<EntryId>) -> i64 {
 /// `LIMIT` in SQL; a negative one would mean "no limit".
 pub fn limit(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
+}
+
+pub fn lane_of(number: i64) -> Lane {
+    if number == lane_number(Lane::Input) { Lane::Input } else { Lane::Again }
 }
 
 pub fn lane_number(lane: Lane) -> i64 {

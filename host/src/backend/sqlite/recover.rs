@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rusqlite::Row;
 
-use super::parcel::{fresh, from_again, from_input, id, lane_number, limit, number};
+use super::parcel::{fresh, from_again, id, lane_number, lane_of, limit, number};
 use super::plan::Place;
+use super::room::Room;
 use super::tx::{Tx, millis};
 use super::{consumers, sources};
-use crate::backend::{CRASH_WINDOW, Recovered, Result};
+use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, Options, Recovered, Result};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
 
 pub fn recover(
@@ -19,37 +20,61 @@ pub fn recover(
     held: &HashSet<(Lane, EntryId)>,
     lease: Duration,
     max: usize,
+    options: &Options,
 ) -> Result<Recovered> {
     let source = sources::find(tx, source)?.id;
     let me = consumers::make(tx, consumer)?;
-    let mut deliveries = Vec::new();
-    for place in lost(tx, source, me, held, max)? {
-        deliveries.push(take_over(tx, source, me, place)?);
+    let (mut deliveries, mut room) = (Vec::new(), Room::new(options));
+    let mut places = lost(tx, source, me, held, max)?;
+    places.extend(released(tx, source, max - places.len())?);
+    let mut more = places.len() == max;
+    for place in places {
+        if room.is_full() {
+            more = true;
+            break;
+        }
+        deliveries.extend(take_over(tx, source, me, place, &mut room)?);
     }
-    for place in released(tx, source, max - deliveries.len())? {
-        deliveries.push(take_over(tx, source, me, place)?);
-    }
-    for (place, alone) in left_behind(tx, source, me, lease, max - deliveries.len())? {
-        count_crash(tx, source, place)?;
-        let mut delivery = take_over(tx, source, me, place)?;
-        delivery.died_alone = alone;
-        deliveries.push(delivery);
+    let (mut left, mut quarantined) = (max - deliveries.len(), Vec::new());
+    for behind in left_behind(tx, source, me, lease, left)? {
+        // What several hosts have died with comes a few at a time: one more death is to tell more.
+        let suspect = behind.crashes >= CRASHES_MAX && !behind.alone;
+        let takes = if suspect {
+            0
+        } else if behind.crashes > 1 {
+            CRASHED_WEIGHT
+        } else {
+            1
+        };
+        if room.is_full() || takes > left && !deliveries.is_empty() {
+            more = true;
+            break;
+        }
+        left = left.saturating_sub(takes);
+        note_crash(tx, source, &behind)?;
+        if suspect {
+            set_aside(tx, source, behind.place)?;
+            quarantined.push((lane_of(behind.place.0), id(behind.place.1)));
+        } else if let Some(mut delivery) = take_over(tx, source, me, behind.place, &mut room)? {
+            delivery.died_alone = behind.alone;
+            deliveries.push(delivery);
+        }
     }
     consumers::forget_some(tx)?;
     let sql = "SELECT count(*) FROM pending WHERE source = ?1 AND consumer = ?2";
     let suspects = tx.number(sql, (source, consumers::QUARANTINE))?.unsigned_abs();
-    Ok(Recovered { deliveries, suspects })
+    Ok(Recovered { deliveries, more: more || room.is_full() || left == 0, quarantined, suspects })
 }
 
-pub fn take_suspect(tx: &mut Tx<'_>, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
+pub fn take_suspect(tx: &mut Tx<'_>, source: &Source, consumer: &str, options: &Options) -> Result<Option<Delivery>> {
     let source = sources::find(tx, source)?.id;
     let sql = "SELECT lane, entry FROM pending WHERE source = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT 1";
     let Some(place) = tx.get(sql, (source, consumers::QUARANTINE), place)? else { return Ok(None) };
     let me = consumers::make(tx, consumer)?;
-    let delivery = take_over(tx, source, me, place)?;
+    let delivery = take_over(tx, source, me, place, &mut Room::for_one(options))?;
     let sql = "UPDATE pending SET alone = 1 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
     tx.run(sql, (source, place.0, place.1))?;
-    Ok(Some(delivery))
+    Ok(delivery)
 }
 
 fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
@@ -70,42 +95,60 @@ fn released(tx: &Tx<'_>, source: i64, max: usize) -> Result<Vec<Place>> {
     Ok(tx.all(sql, (source, consumers::RELEASED, limit(max)), place)?)
 }
 
-/// Pending under consumers that do not live, and idle for the lease; and whether it was being run alone.
-fn left_behind(tx: &Tx<'_>, source: i64, me: i64, lease: Duration, max: usize) -> Result<Vec<(Place, bool)>> {
-    let sql = "SELECT lane, entry, alone FROM pending
+/// What a dead consumer had in hand.
+struct Behind {
+    place: Place,
+    /// It was being run alone.
+    alone: bool,
+    /// Hosts that have died with it, this one counted.
+    crashes: u32,
+}
+
+/// Pending under consumers that do not live, and idle for the lease. Deaths of long ago are no evidence any more.
+fn left_behind(tx: &Tx<'_>, source: i64, me: i64, lease: Duration, max: usize) -> Result<Vec<Behind>> {
+    let sql = "SELECT lane, entry, alone, iif(crashed_ms < ?6, 1, crashes + 1) FROM pending
                WHERE source = ?1 AND consumer > 0 AND consumer <> ?2 AND delivered_ms <= ?3
                  AND consumer NOT IN (SELECT id FROM consumers WHERE until_ms > ?4)
                LIMIT ?5";
     let idle_since = tx.now_ms.saturating_sub(millis(lease));
-    let params = (source, me, idle_since, tx.now_ms, limit(max));
-    Ok(tx.all(sql, params, |row| Ok((place(row)?, row.get(2)?)))?)
+    let window_began = tx.now_ms.saturating_sub(millis(CRASH_WINDOW));
+    let params = (source, me, idle_since, tx.now_ms, limit(max), window_began);
+    let read = |row: &Row<'_>| Ok(Behind { place: place(row)?, alone: row.get(2)?, crashes: row.get(3)? });
+    Ok(tx.all(sql, params, read)?)
 }
 
-/// Deaths of long ago are no evidence any more.
-fn count_crash(tx: &Tx<'_>, source: i64, (lane, entry): Place) -> Result<()> {
-    let sql = "UPDATE pending SET crashes = iif(crashed_ms < ?5, 1, crashes + 1), crashed_ms = ?4, alone = 0
+fn note_crash(tx: &Tx<'_>, source: i64, behind: &Behind) -> Result<()> {
+    let sql = "UPDATE pending SET crashes = ?5, crashed_ms = ?4, alone = 0
                WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-    let window_began = tx.now_ms.saturating_sub(millis(CRASH_WINDOW));
-    tx.run(sql, (source, lane, entry, tx.now_ms, window_began))?;
+    let (lane, entry) = behind.place;
+    tx.run(sql, (source, lane, entry, tx.now_ms, behind.crashes))?;
     Ok(())
 }
 
-/// Puts a delivery into the hands of `me`.
-fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place) -> Result<Delivery> {
+/// Into quarantine, before anybody reads it: its bytes may be what hosts die of.
+fn set_aside(tx: &Tx<'_>, source: i64, (lane, entry): Place) -> Result<()> {
+    let sql = "UPDATE pending SET consumer = ?4 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
+    tx.run(sql, (source, lane, entry, consumers::QUARANTINE))?;
+    Ok(())
+}
+
+/// Puts a delivery into the hands of `me`. Without room for it, it is pending there and found again.
+fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place, room: &mut Room) -> Result<Option<Delivery>> {
     let sql = "UPDATE pending SET consumer = ?4, delivered_ms = ?5
                WHERE source = ?1 AND lane = ?2 AND entry = ?3";
     tx.run(sql, (source, lane, entry, me, tx.now_ms))?;
     let sql = "SELECT crashes FROM pending WHERE source = ?1 AND lane = ?2 AND entry = ?3";
     let crashes = u32::try_from(tx.number(sql, (source, lane, entry))?).unwrap_or(u32::MAX);
-    let mut delivery = if lane == lane_number(Lane::Input) {
-        tx.get("SELECT id, kind, body FROM entries WHERE id = ?1", [entry], from_input)?
-            .unwrap_or_else(|| without_body(Lane::Input, entry))
+    let found = if lane == lane_number(Lane::Input) {
+        let sql = "SELECT id, kind, iif(length(body) <= ?2, body, NULL), length(body) FROM entries WHERE id = ?1";
+        tx.get(sql, (entry, room.entry_bytes_max()), |row| room.entry(tx, row))?
+            .unwrap_or_else(|| Some(without_body(Lane::Input, entry)))
     } else {
         let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again WHERE id = ?1";
-        tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Lane::Again, entry))
+        let found = tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Lane::Again, entry));
+        room.takes(found.body.bytes()).then_some(found)
     };
-    delivery.crashes = delivery.crashes.saturating_add(crashes);
-    Ok(delivery)
+    Ok(found.map(|delivery| Delivery { crashes: delivery.crashes.saturating_add(crashes), ..delivery }))
 }
 
 /// A stranger deleted the entry. It is handed out all the same, without any field: so it ends as a dead letter that

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, Params, Row};
+use rusqlite::blob::Blob;
+use rusqlite::{Connection, MAIN_DB, Params, Row};
 
 pub struct Tx<'a> {
     conn: &'a Connection,
@@ -57,6 +58,30 @@ impl<'a> Tx<'a> {
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Vec<T>> {
         self.conn.prepare_cached(sql)?.query_map(params, read)?.collect()
+    }
+
+    /// Rows up to the first one that `read` makes nothing of.
+    pub fn some<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+    ) -> rusqlite::Result<Vec<T>> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut got = Vec::new();
+        while let Some(row) = rows.next()? {
+            match read(row)? {
+                Some(found) => got.push(found),
+                None => break,
+            }
+        }
+        Ok(got)
+    }
+
+    /// Opens the body of an entry to be read piece by piece.
+    pub fn open_body(&self, entry: i64) -> rusqlite::Result<Blob<'_>> {
+        self.conn.blob_open(MAIN_DB, "entries", "body", entry, true)
     }
 
     /// Wakes who waits for something on `stream`, once all this is committed.

@@ -140,7 +140,7 @@ fn valid(config: &Config, globals: &Globals, old: &Body, event: &Bytes) -> anyho
     let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max };
     let admitted = match old {
         Body::Timer(_) => admit_timer(event, payload_bytes_max),
-        Body::Event(_) | Body::Fields(_) => admit(&checked.schemas, event, &terms),
+        Body::Event(_) | Body::Fields(_) | Body::Large(_) => admit(&checked.schemas, event, &terms),
     };
     let why = match admitted {
         Ok(_) => return Ok(()),

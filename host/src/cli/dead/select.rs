@@ -214,7 +214,7 @@ fn kind_of(letter: &DeadLetter) -> Option<String> {
         Body::Event(bytes) | Body::Timer(bytes) => {
             serde_json::from_slice::<Head>(bytes).ok().map(|head| head.event_type)
         }
-        Body::Fields(_) => None,
+        Body::Fields(_) | Body::Large(_) => None,
     }
 }
 

@@ -35,6 +35,10 @@ pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: 
                 println!("{} = {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
             }
         }
+        Body::Large(large) => {
+            println!("  too large to be kept: {large}; its first {} bytes:", large.prefix.len());
+            println!("{}", String::from_utf8_lossy(&large.prefix));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -79,6 +83,12 @@ pub fn to_json(source: &Source, letter: &DeadLetter) -> Value {
                 Some(pairs) => value["fields"] = pairs.into(),
                 None => value["fields_hex"] = fields.iter().map(|(n, v)| json!([hex(n), hex(v)])).collect(),
             }
+        }
+        Body::Large(large) => {
+            value["large"] = json!({
+                "what": if large.event { "event" } else { "fields" }, "bytes": large.bytes,
+                "sha256": hex(&large.sha256), "prefix_hex": hex(&large.prefix),
+            });
         }
     }
     value

@@ -1,0 +1,603 @@
+//! The replies of one connection on their way to the client library, with every stream entry in them bounded. The library
+//! holds a reply whole before anybody sees it, and XREADGROUP has a bound on entries but none on bytes. So the bytes pass
+//! through here first (RESP2), and:
+//! - an entry of an input stream above [`ReplyBounds::entry_bytes`] is not kept: in place of its fields stands what is known of it, as
+//!   [`large`] reads it;
+//! - what is above [`ReplyBounds::reply_bytes`] in all is left out entry by entry, as [`is_left`] tells; such an entry is pending and is
+//!   read again. The first entry of a reply always stays.
+//!
+//! Which of all replies hold entries is told by their form: a list of a stream's name and its entries, each a list of an
+//! id and a list of fields. A stream of our own (`again`) holds records that no stranger wrote: its entries are never cut.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use redis::Value;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::keys;
+use crate::model::delivery::{LARGE_PREFIX_BYTES, Large};
+
+/// What a name or value of an entry takes beside its bytes, about: the library's own form of it.
+const VALUE_BYTES: usize = 64;
+/// What is read from the socket at once.
+const READ_BYTES: usize = 32 << 10;
+/// Longer lines than this are no header of RESP, and no name of a stream.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReplyBounds {
+    /// Names and values of one entry of an input stream.
+    pub entry_bytes: usize,
+    /// Entries of one reply.
+    pub reply_bytes: usize,
+}
+
+/// A socket whose replies are bounded.
+pub(super) struct Bounded<S> {
+    socket: S,
+    input: BytesMut,
+    replies: Replies,
+}
+
+impl<S> Bounded<S> {
+    pub fn new(socket: S, bounds: ReplyBounds) -> Self {
+        Self { socket, input: BytesMut::new(), replies: Replies::new(bounds) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, input, replies } = &mut *self;
+        loop {
+            let ready = replies.ready();
+            if ready > 0 {
+                let count = ready.min(buf.remaining());
+                buf.put_slice(&replies.output[..count]);
+                replies.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            input.reserve(READ_BYTES);
+            // A read that is not ready keeps nothing.
+            if ready!(pin!(socket.read_buf(input)).poll(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            replies.take(input).map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))?;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// What is known of an entry that was not kept, if these are its fields.
+pub(super) fn large(fields: &[Value]) -> Option<Large> {
+    // A field that a producer wrote is a string, never a number.
+    let [Value::BulkString(prefix), Value::Int(bytes), Value::BulkString(sha256), Value::Int(event)] = fields else {
+        return None;
+    };
+    Some(Large {
+        event: *event == 1,
+        prefix: Bytes::copy_from_slice(prefix),
+        bytes: bytes.unsigned_abs(),
+        sha256: sha256[..].try_into().ok()?,
+    })
+}
+
+/// Whether these stand for the fields of an entry for which there was no room in its reply.
+pub(super) fn is_left(fields: &[Value]) -> bool {
+    matches!(fields, [Value::Int(_)])
+}
+
+/// A list that has begun.
+struct List {
+    /// Elements that are still to come.
+    left: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Any,
+    /// Of two: perhaps a stream's name and its entries. `None` until the name has come.
+    Stream(Option<Whose>),
+    Entries(Whose),
+    /// Of two: an id and the fields.
+    Entry(Whose),
+    Fields(Whose),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A stream that anybody may write to.
+    Input,
+    /// Records of ours.
+    Ours,
+}
+
+/// A string whose header has come.
+struct Text {
+    /// Bytes that are still to come, the line end with them.
+    left: usize,
+    /// What becomes of it.
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Passed,
+    /// Passed, and kept for a while: the name of a stream.
+    Name,
+    /// It is part of an entry that is not kept.
+    Summed,
+    Left,
+}
+
+/// What becomes of the entry whose fields are being read.
+enum Current {
+    /// `cost`: what it takes so far; its fields lie in the output from `begun` on, where it has `count` elements.
+    Kept {
+        begun: usize,
+        cost: usize,
+        count: usize,
+    },
+    Summed(Box<Sum>),
+    Left(u64),
+}
+
+/// What is known of an entry that is not kept.
+struct Sum {
+    /// Its one field is `event`: the value alone counts. Otherwise all fields do, as netstrings (`4:name,5:value,`).
+    event: bool,
+    prefix: Vec<u8>,
+    bytes: u64,
+    sha256: Sha256,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        let room = LARGE_PREFIX_BYTES.saturating_sub(self.prefix.len()).min(bytes.len());
+        self.prefix.extend_from_slice(&bytes[..room]);
+        self.bytes += bytes.len() as u64;
+        self.sha256.update(bytes);
+    }
+}
+
+struct Replies {
+    bounds: ReplyBounds,
+    lists: Vec<List>,
+    text: Option<Text>,
+    name: Vec<u8>,
+    current: Option<Current>,
+    /// What the kept entries of this reply take.
+    used: usize,
+    output: BytesMut,
+}
+
+impl Replies {
+    fn new(bounds: ReplyBounds) -> Self {
+        Self {
+            bounds,
+            lists: Vec::new(),
+            text: None,
+            name: Vec::new(),
+            current: None,
+            used: 0,
+            output: BytesMut::new(),
+        }
+    }
+
+    /// How much of the output will not change any more.
+    fn ready(&self) -> usize {
+        match &self.current {
+            Some(Current::Kept { begun, .. }) => *begun,
+            _ => self.output.len(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.output.advance(count);
+        if let Some(Current::Kept { begun, .. }) = &mut self.current {
+            *begun -= count;
+        }
+    }
+
+    /// Takes what has come; leaves the beginning of a line that is not whole yet.
+    fn take(&mut self, input: &mut BytesMut) -> Result<(), &'static str> {
+        let mut at = 0;
+        while at < input.len() {
+            if let Some(text) = &mut self.text {
+                let count = text.left.min(input.len() - at);
+                text.left -= count;
+                let (end, fate) = (text.left == 0, text.fate);
+                // The line end, of which a part may be among these bytes, is no part of the text.
+                let line_end = 2usize.saturating_sub(text.left).min(count);
+                let bytes = &input[at..at + count];
+                match (fate, &mut self.current) {
+                    (Fate::Summed, Some(Current::Summed(sum))) => sum.add(&bytes[..count - line_end]),
+                    (Fate::Left, _) => {}
+                    _ => self.output.extend_from_slice(bytes),
+                }
+                if fate == Fate::Name {
+                    self.name.extend_from_slice(&bytes[..count - line_end]);
+                }
+                at += count;
+                if end {
+                    self.text = None;
+                    self.text_ended(fate);
+                }
+                continue;
+            }
+            let Some(line) = input[at..].iter().position(|byte| *byte == b'\n') else {
+                if input.len() - at > LINE_BYTES_MAX {
+                    return Err("a line of a reply has no end");
+                }
+                break;
+            };
+            let line = &input[at..=at + line];
+            at += line.len();
+            self.line(line)?;
+        }
+        input.advance(at);
+        if input.is_empty() && input.capacity() > 4 * READ_BYTES {
+            *input = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), &'static str> {
+        let number = || {
+            let digits = line[1..].trim_ascii();
+            std::str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| digits.parse::<i64>().ok())
+                .ok_or("a length is no number")
+        };
+        match line[0] {
+            b'*' => match usize::try_from(number()?) {
+                Ok(count) => self.list(line, count),
+                Err(_) => self.simple(line),
+            },
+            b'$' => match usize::try_from(number()?) {
+                Ok(bytes) => self.string(line, bytes),
+                Err(_) => self.simple(line),
+            },
+            _ => self.simple(line),
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, line: &[u8], count: usize) {
+        let kind = match self.lists.last().map(|list| (list.kind, list.left)) {
+            Some((Kind::Stream(Some(whose)), 1)) => Kind::Entries(whose),
+            Some((Kind::Entries(whose), _)) if count == 2 => Kind::Entry(whose),
+            Some((Kind::Entry(whose), 1)) => Kind::Fields(whose),
+            None | Some((Kind::Any, _)) if count == 2 => Kind::Stream(None),
+            _ => Kind::Any,
+        };
+        if let Kind::Fields(whose) = kind {
+            let begun = self.output.len();
+            self.current = Some(Current::Kept { begun, cost: 0, count });
+            self.reserve(whose, count.saturating_mul(VALUE_BYTES));
+        }
+        self.pass(line);
+        self.lists.push(List { left: count, kind });
+        if count == 0 {
+            self.lists_ended();
+        }
+    }
+
+    fn string(&mut self, line: &[u8], bytes: usize) {
+        if let Some(List { kind: Kind::Fields(whose), .. }) = self.lists.last() {
+            self.reserve(*whose, bytes);
+        }
+        let fate = match &mut self.current {
+            Some(Current::Summed(sum)) => {
+                if !sum.event {
+                    sum.add(format!("{bytes}:").as_bytes());
+                }
+                Fate::Summed
+            }
+            Some(Current::Left(_)) => Fate::Left,
+            _ => match self.lists.last() {
+                Some(List { kind: Kind::Stream(None), left: 2 }) if bytes <= LINE_BYTES_MAX => Fate::Name,
+                _ => Fate::Passed,
+            },
+        };
+        if matches!(fate, Fate::Passed | Fate::Name) {
+            self.output.extend_from_slice(line);
+        }
+        self.text = Some(Text { left: bytes + 2, fate });
+    }
+
+    /// A line that is a whole element.
+    fn simple(&mut self, line: &[u8]) {
+        self.pass(line);
+        self.element_ended();
+    }
+
+    fn pass(&mut self, line: &[u8]) {
+        if !matches!(self.current, Some(Current::Summed(_) | Current::Left(_))) {
+            self.output.extend_from_slice(line);
+        }
+    }
+
+    fn text_ended(&mut self, fate: Fate) {
+        if fate == Fate::Summed
+            && let Some(Current::Summed(sum)) = &mut self.current
+            && !sum.event
+        {
+            sum.add(b",");
+        }
+        if fate == Fate::Name
+            && let Some(list) = self.lists.last_mut()
+        {
+            let whose = if keys::is_again(&self.name) { Whose::Ours } else { Whose::Input };
+            list.kind = Kind::Stream(Some(whose));
+            self.name.clear();
+        }
+        self.element_ended();
+    }
+
+    fn element_ended(&mut self) {
+        if let Some(list) = self.lists.last_mut() {
+            list.left = list.left.saturating_sub(1);
+        }
+        self.lists_ended();
+    }
+
+    /// Ends the lists that have all their elements.
+    fn lists_ended(&mut self) {
+        while let Some(list) = self.lists.last()
+            && list.left == 0
+        {
+            if matches!(list.kind, Kind::Fields(_)) {
+                self.entry_ended();
+            }
+            self.lists.pop();
+            if let Some(outer) = self.lists.last_mut() {
+                outer.left = outer.left.saturating_sub(1);
+            }
+        }
+        if self.lists.is_empty() {
+            self.used = 0;
+        }
+    }
+
+    /// The current entry takes so much more. Beyond a bound it is not kept.
+    fn reserve(&mut self, whose: Whose, bytes: usize) {
+        match &mut self.current {
+            Some(Current::Left(all)) => *all += bytes as u64,
+            Some(Current::Kept { begun, cost, count }) => {
+                *cost = cost.saturating_add(bytes);
+                let (begun, cost, count) = (*begun, *cost, *count);
+                if whose == Whose::Input && cost > self.bounds.entry_bytes {
+                    self.current = Some(Current::Summed(Box::new(sum(&self.output[begun..], count))));
+                    self.output.truncate(begun);
+                } else if self.used > 0 && self.used.saturating_add(cost) > self.bounds.reply_bytes {
+                    self.current = Some(Current::Left(cost as u64));
+                    self.output.truncate(begun);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn entry_ended(&mut self) {
+        match self.current.take() {
+            Some(Current::Kept { cost, .. }) => self.used += cost.max(1),
+            Some(Current::Summed(sum)) => {
+                let Sum { event, prefix, bytes, sha256 } = *sum;
+                self.used += prefix.len() + VALUE_BYTES;
+                let out = &mut self.output;
+                out.extend_from_slice(format!("*4\r\n${}\r\n", prefix.len()).as_bytes());
+                out.extend_from_slice(&prefix);
+                out.extend_from_slice(format!("\r\n:{bytes}\r\n$32\r\n").as_bytes());
+                out.extend_from_slice(&sha256.finalize());
+                out.extend_from_slice(format!("\r\n:{}\r\n", u8::from(event)).as_bytes());
+            }
+            Some(Current::Left(bytes)) => self.output.extend_from_slice(format!("*1\r\n:{bytes}\r\n").as_bytes()),
+            None => {}
+        }
+    }
+}
+
+/// Begins to sum up an entry of so many elements, of which these are there: its header and whole strings.
+fn sum(kept: &[u8], count: usize) -> Sum {
+    let mut parts = strings(kept);
+    let event = count == 2 && parts.clone().next() == Some(b"event");
+    let mut sum = Sum { event, prefix: Vec::new(), bytes: 0, sha256: Sha256::new() };
+    if !event {
+        parts.by_ref().for_each(|part| {
+            sum.add(format!("{}:", part.len()).as_bytes());
+            sum.add(part);
+            sum.add(b",");
+        });
+    }
+    sum
+}
+
+/// The strings of a list as RESP, which is whole as far as it goes.
+fn strings(list: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    let line_end = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+    let mut rest = &list[line_end(list).unwrap_or(list.len())..];
+    std::iter::from_fn(move || {
+        let header = line_end(rest)?;
+        let length: usize = std::str::from_utf8(rest.get(1..header)?).ok()?.trim().parse().ok()?;
+        let text = rest.get(header..header + length)?;
+        rest = rest.get(header + length + 2..)?;
+        Some(text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    const BOUNDS: ReplyBounds = ReplyBounds { entry_bytes: 2000, reply_bytes: 5000 };
+
+    /// What the library makes of the replies that come in pieces of these lengths.
+    fn read(wire: &[u8], pieces: impl Fn(usize) -> usize) -> Vec<Value> {
+        let (mut replies, mut input, mut passed) = (Replies::new(BOUNDS), BytesMut::new(), Vec::new());
+        let (mut at, mut turn) = (0, 0);
+        while at < wire.len() {
+            let end = (at + pieces(turn).max(1)).min(wire.len());
+            input.extend_from_slice(&wire[at..end]);
+            replies.take(&mut input).unwrap();
+            let ready = replies.ready();
+            passed.extend_from_slice(&replies.output[..ready]);
+            replies.advance(ready);
+            assert!(replies.output.len() <= 3 * BOUNDS.entry_bytes, "{} bytes are held", replies.output.len());
+            (at, turn) = (end, turn + 1);
+        }
+        assert!(replies.lists.is_empty() && replies.current.is_none() && replies.output.is_empty());
+        let mut rest = &passed[..];
+        let mut values = Vec::new();
+        while !rest.is_empty() {
+            values.push(redis::Parser::new().parse_value(&mut rest).unwrap());
+        }
+        values
+    }
+
+    fn string(bytes: &[u8]) -> Vec<u8> {
+        [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+    }
+
+    fn list(elements: &[Vec<u8>]) -> Vec<u8> {
+        [format!("*{}\r\n", elements.len()).into_bytes(), elements.concat()].concat()
+    }
+
+    fn entry(number: usize, fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let fields: Vec<Vec<u8>> = fields.iter().flat_map(|(name, value)| [string(name), string(value)]).collect();
+        list(&[string(format!("1700000000000-{number}").as_bytes()), list(&fields)])
+    }
+
+    /// As XREADGROUP answers.
+    fn stream(name: &str, entries: &[Vec<u8>]) -> Vec<u8> {
+        list(&[list(&[string(name.as_bytes()), list(entries)])])
+    }
+
+    /// The fields of the entries of one stream.
+    fn fields(answer: &Value) -> Vec<Vec<Value>> {
+        let Value::Array(streams) = answer else { panic!("{answer:?}") };
+        let Value::Array(stream) = &streams[0] else { panic!("{answer:?}") };
+        let Value::Array(entries) = &stream[1] else { panic!("{answer:?}") };
+        let fields = |entry: &Value| match entry {
+            Value::Array(entry) => match &entry[1] {
+                Value::Array(fields) => fields.clone(),
+                other => vec![other.clone()],
+            },
+            other => panic!("{other:?}"),
+        };
+        entries.iter().map(fields).collect()
+    }
+
+    const PIECES: [fn(usize) -> usize; 4] =
+        [|_| 1, |turn| 1 + turn * 7 % 13, |turn| 1 + turn * 911 % 3000, |_| 1 << 20];
+
+    #[test]
+    fn what_is_within_its_bounds_passes_byte_for_byte() {
+        let small: Vec<Vec<u8>> =
+            (0..20).map(|n| entry(n, &[(b"event", b"{\"a\":\r\n1}"), (b"", b"*2\r\n$1\r\n")])).collect();
+        let mut wire =
+            [stream("orders", &small), b"+OK\r\n".to_vec(), b"*-1\r\n".to_vec(), b":7\r\n".to_vec()].concat();
+        wire.extend(b"-ERR no $5 such *3 thing\r\n$-1\r\n*0\r\n");
+        // Long texts, and lists of all kinds that are no entries.
+        wire.extend(list(&[string(&vec![b'x'; 9000]), list(&[string(&vec![b'y'; 9000]), string(b"z")])]));
+        wire.extend(list(&[string(b"1-1"), list(&[string(&vec![b'x'; 9000]), list(&[list(&[]), list(&[])])])]));
+        wire.extend(stream(
+            "orders",
+            &[list(&[string(b"1-1"), b"*-1\r\n".to_vec()]), list(&[string(b"1-2"), b"$-1\r\n".to_vec()])],
+        ));
+        let mut expected = &wire[..];
+        let mut whole = Vec::new();
+        while !expected.is_empty() {
+            whole.push(redis::Parser::new().parse_value(&mut expected).unwrap());
+        }
+        for pieces in PIECES {
+            assert_eq!(read(&wire, pieces), whole);
+        }
+    }
+
+    #[test]
+    fn a_large_entry_is_told_by_its_beginning_and_its_hash() {
+        let long: Vec<u8> = (0..30_000u32).map(|n| (n % 251) as u8).collect();
+        let many: Vec<(&[u8], &[u8])> = vec![(b"k", b"v"); 1000];
+        let entries = [
+            entry(0, &[(b"event", &long)]),
+            entry(1, &[(b"other", &long), (b"event", b"{}")]),
+            entry(2, &many),
+            entry(3, &[(b"event", b"{}")]),
+            entry(4, &[(&long, b"")]),
+        ];
+        let netstrings = |fields: &[(&[u8], &[u8])]| -> Vec<u8> {
+            let part = |part: &[u8]| [format!("{}:", part.len()).as_bytes(), part, b","].concat();
+            fields.iter().flat_map(|(name, value)| [part(name), part(value)]).flatten().collect()
+        };
+        let told = |event, bytes: &[u8]| {
+            Some(Large {
+                event,
+                prefix: Bytes::copy_from_slice(&bytes[..bytes.len().min(LARGE_PREFIX_BYTES)]),
+                bytes: bytes.len() as u64,
+                sha256: Sha256::digest(bytes).into(),
+            })
+        };
+        for pieces in PIECES {
+            // One reply for each, so that there is room for what is told.
+            for (number, expected) in [
+                told(true, &long),
+                told(false, &netstrings(&[(b"other", &long), (b"event", b"{}")])),
+                told(false, &netstrings(&many)),
+                None,
+                told(false, &netstrings(&[(&long, b"")])),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let wire = stream("orders", &entries[number..=number]);
+                let fields = fields(&read(&wire, pieces)[0]).remove(0);
+                assert_eq!(large(&fields), expected, "entry {number}");
+                assert!(!is_left(&fields));
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_in_its_reply_is_left_and_the_next_reply_has_room_again() {
+        let body = vec![b'x'; 1500];
+        let entries: Vec<Vec<u8>> = (0..10).map(|n| entry(n, &[(b"event", &body)])).collect();
+        let wire = [stream("orders", &entries), stream("orders", &entries[5..])].concat();
+        for pieces in PIECES {
+            let replies = read(&wire, pieces);
+            let left: Vec<Vec<bool>> =
+                replies.iter().map(|reply| fields(reply).iter().map(|fields| is_left(fields)).collect()).collect();
+            assert_eq!(left[0], [false, false, false, true, true, true, true, true, true, true]);
+            assert_eq!(left[1], [false, false, false, true, true]);
+        }
+    }
+
+    #[test]
+    fn records_of_ours_are_never_cut() {
+        let body = vec![b'x'; 3 * BOUNDS.entry_bytes - 500];
+        let records = [entry(0, &[(b"event", &body), (b"attempts", b"3")]), entry(1, &[(b"event", &body)])];
+        for pieces in PIECES {
+            let found = fields(&read(&stream("{orders}:tm:again:billing", &records), pieces)[0]);
+            assert_eq!((large(&found[0]), found[0].len()), (None, 4));
+            assert!(is_left(&found[1]), "but they share their reply's room");
+        }
+    }
+}
