@@ -183,6 +183,7 @@ impl Client {
                             inbox_window: Duration::from_secs(3600),
                             dead_letters_max: 100_000,
                             timers_max: 1000,
+                            ..Default::default()
                         };
                         backend::open(url, options).await.map_err(|error| error.to_string())?
                     }

@@ -450,8 +450,8 @@ mod tests {
 
     const BOUNDS: ReplyBounds = ReplyBounds { entry_bytes: 2000, reply_bytes: 5000 };
 
-    /// What the library makes of the replies that come in pieces of these lengths.
-    fn read(wire: &[u8], pieces: impl Fn(usize) -> usize) -> Vec<Value> {
+    /// What the library makes of so many replies that come in pieces of these lengths.
+    fn read(count: usize, wire: &[u8], pieces: impl Fn(usize) -> usize) -> Vec<Value> {
         let (mut replies, mut input, mut passed) = (Replies::new(BOUNDS), BytesMut::new(), Vec::new());
         let (mut at, mut turn) = (0, 0);
         while at < wire.len() {
@@ -465,12 +465,13 @@ mod tests {
             (at, turn) = (end, turn + 1);
         }
         assert!(replies.lists.is_empty() && replies.current.is_none() && replies.output.is_empty());
-        let mut rest = &passed[..];
-        let mut values = Vec::new();
-        while !rest.is_empty() {
-            values.push(redis::Parser::new().parse_value(&mut rest).unwrap());
-        }
-        values
+        whole(count, &passed)
+    }
+
+    fn whole(count: usize, wire: &[u8]) -> Vec<Value> {
+        let all = [format!("*{count}\r\n").as_bytes(), wire].concat();
+        let Value::Array(replies) = redis::parse_redis_value(&all).unwrap() else { panic!() };
+        replies
     }
 
     fn string(bytes: &[u8]) -> Vec<u8> {
@@ -511,6 +512,7 @@ mod tests {
 
     #[test]
     fn what_is_within_its_bounds_passes_byte_for_byte() {
+        const COUNT: usize = 10;
         let small: Vec<Vec<u8>> =
             (0..20).map(|n| entry(n, &[(b"event", b"{\"a\":\r\n1}"), (b"", b"*2\r\n$1\r\n")])).collect();
         let mut wire =
@@ -523,13 +525,9 @@ mod tests {
             "orders",
             &[list(&[string(b"1-1"), b"*-1\r\n".to_vec()]), list(&[string(b"1-2"), b"$-1\r\n".to_vec()])],
         ));
-        let mut expected = &wire[..];
-        let mut whole = Vec::new();
-        while !expected.is_empty() {
-            whole.push(redis::Parser::new().parse_value(&mut expected).unwrap());
-        }
+        let expected = whole(COUNT, &wire);
         for pieces in PIECES {
-            assert_eq!(read(&wire, pieces), whole);
+            assert_eq!(read(COUNT, &wire, pieces), expected);
         }
     }
 
@@ -569,7 +567,7 @@ mod tests {
             .enumerate()
             {
                 let wire = stream("orders", &entries[number..=number]);
-                let fields = fields(&read(&wire, pieces)[0]).remove(0);
+                let fields = fields(&read(1, &wire, pieces)[0]).remove(0);
                 assert_eq!(large(&fields), expected, "entry {number}");
                 assert!(!is_left(&fields));
             }
@@ -582,7 +580,7 @@ mod tests {
         let entries: Vec<Vec<u8>> = (0..10).map(|n| entry(n, &[(b"event", &body)])).collect();
         let wire = [stream("orders", &entries), stream("orders", &entries[5..])].concat();
         for pieces in PIECES {
-            let replies = read(&wire, pieces);
+            let replies = read(2, &wire, pieces);
             let left: Vec<Vec<bool>> =
                 replies.iter().map(|reply| fields(reply).iter().map(|fields| is_left(fields)).collect()).collect();
             assert_eq!(left[0], [false, false, false, true, true, true, true, true, true, true]);
@@ -595,7 +593,7 @@ mod tests {
         let body = vec![b'x'; 3 * BOUNDS.entry_bytes - 500];
         let records = [entry(0, &[(b"event", &body), (b"attempts", b"3")]), entry(1, &[(b"event", &body)])];
         for pieces in PIECES {
-            let found = fields(&read(&stream("{orders}:tm:again:billing", &records), pieces)[0]);
+            let found = fields(&read(1, &stream("{orders}:tm:again:billing", &records), pieces)[0]);
             assert_eq!((large(&found[0]), found[0].len()), (None, 4));
             assert!(is_left(&found[1]), "but they share their reply's room");
         }

@@ -28,7 +28,7 @@ async fn a_waiting_fetch_hears_of_another_process() {
     tokio::time::sleep(Duration::from_millis(120)).await;
     cli.publish("orders", &[event("a")]).await.unwrap();
     let got = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it wakes").unwrap().unwrap();
-    assert_eq!(got.len(), 1);
+    assert_eq!(got.deliveries.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +57,7 @@ async fn many_processes_share_the_work() {
                 let answer = host.publish("orders", &[entry, event("y")]).await.unwrap();
                 assert!(matches!(answer[..], [Published::Added(_) | Published::Duplicate, Published::Added(_)]));
                 let got = host.fetch(&source(), &consumer, 3, Duration::ZERO).await.unwrap();
-                let entries = got.into_iter().map(|delivery| Entry {
+                let entries = got.deliveries.into_iter().map(|delivery| Entry {
                     delivery,
                     mark: None,
                     state: None,
@@ -105,7 +105,7 @@ async fn an_entry_that_a_stranger_deleted_is_handed_out_without_fields() {
     let host = open(&folder.file("a.db")).await;
     host.ensure_group(&source(), Start::Beginning).await.unwrap();
     host.publish("orders", &[event("a")]).await.unwrap();
-    assert_eq!(host.fetch(&source(), "me", 1, Duration::ZERO).await.unwrap().len(), 1);
+    assert_eq!(host.fetch(&source(), "me", 1, Duration::ZERO).await.unwrap().deliveries.len(), 1);
     let stranger = Connection::open(folder.path("a.db")).unwrap();
     stranger.busy_timeout(Duration::from_secs(5)).unwrap();
     stranger.execute("DELETE FROM entries", []).unwrap();
