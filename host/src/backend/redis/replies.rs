@@ -514,7 +514,7 @@ mod tests {
     fn what_is_within_its_bounds_passes_byte_for_byte() {
         const COUNT: usize = 10;
         let small: Vec<Vec<u8>> =
-            (0..20).map(|n| entry(n, &[(b"event", b"{\"a\":\r\n1}"), (b"", b"*2\r\n$1\r\n")])).collect();
+            (0..10).map(|n| entry(n, &[(b"event", b"{\"a\":\r\n1}"), (b"", b"*2\r\n$1\r\n")])).collect();
         let mut wire =
             [stream("orders", &small), b"+OK\r\n".to_vec(), b"*-1\r\n".to_vec(), b":7\r\n".to_vec()].concat();
         wire.extend(b"-ERR no $5 such *3 thing\r\n$-1\r\n*0\r\n");
