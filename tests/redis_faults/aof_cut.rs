@@ -52,7 +52,12 @@ fn source(stream: &str) -> Source {
 
 async fn open(server: &RedisServer) -> Arc<dyn Backend> {
     server.client().await;
-    let options = Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 100, timers_max: 1000 };
+    let options = Options {
+        inbox_window: Duration::from_secs(3600),
+        dead_letters_max: 100,
+        dead_letters_bytes_max: 256 << 20,
+        timers_max: 1000,
+    };
     backend::open(&server.url(), options).await.expect("a backend")
 }
 

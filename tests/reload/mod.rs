@@ -231,8 +231,12 @@ impl Rig {
     fn with_backend<T>(&self, work: impl AsyncFnOnce(&dyn Backend) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let options =
-                backend::Options { inbox_window: Duration::from_secs(3600), dead_letters_max: 1000, timers_max: 1000 };
+            let options = backend::Options {
+                inbox_window: Duration::from_secs(3600),
+                dead_letters_max: 1000,
+                dead_letters_bytes_max: 256 << 20,
+                timers_max: 1000,
+            };
             let backend = backend::open(&self.ledger.url, options).await.expect("a backend");
             work(&*backend).await
         })

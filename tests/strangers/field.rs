@@ -73,7 +73,12 @@ impl Field {
         let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
         let folder = tempfile::Builder::new().prefix("strangers-").tempdir().map_err(|error| error.to_string())?;
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
-        let options = Options { inbox_window: Duration::from_secs(60), dead_letters_max: 100_000, timers_max: 1000 };
+        let options = Options {
+            inbox_window: Duration::from_secs(60),
+            dead_letters_max: 100_000,
+            dead_letters_bytes_max: 256 << 20,
+            timers_max: 1000,
+        };
         let backend = runtime.block_on(backend::open(&server.url(), options)).map_err(|error| error.to_string())?;
         // Free a moment ago, and nobody else is told of it.
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;

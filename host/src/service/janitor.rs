@@ -1,14 +1,15 @@
 //! The janitor: keeps streams within their bounds, and looks once in a while whether the backend is still what it has
-//! to be. It reports what leaks; nothing but entries that are over the bounds is ever removed here. (Dead consumers go
+//! to be. It reports what leaks, and dead letters that their bounds have cost; nothing but entries that are over the bounds is ever removed here. (Dead consumers go
 //! while their deliveries are recovered.)
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Host, Quiet};
-use crate::backend::{Bounds, Level, Trimmed};
+use crate::backend::{Bounds, Error, Level, SourceStatus, Trimmed};
 use crate::fault;
 use crate::model::delivery::Source;
 use crate::observe;
@@ -16,6 +17,8 @@ use crate::observe;
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// The same warning about a stream comes at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(600);
+/// How often dead letters that are lost are looked for. They are told together.
+const LETTERS_EVERY: Duration = Duration::from_secs(60);
 const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
 /// The first look. Not at once: what a host needs to start was looked at when it opened the backend.
 const EXAMINE_FIRST: Duration = Duration::from_secs(60);
@@ -32,9 +35,14 @@ pub struct StreamBounds {
 pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
     let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
+    let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());
     loop {
         for (stream, warned) in host.streams.iter().zip(&mut warned) {
             trim(&host, stream, warned).await;
+        }
+        if Instant::now() >= letters_at {
+            letters_at = Instant::now() + LETTERS_EVERY;
+            look_at_letters(&host, &mut evicted).await;
         }
         if Instant::now() >= examine_at {
             examine_at = Instant::now() + EXAMINE_EVERY;
@@ -42,6 +50,31 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
         }
         if quiet.sleep(TRIM_EVERY).await {
             return;
+        }
+    }
+}
+
+/// How many letters of each source had gone because of their bounds: of those that ran, and of the others.
+type Evicted = HashMap<Source, (u64, u64)>;
+
+async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
+    for consumer in &host.consumers {
+        let source = &consumer.source;
+        match host.house.backend.status(source).await {
+            Ok(SourceStatus { evicted_ran: ran, evicted_unrun: unrun, .. }) => {
+                // What went before this host began has been told.
+                let (ran_before, unrun_before) = evicted.insert(source.clone(), (ran, unrun)).unwrap_or((ran, unrun));
+                if ran > ran_before || unrun > unrun_before {
+                    observe::letters::evicted(
+                        source,
+                        ran.saturating_sub(ran_before),
+                        unrun.saturating_sub(unrun_before),
+                    );
+                }
+            }
+            // Made anew by whoever fetches.
+            Err(Error::GroupGone { .. }) => {}
+            Err(error) => observe::task_trouble("janitor", &error),
         }
     }
 }

@@ -5,21 +5,19 @@
 --
 -- KEYS     1 stream of the lane  2 tries  3 dead  4 stats
 -- ARGV     1 group  2 consumer that takes over  3 consumer that loses them  4 lease in ms  5 how many at most
---          6 name of the lane: i(nput), a(gain)  7 dead letters at most
+--          6 name of the lane: i(nput), a(gain)  7 dead letters at most, and their bytes
 --          8 what is noted: c(rash), r (nothing: they were released), s (suspect: it will be run alone)
 --          9 for so many ms a crash counts
 -- returns  the entries; for each how many hosts have died with it so far; and whether the last one ran it alone (0, 1)
 
-local key, tries, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, me, gone, lease, lane, dead_max = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6], tonumber(ARGV[7])
+local key, tries = KEYS[1], KEYS[2]
+local group, me, gone, lease, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local note, crash_window = ARGV[8], tonumber(ARGV[9])
 
 redis.call('HLEN', tries)
-redis.call('XLEN', dead)
-redis.call('HLEN', stats)
+local letters = letters_of(KEYS[3], KEYS[4], ARGV[7])
 may('XCLAIM', key, group, me, lease, '0-1')
 may('HSET', tries, lane, '1')
-may('XADD', dead, '*', 'class', '')
 
 local ids, wanted = {}, {}
 local rows = redis.call('XPENDING', key, group, 'IDLE', lease, '-', '+', ARGV[5], gone)
@@ -55,13 +53,11 @@ end
 -- XCLAIM drops entries from the pending list that somebody deleted from the stream.
 for i = 1, #ids do
     if wanted[ids[i]] then
-        bury_without_body(dead, ids[i])
+        letters.add_without_body(ids[i])
         redis.call('HDEL', tries, lane .. ids[i])
     end
 end
-if next(wanted) and redis.call('XLEN', dead) > dead_max then
-    redis.call('HINCRBY', stats, 'dropped', redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max))
-end
+letters.close()
 
 if #redis.call('XPENDING', key, group, '-', '+', 1, gone) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', key, group, gone)

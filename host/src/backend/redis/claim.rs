@@ -140,7 +140,7 @@ impl Redis {
     ) -> Result<Vec<Delivery>> {
         let mut call = CLAIM.call(&[key_of(keys, lane), keys.tries(), keys.dead(), keys.stats()]);
         call.arg(&*source.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
-        call.arg(name_of(lane)).arg(self.options.dead_letters_max).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
+        call.arg(name_of(lane)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
         let [entries, crashes, alone] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
         let (crashes, alone) = (value::array(crashes)?, value::array(alone)?);
         let mut claimed = Vec::new();
