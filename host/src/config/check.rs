@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use bytesize::ByteSize;
+
 use super::read::nearest;
 use super::{Config, Overflow, limits};
 use crate::policy::route::{Pattern, Streams};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
+use super::record::WriteBounds;
 use super::recover::{LANES, PAGE, key_of, name_of, to_u32};
 use super::script::{BURY, CLAIM, RECLAIMER};
 use super::{Redis, millis, record, value};

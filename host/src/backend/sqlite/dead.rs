@@ -107,7 +107,7 @@ pub fn books(tx: &Tx<'_>, source: i64) -> Result<SourceStatus> {
     let sql = "SELECT letters, unrun, letters_bytes, evicted_ran, evicted_unrun FROM sources WHERE id = ?1";
     let books = tx.get(sql, [source], |row| {
         // Below zero only if a stranger wrote there.
-        let count = |at: usize| Ok(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
+        let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
         let (dead, dead_unrun, dead_bytes) = (count(0)?, count(1)?, count(2)?);
         let (evicted_ran, evicted_unrun) = (count(3)?, count(4)?);
         Ok(SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, ..SourceStatus::default() })
