@@ -37,6 +37,17 @@ crate::on_both_backends! {
         let status = world.status().await;
         assert_eq!((status.dead, status.dead_unrun, status.evicted_ran, status.evicted_unrun), (100, 0, 2, 2000), "{status:?}");
     }
+
+    async fn of_many_attempts_the_first_and_the_last_are_kept(url: &str) {
+        let world = World::new(url, r#"retry = { max = 60, base = "0ms", factor = 1, cap = "0ms" }"#).await;
+        world.ask(json!({ "do": "retry" })).await;
+        world.run().await;
+        let (letter, said) = world.only_dead().await;
+        assert!(said.starts_with("exhausted: 61 attempts failed"), "{said}");
+        let kept: Vec<u32> = letter.history.iter().map(|record| record.attempt).collect();
+        assert_eq!(kept, (1..=20).chain(42..=61).collect::<Vec<_>>());
+        assert_eq!(letter.history[20].left_out(letter.history.get(19)), 21);
+    }
 }
 
 const OPTIONS: Options = Options {

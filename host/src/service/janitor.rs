@@ -1,6 +1,6 @@
 //! The janitor: keeps streams within their bounds, and looks once in a while whether the backend is still what it has
-//! to be. It reports what leaks, and dead letters that their bounds have cost; nothing but entries that are over the bounds is ever removed here. (Dead consumers go
-//! while their deliveries are recovered.)
+//! to be. It reports what leaks, and dead letters that their bounds have cost; nothing but entries that are over the
+//! bounds is ever removed here. (Dead consumers go while their deliveries are recovered.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,15 +61,9 @@ async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
     for consumer in &host.consumers {
         let source = &consumer.source;
         match host.house.backend.status(source).await {
-            Ok(SourceStatus { evicted_ran: ran, evicted_unrun: unrun, .. }) => {
-                // What went before this host began has been told.
-                let (ran_before, unrun_before) = evicted.insert(source.clone(), (ran, unrun)).unwrap_or((ran, unrun));
-                if ran > ran_before || unrun > unrun_before {
-                    observe::letters::evicted(
-                        source,
-                        ran.saturating_sub(ran_before),
-                        unrun.saturating_sub(unrun_before),
-                    );
+            Ok(status) => {
+                if let Some((ran, never_ran)) = newly_evicted(evicted, source, &status) {
+                    observe::letters::evicted(source, ran, never_ran);
                 }
             }
             // Made anew by whoever fetches.
@@ -77,6 +71,14 @@ async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
             Err(error) => observe::task_trouble("janitor", &error),
         }
     }
+}
+
+/// What has gone since the last look. What went before the first one, another host may have told.
+fn newly_evicted(evicted: &mut Evicted, source: &Source, status: &SourceStatus) -> Option<(u64, u64)> {
+    let now = (status.evicted_ran, status.evicted_unrun);
+    let before = evicted.insert(source.clone(), now).unwrap_or(now);
+    let new = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+    (new != (0, 0)).then_some(new)
 }
 
 async fn trim(host: &Host, stream: &StreamBounds, warned: &mut Option<Instant>) {
@@ -133,6 +135,19 @@ fn is_due(last: Option<Instant>, every: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_that_went_are_told_once() {
+        let source = Source { stream: "s".into(), handler: "h".into() };
+        let mut evicted = Evicted::new();
+        let mut look = |evicted_ran, evicted_unrun| {
+            let status = SourceStatus { evicted_ran, evicted_unrun, ..SourceStatus::default() };
+            newly_evicted(&mut evicted, &source, &status)
+        };
+        assert_eq!(look(5, 7), None, "they went before this host began");
+        assert_eq!((look(6, 7), look(6, 7), look(8, 10)), (Some((1, 0)), None, Some((2, 3))));
+        assert_eq!(look(0, 0), None, "the books began anew");
+    }
 
     #[test]
     fn a_full_stream_that_is_too_young_is_told() {

@@ -14,7 +14,7 @@
 -- error if something could fail later: to be called before anything is written.
 local function letters_of(dead, stats, bounds)
     local NEVER_RAN = {undecodable = true, invalid = true, unknown = true, conflict = true}
-    local COUNTED = {event = true, timer = true, fields = true, text = true, history = true}
+    local COUNTED = {event = true, timer = true, fields = true, large = true, text = true, history = true}
     -- What one step learns, and what it evicts beyond as much as it has added (a bound that was lowered): letters, bytes.
     local STEP_MAX, STEP_BYTES_MAX, LEARN_PAGE = 1000, 16777216, 10
     local unrun = dead .. ':unrun'

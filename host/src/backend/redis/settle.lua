@@ -98,12 +98,13 @@ if has('r') then
     may('ZADD', due, '0', '')
     may('HSET', due_bodies, '', '')
 end
-if has('q') then
+local quarantines = has('q')
+if quarantines then
     may('XCLAIM', stream, group, QUARANTINE, '0', '0-1')
     redis.call('HLEN', tries)
     may('HSET', tries, 'i', '1')
 end
-local letters = (has('d') or has('q')) and letters_of(dead, stats, ARGV[4])
+local letters = (quarantines or has('d')) and letters_of(dead, stats, ARGV[4])
 
 -- `marks` are event id, hash, event id, hash...
 local marks, ids, number = {}, {}, #ARGV[13] / 32
