@@ -139,6 +139,17 @@ fn durability_is_told_by_its_class() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_of_dead_letters_that_a_server_cannot_hold_are_told() {
+    let server = RedisServer::start(&["--save", "", "--maxmemory", "100mb"]);
+    with_group(&server.url()).await;
+    let patient = Patient::new(&server.url());
+    says(&patient.findings(&[]).0, "warning dead letters: 1 sources may keep 256 MiB", "of maxmemory, 100 MiB");
+    run(&server.url(), "CONFIG SET maxmemory 600mb");
+    let found = patient.findings(&[]).0;
+    assert!(!found.iter().any(|line| line.contains("dead letters")), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicting_server_is_bad() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "100mb"]);
     let open = backend::open(&server.url(), options()).await.unwrap();
@@ -162,7 +173,7 @@ async fn an_acl_that_lacks_a_right_is_named_by_doctor() {
     let (found, code) = patient.findings(&[]);
     says(&found, "bad rights: mischief on asked: trim needs XTRIM on asked", "ACL SETUSER");
     says(&found, "bad rights: mischief on asked: claim needs XCLAIM on asked", "");
-    says(&found, "bad rights: settle, tried on a scratch stream", "XTRIM");
+    says(&found, "bad rights: claim, tried on a scratch stream", "XCLAIM");
     assert_eq!(code, 1);
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut client(&server.url())).unwrap();
     assert!(!keys.iter().any(|key| key.contains("doctor-")), "removed, although it failed: {keys:?}");

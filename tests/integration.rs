@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod io_lane;
 mod kills;
+mod letters;
 mod metrics;
 mod model;
 mod plugins;

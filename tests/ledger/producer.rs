@@ -182,6 +182,7 @@ impl Client {
                         let options = backend::Options {
                             inbox_window: Duration::from_secs(3600),
                             dead_letters_max: 100_000,
+                            dead_letters_bytes_max: 256 << 20,
                             timers_max: 1000,
                             ..Default::default()
                         };

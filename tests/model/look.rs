@@ -8,6 +8,7 @@ use tidemill::model::dead_letter::DeadLetter;
 use tidemill::model::delivery::{KeyState, Source};
 use uuid::Uuid;
 
+use super::parcel::Parcel;
 use super::reference::{Group, Number, Place, Stream};
 use super::run::Run;
 use super::steps::{IDS, KEYS};
@@ -62,6 +63,7 @@ impl Group {
     fn compare_books(&self, status: &SourceStatus) -> Result<()> {
         ensure!(status.balances(), "the books do not balance: {status:?}");
         let counts = self.books();
+        let letters = || self.dead.iter().map(|number| &self.parcels[number]);
         let expected = SourceStatus {
             published: self.published,
             timers: self.timers,
@@ -70,7 +72,11 @@ impl Group {
             duplicates: self.duplicates,
             retried: self.retried,
             dead: self.dead.len() as u64,
+            dead_unrun: letters().filter(|parcel| parcel.never_ran()).count() as u64,
+            dead_bytes: letters().map(Parcel::letter_bytes).sum(),
             dropped: self.dropped,
+            evicted_ran: self.evicted_ran,
+            evicted_unrun: self.evicted_unrun,
             lag: counts.lag,
             pending: counts.pending,
             due: counts.due,

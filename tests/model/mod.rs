@@ -26,6 +26,8 @@ fn options() -> Options {
     Options {
         inbox_window: Duration::from_secs(7 * 24 * 3600),
         dead_letters_max: DEAD_LETTERS_MAX as u64,
+        // Bodies are a few bytes: this one is not met.
+        dead_letters_bytes_max: 256 << 20,
         timers_max: 1000,
         ..Options::default()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use tidemill::backend::wire;
 use tidemill::model::dead_letter::{AttemptRecord, Reason};
 use tidemill::model::delivery::{Body, Delivery, EntryId, Lane, Replayed};
 
@@ -56,6 +57,21 @@ pub enum Place {
 }
 
 impl Parcel {
+    /// A dead letter of an event that no plugin was given.
+    pub fn never_ran(&self) -> bool {
+        matches!(&self.place, Place::Dead { reason, .. } if !reason.class.ran()) && self.history.is_empty()
+    }
+
+    /// What a dead letter counts for: body, reason and history, as they are written.
+    pub fn letter_bytes(&self) -> u64 {
+        let Place::Dead { reason, .. } = &self.place else { return 0 };
+        let body = match &self.body {
+            Body::Event(bytes) | Body::Timer(bytes) => bytes.len(),
+            Body::Fields(_) => unreachable!("the model publishes events only"),
+        };
+        (body + reason.text.len() + wire::write_history(&self.history).len()) as u64
+    }
+
     pub fn new(place: Place, origin: Option<EntryId>, body: Body) -> Self {
         Self {
             place,

@@ -76,6 +76,9 @@ pub struct Group {
     pub duplicates: u64,
     pub retried: u64,
     pub dropped: u64,
+    /// Of those dropped: by the bounds, of letters that ran and of the others.
+    pub evicted_ran: u64,
+    pub evicted_unrun: u64,
 }
 
 impl Model {

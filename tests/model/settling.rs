@@ -149,10 +149,24 @@ impl Group {
         };
     }
 
-    /// The oldest dead letters go when there are too many.
+    /// When there are too many dead letters, the oldest of those go that never ran, of which half may lie here at most;
+    /// then the oldest.
     fn bound_dead(&mut self, max: usize) {
-        while self.dead.len() > max {
-            self.parcels.remove(&self.dead.remove(0));
+        loop {
+            let over = self.dead.len() > max;
+            let unrun: Vec<usize> =
+                (0..self.dead.len()).filter(|at| self.parcels[&self.dead[*at]].never_ran()).collect();
+            match unrun.first() {
+                Some(at) if over || unrun.len() > max / 2 => {
+                    self.parcels.remove(&self.dead.remove(*at));
+                    self.evicted_unrun += 1;
+                }
+                _ if over => {
+                    self.parcels.remove(&self.dead.remove(0));
+                    self.evicted_ran += 1;
+                }
+                _ => break,
+            }
             self.dropped += 1;
         }
     }

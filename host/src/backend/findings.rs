@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{Options, SourceStatus};
 use crate::model::delivery::Source;
 
 /// One thing that `doctor` looked at.
@@ -44,8 +45,8 @@ pub fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>
 /// What was found out of the ordinary about one source.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
-    pub dead: u64,
-    pub dead_max: u64,
+    /// The books as far as they are about dead letters.
+    pub letters: SourceStatus,
     /// Of the delivery that has been in a consumer's hands the longest.
     pub pending_age: Option<Duration>,
     /// Consumers without a heartbeat, and those of them that hold deliveries.
@@ -53,16 +54,9 @@ pub(super) struct Signs {
     pub silent_holding: u64,
 }
 
-pub(super) fn signs(source: &Source, signs: &Signs) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let Signs { dead, dead_max, silent, silent_holding, .. } = *signs;
-    if dead as f64 >= DEAD_SHARE * dead_max as f64 {
-        findings.push(warning(
-            "dead letters",
-            format!("{source}: {dead} dead letters of at most {dead_max}; beyond that the oldest go"),
-            "look at them (tidemill dead ls), replay or drop them, or raise host.dead_letters_max",
-        ));
-    }
+pub(super) fn signs(source: &Source, signs: &Signs, options: &Options) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = dead_letters(source, &signs.letters, options).into_iter().collect();
+    let Signs { silent, silent_holding, .. } = *signs;
     if let Some(age) = signs.pending_age.filter(|age| *age > PENDING_AGE_MAX) {
         findings.push(warning(
             "pending",
@@ -78,6 +72,36 @@ pub(super) fn signs(source: &Source, signs: &Signs) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// How near the dead letters are to their bounds, and what the bounds have cost.
+fn dead_letters(source: &Source, books: &SourceStatus, options: &Options) -> Option<Finding> {
+    let SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } = *books;
+    let Options { dead_letters_max: max, dead_letters_bytes_max: bytes_max, .. } = *options;
+    let near = |count: u64, max: u64| count as f64 >= DEAD_SHARE * max as f64;
+    if near(dead, max) || near(dead_bytes, bytes_max) {
+        let (mib, mib_max) = (dead_bytes >> 20, bytes_max >> 20);
+        return Some(warning(
+            "dead letters",
+            format!(
+                "{source}: {dead} dead letters of at most {max}, {mib} MiB of at most {mib_max}; beyond that the oldest \
+                 go, and {evicted_ran} of those that ran have gone"
+            ),
+            "look at them (tidemill dead ls), replay or drop them, or raise host.dead_letters_max and \
+             host.dead_letters_bytes_max",
+        ));
+    }
+    near(dead_unrun, max / 2).then(|| {
+        warning(
+            "dead letters",
+            format!(
+                "{source}: {dead_unrun} dead letters never ran, of at most {}; beyond that the oldest of them go, and \
+                 {evicted_unrun} have gone",
+                max / 2
+            ),
+            "a producer sends what no handler takes: see the reasons (tidemill dead ls), mend the producer, drop them",
+        )
+    })
 }
 
 /// A duration for people: whole seconds.

@@ -45,8 +45,10 @@ pub struct Features {
 pub struct Options {
     /// How long the inbox remembers at least (`idempotency.window`).
     pub inbox_window: Duration,
-    /// How many dead letters a source keeps at most; the oldest go first.
+    /// How many dead letters a source keeps at most. Those that never ran (`ReasonClass::ran` says so, and no attempt is on record) have half of it at most and go first; then the oldest.
     pub dead_letters_max: u64,
+    /// Their bytes at most, in the same way: body, reason and history of each, as they are stored.
+    pub dead_letters_bytes_max: u64,
     /// How many timers of a source may wait (`host.timers_max`); see [`Settled::Full`].
     pub timers_max: u64,
     /// The largest event, in bytes (`host.payload_bytes_max`). An entry above that and [`ENTRY_FACTS_BYTES`] is never
@@ -62,6 +64,7 @@ impl Default for Options {
         Self {
             inbox_window: limits::INBOX_WINDOW,
             dead_letters_max: limits::DEAD_LETTERS,
+            dead_letters_bytes_max: limits::DEAD_LETTERS_BYTES.as_u64(),
             timers_max: limits::TIMERS_WAITING,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX.as_u64() as usize,
             fetch_bytes_max: limits::FETCH_BYTES.as_u64() as usize,
@@ -344,9 +347,17 @@ pub struct SourceStatus {
     pub retried: u64,
     /// Dead letters that lie here now.
     pub dead: u64,
-    /// Dead letters that went because there were more than `dead_letters_max`, and entries that went unread
+    /// Of those dead: letters that never ran, see [`Options::dead_letters_max`].
+    pub dead_unrun: u64,
+    /// The bytes of those dead: body, reason and history. On Redis, letters of an older version are counted once the next
+    /// letters have come.
+    pub dead_bytes: u64,
+    /// Dead letters that somebody dropped or that went because of the bounds, and entries that went unread
     /// (`Overflow::Drop`).
     pub dropped: u64,
+    /// Of those dropped: letters that ran, and letters that did not, which went because of the bounds.
+    pub evicted_ran: u64,
+    pub evicted_unrun: u64,
     /// Not yet fetched by anybody.
     pub lag: u64,
     /// In some consumer's hands (both lanes).

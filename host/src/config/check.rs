@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use bytesize::ByteSize;
+
 use super::read::nearest;
 use super::{Config, Overflow, limits};
 use crate::policy::route::{Pattern, Streams};
@@ -194,6 +196,16 @@ impl Check<'_> {
                 format!("more than 0 and at most {}", humantime::format_duration(limits::DEADLINE_MAX)),
             );
         }
+        if handler.retry.max > limits::RETRIES_MAX {
+            self.find(
+                at("retry.max"),
+                format!("{} retries are too many", handler.retry.max),
+                format!(
+                    "at most {}; to wait for longer, raise retry.base or retry.cap: the waits grow up to the cap",
+                    limits::RETRIES_MAX
+                ),
+            );
+        }
         if handler.retry.factor.is_nan() || handler.retry.factor < 1.0 {
             self.find(at("retry.factor"), "below 1 the waits would shrink", "2 doubles each wait");
         }
@@ -295,6 +307,7 @@ impl Check<'_> {
         if self.config.host.batch == 0 || self.config.host.batch > limits::BATCH_MAX {
             self.find("host.batch", "out of range", format!("1 to {}", limits::BATCH_MAX));
         }
+        self.dead_letters();
         if !(limits::STACK_MIN..=limits::STACK_MAX).contains(&self.config.plugins.stack) {
             self.find("plugins.stack", "out of range", format!("{} to {}", limits::STACK_MIN, limits::STACK_MAX));
         }
@@ -312,6 +325,32 @@ impl Check<'_> {
         }
         if self.config.handlers.is_empty() {
             self.warn("handlers", "there is none, so nothing will be handled", "add a [handlers.NAME]");
+        }
+    }
+}
+
+impl Check<'_> {
+    /// A bound that holds no letter would throw each one away as it is written.
+    fn dead_letters(&mut self) {
+        let host = &self.config.host;
+        if host.dead_letters_max == 0 {
+            self.find(
+                "host.dead_letters_max",
+                "no dead letter could be kept, so what cannot be handled would be lost",
+                format!("at least 1; the default is {}", limits::DEAD_LETTERS),
+            );
+        }
+        let least = ByteSize(host.payload_bytes_max.0.saturating_add(limits::DEAD_LETTER_EXTRA_BYTES.0));
+        if host.dead_letters_bytes_max < least {
+            self.find(
+                "host.dead_letters_bytes_max",
+                format!("{} may be too small for a single dead letter", host.dead_letters_bytes_max),
+                format!(
+                    "at least {least}: host.payload_bytes_max and {} for its reason and attempts; the default is {}",
+                    limits::DEAD_LETTER_EXTRA_BYTES,
+                    limits::DEAD_LETTERS_BYTES
+                ),
+            );
         }
     }
 }

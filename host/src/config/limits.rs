@@ -61,8 +61,14 @@ pub const INSTANCE_EVENTS: u32 = 1;
 /// Deliveries that are fetched and settled together.
 pub const BATCH: usize = 128;
 pub const BATCH_MAX: usize = 512;
-/// Dead letters that one handler keeps for one stream; the oldest go first, and are counted.
+/// Dead letters that one handler keeps for one stream, and their bytes. Those that never ran have half of both at most and
+/// go first, then the oldest; all are counted.
 pub const DEAD_LETTERS: u64 = 100_000;
+pub const DEAD_LETTERS_BYTES: ByteSize = ByteSize::mib(256);
+/// What a dead letter may have besides its event: the history of its attempts, and its reason.
+pub const DEAD_LETTER_EXTRA_BYTES: ByteSize = ByteSize::kib(72);
+/// The most that `retry.max` can be.
+pub const RETRIES_MAX: u32 = 1_000;
 /// How long the inbox remembers an event.
 pub const INBOX_WINDOW: Duration = Duration::from_secs(3600);
 /// The largest component, and the most code that may be made of one.

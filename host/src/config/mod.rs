@@ -128,6 +128,8 @@ pub struct Host {
     pub fetch_bytes_max: ByteSize,
     /// Dead letters that a handler keeps for a stream.
     pub dead_letters_max: u64,
+    /// The bytes of those.
+    pub dead_letters_bytes_max: ByteSize,
     /// Timers that may wait for a handler on a stream.
     pub timers_max: u64,
     /// Where compiled plugins are kept; default: the user's cache folder.
@@ -144,6 +146,7 @@ impl Default for Host {
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             fetch_bytes_max: limits::FETCH_BYTES,
             dead_letters_max: limits::DEAD_LETTERS,
+            dead_letters_bytes_max: limits::DEAD_LETTERS_BYTES,
             timers_max: limits::TIMERS_WAITING,
             cache: None,
         }

@@ -53,6 +53,15 @@ impl ReasonClass {
         }
     }
 
+    /// Whether a letter of this class is of an event that a plugin was given. Of the others a stranger can make as many as
+    /// he likes.
+    pub fn ran(self) -> bool {
+        match self {
+            Self::Undecodable | Self::Invalid | Self::Unknown | Self::Conflict => false,
+            Self::Rejected | Self::Exhausted | Self::Poison => true,
+        }
+    }
+
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.as_str() == text)
     }
@@ -80,6 +89,16 @@ pub struct AttemptRecord {
     pub log: Vec<String>,
 }
 
+impl AttemptRecord {
+    /// How many attempts are missing between the record before this one, if there is one, and this one. Attempts are
+    /// counted anew when a letter is replayed.
+    pub fn left_out(&self, before: Option<&Self>) -> u32 {
+        let before = before.map_or(0, |before| before.attempt);
+        let next = if self.attempt > before { before + 1 } else { 1 };
+        self.attempt.saturating_sub(next)
+    }
+}
+
 /// A dead letter as it lies in the backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -96,4 +115,24 @@ pub struct DeadLetter {
     pub history: Vec<AttemptRecord>,
     /// If it was a dead letter before: which, and how often it had been replayed when it died again.
     pub replayed: Option<Replayed>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_shows_in_the_numbers() {
+        let of = |attempt| AttemptRecord {
+            attempt,
+            at_ms: 0,
+            class: "failed".into(),
+            reason: String::new(),
+            plugin: String::new(),
+            log: Vec::new(),
+        };
+        let missing = |before: Option<u32>, attempt| of(attempt).left_out(before.map(of).as_ref());
+        assert_eq!((missing(None, 1), missing(Some(1), 2), missing(Some(20), 1981)), (0, 0, 1960));
+        assert_eq!((missing(None, 3), missing(Some(4), 1)), (2, 0), "a replay begins anew");
+    }
 }

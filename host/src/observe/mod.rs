@@ -2,6 +2,7 @@
 //!
 //! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
 
+pub mod letters;
 mod meters;
 pub mod metrics;
 

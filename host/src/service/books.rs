@@ -45,7 +45,11 @@ pub fn total(streams: &[Row]) -> SourceStatus {
         total.duplicates += status.duplicates;
         total.retried += status.retried;
         total.dead += status.dead;
+        total.dead_unrun += status.dead_unrun;
+        total.dead_bytes += status.dead_bytes;
         total.dropped += status.dropped;
+        total.evicted_ran += status.evicted_ran;
+        total.evicted_unrun += status.evicted_unrun;
         total.lag += status.lag;
         total.pending += status.pending;
         total.due += status.due;
@@ -146,7 +150,9 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
 fn books(status: &SourceStatus) -> Value {
     json!({
         "published": status.published, "timers": status.timers, "committed": status.committed, "skipped": status.skipped,
-        "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dropped": status.dropped,
+        "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dead_unrun": status.dead_unrun,
+        "dead_bytes": status.dead_bytes, "dropped": status.dropped, "evicted_ran": status.evicted_ran,
+        "evicted_unrun": status.evicted_unrun,
         "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.again,
         "quarantined": status.quarantined, "torn": status.torn, "consumers": status.consumers,
         "oldest_pending_age_ms": status.oldest_pending_age.map(|age| age.as_millis() as u64),

@@ -200,6 +200,7 @@ pub fn backend_options(config: &Config) -> Options {
     Options {
         inbox_window: config.idempotency.window,
         dead_letters_max: config.host.dead_letters_max,
+        dead_letters_bytes_max: config.host.dead_letters_bytes_max.as_u64(),
         timers_max: config.host.timers_max,
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         fetch_bytes_max: fetch_bytes(config),

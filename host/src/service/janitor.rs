@@ -1,14 +1,15 @@
 //! The janitor: keeps streams within their bounds, and looks once in a while whether the backend is still what it has
-//! to be. It reports what leaks; nothing but entries that are over the bounds is ever removed here. (Dead consumers go
-//! while their deliveries are recovered.)
+//! to be. It reports what leaks, and dead letters that their bounds have cost; nothing but entries that are over the
+//! bounds is ever removed here. (Dead consumers go while their deliveries are recovered.)
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Host, Quiet};
-use crate::backend::{Bounds, Level, Trimmed};
+use crate::backend::{Bounds, Error, Level, SourceStatus, Trimmed};
 use crate::fault;
 use crate::model::delivery::Source;
 use crate::observe;
@@ -16,6 +17,8 @@ use crate::observe;
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// The same warning about a stream comes at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(600);
+/// How often dead letters that are lost are looked for. They are told together.
+const LETTERS_EVERY: Duration = Duration::from_secs(60);
 const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
 /// The first look. Not at once: what a host needs to start was looked at when it opened the backend.
 const EXAMINE_FIRST: Duration = Duration::from_secs(60);
@@ -32,9 +35,14 @@ pub struct StreamBounds {
 pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
     let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
+    let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());
     loop {
         for (stream, warned) in host.streams.iter().zip(&mut warned) {
             trim(&host, stream, warned).await;
+        }
+        if Instant::now() >= letters_at {
+            letters_at = Instant::now() + LETTERS_EVERY;
+            look_at_letters(&host, &mut evicted).await;
         }
         if Instant::now() >= examine_at {
             examine_at = Instant::now() + EXAMINE_EVERY;
@@ -44,6 +52,33 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
             return;
         }
     }
+}
+
+/// How many letters of each source had gone because of their bounds: of those that ran, and of the others.
+type Evicted = HashMap<Source, (u64, u64)>;
+
+async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
+    for consumer in &host.consumers {
+        let source = &consumer.source;
+        match host.house.backend.status(source).await {
+            Ok(status) => {
+                if let Some((ran, never_ran)) = newly_evicted(evicted, source, &status) {
+                    observe::letters::evicted(source, ran, never_ran);
+                }
+            }
+            // Made anew by whoever fetches.
+            Err(Error::GroupGone { .. }) => {}
+            Err(error) => observe::task_trouble("janitor", &error),
+        }
+    }
+}
+
+/// What has gone since the last look. What went before the first one, another host may have told.
+fn newly_evicted(evicted: &mut Evicted, source: &Source, status: &SourceStatus) -> Option<(u64, u64)> {
+    let now = (status.evicted_ran, status.evicted_unrun);
+    let before = evicted.insert(source.clone(), now).unwrap_or(now);
+    let new = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+    (new != (0, 0)).then_some(new)
 }
 
 async fn trim(host: &Host, stream: &StreamBounds, warned: &mut Option<Instant>) {
@@ -100,6 +135,19 @@ fn is_due(last: Option<Instant>, every: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_that_went_are_told_once() {
+        let source = Source { stream: "s".into(), handler: "h".into() };
+        let mut evicted = Evicted::new();
+        let mut look = |evicted_ran, evicted_unrun| {
+            let status = SourceStatus { evicted_ran, evicted_unrun, ..SourceStatus::default() };
+            newly_evicted(&mut evicted, &source, &status)
+        };
+        assert_eq!(look(5, 7), None, "they went before this host began");
+        assert_eq!((look(6, 7), look(6, 7), look(8, 10)), (Some((1, 0)), None, Some((2, 3))));
+        assert_eq!(look(0, 0), None, "the books began anew");
+    }
 
     #[test]
     fn a_full_stream_that_is_too_young_is_told() {

@@ -46,6 +46,7 @@ const FIXED: &[(&str, Said)] = &[
     ("host.timers_max", |config| config.host.timers_max.to_string()),
     ("plugins.stack", |config| config.plugins.stack.to_string()),
     ("host.dead_letters_max", |config| config.host.dead_letters_max.to_string()),
+    ("host.dead_letters_bytes_max", |config| config.host.dead_letters_bytes_max.to_string()),
     ("idempotency.window", |config| format!("{:?}", config.idempotency.window)),
 ];
 

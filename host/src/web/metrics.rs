@@ -83,12 +83,17 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
         for (book, count) in books {
             gauges.entries.add(&[&source.handler, &source.stream, book], count);
         }
+        for (ran, count) in [("yes", status.evicted_ran), ("no", status.evicted_unrun)] {
+            gauges.dead_evicted.add(&[&source.handler, &source.stream, ran], count);
+        }
         for (gauge, count) in [
             (&gauges.lag, status.lag),
             (&gauges.pending, status.pending),
             (&gauges.due, status.due),
             (&gauges.again, status.again),
             (&gauges.dead, status.dead),
+            (&gauges.dead_unrun, status.dead_unrun),
+            (&gauges.dead_bytes, status.dead_bytes),
             (&gauges.quarantined, status.quarantined),
             (&gauges.consumers, status.consumers),
             (&gauges.torn, status.torn),

@@ -132,6 +132,7 @@ pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend
     }
     let books = desk.books().await;
     assert_eq!((books.dead, books.waiting(), books.dropped), (5, 0, 0), "{books:?}");
+    assert_eq!(books.dead_unrun, 5, "they never ran, whoever has buried them: {books:?}");
 }
 
 pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {

@@ -14,6 +14,7 @@ mod acts;
 mod books;
 mod bounds;
 mod dead_letters;
+mod evicting;
 mod fetching;
 mod inbox;
 mod quarantine;
@@ -37,6 +38,8 @@ pub type Story = fn(Arc<dyn Backend>) -> Pin<Box<dyn Future<Output = ()> + Send>
 
 /// How many dead letters a source keeps during the exam: few, so that a story can overflow them.
 pub const DEAD_LETTERS_MAX: u64 = 20;
+/// Their bytes at most.
+pub const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 20;
 
 /// How many timers may wait during the exam.
 pub const TIMERS_MAX: u64 = 20;
@@ -50,6 +53,7 @@ pub fn options() -> Options {
     Options {
         inbox_window: Duration::from_secs(3600),
         dead_letters_max: DEAD_LETTERS_MAX,
+        dead_letters_bytes_max: DEAD_LETTERS_BYTES_MAX,
         timers_max: TIMERS_MAX,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         fetch_bytes_max: FETCH_BYTES_MAX,
@@ -116,6 +120,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_retry_comes_back_with_its_history_when_it_is_due
         a_retry_is_not_promoted_before_its_time
         a_retry_comes_back_again_and_again
+        a_long_history_keeps_its_ends
         promotion_is_bounded
         a_retry_belongs_to_its_own_handler;
     timers:
@@ -134,6 +139,13 @@ pub const STORIES: &[(&str, Story)] = stories! {
         dead_letters_are_bounded
         replay_goes_to_its_own_handler_only_and_once
         a_replayed_letter_starts_afresh_and_can_die_again;
+    evicting:
+        what_never_ran_goes_before_what_ran
+        what_never_ran_has_half_at_most
+        a_letter_with_an_attempt_on_record_has_run
+        dead_letters_are_bounded_by_their_bytes
+        what_never_ran_has_half_of_the_bytes
+        what_is_dropped_and_replayed_leaves_the_account;
     quarantine:
         what_is_released_goes_to_whoever_comes_next_with_no_crash
         a_suspect_is_set_aside_until_it_is_taken

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::desk::Desk;
 use super::forms::*;
+use crate::backend::wire::{self, HISTORY_BYTES_MAX};
 use crate::backend::{Backend, Settled};
+use crate::model::dead_letter::{AttemptRecord, ReasonClass};
 use crate::model::delivery::Lane;
 
 const SOON: Duration = Duration::from_millis(50);
@@ -63,6 +65,26 @@ pub async fn a_retry_comes_back_again_and_again(backend: Arc<dyn Backend>) {
     assert_eq!(desk.fetch_one().await.history, history);
     let books = desk.books().await;
     assert_eq!((books.published, books.retried, books.pending), (1, 4, 1));
+}
+
+pub async fn a_long_history_keeps_its_ends(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    desk.publish(&["a"]).await;
+    let mut delivery = desk.fetch_one().await;
+    delivery.attempts = 1999;
+    delivery.history = (1..2000).map(|attempt| record(attempt, "no luck")).collect();
+    desk.settle_one(retry(delivery, Duration::ZERO, record(2000, "no luck"))).await;
+    desk.promote(1).await;
+    let back = desk.fetch_one().await;
+    let kept: Vec<u32> = back.history.iter().map(|record| record.attempt).collect();
+    assert_eq!(kept, (1..=20).chain(1981..=2000).collect::<Vec<_>>());
+    assert_eq!(back.attempts, 2000);
+    let large = AttemptRecord { log: vec!["x".repeat(2048); 10], ..record(2001, &"y".repeat(4096)) };
+    desk.settle_one(dead_letter(back, ReasonClass::Exhausted, Some(large.clone()))).await;
+    let letter = desk.dead().await.remove(0);
+    assert_eq!((letter.attempts, letter.history.len()), (2001, 40));
+    assert_eq!(letter.history.last(), Some(&large), "the last attempt is whole");
+    assert!(wire::write_history(&letter.history).len() <= HISTORY_BYTES_MAX);
 }
 
 pub async fn promotion_is_bounded(backend: Arc<dyn Backend>) {

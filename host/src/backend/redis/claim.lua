@@ -5,24 +5,22 @@
 --
 -- KEYS     1 stream of the lane  2 tries  3 dead  4 stats
 -- ARGV     1 group  2 consumer that takes over  3 consumer that loses them  4 lease in ms  5 how many at most
---          6 name of the lane: i(nput), a(gain)  7 dead letters at most
+--          6 name of the lane: i(nput), a(gain)  7 dead letters at most, and their bytes
 --          8 what is noted: c(rash), r (nothing: they were released), s (suspect: it will be run alone)
 --          9 for so many ms a crash counts  10 with so many crashes an entry goes into quarantine
 --          11 what two or more dead hosts have had in hand counts for so many
 -- returns  the ids of the entries taken over, which nobody has read yet: their bytes may be what hosts die of; for each how
 --          many hosts have died with it so far; whether the last one ran it alone (0, 1); the ids of those that went into quarantine
 
-local key, tries, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, me, gone, lease, lane, dead_max = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6], tonumber(ARGV[7])
+local key, tries = KEYS[1], KEYS[2]
+local group, me, gone, lease, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local note, crash_window, crashes_max, weight = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local room = tonumber(ARGV[5])
 
 redis.call('HLEN', tries)
-redis.call('XLEN', dead)
-redis.call('HLEN', stats)
+local letters = letters_of(KEYS[3], KEYS[4], ARGV[7])
 may('XCLAIM', key, group, me, lease, '0-1')
 may('HSET', tries, lane, '1')
-may('XADD', dead, '*', 'class', '')
 
 local now = clock()
 -- How many hosts have died with an entry, this one counted; when the last one did; and if that one ran it alone.
@@ -33,7 +31,7 @@ local function account(id)
     return (now - at > crash_window and 0 or crashes) + 1, now, alone
 end
 
-local ids, crashes, alone, quarantined, lost = {}, {}, {}, {}, 0
+local ids, crashes, alone, quarantined = {}, {}, {}, {}
 local rows = redis.call('XPENDING', key, group, 'IDLE', lease, '-', '+', room, gone)
 for i = 1, #rows do
     local id = rows[i][1]
@@ -45,9 +43,8 @@ for i = 1, #rows do
     room = room - takes
     -- XCLAIM drops entries from the pending list that somebody deleted from the stream.
     if #redis.call('XCLAIM', key, group, suspect and QUARANTINE or me, lease, id, 'JUSTID') == 0 then
-        bury_without_body(dead, id)
+        letters.add_without_body(id)
         redis.call('HDEL', tries, lane .. id)
-        lost = lost + 1
     else
         if note ~= 'r' or ran_alone then
             redis.call('HSET', tries, lane .. id, write_tries(count, at, note == 's'))
@@ -60,9 +57,7 @@ for i = 1, #rows do
         end
     end
 end
-if lost > 0 and redis.call('XLEN', dead) > dead_max then
-    redis.call('HINCRBY', stats, 'dropped', redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max))
-end
+letters.close()
 
 if #redis.call('XPENDING', key, group, '-', '+', 1, gone) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', key, group, gone)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
+use super::record::WriteBounds;
 use super::recover::{Found, LANES, PAGE, key_of, name_of, to_u32};
 use super::script::{BURY, CLAIM, RECLAIMER};
 use super::{Redis, millis, value};
@@ -155,7 +156,7 @@ impl Redis {
     ) -> Result<Vec<EntryId>> {
         let mut call = CLAIM.call(&[key_of(keys, lane), keys.tries(), keys.dead(), keys.stats()]);
         call.arg(&*source.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
-        call.arg(name_of(lane)).arg(self.options.dead_letters_max).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
+        call.arg(name_of(lane)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
         call.arg(CRASHES_MAX).arg(CRASHED_WEIGHT);
         let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
         let mut accounts = HashMap::new();

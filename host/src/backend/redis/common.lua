@@ -65,18 +65,10 @@ local function write_tries(crashes, at, alone)
     return whole(crashes) .. ':' .. whole(at) .. (alone and ':a' or '')
 end
 
--- An entry was deleted from its stream while it was pending. Its bytes are gone, but that it was there must not be
--- forgotten.
-local function bury_without_body(dead, id)
-    redis.call('XADD', dead, '*', 'class', 'undecodable',
-        'text', 'the entry was deleted from the stream before it was handled; its bytes are lost',
-        'fields', '', 'origin', id, 'attempts', '0', 'crashes', '0', 'history', '[]')
-end
-
--- Makes a pending entry that of a consumer who is nobody.
-local function set_aside(key, group, nobody, id, dead)
-    -- XCLAIM drops an entry that somebody has deleted.
-    if #redis.call('XCLAIM', key, group, nobody, 0, id, 'JUSTID') == 0 then bury_without_body(dead, id) end
+-- Makes a pending entry that of a consumer who is nobody. XCLAIM drops an entry that somebody has deleted: then the
+-- answer is false, and the caller has to bury it.
+local function set_aside(key, group, nobody, id)
+    return #redis.call('XCLAIM', key, group, nobody, 0, id, 'JUSTID') > 0
 end
 
 -- An inbox is a hash of event id -> payload hash for each window of time, named `<base>:<number of the window>`. Both

@@ -17,7 +17,7 @@ impl Redis {
     pub(super) async fn replay_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
         let mut replayed = 0;
         for some in ids.chunks(CALL_MAX) {
-            let mut call = begin(&REPLAY, replay_keys(source), act);
+            let mut call = begin(&REPLAY, &replay_keys(source), act);
             call.arg("replay").arg("");
             replayed += self.act_on(&REPLAY, call, source, some).await?;
         }
@@ -28,14 +28,14 @@ impl Redis {
         let keys = Keys::of(source);
         let mut dropped = 0;
         for some in ids.chunks(CALL_MAX) {
-            let call = begin(&DROP, [keys.dead(), keys.stats(), keys.audit()], act);
+            let call = begin(&DROP, &[keys.dead(), keys.stats(), keys.audit()], act);
             dropped += self.act_on(&DROP, call, source, some).await?;
         }
         Ok(dropped)
     }
 
     pub(super) async fn edit_letter(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
-        let mut call = begin(&REPLAY, replay_keys(source), act);
+        let mut call = begin(&REPLAY, &replay_keys(source), act);
         call.arg("edit").arg(&body[..]);
         Ok(self.act_on(&REPLAY, call, source, &[id]).await? == 1)
     }
@@ -49,7 +49,7 @@ impl Redis {
 
     pub(super) async fn pause_or_resume(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
         let keys = Keys::of(source);
-        let mut call = begin(&PAUSE, [keys.stream(), keys.stats(), keys.audit()], act);
+        let mut call = begin(&PAUSE, &[keys.stream(), keys.stats(), keys.audit()], act);
         call.arg(&*source.handler).arg(if paused { "pause" } else { "resume" });
         self.run_script(&PAUSE, &call, source).await?;
         Ok(())
@@ -84,14 +84,14 @@ impl Redis {
     }
 }
 
-fn replay_keys(source: &Source) -> [String; 3] {
+fn replay_keys(source: &Source) -> [String; 4] {
     let keys = Keys::of(source);
-    [keys.dead(), keys.again(), keys.audit()]
+    [keys.dead(), keys.again(), keys.audit(), keys.stats()]
 }
 
 /// A call whose first arguments say whose act it is.
-fn begin(script: &Script, keys: [String; 3], act: &Act) -> Cmd {
-    let mut call = script.call(&keys);
+fn begin(script: &Script, keys: &[String], act: &Act) -> Cmd {
+    let mut call = script.call(keys);
     call.arg(&act.who).arg(&act.note).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
     call
 }

@@ -6,24 +6,23 @@
 -- returns  how many there were
 
 local dead, stats, records = KEYS[1], KEYS[2], KEYS[3]
-redis.call('XLEN', dead)
-redis.call('HLEN', stats)
-may('XDEL', dead, '0-1')
-may('HINCRBY', stats, 'dropped', '1')
+local letters = letters_of(dead, stats)
 may_audit(records)
 
-local found, known = {}, {}
+local found, fields, known = {}, {}, {}
 for i = 5, #ARGV do
     local id = ARGV[i]
-    if not known[id] and #redis.call('XRANGE', dead, id, id) > 0 then
+    local letter = not known[id] and redis.call('XRANGE', dead, id, id)[1]
+    if letter then
         known[id] = true
-        found[#found + 1] = id
+        found[#found + 1], fields[#fields + 1] = id, letter[2]
     end
 end
 if #found > 0 then
-    -- The counter first: it alone could still fail, on a value that is no number.
     redis.call('HINCRBY', stats, 'dropped', #found)
     audit(records, 'drop', found, act_of(ARGV))
+    letters.remove(found, fields)
     call_with(found, 1, #found, 'XDEL', dead)
+    letters.close()
 end
 return #found

@@ -14,6 +14,8 @@ const SKEW_MAX: Duration = Duration::from_secs(1);
 /// Shares of the memory from which on it is worth a warning, and is nearly used up.
 const MEMORY_WARNING: f64 = 0.8;
 const MEMORY_BAD: f64 = 0.95;
+/// The share of `maxmemory` that all dead letters together may be allowed to take.
+const LETTERS_SHARE: f64 = 0.5;
 /// A replica that is further behind is none to fail over to.
 const REPLICA_BYTES_MAX: u64 = 10 << 20;
 const REPLICA_SILENCE_MAX: u64 = 10;
@@ -34,6 +36,7 @@ impl Redis {
         found.extend(bugs::known(&version, info.fact("aof_enabled") == "1" && cut_when_torn));
         found.push(eviction(&info));
         found.push(memory(&info));
+        found.extend(room_for_letters(&info, sources.len() as u64, self.options.dead_letters_bytes_max));
         found.push(durability(&info, &settings));
         found.extend(persistence(&info));
         found.extend(replication(&info));
@@ -128,6 +131,23 @@ fn memory(info: &Info) -> Finding {
         share if share >= MEMORY_WARNING => warning("memory", text, hint),
         _ => good("memory", text),
     }
+}
+
+/// Dead letters are taken when the memory is full: what they may take in all has to fit.
+fn room_for_letters(info: &Info, sources: u64, bytes_max: u64) -> Option<Finding> {
+    let (max, wanted) = (info.number("maxmemory"), sources.saturating_mul(bytes_max));
+    (max > 0 && wanted as f64 > LETTERS_SHARE * max as f64).then(|| {
+        warning(
+            "dead letters",
+            format!(
+                "{sources} sources may keep {} MiB of dead letters, more than half of maxmemory, {} MiB",
+                wanted >> 20,
+                max >> 20
+            ),
+            "lower host.dead_letters_bytes_max, which each handler has for each of its streams, or raise maxmemory; a \
+             server that is full of dead letters takes no events",
+        )
+    })
 }
 
 /// What is left after the server, or its machine, has died.

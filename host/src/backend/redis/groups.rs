@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
+use super::record::WriteBounds;
 use super::recover::{LANES, PAGE, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TRIM};
 use super::{Redis, millis, value};
@@ -78,8 +79,8 @@ impl Redis {
         let (keys, mut released) = (Keys::of(source), 0);
         for lane in LANES {
             loop {
-                let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead()]);
-                call.arg(&*source.handler).arg(consumer).arg(PAGE);
+                let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead(), keys.stats()]);
+                call.arg(&*source.handler).arg(consumer).arg(PAGE).write_bounds(&self.options);
                 let some = value::count(&self.run_script(&RELEASE, &call, source).await?)?;
                 released += some;
                 if some < PAGE as u64 {

@@ -29,7 +29,7 @@ impl Redis {
             STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
         call.arg(&*source.handler).arg(millis(FAR));
         let answer = value::array(self.run_script(&STATUS, &call, source).await?)?;
-        if answer.len() < 22 {
+        if answer.len() < 26 {
             return Err(error::odd_answer("the books of a source"));
         }
         let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
@@ -45,7 +45,11 @@ impl Redis {
             duplicates: count(11)?,
             retried: count(12)?,
             dead: count(8)?,
+            dead_unrun: count(22)?,
+            dead_bytes: count(23)?,
             dropped: count(13)?,
+            evicted_ran: count(24)?,
+            evicted_unrun: count(25)?,
             lag,
             pending: count(4)? + count(5)?,
             due: count(7)?,
@@ -54,7 +58,7 @@ impl Redis {
             quarantined: count(15)?,
             consumers: count(16)?,
             oldest_pending_age: oldest_age(count(14)?, answer[17..19].iter().filter(|id| **id != Value::Nil))?,
-            oldest_age: oldest_age(count(14)?, &answer[22..])?,
+            oldest_age: oldest_age(count(14)?, &answer[26..])?,
             torn: count(19)?,
         };
         status.published = match &answer[1] {

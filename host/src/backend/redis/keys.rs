@@ -8,7 +8,7 @@
 //! | `{s}:tm:again:H` | stream | what comes back to handler H: due retries and replayed dead letters |
 //! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due; their records |
 //! | `{s}:tm:timers:H` | sorted set | timers that wait, by the time they are due; their records are in `due:H:body`, too |
-//! | `{s}:tm:dead:H` | stream | dead letters |
+//! | `{s}:tm:dead:H` and `...:unrun` | streams | dead letters; and the bytes of those that never ran, under the same ids |
 //! | `{s}:tm:seen:H:<bucket>` | hash | inbox: event id -> payload hash; scripts add the bucket (see `common.lua`) |
 //! | `{s}:tm:ids:<bucket>` | hash | the same for what was published on `s` with a mark |
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
@@ -61,6 +61,10 @@ impl Keys {
     }
     pub fn dead(&self) -> String {
         self.name("dead")
+    }
+    /// Scripts make it of `dead` (see `letters.lua`).
+    pub fn unrun(&self) -> String {
+        self.name("dead") + ":unrun"
     }
     pub fn seen(&self) -> String {
         self.name("seen")
@@ -154,6 +158,13 @@ mod tests {
         assert_eq!(keys.again(), "{orders}:tm:again:fraud");
         assert_eq!(keys.due_bodies(), "{orders}:tm:due:fraud:body");
         assert_eq!(keys.state_prefix() + "a:b", "{orders}:tm:state:fraud:a:b");
+    }
+
+    #[test]
+    fn what_letters_lua_adds_is_what_is_asked_for() {
+        let keys = keys("orders", "fraud");
+        assert_eq!(keys.unrun(), keys.dead() + ":unrun");
+        assert!(include_str!("letters.lua").contains("dead .. ':unrun'"));
     }
 
     #[test]

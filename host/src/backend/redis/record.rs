@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::{Cmd, Value};
 
 use super::{replies, value};
-use crate::backend::{Result, wire};
+use crate::backend::{Options, Result, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, Reason, ReasonClass};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
 
@@ -27,11 +27,7 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
     cmd.arg("origin").write_id(delivery.origin);
     cmd.arg("attempts").arg(delivery.attempts + u32::from(record.is_some()));
     cmd.arg("crashes").arg(delivery.crashes);
-    let history = match record {
-        None => wire::write_history(&delivery.history),
-        Some(record) => wire::write_history(&[&delivery.history[..], std::slice::from_ref(record)].concat()),
-    };
-    cmd.arg("history").arg(history);
+    cmd.arg("history").arg(wire::write_history(delivery.history.iter().chain(record)));
     // Always there, because the scripts count the fields.
     let replayed = delivery.replayed.map(|replayed| format!("{} {}", replayed.letter, replayed.times));
     cmd.arg("replayed").arg(replayed.unwrap_or_default());
@@ -41,6 +37,21 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
 pub(super) fn write_timer(cmd: &mut Cmd, origin: EntryId, timer: &Timer) {
     cmd.arg("timer").arg(&timer.body[..]).arg("origin").write_id(origin);
     cmd.arg("attempts").arg(0).arg("crashes").arg(0).arg("history").arg("[]").arg("replayed").arg("");
+}
+
+/// How many dead letters there may be, and their bytes: in one argument, which only the scripts that add one take apart.
+pub(super) trait WriteBounds {
+    fn write_bounds(&mut self, options: &Options) -> &mut Self;
+}
+
+impl WriteBounds for Cmd {
+    fn write_bounds(&mut self, options: &Options) -> &mut Self {
+        redis::RedisWrite::write_arg_fmt(
+            self,
+            format_args!("{} {}", options.dead_letters_max, options.dead_letters_bytes_max),
+        );
+        self
+    }
 }
 
 /// Ids go into commands by the hundred: without a string for each.

@@ -2,14 +2,13 @@
 -- Releases what a consumer has pending on one lane: it stays pending, but whoever recovers next may have it at once, and
 -- no crash is counted.
 --
--- KEYS     1 stream of the lane  2 dead
--- ARGV     1 group  2 consumer  3 how many at most
+-- KEYS     1 stream of the lane  2 dead  3 stats
+-- ARGV     1 group  2 consumer  3 how many at most  4 dead letters at most, and their bytes
 -- returns  how many were released
 
-local key, dead, group, me = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-redis.call('XLEN', dead)
+local key, group, me = KEYS[1], ARGV[1], ARGV[2]
+local letters = letters_of(KEYS[2], KEYS[3], ARGV[4])
 may('XCLAIM', key, group, RELEASED, '0', '0-1')
-may('XADD', dead, '*', 'class', '')
 
 local rows = redis.pcall('XPENDING', key, group, '-', '+', ARGV[3], me)
 if rows.err then
@@ -17,5 +16,8 @@ if rows.err then
     if string.find(rows.err, 'NOGROUP', 1, true) then return 0 end
     error(rows)
 end
-for i = 1, #rows do set_aside(key, group, RELEASED, rows[i][1], dead) end
+for i = 1, #rows do
+    if not set_aside(key, group, RELEASED, rows[i][1]) then letters.add_without_body(rows[i][1]) end
+end
+letters.close()
 return #rows

@@ -2,17 +2,16 @@
 -- Puts dead letters back on the lane `again`, each linked to the letter that it was, with no attempts and no crashes on
 -- its account. With a new body, that one stands in the place of the old.
 --
--- KEYS     1 dead  2 again  3 audit
+-- KEYS     1 dead  2 again  3 audit  4 stats
 -- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 replay, edit
 --          6 the new body (of edit)  7.. ids of dead letters
 -- returns  how many there were
 
 local dead, again, records = KEYS[1], KEYS[2], KEYS[3]
 local act, verb, body = act_of(ARGV), ARGV[5], ARGV[6]
-redis.call('XLEN', dead)
+local letters = letters_of(dead, KEYS[4])
 redis.call('XLEN', again)
 may('XADD', again, '*', 'event', '')
-may('XDEL', dead, '0-1')
 may_audit(records)
 
 -- What is not taken over from the letter as it is.
@@ -37,14 +36,18 @@ local function record_of(id, fields)
     return record
 end
 
-local replayed = {}
+local replayed, fields = {}, {}
 for i = 7, #ARGV do
     local found = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
     if found then
         redis.call('XADD', again, '*', unpack(record_of(ARGV[i], found[2])))
         redis.call('XDEL', dead, ARGV[i])
-        replayed[#replayed + 1] = ARGV[i]
+        replayed[#replayed + 1], fields[#fields + 1] = ARGV[i], found[2]
     end
 end
-if #replayed > 0 then audit(records, verb, replayed, act) end
+if #replayed > 0 then
+    letters.remove(replayed, fields)
+    letters.close()
+    audit(records, verb, replayed, act)
+end
 return #replayed

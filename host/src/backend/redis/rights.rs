@@ -45,7 +45,12 @@ const COMMANDS: &[(&str, &str)] = &[
     ("settle", "HSET @bodies x x"),
     ("settle", "ZADD @timers 0 x"),
     ("settle", "XADD @dead * class x"),
-    ("settle", "XTRIM @dead MAXLEN 1"),
+    ("settle", "XDEL @dead 0-1"),
+    ("settle", "XRANGE @dead - +"),
+    ("settle", "XADD @unrun 0-1 bytes 1"),
+    ("settle", "XRANGE @unrun - +"),
+    ("settle", "XDEL @unrun 0-1"),
+    ("settle", "UNLINK @unrun"),
     ("promote", "ZRANGEBYSCORE @due -inf 0"),
     ("promote", "ZRANGE @due 0 0"),
     ("promote", "HGET @bodies x"),
@@ -187,6 +192,7 @@ impl Redis {
             .arg(keys.reclaimer())
             .arg(keys.audit())
             .arg(keys.timers())
+            .arg(keys.unrun())
             .arg(keys.state_prefix() + "key")
             .arg(keys.receipt(token));
         // The buckets of both inboxes are numbered by the server's time.
@@ -223,7 +229,8 @@ fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
         }),
         1 => Disposition::Retry { after: Duration::ZERO, record },
         _ => Disposition::DeadLetter {
-            reason: Reason { class: ReasonClass::Rejected, text: "tried by doctor".into() },
+            // One that never ran: then all that is done to a letter is tried.
+            reason: Reason { class: ReasonClass::Unknown, text: "tried by doctor".into() },
             record: None,
         },
     };
@@ -258,6 +265,7 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@timers" => keys.timers(),
         "@bodies" => keys.due_bodies(),
         "@dead" => keys.dead(),
+        "@unrun" => keys.unrun(),
         "@tries" => keys.tries(),
         "@stats" => keys.stats(),
         "@index" => keys.state_index(),

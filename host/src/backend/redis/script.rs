@@ -1,5 +1,5 @@
 //! The Lua scripts: each is one atomic step. They lie beside this file and open with a table of their keys and
-//! arguments; `common.lua` is put after the first line of each.
+//! arguments; `common.lua` is put after the first line of each, and `letters.lua` behind it where dead letters come or go.
 
 use std::sync::LazyLock;
 
@@ -11,8 +11,9 @@ pub(super) struct Script {
 }
 
 macro_rules! scripts {
-    ($($name:ident $file:literal)*) => {
-        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));)*
+    ($($name:ident $file:literal $($with:literal)?)*) => {
+        $(pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(include_str!($file), concat!($(include_str!($with))?)));)*
         #[cfg(test)]
         const FILES: &[(&str, &str)] = &[$(($file, include_str!($file))),*];
     };
@@ -21,9 +22,9 @@ macro_rules! scripts {
 scripts! {
     BEAT "beat.lua"
     BURY "bury.lua"
-    CLAIM "claim.lua"
+    CLAIM "claim.lua" "letters.lua"
     COUNT "count.lua"
-    DROP "drop.lua"
+    DROP "drop.lua" "letters.lua"
     ENSURE "ensure.lua"
     LEAVE "leave.lua"
     LOOK_UP "look_up.lua"
@@ -31,10 +32,10 @@ scripts! {
     PROMOTE "promote.lua"
     PUBLISH "publish.lua"
     RECLAIMER "reclaimer.lua"
-    RELEASE "release.lua"
-    REPLAY "replay.lua"
+    RELEASE "release.lua" "letters.lua"
+    REPLAY "replay.lua" "letters.lua"
     RIGHTS "rights.lua"
-    SETTLE "settle.lua"
+    SETTLE "settle.lua" "letters.lua"
     STATUS "status.lua"
     SURVEY "survey.lua"
     TRIM "trim.lua"
@@ -42,18 +43,19 @@ scripts! {
 
 /// Settling that asks for no room to speak of, and so goes on when the server's memory is full: acks and dead letters
 /// are what empties it.
-pub(super) static SETTLE_WHEN_FULL: LazyLock<Script> =
-    LazyLock::new(|| Script::with_flags("#!lua flags=allow-oom", include_str!("settle.lua")));
+pub(super) static SETTLE_WHEN_FULL: LazyLock<Script> = LazyLock::new(|| {
+    Script::with_flags("#!lua flags=allow-oom", include_str!("settle.lua"), include_str!("letters.lua"))
+});
 
 impl Script {
-    fn new(file: &str) -> Self {
+    fn new(file: &str, with: &str) -> Self {
         // The first line says which flags the script has, and has to stay the first.
-        Self::with_flags(file.lines().next().unwrap_or_default(), file)
+        Self::with_flags(file.lines().next().unwrap_or_default(), file, with)
     }
 
-    fn with_flags(flags: &str, file: &str) -> Self {
+    fn with_flags(flags: &str, file: &str, with: &str) -> Self {
         let (_, body) = file.split_once('\n').unwrap_or((file, ""));
-        let code = format!("{flags}\n{}{body}", include_str!("common.lua"));
+        let code = format!("{flags}\n{}{with}{body}", include_str!("common.lua"));
         let sha = redis::Script::new(&code).get_hash().to_owned();
         Self { code, sha }
     }
@@ -85,6 +87,15 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::FILES;
+    use crate::model::dead_letter::ReasonClass;
+
+    #[test]
+    fn the_accounts_know_every_class_that_never_ran() {
+        let text = include_str!("letters.lua");
+        let classes = ReasonClass::ALL.into_iter().filter(|class| !class.ran()).map(|class| format!("{class} = true"));
+        let table = format!("NEVER_RAN = {{{}}}", classes.collect::<Vec<_>>().join(", "));
+        assert!(text.contains(&table), "letters.lua has no {table}");
+    }
 
     #[test]
     fn every_script_opens_with_flags_job_and_table() {

@@ -7,7 +7,7 @@
 --
 -- KEYS     1 stream  2 again  3 due  4 due bodies  5 dead  6 tries  7 stats  8 base of the inbox  9 index of states
 --          10 receipt  11 timers  12.. state keys and streams to emit to, which the entries below name by their numbers
--- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most  5 length of a state key's prefix
+-- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most, and their bytes  5 length of a state key's prefix
 --          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
 --          7-9 the stream: ids in one string, with spaces between; lowest id, highest id  10-12 again: the same
 --          13 marks in one string: event id and payload hash, 16 bytes each  14 numbers in one string: what `e` has
@@ -30,7 +30,7 @@ local ARGV, KEYS, redis, byte, unpacked = ARGV, KEYS, redis, string.byte, struct
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local timers = KEYS[11]
-local group, me, window, dead_max, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[6]
+local group, me, window, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6]
 local numbers, plugin, versions_max = ARGV[14], ARGV[17], tonumber(ARGV[18])
 local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4I4', 14, 16
 -- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
@@ -98,19 +98,13 @@ if has('r') then
     may('ZADD', due, '0', '')
     may('HSET', due_bodies, '', '')
 end
-if has('q') then
-    redis.call('XLEN', dead)
-    may('XADD', dead, '*', 'class', '')
+local quarantines = has('q')
+if quarantines then
     may('XCLAIM', stream, group, QUARANTINE, '0', '0-1')
     redis.call('HLEN', tries)
     may('HSET', tries, 'i', '1')
 end
-local dead_before = 0
-if has('d') then
-    dead_before = redis.call('XLEN', dead)
-    may('XADD', dead, '*', 'class', '')
-    may('XTRIM', dead, 'MAXLEN', '1')
-end
+local letters = (quarantines or has('d')) and letters_of(dead, stats, ARGV[4])
 
 -- `marks` are event id, hash, event id, hash...
 local marks, ids, number = {}, {}, #ARGV[13] / 32
@@ -195,12 +189,12 @@ local function decide_each()
     end
 
     local function bury(at)
-        redis.call('XADD', dead, '*', unpack(ARGV, at, at + DEAD_ARGS - 1))
+        letters.add({unpack(ARGV, at, at + DEAD_ARGS - 1)})
     end
 
     local function quarantine(what)
         local key, id, name = unpack(what)
-        set_aside(key, group, QUARANTINE, id, dead)
+        if not set_aside(key, group, QUARANTINE, id) then letters.add_without_body(id) end
         local crashes, at, alone = read_tries(redis.call('HGET', tries, name .. id))
         if alone then redis.call('HSET', tries, name .. id, write_tries(crashes, at, false)) end
     end
@@ -340,13 +334,11 @@ end
 -- Up before the first write, down after the last: what stays up broke off half way, by an error that was not foreseen or by
 -- a torn append-only file.
 redis.call('HINCRBY', stats, 'torn', 1)
-local dropped = count.D > 0 and math.max(0, dead_before + count.D - dead_max) or 0
 book('committed', count.C)
 book_version()
 book('skipped', count.S + count.U)
 book('duplicates', count.U)
 book('retried', count.R)
-book('dropped', dropped)
 book('timers', set)
 for i = 1, #emits, 2 do redis.call('XADD', emits[i], '*', 'event', ARGV[emits[i + 1]]) end
 -- A name in the index without a state does no harm, a state that the index does not know would be lost to sight.
@@ -357,7 +349,7 @@ for i = 1, #writes, 4 do
 end
 for i = 1, #timers_at do put_off(timers, timers_at[i]) end
 for i = 1, #work, 2 do work[i](work[i + 1]) end
-if dropped > 0 then redis.call('XTRIM', dead, 'MAXLEN', '=', dead_max) end
+if letters then letters.close() end
 
 -- A list without the groups of `size` that begin at a position in `left_out`.
 local function kept(list, size, left_out)

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use redis::Cmd;
 
 use super::keys::Keys;
-use super::record::{self, WriteId};
+use super::record::{self, WriteBounds, WriteId};
 use super::script::{SETTLE, SETTLE_WHEN_FULL, Script};
 use super::{Redis, inbox_window_ms, millis, value};
 use crate::backend::{Entry, Error, Options, Result, Settled, Settlement, VERSIONS_MAX};
@@ -21,7 +21,7 @@ impl Redis {
         let (args, bytes) = room(entries);
         let mut call = script(entries).call_with_room(&names.keys, args, bytes);
         call.arg(&*settlement.source.handler).arg(&*settlement.consumer);
-        call.arg(inbox_window_ms(options)).arg(options.dead_letters_max).arg(names.state_prefix.len());
+        call.arg(inbox_window_ms(options)).write_bounds(options).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
         for lane in [Lane::Input, Lane::Again] {
             write_lane(&mut call, entries, lane);

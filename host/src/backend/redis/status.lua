@@ -7,7 +7,9 @@
 --          4 last id delivered  5 pending on the stream  6 pending on again  7 entries on again  8 due  9 dead
 --          10 committed  11 skipped  12 duplicates  13 retried  14 dropped (nil: none yet)
 --          15 now in ms  16 in quarantine  17 consumers  18 oldest pending id on the stream, and 19 on again (nil: none)
---          20 torn settlements  21 timers that were set (nil: none yet)  22 timers far away  23.. ids of the oldest entries that wait
+--          20 torn settlements  21 timers that were set (nil: none yet)  22 timers far away  23 dead letters that never ran
+--          24 bytes of dead letters  25 evicted of those that ran  26 of those that never ran (nil: none yet)
+--          27.. ids of the oldest entries that wait
 
 -- Up to here they are counted by their names, each once; beyond, those of the lane that has more of them.
 local CONSUMERS_MAX = 1000
@@ -48,7 +50,7 @@ for i = 1, 2 do
     if info[i].consumers > CONSUMERS_MAX then consumers = math.max(consumers, info[i].consumers) end
 end
 local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped',
-    'torn', 'timers')
+    'torn', 'timers', 'letters_bytes', 'evicted_ran', 'evicted_unrun')
 local base = tonumber(totals[1])
 
 -- Redis' own number is not taken where it can be avoided: how many entries a group has passed is not in the append-only
@@ -66,7 +68,7 @@ end
 local answer = {
     added, totals[1], lag, info[1]['last-delivered-id'], pending[1], pending[2], again_length, due_length, dead_length,
     totals[2], totals[3], totals[4], totals[5], totals[6], now, quarantined, consumers, oldest_pending[1],
-    oldest_pending[2], totals[7], totals[8], far,
+    oldest_pending[2], totals[7], totals[8], far, redis.call('XLEN', dead .. ':unrun'), totals[9], totals[10], totals[11],
 }
-for i = 1, #oldest do answer[22 + i] = oldest[i] end
+for i = 1, #oldest do answer[26 + i] = oldest[i] end
 return answer

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::keys::{HEARTBEAT_PREFIX, Keys};
 use super::script::SURVEY;
 use super::{Redis, value};
 use crate::backend::findings::{self, Signs, bad, good, short, signs, warning};
-use crate::backend::{Finding, Result};
+use crate::backend::{Finding, Result, SourceStatus};
 use crate::model::delivery::{EntryId, Source};
 
 /// Consumers of one group that are looked at: the others are counted only.
@@ -51,19 +51,34 @@ impl Redis {
             found.extend(stream.findings(&sources));
             for source in sources {
                 if let Some(group) = stream.groups.get(&*source.handler) {
-                    found.extend(signs(source, &self.signs(source, group).await?));
+                    found.extend(signs(source, &self.signs(source, group).await?, &self.options));
                 }
             }
         }
         Ok(found)
     }
 
+    /// The books as far as they are about dead letters: reading all of them may take long.
+    async fn letters(&self, source: &Source) -> Result<SourceStatus> {
+        let (keys, mut ask) = (Keys::of(source), Pipeline::with_capacity(3));
+        ask.cmd("XLEN").arg(keys.dead()).cmd("XLEN").arg(keys.unrun());
+        ask.cmd("HMGET").arg(keys.stats()).arg("letters_bytes").arg("evicted_ran").arg("evicted_unrun");
+        let [dead, unrun, books] = value::tuple(Value::Array(self.run_all(&ask, source).await?))?;
+        let books: [Value; 3] = value::tuple(books)?;
+        let count = |book: &Value| if *book == Value::Nil { Ok(0) } else { value::count(book) };
+        Ok(SourceStatus {
+            dead: value::count(&dead)?,
+            dead_unrun: value::count(&unrun)?,
+            dead_bytes: count(&books[0])?,
+            evicted_ran: count(&books[1])?,
+            evicted_unrun: count(&books[2])?,
+            ..SourceStatus::default()
+        })
+    }
+
     async fn signs(&self, source: &Source, group: &Group) -> Result<Signs> {
-        let mut cmd = redis::cmd("XLEN");
-        cmd.arg(Keys::of(source).dead());
         Ok(Signs {
-            dead: value::count(&self.run(&cmd, source).await?)?,
-            dead_max: self.options.dead_letters_max,
+            letters: self.letters(source).await?,
             pending_age: (group.pending > 0).then_some(group.held_for),
             silent: group.silent,
             silent_holding: group.silent_holding,

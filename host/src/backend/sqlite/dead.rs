@@ -3,30 +3,116 @@
 use super::parcel::{Parcel, after, body, id, limit, read_replayed};
 use super::sources;
 use super::tx::Tx;
-use crate::backend::{Result, wire};
+use crate::backend::{Options, Result, SourceStatus, wire};
 use crate::model::dead_letter::{DeadLetter, Reason, ReasonClass};
 use crate::model::delivery::{EntryId, Source};
 
+/// Letters that are looked at together when some have to go.
+const PAGE: i64 = 512;
+/// A history without an attempt, as it is written.
+const NO_HISTORY: &str = "[]";
+
 pub fn bury(tx: &Tx<'_>, source: i64, reason: &Reason, parcel: &Parcel) -> Result<()> {
     let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
-    let sql = "INSERT INTO dead (source, at_ms, class, reason, origin, kind, body, attempts, crashes, history,
-                                 replayed)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let sql = "INSERT INTO dead (source, at_ms, class, ran, bytes, reason, origin, kind, body, attempts, crashes,
+                                 history, replayed)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     let class = reason.class.as_str();
-    let params =
-        (source, tx.now_ms, class, &reason.text, origin, kind, &body[..], attempts, crashes, history, replayed);
+    let ran = reason.class.ran() || history != NO_HISTORY;
+    let bytes = limit(body.len() + reason.text.len() + history.len());
+    let text = &reason.text;
+    let params = rusqlite::params![
+        source,
+        tx.now_ms,
+        class,
+        ran,
+        bytes,
+        text,
+        origin,
+        kind,
+        &body[..],
+        attempts,
+        crashes,
+        history,
+        replayed
+    ];
     tx.run(sql, params)?;
     Ok(())
 }
 
-/// Removes the oldest of more than `max`; answers how many went.
-pub fn drop_oldest(tx: &Tx<'_>, source: i64, max: i64) -> Result<usize> {
-    let over = tx.number("SELECT count(*) FROM dead WHERE source = ?1", [source])?.saturating_sub(max);
-    if over <= 0 {
-        return Ok(0);
+/// The letters of a source, and their bytes: all of them, and those that never ran.
+struct Held {
+    letters: i64,
+    bytes: i64,
+    unrun: i64,
+    unrun_bytes: i64,
+}
+
+impl Held {
+    fn read(tx: &Tx<'_>, source: i64) -> Result<Self> {
+        let sql = "SELECT letters, letters_bytes, unrun, unrun_bytes FROM sources WHERE id = ?1";
+        let row = tx.get(sql, [source], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let (letters, bytes, unrun, unrun_bytes) = row.unwrap_or_default();
+        Ok(Self { letters, bytes, unrun, unrun_bytes })
     }
-    let sql = "DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE source = ?1 ORDER BY id LIMIT ?2)";
-    Ok(tx.run(sql, (source, over))?)
+
+    /// Whether a letter has to go, of those that ran or of the others. Those that never ran have half of each bound at
+    /// most, and go first.
+    fn is_over(&self, ran: bool, letters_max: i64, bytes_max: i64) -> bool {
+        let over = self.letters > letters_max || self.bytes > bytes_max;
+        over || (!ran && (self.unrun > letters_max / 2 || self.unrun_bytes > bytes_max / 2))
+    }
+
+    fn let_go(&mut self, ran: bool, bytes: i64) {
+        (self.letters, self.bytes) = (self.letters - 1, self.bytes - bytes);
+        if !ran {
+            (self.unrun, self.unrun_bytes) = (self.unrun - 1, self.unrun_bytes - bytes);
+        }
+    }
+}
+
+/// Holds the letters of a source to both bounds, and books what goes.
+pub fn evict(tx: &Tx<'_>, source: i64, options: &Options) -> Result<()> {
+    let bound = |max: u64| i64::try_from(max).unwrap_or(i64::MAX);
+    let (letters_max, bytes_max) = (bound(options.dead_letters_max), bound(options.dead_letters_bytes_max));
+    let mut held = Held::read(tx, source)?;
+    let mut gone = [0, 0];
+    for (ran, gone) in [false, true].into_iter().zip(&mut gone) {
+        while held.is_over(ran, letters_max, bytes_max) {
+            let sql = "SELECT id, bytes FROM dead WHERE source = ?1 AND ran = ?2 ORDER BY id LIMIT ?3";
+            let oldest: Vec<(i64, i64)> = tx.all(sql, (source, ran, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if oldest.is_empty() {
+                break;
+            }
+            for (id, bytes) in oldest {
+                if held.is_over(ran, letters_max, bytes_max) {
+                    tx.run("DELETE FROM dead WHERE id = ?1", [id])?;
+                    held.let_go(ran, bytes);
+                    *gone += 1;
+                }
+            }
+        }
+    }
+    let [unrun, ran] = gone;
+    if unrun + ran > 0 {
+        let sql = "UPDATE sources SET dropped = dropped + ?2 + ?3, evicted_ran = evicted_ran + ?2,
+                   evicted_unrun = evicted_unrun + ?3 WHERE id = ?1";
+        tx.run(sql, (source, ran, unrun))?;
+    }
+    Ok(())
+}
+
+/// The books as far as they are about dead letters.
+pub fn books(tx: &Tx<'_>, source: i64) -> Result<SourceStatus> {
+    let sql = "SELECT letters, unrun, letters_bytes, evicted_ran, evicted_unrun FROM sources WHERE id = ?1";
+    let books = tx.get(sql, [source], |row| {
+        // Below zero only if a stranger wrote there.
+        let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
+        let (dead, dead_unrun, dead_bytes) = (count(0)?, count(1)?, count(2)?);
+        let (evicted_ran, evicted_unrun) = (count(3)?, count(4)?);
+        Ok(SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, ..SourceStatus::default() })
+    })?;
+    Ok(books.unwrap_or_default())
 }
 
 pub fn list(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {

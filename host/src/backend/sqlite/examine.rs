@@ -5,10 +5,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::lost_thread;
-use super::sources;
 use super::tx::{Tx, millis};
+use super::{dead, sources};
 use crate::backend::findings::{Signs, bad, good, short, signs, warning};
-use crate::backend::{Finding, Result};
+use crate::backend::{Finding, Options, Result};
 use crate::model::delivery::Source;
 
 /// The log is copied into the file when it has 16 MiB: one of this size is kept from that.
@@ -21,7 +21,7 @@ const DEAD_CONSUMERS_MAX: i64 = 1000;
 const DAMAGE_MAX: usize = 10;
 
 /// Without a file it is a database in memory.
-pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, dead_max: u64) -> Result<Vec<Finding>> {
+pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, options: &Options) -> Result<Vec<Finding>> {
     let mut found = vec![good("server", format!("SQLite {}", rusqlite::version()))];
     match &file {
         Some(file) => found.extend(look_at_file(tx, file)?),
@@ -37,7 +37,7 @@ pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, dead_max: 
         found.extend(groups(tx, sources)?);
         for source in sources {
             match sources::seek(tx, source)? {
-                Some(group) => found.extend(signs(source, &signs_of(tx, group.id, dead_max)?)),
+                Some(group) => found.extend(signs(source, &signs_of(tx, group.id)?, options)),
                 None => found.push(warning(
                     "groups",
                     format!("{source}: there is no such group"),
@@ -126,7 +126,7 @@ fn groups(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Finding>> {
     Ok(told.collect())
 }
 
-fn signs_of(tx: &Tx<'_>, group: i64, dead_max: u64) -> Result<Signs> {
+fn signs_of(tx: &Tx<'_>, group: i64) -> Result<Signs> {
     let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
     let oldest = "SELECT min(delivered_ms) FROM pending WHERE source = ?1";
     let oldest: Option<i64> = tx.get(oldest, [group], |row| row.get(0))?.flatten();
@@ -135,8 +135,7 @@ fn signs_of(tx: &Tx<'_>, group: i64, dead_max: u64) -> Result<Signs> {
                    WHERE p.source = ?1 AND p.consumer > 0 AND coalesce(c.until_ms, 0) < ?2";
     let holding = unsigned(tx.number(holding, (group, tx.now_ms))?);
     Ok(Signs {
-        dead: unsigned(tx.number("SELECT count(*) FROM dead WHERE source = ?1", [group])?),
-        dead_max,
+        letters: dead::books(tx, group)?,
         pending_age: oldest.map(|at_ms| Duration::from_millis(unsigned(tx.now_ms - at_ms))),
         silent: holding,
         silent_holding: holding,

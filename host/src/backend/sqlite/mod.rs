@@ -225,9 +225,9 @@ impl ControlPlane for Sqlite {
     }
 
     async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
-        let (sources, dead_max) = (sources.to_vec(), self.options.dead_letters_max);
+        let (sources, options) = (sources.to_vec(), self.options.clone());
         let file = (!self.in_memory).then(|| self.db.place().to_owned());
-        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, file, dead_max)).await
+        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, file, &options)).await
     }
 
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {

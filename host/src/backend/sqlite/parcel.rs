@@ -29,10 +29,7 @@ impl Parcel {
     /// With a record, the try that it tells of is counted.
     pub fn of(delivery: &Delivery, record: Option<&AttemptRecord>) -> Self {
         let (kind, body) = columns(&delivery.body);
-        let history = match record {
-            Some(record) => wire::write_history(&[&delivery.history[..], std::slice::from_ref(record)].concat()),
-            None => wire::write_history(&delivery.history),
-        };
+        let history = wire::write_history(delivery.history.iter().chain(record));
         let attempts = delivery.attempts.saturating_add(u32::from(record.is_some()));
         let replayed = write_replayed(delivery.replayed);
         Self { origin: number(delivery.origin), kind, body, attempts, crashes: delivery.crashes, history, replayed }
@@ -43,7 +40,7 @@ impl Parcel {
     /// The delivery that a timer will be.
     pub fn of_timer(origin: EntryId, timer: &Timer) -> Self {
         let (kind, body) = columns(&Body::Timer(timer.body.clone()));
-        let (history, replayed) = (wire::write_history(&[]), write_replayed(None));
+        let (history, replayed) = (wire::write_history([]), write_replayed(None));
         Self { origin: number(origin), kind, body, attempts: 0, crashes: 0, history, replayed }
     }
 }

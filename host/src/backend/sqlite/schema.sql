@@ -1,5 +1,6 @@
--- The file's layout, version 3; `upgrade.sql` makes version 2 of version 1, `upgrade_3.sql` this one of version 2. Names that would stand in every row (streams, handlers, consumers) stand once and are
--- numbers elsewhere. Times are Unix milliseconds by this machine's clock.
+-- The file's layout, version 4; `upgrade.sql` makes version 2 of version 1, `upgrade_3.sql` version 3 of version 2, and
+-- `upgrade_4.sql` this one of version 3. Names that would stand in every row (streams, handlers, consumers) stand once
+-- and are numbers elsewhere. Times are Unix milliseconds by this machine's clock.
 
 -- `added - trimmed` entries lie on the stream now.
 CREATE TABLE streams (
@@ -11,7 +12,8 @@ CREATE TABLE streams (
 
 -- One consumer group. `last_id` and `again_id` are how far it has read its two lanes, `base` is how many entries of the
 -- stream came before its start, `delivered` how many it has read since, `paused` 1 while nobody is to fetch. The rest
--- are its books.
+-- are its books: `letters` and `letters_bytes` are its rows in `dead`, `unrun` and `unrun_bytes` those of them that never
+-- ran, `evicted_ran` and `evicted_unrun` what the bounds have cost.
 CREATE TABLE sources (
   id         INTEGER PRIMARY KEY,
   stream     INTEGER NOT NULL,
@@ -27,6 +29,12 @@ CREATE TABLE sources (
   dropped    INTEGER NOT NULL DEFAULT 0,
   paused     INTEGER NOT NULL DEFAULT 0,
   timers     INTEGER NOT NULL DEFAULT 0,
+  letters       INTEGER NOT NULL DEFAULT 0,
+  letters_bytes INTEGER NOT NULL DEFAULT 0,
+  unrun         INTEGER NOT NULL DEFAULT 0,
+  unrun_bytes   INTEGER NOT NULL DEFAULT 0,
+  evicted_ran   INTEGER NOT NULL DEFAULT 0,
+  evicted_unrun INTEGER NOT NULL DEFAULT 0,
   UNIQUE (stream, handler)
 ) STRICT;
 
@@ -106,11 +114,14 @@ CREATE TABLE again (
 ) STRICT;
 CREATE INDEX again_by_source ON again (source);
 
+-- `bytes`: of body, reason and history. `ran` 0: no plugin was given the event.
 CREATE TABLE dead (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   source   INTEGER NOT NULL,
   at_ms    INTEGER NOT NULL,
   class    TEXT    NOT NULL,
+  ran      INTEGER NOT NULL,
+  bytes    INTEGER NOT NULL,
   reason   TEXT    NOT NULL,
   origin   INTEGER NOT NULL,
   kind     INTEGER NOT NULL,
@@ -121,6 +132,18 @@ CREATE TABLE dead (
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX dead_by_source ON dead (source);
+-- Who goes first, and how much that frees. The books of the source follow whatever is written or removed.
+CREATE INDEX dead_by_class ON dead (source, ran, id, bytes);
+CREATE TRIGGER dead_comes AFTER INSERT ON dead BEGIN
+  UPDATE sources SET letters = letters + 1, letters_bytes = letters_bytes + NEW.bytes,
+                     unrun = unrun + (1 - NEW.ran), unrun_bytes = unrun_bytes + (1 - NEW.ran) * NEW.bytes
+  WHERE id = NEW.source;
+END;
+CREATE TRIGGER dead_goes AFTER DELETE ON dead BEGIN
+  UPDATE sources SET letters = letters - 1, letters_bytes = letters_bytes - OLD.bytes,
+                     unrun = unrun - (1 - OLD.ran), unrun_bytes = unrun_bytes - (1 - OLD.ran) * OLD.bytes
+  WHERE id = OLD.source;
+END;
 
 -- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time
 -- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::hands::Hands;
 use super::inbox::Inbox;
-use super::parcel::{Parcel, limit};
+use super::parcel::Parcel;
 use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
 use super::tx::Tx;
@@ -183,13 +183,14 @@ impl Batch<'_, '_> {
             streams::added(self.tx, &name, id, count)?;
         }
         self.hands.close(self.tx)?;
-        let max = i64::try_from(options.dead_letters_max).unwrap_or(i64::MAX);
-        let dropped = if self.tally.dead > 0 { dead::drop_oldest(self.tx, self.source, max)? } else { 0 };
+        if self.tally.dead > 0 {
+            dead::evict(self.tx, self.source, options)?;
+        }
         let Tally { committed, skipped, duplicates, retried, dead: _, timers } = self.tally;
         let sql = "UPDATE sources SET committed = committed + ?2, skipped = skipped + ?3,
-                   duplicates = duplicates + ?4, retried = retried + ?5, dropped = dropped + ?6, timers = timers + ?7
+                   duplicates = duplicates + ?4, retried = retried + ?5, timers = timers + ?6
                    WHERE id = ?1";
-        self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, limit(dropped), timers))?;
+        self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, timers))?;
         versions::book(self.tx, self.source, &self.plugin, committed)?;
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::sources;
 use super::tx::{Tx, millis};
+use super::{dead, sources};
 use crate::backend::{FAR, Result, SourceStatus};
 use crate::model::delivery::Source;
 
@@ -21,7 +21,6 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let known = "SELECT count(*) FROM consumers
                  WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE source = ?1)";
     let consumers = tx.number(known, [group.id, tx.now_ms])?;
-    let dead = count("SELECT count(*) FROM dead WHERE source = ?1")?;
     let sql =
         "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.timers
                FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
@@ -44,7 +43,6 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
         skipped: books(skipped),
         duplicates: books(duplicates),
         retried: books(retried),
-        dead: books(dead),
         dropped: books(dropped),
         lag: books(published - delivered),
         pending: books(pending_input + pending_again),
@@ -56,6 +54,7 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
         oldest_pending_age: in_hand.map(age),
         consumers: books(consumers),
         oldest_age: new.into_iter().chain(in_hand).min().map(age),
+        ..dead::books(tx, group.id)?
     })
 }
 

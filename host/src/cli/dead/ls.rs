@@ -8,7 +8,7 @@ use serde_json::json;
 use super::select::{Selection, fingerprint_of, full_id};
 use super::show::to_json;
 use super::time;
-use crate::backend::Backend;
+use crate::backend::{Backend, Error, SourceStatus};
 use crate::cli::table::{Table, thousands};
 use crate::model::dead_letter::{DeadLetter, ReasonClass};
 
@@ -84,6 +84,7 @@ pub async fn groups(
     if others > 0 {
         eprintln!("{} letters of still other groups; a filter shows them", thousands(others));
     }
+    say_evicted(backend, selection).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -115,6 +116,7 @@ pub async fn flat(
         print!("{table}");
     }
     say_left(left, "letters");
+    say_evicted(backend, selection).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -122,6 +124,26 @@ fn say_left(left: u64, what: &str) {
     if left > 0 {
         eprintln!("{} {what} more; --limit shows them", thousands(left));
     }
+}
+
+/// What is not in the list because there was no room for it.
+async fn say_evicted(backend: &dyn Backend, selection: &Selection) -> anyhow::Result<()> {
+    for source in selection.sources() {
+        let (ran, unrun) = match backend.status(source).await {
+            Ok(SourceStatus { evicted_ran, evicted_unrun, .. }) => (evicted_ran, evicted_unrun),
+            Err(Error::GroupGone { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if ran + unrun > 0 {
+            eprintln!(
+                "{source}: {} letters of events that ran and {} of events that never ran went because of \
+                 host.dead_letters_max and host.dead_letters_bytes_max",
+                thousands(ran),
+                thousands(unrun)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The first line, as far as there is room.

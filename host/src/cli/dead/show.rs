@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::select::{Selection, find, fingerprint_of, full_id};
 use super::time;
 use crate::backend::Backend;
+use crate::cli::table::thousands;
 use crate::model::dead_letter::{AttemptRecord, DeadLetter};
 use crate::model::delivery::{Body, Source};
 
@@ -24,7 +25,13 @@ pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: 
     if let Some(replayed) = letter.replayed {
         println!("  replayed {} times, the last time as letter {}", replayed.times, replayed.letter);
     }
+    let mut before = None;
     for record in &letter.history {
+        match record.left_out(before) {
+            0 => {}
+            count => println!("    ... {} attempts left out", thousands(count.into())),
+        }
+        before = Some(record);
         println!("    attempt {}, plugin {}: {}: {}", record.attempt, record.plugin, record.class, record.reason);
         record.log.iter().for_each(|line| println!("      log: {line}"));
     }

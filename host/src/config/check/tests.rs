@@ -81,3 +81,27 @@ fn a_type_without_a_schema_is_said() {
         findings("[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Creatd\"]\n").join("\n");
     assert!(said.contains("\"Order.Creatd\" has no schema\n  hint: did you mean \"Order.Created\"?"), "{said}");
 }
+
+#[test]
+fn bounds_that_would_lose_dead_letters_are_refused() {
+    let said = |host: &str| findings(&format!("[host]\n{host}\n")).join("\n");
+    let none = said("dead_letters_max = 0");
+    assert!(none.contains("t.toml:2: host.dead_letters_max: no dead letter could be kept"), "{none}");
+    assert!(none.contains("hint: at least 1; the default is 100000"), "{none}");
+    let small = said("payload_bytes_max = \"2MiB\"\ndead_letters_bytes_max = \"2MiB\"");
+    assert!(small.contains("t.toml:3: host.dead_letters_bytes_max: 2.0 MiB may be too small"), "{small}");
+    assert!(small.contains("host.payload_bytes_max and 72.0 KiB for its reason and attempts"), "{small}");
+    let good = said("payload_bytes_max = \"2MiB\"\ndead_letters_max = 1\ndead_letters_bytes_max = \"2200KiB\"");
+    assert!(!good.contains("host."), "{good}");
+}
+
+#[test]
+fn retries_have_a_bound() {
+    let said = |max| findings(&format!("[handlers.a]\nplugin = \"a\"\nretry = {{ max = {max} }}\n")).join("\n");
+    assert!(
+        said(1001).contains("handlers.a.retry.max: 1001 retries are too many\n  hint: at most 1000"),
+        "{}",
+        said(1001)
+    );
+    assert!(!said(1000).contains("retry"), "{}", said(1000));
+}

@@ -3,7 +3,7 @@
 use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
-use crate::backend::{ControlPlane, DataPlane, Error, NewEntry, Start};
+use crate::backend::{Act, ControlPlane, DataPlane, Error, NewEntry, Start};
 use crate::model::delivery::Source;
 
 async fn refusal(file: &str) -> String {
@@ -71,12 +71,47 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
     assert!(text.contains("version 99") && text.contains("a newer one"), "{text}");
 }
 
+/// Makes a file of layout 3 of one of layout 4.
+const BACK_TO_3: &str = "
+    DROP TRIGGER dead_comes; DROP TRIGGER dead_goes; DROP INDEX dead_by_class;
+    ALTER TABLE dead DROP COLUMN ran; ALTER TABLE dead DROP COLUMN bytes;
+    ALTER TABLE sources DROP COLUMN letters; ALTER TABLE sources DROP COLUMN letters_bytes;
+    ALTER TABLE sources DROP COLUMN unrun; ALTER TABLE sources DROP COLUMN unrun_bytes;
+    ALTER TABLE sources DROP COLUMN evicted_ran; ALTER TABLE sources DROP COLUMN evicted_unrun;
+    PRAGMA user_version = 3;";
+
 #[tokio::test]
-async fn a_file_of_layout_2_is_made_one_of_layout_3() {
+async fn the_letters_in_a_file_of_layout_3_are_counted() {
+    let folder = Folder::new();
+    let source = Source { stream: "s".into(), handler: "h".into() };
+    open(&folder.file("a.db")).await.ensure_group(&source, Start::Beginning).await.unwrap();
+    let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch(BACK_TO_3).unwrap();
+    for (class, history) in [("unknown", "[]"), ("rejected", "[]"), ("conflict", "[1]")] {
+        let sql = "INSERT INTO dead (source, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
+                   VALUES (1, 1, ?1, 'ä', 1, 0, x'00ff00', 0, 0, ?2)";
+        conn.execute(sql, (class, history)).unwrap();
+    }
+    // They were published, too.
+    conn.execute_batch("UPDATE streams SET added = 3; UPDATE sources SET delivered = 3").unwrap();
+    drop(conn);
+    let sqlite = open(&folder.file("a.db")).await;
+    let status = sqlite.status(&source).await.unwrap();
+    assert_eq!((status.dead, status.dead_unrun, status.dead_bytes), (3, 1, 3 * (3 + 2) + 2 + 2 + 3), "{status:?}");
+    let letters = sqlite.dead_letters(&source, None, 10).await.unwrap();
+    sqlite.drop_dead(&source, &[letters[0].id, letters[2].id], &Act::default()).await.unwrap();
+    let status = sqlite.status(&source).await.unwrap();
+    assert_eq!((status.dead, status.dead_unrun, status.dead_bytes, status.dropped), (1, 0, 7, 2), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_layout_2_is_made_one_of_today() {
     let folder = Folder::new();
     drop(open(&folder.file("a.db")).await);
     let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch(BACK_TO_3).unwrap();
     let back =
         "DROP INDEX due_timers; ALTER TABLE sources DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
     conn.execute_batch(back).unwrap();

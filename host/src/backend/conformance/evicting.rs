@@ -1,0 +1,145 @@
+//! Dead letters when there is no room for more: who goes first, and what the books say of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::desk::Desk;
+use super::forms::*;
+use super::{DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX};
+use crate::backend::{Act, Backend, NewEntry, Settled, SourceStatus, wire};
+use crate::model::dead_letter::{AttemptRecord, DeadLetter, ReasonClass};
+use crate::model::delivery::{Body, EntryId};
+
+const MAX: usize = DEAD_LETTERS_MAX as usize;
+/// Seven letters of this size fit, eight do not; in half of the bytes there is room for three.
+const LARGE: usize = 140_000;
+
+/// Publishes entries of that many bytes and makes dead letters of them, in one settlement.
+async fn bury(desk: &Desk, count: usize, bytes: usize, class: ReasonClass, record: Option<AttemptRecord>) {
+    let body = Bytes::from(vec![b'x'; bytes]);
+    let entries = vec![NewEntry { body, mark: None }; count];
+    desk.backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    let got = desk.fetch(count).await;
+    let answers = desk.settle(got.into_iter().map(|d| dead_letter(d, class, record.clone())).collect()).await;
+    assert!(answers.iter().all(|settled| *settled == Settled::Dead));
+}
+
+async fn ids(desk: &Desk) -> Vec<EntryId> {
+    desk.dead().await.iter().map(|letter| letter.id).collect()
+}
+
+/// The letters that lie there: those that ran, and the others. The books and the bounds are put to the proof.
+async fn letters(desk: &Desk) -> (usize, usize) {
+    let (dead, books) = (desk.dead().await, desk.books().await);
+    let unrun = dead.iter().filter(|letter| !letter.reason.class.ran() && letter.history.is_empty()).count();
+    let bytes: u64 = dead.iter().map(bytes_of).sum();
+    assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (dead.len() as u64, unrun as u64, bytes), "{books:?}");
+    assert!(books.dead <= DEAD_LETTERS_MAX && books.dead_bytes <= DEAD_LETTERS_BYTES_MAX, "{books:?}");
+    assert_eq!(books.dropped, books.evicted_ran + books.evicted_unrun, "nobody has dropped any: {books:?}");
+    (dead.len() - unrun, unrun)
+}
+
+fn bytes_of(letter: &DeadLetter) -> u64 {
+    let body = match &letter.body {
+        Body::Event(bytes) => bytes.len(),
+        other => panic!("an event was to come, not {other:?}"),
+    };
+    (body + letter.reason.text.len() + wire::write_history(&letter.history).len()) as u64
+}
+
+async fn evicted(desk: &Desk) -> (u64, u64) {
+    let SourceStatus { evicted_ran, evicted_unrun, .. } = desk.books().await;
+    (evicted_ran, evicted_unrun)
+}
+
+pub async fn what_never_ran_goes_before_what_ran(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    bury(&desk, 3, 1, ReasonClass::Rejected, None).await;
+    let oldest = ids(&desk).await;
+    bury(&desk, 5, 1, ReasonClass::Undecodable, None).await;
+    bury(&desk, MAX - 8, 1, ReasonClass::Exhausted, Some(record(1, "no"))).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((MAX - 5, 5), (0, 0)), "as many as may lie here");
+    bury(&desk, 2, 1, ReasonClass::Poison, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((MAX - 3, 3), (0, 2)));
+    bury(&desk, 4, 1, ReasonClass::Rejected, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((MAX, 0), (1, 5)), "those that ran may fill everything");
+    let left = ids(&desk).await;
+    assert!(!left.contains(&oldest[0]) && left.contains(&oldest[1]), "of those that ran the oldest goes first");
+    bury(&desk, 7, 1, ReasonClass::Invalid, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((MAX, 0), (1, 12)), "they push out none that ran");
+    assert_eq!(ids(&desk).await, left);
+}
+
+pub async fn what_never_ran_has_half_at_most(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    bury(&desk, 2, 1, ReasonClass::Rejected, None).await;
+    bury(&desk, MAX / 2, 1, ReasonClass::Unknown, None).await;
+    let before = ids(&desk).await;
+    bury(&desk, 3, 1, ReasonClass::Conflict, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((2, MAX / 2), (0, 3)));
+    let after = ids(&desk).await;
+    assert_eq!((&after[..2], &after[2..MAX / 2 - 1]), (&before[..2], &before[5..]), "the oldest of them go");
+    bury(&desk, 3 * MAX, 1, ReasonClass::Undecodable, None).await;
+    assert_eq!(letters(&desk).await, (2, MAX / 2), "within one settlement too");
+}
+
+pub async fn a_letter_with_an_attempt_on_record_has_run(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    bury(&desk, MAX / 2 + 3, 1, ReasonClass::Conflict, Some(record(1, "no"))).await;
+    assert_eq!(letters(&desk).await, (MAX / 2 + 3, 0), "whatever it died of in the end");
+    bury(&desk, MAX, 1, ReasonClass::Conflict, None).await;
+    assert_eq!(letters(&desk).await, (MAX / 2 + 3, MAX - MAX / 2 - 3));
+}
+
+pub async fn dead_letters_are_bounded_by_their_bytes(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    bury(&desk, 7, LARGE, ReasonClass::Exhausted, Some(record(1, "no"))).await;
+    let before = ids(&desk).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((7, 0), (0, 0)));
+    bury(&desk, 2, LARGE, ReasonClass::Rejected, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((7, 0), (2, 0)));
+    assert_eq!(ids(&desk).await[..5], before[2..], "the oldest go");
+    bury(&desk, 3, 1, ReasonClass::Rejected, None).await;
+    assert_eq!(letters(&desk).await, (10, 0), "small ones fit in");
+    bury(&desk, 1, LARGE, ReasonClass::Invalid, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((10, 0), (2, 1)), "what never ran pushes out nothing");
+    bury(&desk, 9, LARGE, ReasonClass::Rejected, None).await;
+    assert_eq!(letters(&desk).await, (7, 0), "within one settlement too");
+}
+
+pub async fn what_never_ran_has_half_of_the_bytes(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    bury(&desk, 2, 1, ReasonClass::Rejected, None).await;
+    bury(&desk, 5, LARGE, ReasonClass::Undecodable, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((2, 3), (0, 2)));
+    bury(&desk, 1, 2 * LARGE, ReasonClass::Unknown, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((2, 2), (0, 4)), "as many as it needs room");
+    bury(&desk, 1, DEAD_LETTERS_BYTES_MAX as usize / 2, ReasonClass::Undecodable, None).await;
+    assert_eq!((letters(&desk).await, evicted(&desk).await), ((2, 0), (0, 7)), "one that is too large goes as well");
+}
+
+pub async fn what_is_dropped_and_replayed_leaves_the_account(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    for round in 1..=3 {
+        bury(&desk, 3, LARGE, ReasonClass::Undecodable, None).await;
+        bury(&desk, 4, LARGE, ReasonClass::Rejected, None).await;
+        let books = desk.books().await;
+        assert_eq!((books.dead, books.dead_unrun, books.evicted_ran + books.evicted_unrun), (7, 3, 0), "round {round}");
+        let letters = ids(&desk).await;
+        let (act, source) = (Act::default(), &desk.source);
+        assert_eq!(backend.drop_dead(source, &[letters[0], letters[3], letters[0]], &act).await.expect("drop"), 2);
+        assert_eq!(desk.books().await.dead_unrun, 2);
+        assert_eq!(backend.replay(source, &[letters[1], letters[4], letters[5]], &act).await.expect("replay"), 3);
+        assert_eq!(desk.books().await.dead_unrun, 1);
+        assert!(backend.edit_dead(source, letters[6], Bytes::from_static(b"new"), &act).await.expect("edit"));
+        let back = desk.fetch(4).await;
+        desk.settle(back.into_iter().map(commit).collect()).await;
+        let left: u64 = desk.dead().await.iter().map(bytes_of).sum();
+        let books = desk.books().await;
+        assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (1, 1, left), "{books:?}");
+        assert_eq!(backend.drop_dead(source, &letters, &act).await.expect("drop"), 1);
+        let books = desk.books().await;
+        assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (0, 0, 0), "{books:?}");
+    }
+}

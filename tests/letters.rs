@@ -1,0 +1,185 @@
+//! Dead letters at their bounds: junk beside real ones, and accounts on Redis that somebody else has left behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use serde_json::json;
+use tidemill::backend::{self, Backend, Entry, NewEntry, Options, Settled, Settlement, SourceStatus, Start};
+use tidemill::model::dead_letter::{Reason, ReasonClass};
+use tidemill::model::delivery::{Disposition, Source};
+use tidemill_tests::server::RedisServer;
+use tidemill_tests::world::{NO_RETRY, World};
+use uuid::Uuid;
+
+crate::on_both_backends! {
+    async fn junk_pushes_out_no_letter_of_an_event_that_ran(url: &str) {
+        let mut world = World::new(url, NO_RETRY).await;
+        world.config.host.dead_letters_max = 100;
+        let world = world.by(url).await;
+        let ask_and_run = async |count: usize| {
+            for _ in 0..count {
+                world.ask(json!({ "do": "reject" })).await;
+            }
+            world.run().await;
+        };
+        ask_and_run(3).await;
+        let junk: Vec<NewEntry> = (0..2000).map(|n| NewEntry { body: format!("junk {n}").into(), mark: None }).collect();
+        world.backend.publish(&world.asked, &junk).await.unwrap();
+        ask_and_run(2).await;
+        let letters = world.dead().await;
+        let of = |class| letters.iter().filter(|letter| letter.reason.class == class).count();
+        assert_eq!((of(ReasonClass::Rejected), of(ReasonClass::Undecodable), letters.len()), (5, 50, 55));
+        let status = world.status().await;
+        assert_eq!((status.evicted_ran, status.evicted_unrun, status.dropped), (0, 1950, 1950), "{status:?}");
+        assert_eq!((status.dead, status.dead_unrun), (55, 50));
+        ask_and_run(97).await;
+        let status = world.status().await;
+        assert_eq!((status.dead, status.dead_unrun, status.evicted_ran, status.evicted_unrun), (100, 0, 2, 2000), "{status:?}");
+    }
+
+    async fn of_many_attempts_the_first_and_the_last_are_kept(url: &str) {
+        let world = World::new(url, r#"retry = { max = 60, base = "0ms", factor = 1, cap = "0ms" }"#).await;
+        world.ask(json!({ "do": "retry" })).await;
+        world.run().await;
+        let (letter, said) = world.only_dead().await;
+        assert!(said.starts_with("exhausted: 61 attempts failed"), "{said}");
+        let kept: Vec<u32> = letter.history.iter().map(|record| record.attempt).collect();
+        assert_eq!(kept, (1..=20).chain(42..=61).collect::<Vec<_>>());
+        assert_eq!(letter.history[20].left_out(letter.history.get(19)), 21);
+    }
+}
+
+const OPTIONS: Options = Options {
+    inbox_window: Duration::from_secs(3600),
+    dead_letters_max: 20,
+    dead_letters_bytes_max: 1 << 20,
+    timers_max: 10,
+};
+
+/// A source on the shared server, with a connection that does what a stranger does.
+struct Rig {
+    backend: Arc<dyn Backend>,
+    source: Source,
+    server: MultiplexedConnection,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let url = RedisServer::shared().url();
+        let backend = backend::open(&url, OPTIONS).await.unwrap();
+        let source = Source { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
+        backend.ensure_group(&source, Start::Beginning).await.unwrap();
+        let server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        Self { backend, source, server }
+    }
+
+    fn key(&self, what: &str) -> String {
+        format!("{{{}}}:tm:{what}", self.source.stream)
+    }
+
+    /// A letter as the last version has written it: no account knows of it.
+    async fn write_letter(&mut self, class: &str, body: &str) {
+        let mut add = redis::cmd("XADD");
+        add.arg(self.key("dead:h")).arg("*").arg("class").arg(class).arg("text").arg("because").arg("event").arg(body);
+        add.arg("origin").arg("1-1").arg("attempts").arg(0).arg("crashes").arg(0).arg("history").arg("[]");
+        let _: String = add.arg("replayed").arg("").query_async(&mut self.server).await.unwrap();
+    }
+
+    async fn run(&mut self, command: &str, key: &str, arguments: &[&str]) {
+        let mut cmd = redis::cmd(command);
+        cmd.arg(self.key(key)).arg(arguments);
+        let _: redis::Value = cmd.query_async(&mut self.server).await.unwrap();
+    }
+
+    async fn bury(&self, count: usize, class: ReasonClass) {
+        let entries = vec![NewEntry { body: "b".into(), mark: None }; count];
+        self.backend.publish(&self.source.stream, &entries).await.unwrap();
+        let mut got = Vec::new();
+        while got.len() < count {
+            got.extend(
+                self.backend.fetch(&self.source, "me", count - got.len(), Duration::from_secs(10)).await.unwrap(),
+            );
+        }
+        let reason = Reason { class, text: "because".into() };
+        let entry = |delivery| Entry {
+            delivery,
+            mark: None,
+            state: None,
+            disposition: Disposition::DeadLetter { reason: reason.clone(), record: None },
+        };
+        let (source, consumer, plugin) = (self.source.clone(), "me".into(), "".into());
+        let entries = got.into_iter().map(entry).collect();
+        let settlement = Settlement { source, consumer, plugin, token: Uuid::new_v4(), entries };
+        let answers = self.backend.settle(&settlement).await.unwrap();
+        assert!(answers.iter().all(|settled| *settled == Settled::Dead));
+    }
+
+    /// Dead letters, those of them that never ran, their bytes, and what was evicted.
+    async fn accounts(&self) -> (u64, u64, u64, u64, u64) {
+        let SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } =
+            self.backend.status(&self.source).await.unwrap();
+        (dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun)
+    }
+}
+
+/// What a letter of `write_letter` and `bury` takes besides its body: its reason, and an empty history.
+const REST: u64 = 7 + 2;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_of_the_last_version_are_learned() {
+    let mut rig = Rig::new().await;
+    for class in ["rejected", "undecodable", "exhausted", "unknown", "of a newer version"] {
+        rig.write_letter(class, "12345").await;
+    }
+    assert_eq!(rig.accounts().await, (5, 0, 0, 0, 0), "nobody has looked at them");
+    rig.bury(1, ReasonClass::Rejected).await;
+    assert_eq!(rig.accounts().await, (6, 2, 5 * (5 + REST) + 1 + REST, 0, 0));
+    // Two of them never ran: they go first.
+    rig.bury(17, ReasonClass::Poison).await;
+    assert_eq!(rig.accounts().await, (20, 0, 2 * (5 + REST) + 18 * (1 + REST), 1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_a_stranger_removes_are_forgotten() {
+    let mut rig = Rig::new().await;
+    rig.bury(6, ReasonClass::Unknown).await;
+    rig.bury(4, ReasonClass::Rejected).await;
+    rig.run("XTRIM", "dead:h", &["MAXLEN", "=", "7"]).await;
+    assert_eq!(rig.accounts().await, (7, 6, 10 * (1 + REST), 0, 0), "he has not told");
+    rig.bury(1, ReasonClass::Rejected).await;
+    assert_eq!(rig.accounts().await, (8, 3, 8 * (1 + REST), 0, 0));
+    rig.run("DEL", "dead:h", &[]).await;
+    rig.bury(3, ReasonClass::Unknown).await;
+    assert_eq!(rig.accounts().await, (3, 3, 3 * (1 + REST), 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bound_that_was_lowered_is_met_with_the_next_letters() {
+    let mut rig = Rig::new().await;
+    rig.bury(20, ReasonClass::Rejected).await;
+    let lower = Options { dead_letters_max: 5, ..OPTIONS };
+    rig.backend = backend::open(&RedisServer::shared().url(), lower).await.unwrap();
+    rig.bury(1, ReasonClass::Rejected).await;
+    assert_eq!(rig.accounts().await, (5, 0, 5 * (1 + REST), 16, 0));
+}
+
+/// An account that is no number is found before anything is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
+    let mut rig = Rig::new().await;
+    rig.bury(1, ReasonClass::Rejected).await;
+    rig.run("HSET", "stats:h", &["letters_bytes", "many"]).await;
+    rig.backend.publish(&rig.source.stream, &[NewEntry { body: "b".into(), mark: None }]).await.unwrap();
+    let delivery = rig.backend.fetch(&rig.source, "me", 1, Duration::from_secs(10)).await.unwrap().remove(0);
+    let reason = Reason { class: ReasonClass::Rejected, text: "because".into() };
+    let disposition = Disposition::DeadLetter { reason, record: None };
+    let entries = vec![Entry { delivery, mark: None, state: None, disposition }];
+    let (source, consumer, plugin) = (rig.source.clone(), "me".into(), "".into());
+    let settlement = Settlement { source, consumer, plugin, token: Uuid::new_v4(), entries };
+    let error = rig.backend.settle(&settlement).await.unwrap_err().to_string();
+    assert!(error.contains("letters_bytes is no number"), "{error}");
+    rig.run("HDEL", "stats:h", &["letters_bytes"]).await;
+    assert_eq!(rig.backend.settle(&settlement).await.unwrap(), [Settled::Dead]);
+    assert_eq!(rig.backend.status(&rig.source).await.unwrap().torn, 0);
+}
