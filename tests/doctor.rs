@@ -148,7 +148,7 @@ async fn an_evicting_server_is_bad() {
     says(&found, "bad backend", "CONFIG SET maxmemory-policy noeviction");
     assert_eq!(code, 1);
     // So does a host that runs already, when its janitor looks.
-    let found = open.examine(&[]).await.unwrap();
+    let found = open.examine(&[], &[]).await.unwrap();
     let eviction = found.iter().find(|finding| finding.check == "eviction").unwrap();
     assert_eq!(eviction.level, Level::Bad, "{eviction:?}");
 }

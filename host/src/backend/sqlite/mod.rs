@@ -219,7 +219,7 @@ impl ControlPlane for Sqlite {
         streams::trim(&self.db, stream, bounds).await
     }
 
-    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+    async fn examine(&self, sources: &[Source], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let (sources, dead_max) = (sources.to_vec(), self.options.dead_letters_max);
         let file = (!self.in_memory).then(|| self.db.place().to_owned());
         self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, file, dead_max)).await
