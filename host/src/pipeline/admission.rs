@@ -164,8 +164,6 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::schema::Registry;
 
