@@ -159,7 +159,7 @@ async fn an_evicting_server_is_bad() {
     says(&found, "bad backend", "CONFIG SET maxmemory-policy noeviction");
     assert_eq!(code, 1);
     // So does a host that runs already, when its janitor looks.
-    let found = open.examine(&[]).await.unwrap();
+    let found = open.examine(&[], &[]).await.unwrap();
     let eviction = found.iter().find(|finding| finding.check == "eviction").unwrap();
     assert_eq!(eviction.level, Level::Bad, "{eviction:?}");
 }
@@ -295,4 +295,45 @@ fn doctor_speaks_of_the_configuration_too() {
     assert_eq!(patient.doctor(&["--no-such-option"]).status.code(), Some(2));
     let absent = Patient::new("redis://127.0.0.1:1");
     says(&absent.findings(&[]).0, "bad backend", "127.0.0.1:1");
+}
+
+/// The streams that are emitted to are looked at as those that are read; and what the hints say works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_takes_nothing_is_found_and_can_be_mended() {
+    const LAST: &str = "18446744073709551615-18446744073709551615";
+    let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
+    let url = server.url();
+    with_group(&url).await;
+    let patient = Patient::new(&url);
+    patient.write("[streams.done]\nevents = [\"Test.Thing.Done\"]");
+    let text = std::fs::read_to_string(patient.file()).unwrap();
+    std::fs::write(patient.file(), text + "[handlers.mischief.grants]\nemit = [\"Test.Thing.Done\"]\n").unwrap();
+    let findings = || patient.findings(&[]).0;
+    says(&findings(), "ok streams: done: it is made with the first event", "");
+    run(&url, "XADD done 5-1 event x");
+    says(&findings(), "ok stream ids: done", "");
+    run(&url, "SET done2 x");
+    run(&url, "RENAME done2 done");
+    says(&findings(), "bad streams: done: this key is a string, not a stream", "RENAME");
+    run(&url, "DEL done");
+    run(&url, "XADD done 5-1 event x");
+    run(&url, "XGROUP CREATE done readers $");
+    run(&url, &format!("XADD done {LAST} event x"));
+    says(&findings(), &format!("bad stream ids: done: it takes no more entries, its last id is {LAST}"), "XSETID done");
+    let open = backend::open(&url, options()).await.unwrap();
+    let entry = || [backend::NewEntry { body: "{}".into(), mark: None }];
+    let refused = open.publish("done", &entry()).await.unwrap_err().to_string();
+    assert!(refused.contains("RENAME the stream") && !refused.contains("is it Redis 7.0"), "{refused}");
+    run(&url, &format!("XDEL done {LAST}"));
+    run(&url, "XSETID done 5-1 ENTRIESADDED 2 MAXDELETEDID 0-0");
+    run(&url, "XGROUP SETID done readers $");
+    open.publish("done", &entry()).await.expect("it takes entries again");
+    says(&findings(), "ok stream ids: done", "");
+    let read = "XREADGROUP GROUP readers r STREAMS done >";
+    let got: redis::Value =
+        redis::cmd("XREADGROUP").arg(&read.split(' ').skip(1).collect::<Vec<_>>()).query(&mut client(&url)).unwrap();
+    assert!(format!("{got:?}").contains("event"), "its group reads on: {got:?}");
+    run(&url, &format!("XADD done {LAST} event x"));
+    run(&url, "RENAME done done-old");
+    open.publish("done", &entry()).await.expect("it is made anew");
 }

@@ -19,6 +19,7 @@ mod metrics;
 mod model;
 mod plugins;
 mod redis_faults;
+mod refusals;
 mod reloads;
 mod sandbox;
 mod schemas;

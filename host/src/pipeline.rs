@@ -8,6 +8,7 @@
 
 mod admission;
 mod claims;
+mod kept;
 mod settle;
 
 use std::collections::{HashMap, HashSet};
@@ -18,10 +19,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::backend::{Backend, CRASHES_MAX, DataPlane, Error};
+use crate::backend::{Backend, CRASHES_MAX, DataPlane, Entry, Error, Settlement};
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Delivery, KeyState, Source};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
@@ -36,6 +37,8 @@ use crate::policy::route::Pattern;
 use crate::schema::Registry;
 pub use admission::Admissions;
 pub use claims::{Claims, Turn};
+pub use kept::{Due, Kept, Refused};
+pub use settle::turn;
 
 /// What every handler of this host shares.
 pub struct House {
@@ -73,6 +76,21 @@ pub struct Hands {
     pub source: Source,
     pub backend: Arc<dyn DataPlane>,
     pub lives: Lives,
+    /// What all who serve this source keep of what the backend refused.
+    pub kept: Arc<Kept>,
+}
+
+impl Hands {
+    /// A settlement under a token of its own.
+    fn settlement(&self, plugin: &Arc<str>, entries: Vec<Entry>) -> Settlement {
+        Settlement {
+            source: self.source.clone(),
+            consumer: self.house.consumer.clone(),
+            plugin: plugin.clone(),
+            token: Uuid::new_v4(),
+            entries,
+        }
+    }
 }
 
 /// What came of a batch.
@@ -80,6 +98,8 @@ pub struct Hands {
 pub struct Report {
     /// To be run again, soon and by this host: their turn did not come, or their state moved on. No attempt was counted.
     pub again: Vec<Delivery>,
+    /// Not settled and not to be run again: the backend refused it, or something before it of the same state key.
+    pub kept: Vec<(Lane, EntryId)>,
     /// For the breaker. What a canary did is left out: it is rolled back, the handler goes on.
     pub tally: Tally,
     /// Retries and timers: what will come back by itself.
@@ -119,7 +139,8 @@ pub enum Company {
     Alone,
 }
 
-/// Takes a batch through. An error is the host's: nothing was settled then, and the deliveries stay pending.
+/// Takes a batch through. An error is the host's: the deliveries stay pending then. Once it is decided what is done with
+/// them, only the loss of their group is one: what the backend refuses to settle is kept, and no plugin is called again.
 pub async fn deliver(
     hands: &mut Hands,
     batch: Vec<Delivery>,
@@ -135,6 +156,7 @@ pub async fn deliver(
         report.again = take_repeated(&mut items);
         let keys = items.iter().filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
         _claim = Some(turn.claim(keys).await);
+        report.kept = hands.kept.hold_back(&mut items);
         states = look_up(hands, &mut items).await?;
     } else {
         drop(turn);

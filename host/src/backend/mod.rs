@@ -109,7 +109,8 @@ pub trait DataPlane: Send + Sync {
     /// Settles a batch: every entry by its disposition, all in one atomic step. Entries that do not fit any more
     /// (not pending under this consumer, other state version, known id) are left out, and the answer says so.
     /// May be called again with the same token after an error: what was done is not done twice. (Where nothing was
-    /// done, all being fenced, stale or in conflict, the answer may be another one later.) A retry and a dead letter take
+    /// done, all being fenced, stale or in conflict, the answer may be another one later.) [`Error::Refused`] says that
+    /// nothing was done, and that what one of the entries asks for is the reason, or the backend as a whole. A retry and a dead letter take
     /// attempts, crashes, history and link from the delivery as it is given here. A timer that a commit sets is a delivery
     /// of its own, which waits like a retry; it has the origin of the one that set it, and a new account.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>>;
@@ -208,8 +209,9 @@ pub trait ControlPlane: Send + Sync {
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed>;
 
     /// Looks whether the backend keeps what Tidemill promises on it: its settings, known bugs, rights, clock, and what
-    /// leaks. Changes nothing that stays. Without sources: only what has nothing to do with streams.
-    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>>;
+    /// leaks; and whether the streams of these sources can be read, and `targets`, which are emitted to, take more.
+    /// Changes nothing that stays. Without sources: only what has nothing to do with streams.
+    async fn examine(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>>;
 
     /// The events of a stream after `after`, at most `max`. For people and tests.
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>>;

@@ -1,15 +1,18 @@
 //! `tidemill doctor`: whether everything that Tidemill rests on is as it has to be, and what to do where it is not.
 //! Exit codes: 0 good or warnings only, 1 if anything is bad.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::Globals;
-use crate::backend::{self, Error, Finding, Level, findings};
+use crate::backend::{self, Backend, Error, Finding, Level, findings};
 use crate::config::{Config, check};
 use crate::model::delivery::Source;
-use crate::service::build;
+use crate::service::books::told;
+use crate::service::{build, heart};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -56,8 +59,11 @@ fn configured(config: &Config) -> Vec<Finding> {
 async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
     let sources: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
     let mut found = match build::open_backend(config).await {
-        Ok(backend) => match backend.examine(&sources).await {
-            Ok(found) => found,
+        Ok(backend) => match backend.examine(&sources, &build::targets(config)).await {
+            Ok(mut found) => {
+                found.extend(kept(&*backend, &sources).await);
+                found
+            }
             Err(error) => vec![refused("backend", &error.to_string())],
         },
         // What refuses a host to start is the first thing to mend; more cannot be seen before.
@@ -67,6 +73,24 @@ async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
         found.extend(backend::examine_deeply(&config.broker_url()).await?);
     }
     Ok(found)
+}
+
+/// What living hosts keep because the backend refuses to settle it.
+async fn kept(backend: &dyn Backend, sources: &[Source]) -> Vec<Finding> {
+    let hosts = match heart::hosts(backend, sources).await {
+        Ok(hosts) => hosts,
+        Err(error) => return vec![refused("refused", &error.to_string())],
+    };
+    let handlers: BTreeSet<&Arc<str>> = sources.iter().map(|source| &source.handler).collect();
+    let finding = |handler: &Arc<str>| {
+        let told = told(&hosts, handler);
+        let (text, hint) =
+            told.refusal.split_once("\n  hint: ").unwrap_or((&told.refusal, "look at the log of the host"));
+        let text =
+            format!("{handler}: hosts keep {} deliveries that the backend refuses to settle: {text}", told.refused);
+        (told.refused > 0).then(|| findings::bad("refused", text, hint))
+    };
+    handlers.into_iter().filter_map(finding).collect()
 }
 
 fn refused(check: &'static str, text: &str) -> Finding {

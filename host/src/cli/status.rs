@@ -26,7 +26,7 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
         println!("{status}");
     } else {
         println!("{backend}\nhosts alive: {}", hosts.len());
-        print!("{}", to_table(&rows, &hosts));
+        print!("{}{}", to_table(&rows, &hosts), refusals(&rows, &hosts));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -85,6 +85,16 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
         table.row(std::iter::once(handler.clone()).chain(counts.map(thousands)).chain(end));
     }
     table
+}
+
+/// A line for each handler of which hosts keep what the backend refuses.
+fn refusals(rows: &Rows, hosts: &[Note]) -> String {
+    let line = |handler: &String| {
+        let Told { refused, refusal, .. } = told(hosts, handler);
+        (refused > 0)
+            .then(|| format!("{handler}: {refused} kept, because the backend refuses to settle them: {refusal}\n"))
+    };
+    rows.keys().filter_map(line).collect()
 }
 
 /// Rate, breaker and plugin; nobody says anything of them where no host lives.

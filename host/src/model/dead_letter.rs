@@ -28,10 +28,12 @@ pub enum ReasonClass {
     Exhausted,
     /// The host died each time that this was run.
     Poison,
+    /// The plugin was run, and the backend refused what it asked for until there was no room or time to keep it.
+    Refused,
 }
 
 impl ReasonClass {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Undecodable,
         Self::Invalid,
         Self::Unknown,
@@ -39,6 +41,7 @@ impl ReasonClass {
         Self::Rejected,
         Self::Exhausted,
         Self::Poison,
+        Self::Refused,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -50,6 +53,7 @@ impl ReasonClass {
             Self::Rejected => "rejected",
             Self::Exhausted => "exhausted",
             Self::Poison => "poison",
+            Self::Refused => "refused",
         }
     }
 

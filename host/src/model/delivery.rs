@@ -123,4 +123,8 @@ impl Disposition {
             _ => 0,
         }
     }
+    /// Whether it writes state.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Commit(effects) if !effects.writes.is_empty())
+    }
 }

@@ -142,6 +142,8 @@ metrics! {
     look_up_seconds: Histogram "tidemill_look_up_seconds" [handler stream] "Time for one query of inbox and state"
     settle_seconds: Histogram "tidemill_settle_seconds" [handler stream] "Time for one settlement, resending included"
     store_errors: Counter "tidemill_store_errors_total" [doing] "Calls that the backend failed"
+    settlements_refused: Counter "tidemill_settlements_refused_total" [handler stream] "Deliveries that the backend refused to settle"
+    refused_kept: Gauge "tidemill_refused_kept" [handler stream] "Deliveries that this host keeps because the backend refuses to settle them"
     stream_lost: Counter "tidemill_stream_lost_total" [handler stream] "Times that a stream or its group was gone and was made anew"
     http_requests: Counter "tidemill_http_requests_total" [handler result] "Requests of plugins to others, by what came of them"
     http_request_seconds: Histogram "tidemill_http_request_seconds" [handler] "Time for one request of a plugin, to the end of its answer"

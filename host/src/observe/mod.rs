@@ -46,6 +46,8 @@ pub fn source_opened(source: &Source) {
         process.limits_reached.add(&[handler, limit], 0);
     }
     process.stream_lost.add(&[handler, stream], 0);
+    process.settlements_refused.add(&[handler, stream], 0);
+    process.refused_kept.set(&[handler, stream], 0.0);
     process.breaker_opened.add(&[handler], 0);
     CANARY_ENDS.iter().for_each(|end| process.canary_ended.add(&[handler, end], 0));
     process.canary_share.set(&[handler], 0.0);
@@ -120,10 +122,10 @@ pub fn batch_done(meters: &Meters, source: &Source, took: Duration) {
 }
 
 /// The backend has settled a batch: what was decided for each entry, and what became of it.
-pub fn settled(meters: &Meters, source: &Source, entries: &[Entry], results: &[Settled], took: Duration) {
-    tracing::debug!(%source, entries = results.len(), "settled");
+pub fn settled(meters: &Meters, source: &Source, settled: &[(Entry, Settled)], took: Duration) {
+    tracing::debug!(%source, entries = settled.len(), "settled");
     let (mut by_result, mut by_reason, mut by_class) = (Counts::default(), Counts::default(), Counts::default());
-    for (entry, result) in entries.iter().zip(results) {
+    for (entry, result) in settled {
         by_result.add(name_of(*result, &entry.disposition));
         match (result, &entry.disposition) {
             (Settled::Retried, Disposition::Retry { after, record }) => {
@@ -231,6 +233,43 @@ pub fn released(count: u64) {
 pub fn backend_trouble(doing: &str, source: &Source, error: &Error, retry_in: Duration) {
     process().store_errors.add(&[doing], 1);
     tracing::warn!(%source, %error, ?retry_in, "backend trouble while {doing}; nothing is lost, trying again");
+}
+
+/// A batch is settled entry by entry, because it was refused as a whole.
+pub fn batch_refused(source: &Source, entries: usize, reason: &str) {
+    process().store_errors.add(&["settling"], 1);
+    tracing::debug!(%source, entries, reason, "a settlement was refused; its entries are settled one by one");
+}
+
+/// The backend refuses to settle a delivery, or the one before it of the same state key. What was decided is kept, and sent
+/// again; `is_new`: for a cause for which nothing else is kept.
+pub fn settlement_refused(source: &Source, entry: EntryId, kept: usize, reason: &str, is_new: bool) {
+    process().settlements_refused.add(&[&source.handler, &source.stream], 1);
+    refused_kept(source, kept);
+    tracing::debug!(%source, %entry, reason, "refused by itself");
+    if is_new {
+        warn_of_refusal(source, kept, reason, 1);
+    }
+}
+
+/// How much of what the backend refused this host keeps.
+pub fn refused_kept(source: &Source, count: usize) {
+    process().refused_kept.set(&[&source.handler, &source.stream], count as f64);
+}
+
+/// What is kept for one cause was refused for the `times`th time. Said at the second, fourth, eighth.. of them.
+pub fn refused_again(source: &Source, kept: usize, reason: &str, times: u64) {
+    process().store_errors.add(&["settling"], 1);
+    if times.is_power_of_two() {
+        warn_of_refusal(source, kept, reason, times);
+    }
+}
+
+fn warn_of_refusal(source: &Source, kept: usize, reason: &str, times: u64) {
+    tracing::warn!(
+        %source, kept, times, reason,
+        "refused: the backend does not settle what was decided; it is kept and sent again, and no plugin is called for it"
+    );
 }
 
 pub fn task_trouble(task: &str, error: &Error) {

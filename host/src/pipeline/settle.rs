@@ -1,12 +1,13 @@
-//! The last step of a batch: what is decided for each delivery, and what the backend makes of it.
+//! The last step of a batch: what is decided for each delivery, and what the backend makes of it. What it refuses as a
+//! whole is settled entry by entry, and what it refuses then is kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
+use super::kept::{Refused, chain_key};
 use super::{Handler, Hands, Item, Report};
-use crate::backend::{Entry, Error, Settled, Settlement};
+use crate::backend::{DataPlane, Entry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::Delivery;
@@ -41,16 +42,24 @@ pub(super) async fn settle(
                     if !is_canary {
                         count(&verdict, delivery.attempts, &mut report.tally);
                     }
-                    entries.push(entry(&hands.handler, plugin, is_canary, delivery, item.event, state, verdict));
+                    entries.push(entry(
+                        &hands.handler,
+                        &plugin.digest,
+                        is_canary,
+                        delivery,
+                        item.event,
+                        state,
+                        verdict,
+                    ));
                 }
             }
         }
-        let turn = |delivery, verdict| entry(&hands.handler, plugin, is_canary, delivery, None, None, verdict);
-        for (entry, settled) in settle_entries(hands, plugin, entries).await? {
+        for (entry, settled) in settle_entries(hands, &plugin.digest, is_canary, entries, report).await? {
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
-                Settled::Conflict => turned.push(turn(entry.delivery, Err(Refusal::Conflict))),
-                Settled::Full => turned.push(turn(entry.delivery, Ok(Outcome::full()))),
+                Settled::Conflict | Settled::Full => {
+                    turned.extend(turn(&hands.handler, &plugin.digest, is_canary, entry.delivery, settled));
+                }
                 Settled::Committed => report.put_off += entry.disposition.timers(),
                 Settled::Retried => report.put_off += 1,
                 Settled::Quarantined => report.suspects += 1,
@@ -58,7 +67,7 @@ pub(super) async fn settle(
             }
         }
     }
-    let turned = settle_entries(hands, &serving.stable, turned).await?;
+    let turned = settle_entries(hands, &serving.stable.digest, false, turned, report).await?;
     report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     report.contest = serving.canary.is_some().then_some(contest);
     Ok(())
@@ -80,9 +89,19 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
     }
 }
 
+/// What could not be settled as decided, decided once more; none if it was settled, or is somebody else's.
+pub fn turn(handler: &Handler, plugin: &str, canary: bool, delivery: Delivery, settled: Settled) -> Option<Entry> {
+    let verdict = match settled {
+        Settled::Conflict => Err(Refusal::Conflict),
+        Settled::Full => Ok(Outcome::full()),
+        _ => return None,
+    };
+    Some(entry(handler, plugin, canary, delivery, None, None, verdict))
+}
+
 fn entry(
     handler: &Handler,
-    plugin: &Plugin,
+    plugin: &str,
     canary: bool,
     delivery: Delivery,
     event: Option<Arc<Event>>,
@@ -93,7 +112,7 @@ fn entry(
         attempts: delivery.attempts,
         retry: &handler.retry,
         now_ms: clock::now_ms(),
-        plugin: &plugin.digest,
+        plugin,
         dice: rand::random(),
         canary,
     };
@@ -107,34 +126,89 @@ fn entry(
 const RESEND_FIRST: Duration = Duration::from_millis(50);
 const RESEND_LAST: Duration = Duration::from_secs(5);
 
-/// Settles under one token until the backend has said what came of it: a reply may be lost, a settlement may not.
-async fn settle_entries(hands: &Hands, plugin: &Plugin, entries: Vec<Entry>) -> Result<Vec<(Entry, Settled)>, Error> {
+/// Settles a batch; what is refused by itself is kept, and is not in the answer.
+async fn settle_entries(
+    hands: &Hands,
+    plugin: &Arc<str>,
+    canary: bool,
+    entries: Vec<Entry>,
+    report: &mut Report,
+) -> Result<Vec<(Entry, Settled)>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
-    let Hands { house, source, .. } = hands;
     let begun = Instant::now();
-    let settlement = Settlement {
-        source: source.clone(),
-        consumer: house.consumer.clone(),
-        plugin: plugin.digest.clone(),
-        token: Uuid::new_v4(),
-        entries,
+    let settlement = hands.settlement(plugin, entries);
+    let settled = match send(&*hands.backend, &settlement).await {
+        Ok(results) => settlement.entries.into_iter().zip(results).collect(),
+        // An answer of the server: nothing of it was done.
+        Err(Error::Refused(reason)) => one_by_one(hands, settlement, canary, &reason, report).await?,
+        Err(error) => return Err(error),
     };
+    fault::point("settled");
+    report.tally.settled += u32::try_from(settled.len()).unwrap_or(u32::MAX);
+    observe::settled(&hands.house.meters, &hands.source, &settled, begun.elapsed());
+    Ok(settled)
+}
+
+/// Sends a settlement under its one token until the backend has said what came of it: a reply may be lost, a settlement
+/// may not.
+async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Settled>, Error> {
     let mut wait = RESEND_FIRST;
-    let results = loop {
+    loop {
         fault::point("settling");
-        match hands.backend.settle(&settlement).await {
-            Ok(results) => break results,
+        match backend.settle(settlement).await {
             Err(error @ Error::Unavailable { .. }) => {
-                observe::backend_trouble("settling", source, &error, wait);
+                observe::backend_trouble("settling", &settlement.source, &error, wait);
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RESEND_LAST);
             }
+            answer => return answer,
+        }
+    }
+}
+
+/// Settles the entries of a refused batch, each by itself and in their order. One that is refused once more is kept, and so
+/// is what comes behind it in the chain of its state key: it is sent when the one before it is settled.
+async fn one_by_one(
+    hands: &Hands,
+    batch: Settlement,
+    canary: bool,
+    reason: &str,
+    report: &mut Report,
+) -> Result<Vec<(Entry, Settled)>, Error> {
+    let is_alone = batch.entries.len() == 1;
+    observe::batch_refused(&hands.source, batch.entries.len(), reason);
+    let mut settled = Vec::with_capacity(batch.entries.len());
+    // State keys of which an entry was to write and did not, as within one settlement (docs/decisions/0008).
+    let mut broken: HashSet<Arc<str>> = HashSet::new();
+    for entry in batch.entries {
+        let key = chain_key(&entry).cloned();
+        if key.as_ref().is_some_and(|key| broken.contains(key)) {
+            settled.push((entry, Settled::Stale));
+            continue;
+        }
+        let writes = entry.disposition.writes();
+        let id = (entry.delivery.lane, entry.delivery.entry);
+        let mut alone = hands.settlement(&batch.plugin, vec![entry]);
+        let waits = key.as_ref().is_some_and(|key| hands.kept.has(key));
+        let answer = match waits || is_alone {
+            true => Err(Error::Refused(reason.to_owned())),
+            false => send(&*hands.backend, &alone).await,
+        };
+        match answer {
+            Ok(results) => {
+                broken.extend(key.filter(|_| writes && results != [Settled::Committed]));
+                settled.extend(alone.entries.drain(..).zip(results));
+            }
+            Err(Error::Refused(reason)) => {
+                let is_new = hands.kept.keep(Refused::new(alone, canary), &reason);
+                observe::settlement_refused(&hands.source, id.1, hands.kept.count(), &reason, is_new);
+                report.kept.push(id);
+                report.tally.refused += 1;
+            }
             Err(error) => return Err(error),
         }
-    };
-    fault::point("settled");
-    observe::settled(&house.meters, source, &settlement.entries, &results, begun.elapsed());
-    Ok(settlement.entries.into_iter().zip(results).collect())
+    }
+    Ok(settled)
 }

@@ -3,6 +3,9 @@
 //! Only first tries can open it. Those who fail again are a chosen few: when the backlog is done and nothing but hopeless
 //! retries is left, their failures say nothing about whatever the handler depends on.
 //!
+//! A backend that refuses to settle opens it too, but only when it refuses every settlement: what one event asked for is no
+//! reason to stop the others.
+//!
 //! ```text
 //! closed --(failure rate reached over at least min_events)--> open --(open_for)--> half-open --(one probe works)--> closed
 //!                                                              ^---------------------(it fails)---'
@@ -38,6 +41,10 @@ pub struct Tally {
     pub bad: u32,
     /// Retries that failed.
     pub bad_again: u32,
+    /// Deliveries that the backend settled, whatever their attempts came to.
+    pub settled: u32,
+    /// Deliveries that it refused to settle.
+    pub refused: u32,
 }
 
 #[derive(Debug)]
@@ -52,11 +59,19 @@ enum State {
     Closed {
         good: u32,
         bad: u32,
+        /// Refused since the last one that was settled.
+        refused: u32,
     },
     Open {
         until: Instant,
+        /// The backend refused, and no attempt failed.
+        by_refusals: bool,
     },
     HalfOpen,
+}
+
+impl State {
+    const CLOSED: Self = Self::Closed { good: 0, bad: 0, refused: 0 };
 }
 
 /// The window is this many times `min_events`: long enough to see a rate, short enough to see it change.
@@ -64,12 +79,12 @@ const WINDOW_FACTOR: u32 = 5;
 
 impl Breaker {
     pub fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, state: State::Closed { good: 0, bad: 0 } }
+        Self { policy, state: State::CLOSED }
     }
 
     /// What may be fetched now.
     pub fn permit(&mut self, now: Instant) -> Permit {
-        if let State::Open { until } = self.state {
+        if let State::Open { until, .. } = self.state {
             if now < until {
                 return Permit::Wait(until - now);
             }
@@ -79,25 +94,35 @@ impl Breaker {
     }
 
     /// Takes note of finished attempts. True if the breaker has opened or closed by it.
-    pub fn record(&mut self, now: Instant, Tally { good, bad, bad_again }: Tally) -> bool {
-        let open = State::Open { until: now + self.policy.open_for };
+    pub fn record(&mut self, now: Instant, tally: Tally) -> bool {
+        let Tally { good, bad, bad_again, settled, refused } = tally;
+        let open = |by_refusals| State::Open { until: now + self.policy.open_for, by_refusals };
         match &mut self.state {
-            // Results of attempts that began before it opened change nothing.
-            State::Open { .. } => false,
-            State::HalfOpen if good + bad + bad_again == 0 => false,
-            State::HalfOpen => {
-                self.state = if bad + bad_again > 0 { open } else { State::Closed { good: 0, bad: 0 } };
+            // What was refused is sent again meanwhile: the backend settles once more.
+            State::Open { by_refusals: true, .. } if settled > 0 => {
+                self.state = State::CLOSED;
                 true
             }
-            State::Closed { good: all_good, bad: all_bad } => {
+            // Results of attempts that began before it opened change nothing.
+            State::Open { .. } => false,
+            State::HalfOpen if good + bad + bad_again + refused == 0 => false,
+            State::HalfOpen => {
+                let has_failed = bad + bad_again > 0;
+                self.state = if has_failed || refused > 0 { open(!has_failed) } else { State::CLOSED };
+                true
+            }
+            State::Closed { good: all_good, bad: all_bad, refused: all_refused } => {
                 *all_good += good;
                 *all_bad += bad;
+                *all_refused = if settled > 0 { 0 } else { all_refused.saturating_add(refused) };
                 let all = *all_good + *all_bad;
-                if bad > 0
+                let is_failing = bad > 0
                     && all >= self.policy.min_events
-                    && f64::from(*all_bad) >= self.policy.failure_rate * f64::from(all)
-                {
-                    self.state = open;
+                    && f64::from(*all_bad) >= self.policy.failure_rate * f64::from(all);
+                let is_refused =
+                    refused > 0 && *all_refused >= self.policy.min_events && self.policy.failure_rate <= 1.0;
+                if is_failing || is_refused {
+                    self.state = open(!is_failing);
                     return true;
                 }
                 if all >= self.policy.min_events.max(1).saturating_mul(WINDOW_FACTOR) {
@@ -128,17 +153,17 @@ mod tests {
     }
 
     fn tally(good: u32, bad: u32) -> Tally {
-        Tally { good, bad, bad_again: 0 }
+        Tally { good, bad, ..Tally::default() }
     }
 
     #[test]
     fn hopeless_retries_do_not_open_it_but_fail_a_probe() {
         let (mut breaker, now) = breaker();
-        assert!(!breaker.record(now, Tally { good: 0, bad: 0, bad_again: 1000 }));
+        assert!(!breaker.record(now, Tally { bad_again: 1000, ..Tally::default() }));
         assert!(breaker.record(now, tally(0, 20)));
         let later = now + Duration::from_secs(31);
         assert_eq!(breaker.permit(later), Permit::Probe);
-        assert!(breaker.record(later, Tally { good: 0, bad: 0, bad_again: 1 }));
+        assert!(breaker.record(later, Tally { bad_again: 1, ..Tally::default() }));
         assert_eq!(breaker.name(), "open");
     }
 
@@ -162,6 +187,44 @@ mod tests {
         assert_eq!(breaker.permit(later), Permit::Probe);
         assert!(breaker.record(later, tally(1, 0)));
         assert_eq!((breaker.permit(later), breaker.name()), (Permit::Full, "closed"));
+    }
+
+    #[test]
+    fn it_opens_for_a_backend_that_refuses_all_and_not_for_one_that_refuses_some() {
+        let (mut breaker, now) = breaker();
+        let refused = |refused, settled| Tally { good: refused + settled, settled, refused, ..Tally::default() };
+        for _ in 0..100 {
+            assert!(!breaker.record(now, refused(19, 0)));
+            assert!(!breaker.record(now, refused(50, 1)), "one was settled: the others are their own affair");
+        }
+        assert!(!breaker.record(now, refused(19, 0)));
+        assert!(breaker.record(now, refused(1, 0)), "twenty in a row, and none was settled");
+        let later = now + Duration::from_secs(31);
+        assert_eq!(breaker.permit(later), Permit::Probe);
+        assert!(breaker.record(later, refused(1, 0)), "the plugin worked, but the backend refused it");
+        let later = later + Duration::from_secs(31);
+        assert_eq!(breaker.permit(later), Permit::Probe);
+        assert!(breaker.record(later, refused(0, 1)));
+        assert_eq!((breaker.permit(later), breaker.name()), (Permit::Full, "closed"));
+    }
+
+    #[test]
+    fn what_is_sent_again_and_settled_closes_it_only_if_it_was_refused() {
+        let settled = Tally { settled: 1, ..Tally::default() };
+        let (mut breaker, now) = breaker();
+        assert!(breaker.record(now, Tally { good: 20, refused: 20, ..Tally::default() }));
+        assert!(breaker.record(now, settled));
+        assert_eq!((breaker.permit(now), breaker.name()), (Permit::Full, "closed"));
+        assert!(breaker.record(now, tally(0, 20)));
+        assert!(!breaker.record(now, settled), "the plugin failed: that the backend works is no news");
+        assert_eq!(breaker.name(), "open");
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_reached_never_opens_it() {
+        let policy = BreakerPolicy { failure_rate: 2.0, min_events: 1, open_for: Duration::from_secs(30) };
+        let mut breaker = Breaker::new(policy);
+        assert!(!breaker.record(Instant::now(), Tally { good: 1000, refused: 1000, ..Tally::default() }));
     }
 
     #[test]

@@ -60,6 +60,20 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
     }
 }
 
+/// What becomes of a delivery whose settlement the backend refuses, in these words, for too long. None where only the backend
+/// can end it: it holds no effects, so nothing is won by dropping them.
+pub fn given_up(decided: &Disposition, refusal: &str) -> Option<Disposition> {
+    let record = match decided {
+        Disposition::Commit(_) => None,
+        Disposition::Retry { record, .. } => Some(record.clone()),
+        Disposition::Skip { .. } | Disposition::Quarantine | Disposition::DeadLetter { .. } => return None,
+    };
+    // One line: hints of errors stand in a line of their own.
+    let refusal = refusal.replace("\n  hint: ", "; hint: ");
+    let text = format!("the backend refused what it would have committed: {refusal}");
+    Some(Disposition::DeadLetter { reason: Reason { class: ReasonClass::Refused, text }, record })
+}
+
 /// Retry while the policy allows it, then a dead letter.
 fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>, log: Vec<String>) -> Disposition {
     let failed = facts.attempts + 1;

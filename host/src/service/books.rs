@@ -74,6 +74,9 @@ pub struct Told {
     /// The sum of them.
     pub rate: f64,
     pub in_flight: usize,
+    /// Kept because the backend refuses to settle it, and the words of one refusal.
+    pub refused: usize,
+    pub refusal: String,
     /// Each digest once: more than one while hosts are being replaced.
     pub plugins: Vec<String>,
 }
@@ -85,6 +88,10 @@ pub fn told(hosts: &[Note], handler: &str) -> Told {
         told.hosts += 1;
         told.rate += note.rate;
         told.in_flight += note.in_flight;
+        told.refused += note.refused;
+        if told.refusal.is_empty() {
+            told.refusal = note.refusal.clone();
+        }
         if told.breaker.is_empty() || severity(&note.breaker) > severity(&told.breaker) {
             told.breaker = note.breaker.clone();
         }
@@ -131,6 +138,8 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
             value["rate"] = (told.hosts > 0).then_some(told.rate).into();
             value["breaker"] = (told.hosts > 0).then_some(told.breaker).into();
             value["in_flight"] = told.in_flight.into();
+            value["refused"] = told.refused.into();
+            value["refusal"] = (told.refused > 0).then_some(told.refusal).into();
             value["plugins"] = told.plugins.into();
             value["started"] = streams.iter().all(|row| row.status.is_some()).into();
             value["paused"] = streams.iter().all(|row| row.paused).into();
@@ -174,12 +183,25 @@ mod tests {
                 plugin: plugin.into(),
                 rate,
                 in_flight: 3,
+                refused: 2,
+                refusal: plugin.into(),
             }],
             ..Note::default()
         };
         let hosts = [host("closed", "old", 1.5), host("open", "new", 2.0), host("half-open", "new", 0.5)];
         let plugins = vec!["old".to_owned(), "new".to_owned()];
-        assert_eq!(told(&hosts, "a"), Told { hosts: 3, breaker: "open".into(), rate: 4.0, in_flight: 9, plugins });
+        assert_eq!(
+            told(&hosts, "a"),
+            Told {
+                hosts: 3,
+                breaker: "open".into(),
+                rate: 4.0,
+                in_flight: 9,
+                refused: 6,
+                refusal: "old".into(),
+                plugins
+            }
+        );
         assert_eq!(told(&hosts, "b"), Told::default());
     }
 }

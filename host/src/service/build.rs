@@ -311,7 +311,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, overflow: overflow(stream.overflow) },
     });
     let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers, before);
-    Host { streams: streams.collect(), house, consumers, reloader: Arc::new(reloader) }
+    Host { streams: streams.collect(), targets: targets(config), house, consumers, reloader: Arc::new(reloader) }
 }
 
 fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Handler {
@@ -353,6 +353,14 @@ pub fn sources(config: &Config) -> Vec<(Source, Start)> {
         }
     }
     sources
+}
+
+/// The streams that handlers may emit to: what `doctor` looks at beside those that are read.
+pub fn targets(config: &Config) -> Vec<Arc<str>> {
+    let streams = check::streams(config);
+    let grants = config.handlers.values().filter_map(|handler| handler.grants.emit.as_ref()).flatten();
+    let emitted = check::patterns(&grants.map(String::as_str).collect::<Vec<_>>());
+    streams.overlapping(&emitted).cloned().collect()
 }
 
 /// For people who look at consumers and audit records: whose host this is. Unique it becomes by the UUID behind it.

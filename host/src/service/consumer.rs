@@ -2,6 +2,7 @@
 //! and again. While one lane's batch is in the plugin or being settled, another one fetches.
 
 mod lane;
+pub mod resend;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::{Quiet, canary, lease};
-use crate::backend::{DataPlane, Error, Start};
+use crate::backend::{DataPlane, Entry, Error, Settlement, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
-use crate::pipeline::{Claims, Company, Handler, Hands, House, Report, Turn, deliver};
+use crate::pipeline::{Claims, Company, Handler, Hands, House, Kept, Report, Turn, deliver};
 use crate::policy::breaker::Breaker;
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
@@ -56,6 +58,8 @@ pub struct Consumer {
     /// Of those, what no lane is working on: it goes into the next batches.
     carry: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
+    /// What the backend refused to settle. Held as well, and in no lane's hands.
+    kept: Arc<Kept>,
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,
     /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
@@ -92,6 +96,7 @@ impl Consumer {
             held: Mutex::default(),
             carry: Mutex::default(),
             busy: AtomicUsize::new(0),
+            kept: Arc::default(),
             trouble: Mutex::default(),
             suspects: Mutex::default(),
         }
@@ -105,6 +110,22 @@ impl Consumer {
     /// How many deliveries this host has in hand.
     pub fn in_flight(&self) -> usize {
         lock(&self.held).len()
+    }
+
+    /// What the backend refuses to settle: how much of it this host keeps, and in which words the oldest was refused.
+    pub fn refused(&self) -> (usize, Option<Arc<str>>) {
+        (self.kept.count(), self.kept.reason())
+    }
+
+    /// A settlement of one delivery, under a token of its own.
+    fn settlement(&self, plugin: &Arc<str>, entry: Entry) -> Settlement {
+        Settlement {
+            source: self.source.clone(),
+            consumer: self.house.consumer.clone(),
+            plugin: plugin.clone(),
+            token: Uuid::new_v4(),
+            entries: vec![entry],
+        }
     }
 
     pub fn breaker_name(&self) -> &'static str {
@@ -225,6 +246,7 @@ impl Consumer {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
                 keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                keep.extend(&report.kept);
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {

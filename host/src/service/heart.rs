@@ -22,6 +22,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
 const RATE_BEATS: usize = 7;
 /// A note is carried with each beat and read by everybody who looks.
 const NOTE_BYTES_MAX: usize = 16 * 1024;
+/// So much of a refusal of the backend goes into the note.
+const REFUSAL_CHARS_MAX: usize = 400;
 
 /// What a host tells of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,10 @@ pub struct HandlerNote {
     pub rate: f64,
     /// Deliveries in this host's hands.
     pub in_flight: usize,
+    /// Of these: kept because the backend refuses to settle them.
+    pub refused: usize,
+    /// In which words it refused the oldest of them; cut. Empty if there is none.
+    pub refusal: String,
 }
 
 impl Note {
@@ -119,11 +125,18 @@ impl Heart {
         for (index, consumer) in self.consumers.iter().enumerate() {
             let breaker = consumer.breaker_name();
             observe::breaker_is(&consumer.handler.name, breaker);
+            let (refused, refusal) = consumer.refused();
+            observe::refused_kept(&consumer.source, refused);
+            let refusal: String = refusal.iter().flat_map(|text| text.chars().take(REFUSAL_CHARS_MAX)).collect();
             let rate = if seconds > 0.0 { (committed[index] - before[index]) as f64 / seconds } else { 0.0 };
             match handlers.iter_mut().find(|note| *note.handler == *consumer.handler.name) {
                 Some(note) => {
                     note.rate += rate;
                     note.in_flight += consumer.in_flight();
+                    note.refused += refused;
+                    if note.refusal.is_empty() {
+                        note.refusal = refusal;
+                    }
                 }
                 None => handlers.push(HandlerNote {
                     handler: consumer.handler.name.to_string(),
@@ -131,6 +144,8 @@ impl Heart {
                     breaker: breaker.to_owned(),
                     rate,
                     in_flight: consumer.in_flight(),
+                    refused,
+                    refusal,
                 }),
             }
         }

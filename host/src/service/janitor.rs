@@ -24,7 +24,7 @@ const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
 const EXAMINE_FIRST: Duration = Duration::from_secs(60);
 /// What of an examination is said while the host runs: what may have changed since it began, or fills the memory.
 /// The rest is for `doctor`.
-const WATCHED: [&str; 4] = ["eviction", "groups", "persistence", "stream ids"];
+const WATCHED: [&str; 5] = ["eviction", "groups", "persistence", "stream ids", "streams"];
 
 /// A stream with its bounds.
 pub struct StreamBounds {
@@ -118,7 +118,7 @@ fn short_retention(bounds: &Bounds, trimmed: &Trimmed) -> Option<(Duration, Dura
 
 async fn examine(host: &Host) {
     let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
-    match host.house.backend.examine(&sources).await {
+    match host.house.backend.examine(&sources, &host.targets).await {
         Ok(findings) => {
             let watched = |check| WATCHED.contains(&check);
             let wrong = findings.iter().filter(|finding| finding.level > Level::Good && watched(finding.check));

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
+//!                   +-- resend     one for each handler and stream: what the backend refused is sent again
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
 //!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
 //!                   +-- pause      sees what people have paused
@@ -52,6 +53,8 @@ pub struct Host {
     pub house: Arc<House>,
     pub consumers: Vec<Arc<Consumer>>,
     pub streams: Vec<StreamBounds>,
+    /// The streams that handlers may emit to.
+    pub targets: Vec<Arc<str>>,
     pub reloader: Arc<reloader::Reloader>,
 }
 
@@ -111,6 +114,7 @@ impl Host {
                 let what = || format!("a thread for {}", consumer.source);
                 tasks.spawn(lane.map_err(|error| Error::Unavailable { what: what(), cause: error.to_string() })?);
             }
+            tasks.spawn(consumer::resend::run(consumer.clone(), quiet.clone()));
             tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
         }
         tasks.spawn(janitor::run(host.clone(), quiet.clone()));

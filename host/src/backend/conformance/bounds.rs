@@ -140,7 +140,7 @@ pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {
     desk.publish_count(5).await;
     let held = desk.fetch(2).await;
     let before = desk.books().await;
-    let found = backend.examine(std::slice::from_ref(&desk.source)).await.expect("examine");
+    let found = backend.examine(std::slice::from_ref(&desk.source), &[fresh("target").into()]).await.expect("examine");
     let after = desk.books().await;
     assert_eq!((after.lag, after.pending), (before.lag, before.pending));
     for finding in &found {

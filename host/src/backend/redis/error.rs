@@ -29,6 +29,9 @@ pub(super) fn meaning(at: &str, subject: &dyn Display, error: &RedisError) -> Er
         Some(code) if NOT_NOW.contains(&code) => unavailable(at, text),
         // Some errors that matter have no code of their own.
         Some("ERR") if text.contains("max number of clients") => unavailable(at, text),
+        Some("ERR") if text.contains("exhausted the last possible ID") => {
+            refused(at, subject, &text, code_hint("EXHAUSTED"))
+        }
         Some("ERR") if forbidden_in_script(&text) => refused(at, subject, &text, code_hint("NOPERM")),
         Some(code) => refused(at, subject, &text, code_hint(code)),
         None if error.kind() == ErrorKind::AuthenticationFailed => refused(at, subject, &text, code_hint("WRONGPASS")),
@@ -58,7 +61,10 @@ fn refused(at: &str, subject: &dyn Display, text: &str, hint: &str) -> Error {
 fn code_hint(code: &str) -> &'static str {
     match code {
         "WRONGTYPE" => "one of its keys holds something else; look at TYPE of the stream and of {stream}:tm:*",
-        "EXHAUSTED" => "somebody gave an entry the highest of all ids; copy the stream to a new one",
+        "EXHAUSTED" => {
+            "somebody gave an entry the highest of all ids: RENAME the stream, and the next event makes it anew; \
+             or delete that entry and XSETID, as `tidemill doctor` says"
+        }
         "NOPERM" => "ACL SETUSER: allow streams, hashes, sorted sets and scripts, and all keys of the streams",
         "NOAUTH" | "WRONGPASS" => "write user and password into the broker url: redis://user:password@host:port",
         "MOVED" | "ASK" | "CROSSSLOT" => {
@@ -123,6 +129,17 @@ mod tests {
                 panic!("{code}")
             };
             assert!(text.contains("h on s") && text.contains("\n  hint: ") && !text.contains("0123abcd"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_ids_are_used_up_is_told_from_what_is_odd() {
+        for (code, text) in [
+            ("EXHAUSTED", "the stream s takes no more entries"),
+            ("ERR", "The stream has exhausted the last possible ID, unable to add more items"),
+        ] {
+            let Error::Refused(said) = answer(code, text) else { panic!("{code}") };
+            assert!(said.contains("RENAME the stream"), "{said}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `doctor` on Redis: the server's settings, known bugs, and clock; then rights (`rights`) and streams (`survey`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::server::{Info, POLICY_HINT, SAFE_POLICY};
@@ -24,7 +25,7 @@ const REPLICA_SILENCE_MAX: u64 = 10;
 type Settings = HashMap<String, String>;
 
 impl Redis {
-    pub(super) async fn examine_server(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+    pub(super) async fn examine_server(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let info = Info::read(&self.link, &self.at).await?;
         let settings = self.settings().await?;
         let version = info.version();
@@ -46,7 +47,7 @@ impl Redis {
             let all_allowed = denied.is_empty();
             found.extend(denied);
             found.extend(self.try_rights().await.into_iter().filter(|finding| all_allowed || !finding.hint.is_empty()));
-            match self.survey(sources).await {
+            match self.survey(sources, targets).await {
                 Ok(streams) => found.extend(streams),
                 Err(error) => found.push(of_error("streams", &error)),
             }

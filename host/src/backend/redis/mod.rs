@@ -232,8 +232,8 @@ impl ControlPlane for Redis {
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
         self.trim_stream(stream, bounds).await
     }
-    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
-        self.examine_server(sources).await
+    async fn examine(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+        self.examine_server(sources, targets).await
     }
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
         self.list_entries(stream, after, max).await

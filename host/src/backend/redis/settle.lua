@@ -3,7 +3,7 @@
 --
 -- Redis takes nothing back: an error in the middle of a script leaves what was written before it. So everything that
 -- could fail is tried first, and only then is anything written; the acks come last. Should an error strike all the
--- same, the batch is run again: something may then happen twice, but nothing is lost.
+-- same, the batch is sent again: something may then happen twice, but nothing is lost.
 --
 -- KEYS     1 stream  2 again  3 due  4 due bodies  5 dead  6 tries  7 stats  8 base of the inbox  9 index of states
 --          10 receipt  11 timers  12.. state keys and streams to emit to, which the entries below name by their numbers
@@ -149,6 +149,9 @@ local function decide_each()
         local key = KEYS[number]
         may('XADD', key, '*', 'event', '')
         local info = redis.pcall('XINFO', 'STREAM', key)
+        if info.err and string.find(info.err, 'WRONGTYPE', 1, true) then
+            error({err = 'WRONGTYPE ' .. key .. ', which was to be emitted to, is no stream'})
+        end
         if info.err and not string.find(info.err, 'no such key', 1, true) then error(info) end
         local last = not info.err and named(info)['last-generated-id'] or ''
         if string.find(last, '^18446744073709551615%-') then

@@ -1,12 +1,14 @@
-//! `doctor` looks at the streams: ids that no clock gave, groups that nobody knows, consumers that leak.
+//! `doctor` looks at the streams: those that take no more entries, ids that no clock gave, groups that nobody knows,
+//! consumers that leak.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
 use super::keys::{HEARTBEAT_PREFIX, Keys};
-use super::script::SURVEY;
+use super::script::{RIGHTS, SURVEY};
 use super::{Redis, value};
 use crate::backend::findings::{self, Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Result, SourceStatus};
@@ -38,16 +40,26 @@ struct Group {
 }
 
 impl Redis {
-    pub(super) async fn survey(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+    pub(super) async fn survey(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let mut by_stream: BTreeMap<&str, Vec<&Source>> = BTreeMap::new();
         for source in sources {
             by_stream.entry(&source.stream).or_default().push(source);
         }
+        for target in targets {
+            by_stream.entry(target).or_default();
+        }
         let mut found = Vec::new();
         for (name, sources) in by_stream {
+            if targets.iter().any(|target| **target == *name) {
+                found.extend(self.may_emit_to(name).await);
+            }
             let mut call = SURVEY.call(&[name.to_owned()]);
             call.arg(HEARTBEAT_PREFIX).arg(CONSUMERS_MAX);
             let stream = read(name, value::array(self.run_script(&SURVEY, &call, &name).await?)?)?;
+            if sources.is_empty() {
+                found.push(stream.as_target());
+                continue;
+            }
             found.extend(stream.findings(&sources));
             for source in sources {
                 if let Some(group) = stream.groups.get(&*source.handler) {
@@ -76,6 +88,23 @@ impl Redis {
         })
     }
 
+    /// A settlement with emits is refused if one of them is.
+    async fn may_emit_to(&self, stream: &str) -> Option<Finding> {
+        let mut call = RIGHTS.call(&[]);
+        call.arg(["XADD", stream, "*", "event", "x"].join("\u{1f}"));
+        let denied = self.run_script(&RIGHTS, &call, &stream).await.and_then(value::array);
+        match denied {
+            Ok(denied) if denied.is_empty() => None,
+            Ok(_) => Some(bad(
+                "rights",
+                format!("{stream}: this user may not run XADD on it, and handlers emit to it"),
+                format!("ACL SETUSER .. +xadd ~{stream}; what was to be emitted is kept until then"),
+            )),
+            // Said of the sources already.
+            Err(_) => None,
+        }
+    }
+
     async fn signs(&self, source: &Source, group: &Group) -> Result<Signs> {
         Ok(Signs {
             letters: self.letters(source).await?,
@@ -87,18 +116,35 @@ impl Redis {
 }
 
 impl Stream {
+    /// What it holds is no stream: nothing can be read from it, or emitted to it.
+    fn wrong_type(&self) -> Option<Finding> {
+        let Self { name, kind, .. } = self;
+        let hint = "give the stream another name, or move that key away (RENAME)";
+        let text = || format!("{name}: this key is a {kind}, not a stream");
+        (kind != "stream" && kind != "none").then(|| bad("streams", text(), hint))
+    }
+
+    /// It is only emitted to: who reads it is not this configuration's affair.
+    fn as_target(&self) -> Finding {
+        let name = &self.name;
+        match self.wrong_type() {
+            Some(wrong) => wrong,
+            None if self.kind == "none" => good("streams", format!("{name}: it is made with the first event")),
+            None => self.ids(),
+        }
+    }
+
     fn findings(&self, sources: &[&Source]) -> Vec<Finding> {
         let name = &self.name;
+        if let Some(wrong) = self.wrong_type() {
+            return vec![wrong];
+        }
         match &*self.kind {
-            "stream" => {}
             "none" => {
                 let hint = "it is made when a host starts, or with the first event that is published";
                 return vec![warning("streams", format!("{name}: there is no such stream yet"), hint)];
             }
-            other => {
-                let hint = "give the stream another name, or move that key away";
-                return vec![bad("streams", format!("{name}: this key is a {other}, not a stream"), hint)];
-            }
+            _ => {}
         }
         let mut found = vec![self.ids()];
         for source in sources.iter().filter(|source| !self.groups.contains_key(&*source.handler)) {
@@ -125,9 +171,12 @@ impl Stream {
     fn ids(&self) -> Finding {
         let (name, last) = (&self.name, self.last);
         if last.0 == u64::MAX {
+            // Tried on Redis 7.0: XSETID goes back only behind an entry that is deleted.
             let hint = format!(
-                "an entry was given the highest of all ids. Stop the hosts once {name} is empty of work, RENAME it, \
-                 and copy what is needed to a new stream; take from producers the right to set ids (ACL)"
+                "an entry was given the highest of all ids. Let its handlers read it to the end; then XDEL {name} {last}, \
+                 XSETID {name} <the id of the last entry left, or 0-1> ENTRIESADDED <entries added> MAXDELETEDID 0-0, and \
+                 XGROUP SETID {name} GROUP $ for each group. Or RENAME it: the next event makes it anew. Take from \
+                 producers the right to set ids (ACL)"
             );
             return bad("stream ids", format!("{name}: it takes no more entries, its last id is {last}"), hint);
         }

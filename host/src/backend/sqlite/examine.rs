@@ -17,6 +17,8 @@ const LOG_BYTES_MAX: u64 = 128 << 20;
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Consumers are forgotten an hour after their death while a host runs. More than these leak.
 const DEAD_CONSUMERS_MAX: i64 = 1000;
+/// A thousand events a microsecond for a century do not get there.
+const ROW_NUMBER_MAX: i64 = i64::MAX / 2;
 /// Damaged places that are named.
 const DAMAGE_MAX: usize = 10;
 
@@ -32,6 +34,7 @@ pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, options: &
         )),
     }
     found.push(clock(tx)?);
+    found.extend(row_numbers(tx)?);
     found.extend(consumers(tx)?);
     if !sources.is_empty() {
         found.extend(groups(tx, sources)?);
@@ -87,6 +90,17 @@ fn clock(tx: &Tx<'_>) -> Result<Finding> {
     } else {
         good("clock", "the clock is not behind the newest entry")
     })
+}
+
+/// One numbering for the entries of all streams. Only another program can use it up.
+fn row_numbers(tx: &Tx<'_>) -> Result<Option<Finding>> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'entries'";
+    let last = tx.get(sql, [], |row| row.get::<_, i64>(0))?.unwrap_or(0);
+    let text =
+        || format!("{last} is the number of the last entry: the numbers are nearly used up, and events wait then");
+    let hint = "another program has given an entry its number: delete that row once it is handled, set sqlite_sequence back, \
+                and let no other program write to the file";
+    Ok((last > ROW_NUMBER_MAX).then(|| bad("stream ids", text(), hint)))
 }
 
 fn consumers(tx: &Tx<'_>) -> Result<Option<Finding>> {

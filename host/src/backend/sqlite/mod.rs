@@ -224,7 +224,7 @@ impl ControlPlane for Sqlite {
         streams::trim(&self.db, stream, bounds).await
     }
 
-    async fn examine(&self, sources: &[Source]) -> Result<Vec<Finding>> {
+    async fn examine(&self, sources: &[Source], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let (sources, options) = (sources.to_vec(), self.options.clone());
         let file = (!self.in_memory).then(|| self.db.place().to_owned());
         self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, file, &options)).await

@@ -65,7 +65,7 @@ impl Pass<'_> {
     /// The host answered; or it did not, or said that it is in trouble.
     pub fn went(self, good: bool) {
         if let Some(gate) = self.gates.lock().get_mut(&self.host) {
-            let tally = Tally { good: good.into(), bad: (!good).into(), bad_again: 0 };
+            let tally = Tally { good: good.into(), bad: (!good).into(), ..Tally::default() };
             gate.breaker.record(Instant::now(), tally);
         }
     }

@@ -51,10 +51,17 @@ impl Consumer {
             handler: self.handler.clone(),
             source: self.source.clone(),
             lives: Lives::default(),
+            kept: self.kept.clone(),
         };
         let mut kept = None;
         while !quiet.is_set() {
             if self.is_paused() && lock(&self.carry).is_empty() {
+                kept = None;
+                quiet.sleep(FETCH_WAIT).await;
+                continue;
+            }
+            if self.kept.is_full() {
+                // No room for more that may be refused.
                 kept = None;
                 quiet.sleep(FETCH_WAIT).await;
                 continue;

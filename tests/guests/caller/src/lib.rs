@@ -5,6 +5,7 @@
 //! | `call` | one request; emits {"n": the status}, or the number of the error: 1 denied, 2 unreachable, 3 timed out, 4 too large, 5 busy | `url`, `method`, `headers`, `body`, `timeout_ms` |
 //! | `call-many` | that many of those, one after the other; emits the last one's number | `count`, and as above |
 //! | `call-count` | one request, and adds 1 to state `n` | as above |
+//! | `count-tell` | one request, adds 1 to state `n`, and emits {"n": that} | as above |
 //! | `call-then-fail` | one request, then fails at the first attempt | as above |
 //! | `pass-on` | one request; an error fails the attempt, as the SDK says | as above |
 //! | `secret` | reads a secret; emits {"n": its length} | `name` |
@@ -49,6 +50,12 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "call-count" => {
             data.call();
             state::set("n", &(state::get::<u64>("n")?.unwrap_or(0) + 1))?;
+        }
+        "count-tell" => {
+            data.call();
+            let n = state::get::<u64>("n")?.unwrap_or(0) + 1;
+            state::set("n", &n)?;
+            tell(n)?;
         }
         "call-then-fail" => {
             data.call();
