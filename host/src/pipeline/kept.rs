@@ -59,7 +59,7 @@ struct Line {
     due: Instant,
     /// How often its head was refused.
     times: u64,
-    /// Its head could not even be given up.
+    /// Its head could not even be given up: it waits, also when there is no room.
     stuck: bool,
 }
 
@@ -249,7 +249,7 @@ impl Kept {
         let mut shelf = self.shelf();
         let line = shelf.line(due.line);
         line.queue.push_front(refused);
-        line.due = Instant::now() + line.wait;
+        (line.due, line.stuck) = (Instant::now() + line.wait, true);
         line.wait
     }
 
