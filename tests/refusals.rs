@@ -268,7 +268,6 @@ async fn beyond_the_bound_the_oldest_become_dead_letters() {
 async fn the_breaker_opens_only_when_every_settlement_is_refused() {
     let server = RedisServer::start(&VOLATILE);
     let breaker = "breaker = { failure_rate = 0.5, min_events = 10, open_for = \"1h\" }";
-    let open = |metrics: &str| metrics.contains("tidemill_breaker_state{handler=\"mischief\"} 2");
     for neighbours in [true, false] {
         let mut world = World::new(&server.url(), &format!("{NO_RETRY}\n{breaker}")).await;
         world.config.host.batch = 20;
@@ -286,7 +285,11 @@ async fn the_breaker_opens_only_when_every_settlement_is_refused() {
             true => assert_eq!((status.committed, status.pending, status.lag), (100, 100, 0), "{status:?}"),
             false => {
                 assert!(status.pending <= 60 && status.lag >= 140, "the fetching stops: {status:?}");
-                assert!(open(&tidemill::observe::metrics::render(|_| {})));
+                let sources = [world.source.clone()];
+                let hosts = tidemill::service::heart::hosts(&*world.backend, &sources).await.unwrap();
+                let note = hosts.iter().flat_map(|host| &host.handlers).find(|note| note.refused > 0).expect("a note");
+                assert_eq!((&*note.breaker, note.refused as u64), ("open", status.pending), "{note:?}");
+                assert!(note.refusal.contains("takes no more entries"), "{note:?}");
             }
         }
         server.ask::<()>(&["DEL", &world.done]);

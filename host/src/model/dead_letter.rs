@@ -62,7 +62,7 @@ impl ReasonClass {
     pub fn ran(self) -> bool {
         match self {
             Self::Undecodable | Self::Invalid | Self::Unknown | Self::Conflict => false,
-            Self::Rejected | Self::Exhausted | Self::Poison => true,
+            Self::Rejected | Self::Exhausted | Self::Poison | Self::Refused => true,
         }
     }
 

@@ -7,7 +7,9 @@
 //! a state key of which something is kept           -->  what comes later of that key waits behind it, in order
 //! ```
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod refused;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,8 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::Item;
-use crate::backend::{Entry, Settlement};
-use crate::model::delivery::{Body, Delivery, Disposition, EntryId, Lane};
+use crate::model::delivery::{Delivery, EntryId, Lane};
+pub use refused::{Refused, chain_key};
 
 /// Deliveries that one source keeps because their settlement was refused, or the one before it of their key. Beyond it
 /// the oldest is given up: a dead letter.
@@ -28,16 +30,6 @@ pub const REFUSED_KEPT_AGE_MAX: Duration = Duration::from_secs(3600);
 /// Waits before a line is tried again: doubled each time, up to the last.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
 const WAIT_LAST: Duration = Duration::from_secs(30);
-
-/// A settlement of one entry, refused by itself.
-#[derive(Debug)]
-pub struct Refused {
-    pub settlement: Settlement,
-    /// A canary decided it.
-    pub canary: bool,
-    since: Instant,
-    bytes: usize,
-}
 
 /// A refused settlement that is to be sent now, and what is to be given back with it.
 pub struct Due {
@@ -66,7 +58,7 @@ struct Line {
     due: Instant,
     /// How often its head was refused.
     times: u64,
-    /// Its head could not even be given up.
+    /// Its head could not even be given up: it waits, also when there is no room.
     stuck: bool,
 }
 
@@ -96,52 +88,6 @@ struct Shelf {
 struct InLine {
     line: u64,
     count: usize,
-}
-
-impl Refused {
-    pub fn new(settlement: Settlement, canary: bool) -> Self {
-        let bytes = settlement.entries.iter().map(bytes_of).sum();
-        Self { settlement, canary, since: Instant::now(), bytes }
-    }
-
-    /// The state key whose version this depends on.
-    pub fn key(&self) -> Option<&Arc<str>> {
-        self.settlement.entries.iter().find_map(chain_key)
-    }
-
-    fn targets(&self) -> Vec<Arc<str>> {
-        let mut targets = BTreeSet::new();
-        for entry in &self.settlement.entries {
-            if let Disposition::Commit(effects) = &entry.disposition {
-                targets.extend(effects.emits.iter().map(|emitted| emitted.stream.clone()));
-            }
-        }
-        targets.into_iter().collect()
-    }
-}
-
-/// The state key of an entry that is stale if the state is another one by then.
-pub(super) fn chain_key(entry: &Entry) -> Option<&Arc<str>> {
-    let commits = matches!(entry.disposition, Disposition::Commit(_));
-    entry.state.as_ref().filter(|_| commits).map(|(key, _)| key)
-}
-
-fn bytes_of(entry: &Entry) -> usize {
-    let mut bytes = body_bytes(&entry.delivery);
-    if let Disposition::Commit(effects) = &entry.disposition {
-        bytes += effects.emits.iter().map(|emitted| emitted.body.len()).sum::<usize>();
-        bytes += effects.timers.iter().map(|timer| timer.body.len()).sum::<usize>();
-        let writes = effects.writes.iter();
-        bytes += writes.map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum::<usize>();
-    }
-    bytes
-}
-
-fn body_bytes(delivery: &Delivery) -> usize {
-    match &delivery.body {
-        Body::Event(bytes) | Body::Timer(bytes) => bytes.len(),
-        Body::Fields(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
-    }
 }
 
 impl Kept {
@@ -217,7 +163,7 @@ impl Kept {
         for Item { delivery, event, .. } in taken {
             let Some(event) = event else { continue };
             held.push((delivery.lane, delivery.entry));
-            shelf.bytes += body_bytes(&delivery);
+            shelf.bytes += delivery.body.bytes();
             shelf.count += 1;
             shelf.behind.push((event.key().clone(), delivery));
         }
@@ -258,7 +204,7 @@ impl Kept {
             if !shelf.keys.contains_key(&key) {
                 let behind: Vec<_> = shelf.behind.extract_if(.., |(behind, _)| *behind == key).collect();
                 for (_, delivery) in behind {
-                    shelf.forget(None, body_bytes(&delivery));
+                    shelf.forget(None, delivery.body.bytes());
                     freed.push(delivery);
                 }
             }
@@ -302,7 +248,7 @@ impl Kept {
         let mut shelf = self.shelf();
         let line = shelf.line(due.line);
         line.queue.push_front(refused);
-        line.due = Instant::now() + line.wait;
+        (line.due, line.stuck) = (Instant::now() + line.wait, true);
         line.wait
     }
 
@@ -372,121 +318,4 @@ impl Shelf {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::model::delivery::{Effects, Emitted, Source};
-
-    /// A commit of entry `number` that emits to `target` and writes the state of `key`, if these are not empty.
-    fn refused(number: u64, target: &str, key: &str) -> Refused {
-        let delivery = Delivery {
-            lane: Lane::Input,
-            entry: EntryId(number, 0),
-            origin: EntryId(number, 0),
-            body: Body::Event(Bytes::from_static(b"{}")),
-            attempts: 0,
-            crashes: 0,
-            died_alone: false,
-            history: Vec::new(),
-            replayed: None,
-        };
-        let mut effects = Effects::default();
-        if !target.is_empty() {
-            effects.emits.push(Emitted { stream: target.into(), body: Bytes::from_static(b"{}") });
-        }
-        if !key.is_empty() {
-            effects.writes.insert("n".to_owned(), Some(Bytes::from_static(b"1")));
-        }
-        let state = (!key.is_empty()).then(|| (key.into(), number));
-        let entries = vec![Entry { delivery, mark: None, state, disposition: Disposition::Commit(effects) }];
-        let source = Source { stream: "s".into(), handler: "h".into() };
-        let settlement =
-            Settlement { source, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
-        Refused::new(settlement, false)
-    }
-
-    fn number(refused: &Refused) -> u64 {
-        refused.settlement.entries[0].delivery.entry.0
-    }
-
-    /// What is tried next, whenever that is due.
-    fn take(kept: &Kept) -> (Refused, Due) {
-        kept.hurry();
-        kept.take(Instant::now()).expect("something is kept")
-    }
-
-    #[test]
-    fn only_the_head_of_each_cause_is_tried_until_it_goes_through() {
-        let kept = Kept::default();
-        for n in 0..10 {
-            let is_new = kept.keep(refused(n, if n < 5 { "a" } else { "b" }, ""), "no");
-            assert_eq!(is_new, n == 0 || n == 5);
-        }
-        assert!(kept.take(Instant::now()).is_none(), "nothing is due at once");
-        kept.hurry();
-        for n in [0, 5] {
-            let (refused, due) = kept.take(Instant::now()).expect("a head");
-            assert_eq!((number(&refused), due.give_up), (n, false));
-            assert_eq!(kept.refused(refused, due, "no"), 2);
-        }
-        assert!(kept.take(Instant::now()).is_none(), "each cause was tried once");
-        let (first, due) = take(&kept);
-        assert_eq!(number(&first), 0);
-        assert!(kept.settled(due, false).is_empty());
-        let (second, due) = kept.take(Instant::now()).expect("the next follows at once");
-        assert_eq!((number(&second), kept.count()), (1, 9));
-        kept.settled(due, false);
-    }
-
-    #[test]
-    fn a_chain_stays_together_and_in_order() {
-        let kept = Kept::default();
-        kept.keep(refused(1, "a", "k"), "no");
-        kept.keep(refused(2, "a", ""), "no");
-        kept.keep(refused(3, "", "k"), "it waits");
-        assert!(kept.has("k") && !kept.has("other"));
-        // Another trouble, which the second has not: the chain leaves the line.
-        let (first, due) = take(&kept);
-        kept.refused(first, due, "something else");
-        let (second, due) = kept.take(Instant::now()).expect("the second is due");
-        assert_eq!(number(&second), 2);
-        kept.settled(due, false);
-        for n in [1, 3] {
-            let (refused, due) = take(&kept);
-            assert_eq!(number(&refused), n);
-            kept.settled(due, false);
-        }
-        assert!(!kept.has("k") && kept.count() == 0);
-    }
-
-    #[test]
-    fn what_is_behind_a_broken_chain_goes_on() {
-        let kept = Kept::default();
-        for n in 1..4 {
-            kept.keep(refused(n, "a", "k"), "no");
-        }
-        kept.keep(refused(4, "a", "other"), "no");
-        let (_, due) = take(&kept);
-        let freed: Vec<u64> = kept.settled(due, true).iter().map(|delivery| delivery.entry.0).collect();
-        assert_eq!((freed, kept.count(), kept.has("k")), (vec![2, 3], 1, false));
-    }
-
-    #[test]
-    fn beyond_the_bound_the_oldest_is_given_up_and_what_cannot_be_is_tried_later() {
-        let kept = Kept::default();
-        for n in 0..=REFUSED_KEPT_MAX as u64 {
-            kept.keep(refused(n, "a", ""), "no");
-        }
-        assert!(kept.is_full());
-        let (oldest, due) = kept.take(Instant::now()).expect("one too many");
-        assert_eq!((number(&oldest), due.give_up), (0, true));
-        kept.refused(oldest, due, "not even that");
-        assert!(kept.take(Instant::now()).is_none() && kept.is_full());
-        let (oldest, due) = take(&kept);
-        assert_eq!((number(&oldest), due.give_up), (0, true));
-        kept.settled(due, true);
-        assert!(!kept.is_full());
-    }
-}
+mod tests;

@@ -43,11 +43,7 @@ impl Consumer {
     /// Sends all that is due. Answers how long to wait for the next.
     async fn resend(&self) -> Duration {
         while let Some((refused, due)) = self.kept.take(Instant::now()) {
-            if due.give_up {
-                self.give_up(refused, due).await
-            } else {
-                self.send_again(refused, due).await
-            }
+            self.send_again(refused, due).await;
             observe::refused_kept(&self.source, self.kept.count());
         }
         self.kept.next_due().map_or(NOTHING, |due| due.saturating_duration_since(Instant::now()))
@@ -67,6 +63,7 @@ impl Consumer {
                 }
                 self.go_on(freed);
             }
+            Err(Error::Refused(reason)) if due.give_up => self.give_up(refused, due, &reason).await,
             Err(Error::Refused(reason)) => self.keep_on(refused, due, &reason),
             Err(error) => {
                 let wait = self.kept.unanswered(refused, &due);
@@ -75,11 +72,11 @@ impl Consumer {
         }
     }
 
-    /// Its effects are dropped; a person may replay it once the cause is gone.
-    async fn give_up(&self, mut refused: Refused, due: Due) {
+    /// It was refused once more. Its effects are dropped; a person may replay it once the cause is gone.
+    async fn give_up(&self, mut refused: Refused, due: Due, reason: &str) {
         let mut decided = None;
         if let [entry] = &mut refused.settlement.entries[..]
-            && let Some(disposition) = given_up(&entry.disposition, &due.reason)
+            && let Some(disposition) = given_up(&entry.disposition, reason)
         {
             decided = Some(std::mem::replace(&mut entry.disposition, disposition));
         }

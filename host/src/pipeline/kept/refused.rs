@@ -1,0 +1,58 @@
+//! One settlement that was refused by itself: what it takes to keep it, and what it depends on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::backend::{Entry, Settlement};
+use crate::model::delivery::{Body, Delivery, Disposition};
+
+/// A settlement of one entry, refused by itself.
+#[derive(Debug)]
+pub struct Refused {
+    pub settlement: Settlement,
+    /// A canary decided it.
+    pub canary: bool,
+    pub(super) since: Instant,
+    pub(super) bytes: usize,
+}
+
+impl Refused {
+    pub fn new(settlement: Settlement, canary: bool) -> Self {
+        let bytes = settlement.entries.iter().map(bytes_of).sum();
+        Self { settlement, canary, since: Instant::now(), bytes }
+    }
+
+    /// The state key whose version this depends on.
+    pub fn key(&self) -> Option<&Arc<str>> {
+        self.settlement.entries.iter().find_map(chain_key)
+    }
+
+    /// The streams that it emits to.
+    pub(super) fn targets(&self) -> Vec<Arc<str>> {
+        let mut targets = BTreeSet::new();
+        for entry in &self.settlement.entries {
+            if let Disposition::Commit(effects) = &entry.disposition {
+                targets.extend(effects.emits.iter().map(|emitted| emitted.stream.clone()));
+            }
+        }
+        targets.into_iter().collect()
+    }
+}
+
+/// The state key of an entry that is stale if the state is another one by then.
+pub fn chain_key(entry: &Entry) -> Option<&Arc<str>> {
+    let commits = matches!(entry.disposition, Disposition::Commit(_));
+    entry.state.as_ref().filter(|_| commits).map(|(key, _)| key)
+}
+
+fn bytes_of(entry: &Entry) -> usize {
+    let mut bytes = entry.delivery.body.bytes();
+    if let Disposition::Commit(effects) = &entry.disposition {
+        bytes += effects.emits.iter().map(|emitted| emitted.body.len()).sum::<usize>();
+        bytes += effects.timers.iter().map(|timer| timer.body.len()).sum::<usize>();
+        let writes = effects.writes.iter();
+        bytes += writes.map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum::<usize>();
+    }
+    bytes
+}

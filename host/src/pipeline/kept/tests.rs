@@ -1,0 +1,118 @@
+//! Lines, chains, and what is given up.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::*;
+use crate::backend::{Entry, Settlement};
+use crate::model::delivery::{Body, Disposition, Effects, Emitted, Source};
+
+/// A commit of entry `number` that emits to `target` and writes the state of `key`, if these are not empty.
+fn refused(number: u64, target: &str, key: &str) -> Refused {
+    let delivery = Delivery {
+        lane: Lane::Input,
+        entry: EntryId(number, 0),
+        origin: EntryId(number, 0),
+        body: Body::Event(Bytes::from_static(b"{}")),
+        attempts: 0,
+        crashes: 0,
+        died_alone: false,
+        history: Vec::new(),
+        replayed: None,
+    };
+    let mut effects = Effects::default();
+    if !target.is_empty() {
+        effects.emits.push(Emitted { stream: target.into(), body: Bytes::from_static(b"{}") });
+    }
+    if !key.is_empty() {
+        effects.writes.insert("n".to_owned(), Some(Bytes::from_static(b"1")));
+    }
+    let state = (!key.is_empty()).then(|| (key.into(), number));
+    let entries = vec![Entry { delivery, mark: None, state, disposition: Disposition::Commit(effects) }];
+    let source = Source { stream: "s".into(), handler: "h".into() };
+    let settlement = Settlement { source, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
+    Refused::new(settlement, false)
+}
+
+fn number(refused: &Refused) -> u64 {
+    refused.settlement.entries[0].delivery.entry.0
+}
+
+/// What is tried next, whenever that is due.
+fn take(kept: &Kept) -> (Refused, Due) {
+    kept.hurry();
+    kept.take(Instant::now()).expect("something is kept")
+}
+
+#[test]
+fn only_the_head_of_each_cause_is_tried_until_it_goes_through() {
+    let kept = Kept::default();
+    for n in 0..10 {
+        let is_new = kept.keep(refused(n, if n < 5 { "a" } else { "b" }, ""), "no");
+        assert_eq!(is_new, n == 0 || n == 5);
+    }
+    assert!(kept.take(Instant::now()).is_none(), "nothing is due at once");
+    kept.hurry();
+    for n in [0, 5] {
+        let (refused, due) = kept.take(Instant::now()).expect("a head");
+        assert_eq!((number(&refused), due.give_up), (n, false));
+        assert_eq!(kept.refused(refused, due, "no"), 2);
+    }
+    assert!(kept.take(Instant::now()).is_none(), "each cause was tried once");
+    let (first, due) = take(&kept);
+    assert_eq!(number(&first), 0);
+    assert!(kept.settled(due, false).is_empty());
+    let (second, due) = kept.take(Instant::now()).expect("the next follows at once");
+    assert_eq!((number(&second), kept.count()), (1, 9));
+    kept.settled(due, false);
+}
+
+#[test]
+fn a_chain_stays_together_and_in_order() {
+    let kept = Kept::default();
+    kept.keep(refused(1, "a", "k"), "no");
+    kept.keep(refused(2, "a", ""), "no");
+    kept.keep(refused(3, "", "k"), "it waits");
+    assert!(kept.has("k") && !kept.has("other"));
+    // Another trouble, which the second has not: the chain leaves the line.
+    let (first, due) = take(&kept);
+    kept.refused(first, due, "something else");
+    let (second, due) = kept.take(Instant::now()).expect("the second is due");
+    assert_eq!(number(&second), 2);
+    kept.settled(due, false);
+    for n in [1, 3] {
+        let (refused, due) = take(&kept);
+        assert_eq!(number(&refused), n);
+        kept.settled(due, false);
+    }
+    assert!(!kept.has("k") && kept.count() == 0);
+}
+
+#[test]
+fn what_is_behind_a_broken_chain_goes_on() {
+    let kept = Kept::default();
+    for n in 1..4 {
+        kept.keep(refused(n, "a", "k"), "no");
+    }
+    kept.keep(refused(4, "a", "other"), "no");
+    let (_, due) = take(&kept);
+    let freed: Vec<u64> = kept.settled(due, true).iter().map(|delivery| delivery.entry.0).collect();
+    assert_eq!((freed, kept.count(), kept.has("k")), (vec![2, 3], 1, false));
+}
+
+#[test]
+fn beyond_the_bound_the_oldest_is_given_up_and_what_cannot_be_is_tried_later() {
+    let kept = Kept::default();
+    for n in 0..=REFUSED_KEPT_MAX as u64 {
+        kept.keep(refused(n, "a", ""), "no");
+    }
+    assert!(kept.is_full());
+    let (oldest, due) = kept.take(Instant::now()).expect("one too many");
+    assert_eq!((number(&oldest), due.give_up), (0, true));
+    kept.refused(oldest, due, "not even that");
+    assert!(kept.take(Instant::now()).is_none() && kept.is_full());
+    let (oldest, due) = take(&kept);
+    assert_eq!((number(&oldest), due.give_up), (0, true));
+    kept.settled(due, true);
+    assert!(!kept.is_full());
+}
