@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backend::{Entry, Settlement};
-use crate::model::delivery::{Body, Delivery, Disposition};
+use crate::model::delivery::Disposition;
 
 /// A settlement of one entry, refused by itself.
 #[derive(Debug)]
