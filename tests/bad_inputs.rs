@@ -117,12 +117,14 @@ fn schema_bombs_are_refused_or_bounded() {
     let mut registry = Registry::default();
     registry.add("Test.Regex.v1", r#"{"properties":{"x":{"pattern":"^(a|aa)+$"}}}"#).unwrap();
     let catastrophic = format!(r#"{{"x":"{}!"}}"#, "a".repeat(100_000));
-    assert!(registry.get("Test.Regex", 1).unwrap().check(&Json::read(&catastrophic).unwrap()).is_err());
+    assert!(
+        registry.get("Test.Regex", 1).unwrap().check(&Json::read(&catastrophic).unwrap(), catastrophic.len()).is_err()
+    );
     let recursive =
         r##"{"definitions":{"n":{"properties":{"n":{"$ref":"#/definitions/n"}}}},"$ref":"#/definitions/n"}"##;
     registry.add("Test.Recursive.v1", recursive).unwrap();
     let deep = format!("{}{{}}{}", r#"{"n":"#.repeat(100), "}".repeat(100));
-    assert!(registry.get("Test.Recursive", 1).unwrap().check(&Json::read(&deep).unwrap()).is_ok());
+    assert!(registry.get("Test.Recursive", 1).unwrap().check(&Json::read(&deep).unwrap(), deep.len()).is_ok());
 }
 
 /// A schema is taken away while its events wait, and comes back.

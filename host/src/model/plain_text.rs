@@ -94,6 +94,6 @@ mod tests {
     fn what_is_too_long_says_so() {
         let reason = PlainText::from("é".repeat(5000));
         assert_eq!((reason.as_str().len(), reason.as_str().ends_with("é...")), (4095, true));
-        assert_eq!(PlainText::from("\u{1}".repeat(5000)).as_str().len(), 4095);
+        assert_eq!(PlainText::from("\u{1}".repeat(5000)).as_str().len(), 4096);
     }
 }

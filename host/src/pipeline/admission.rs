@@ -4,6 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use super::{Company, Handler, House, Item, suspicion};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
 use crate::model::event::Event;
@@ -162,8 +164,6 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::schema::Registry;
 

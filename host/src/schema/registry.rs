@@ -230,7 +230,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.add("User.Created.v1", "{}").unwrap();
         let said = |kind, version| match registry.find(kind, version) {
-            Err(Refusal::Unknown(text)) => text,
+            Err(Refusal::Unknown(text)) => String::from(text),
             other => panic!("{other:?}"),
         };
         assert_eq!(
