@@ -127,6 +127,22 @@ fn schema_bombs_are_refused_or_bounded() {
     assert!(registry.get("Test.Recursive", 1).unwrap().check(&Json::read(&deep).unwrap(), deep.len()).is_ok());
 }
 
+#[test]
+fn a_schema_of_another_draft_is_refused_with_file_place_and_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("Test.Made.v1.json");
+    std::fs::write(&path, r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","prefixItems":[]}"#).unwrap();
+    let errors = Registry::load(folder.path()).unwrap_err();
+    let said = errors.iter().map(ToString::to_string).collect::<String>();
+    let wanted = format!(
+        "schema {}: /$schema: \"https://json-schema.org/draft/2020-12/schema\" is not read: a file is of one draft, 4, 6 or 7\n  hint: ",
+        path.display()
+    );
+    assert!(said.starts_with(&wanted), "{said}");
+    std::fs::write(&path, r#"{"$schema":"http://json-schema.org/draft-07/schema#"}"#).unwrap();
+    assert!(Registry::load(folder.path()).is_ok());
+}
+
 /// A schema is taken away while its events wait, and comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_that_is_gone_makes_dead_letters_that_can_be_replayed() {

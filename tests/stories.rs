@@ -75,6 +75,25 @@ crate::on_both_backends! {
         assert_eq!((status.committed, status.skipped, status.duplicates), (300, 30, 30));
     }
 
+    async fn keys_with_large_states_take_turns(url: &str) {
+        let limits = "limits = { state = \"9MiB\", state_total = \"9MiB\", hostcall_bytes = \"16MiB\" }";
+        let world = World::new(url, &format!("{NO_RETRY}\n{limits}")).await;
+        let keys = ["a", "b", "c", "d", "e", "f"];
+        for key in keys {
+            world.ask(json!({ "do": "state-big", "bytes": 8 << 20, "key": key })).await;
+        }
+        world.run().await;
+        for round in 0..60 {
+            world.ask(json!({ "do": "state-count", "key": keys[round % keys.len()] })).await;
+        }
+        world.run().await;
+        let status = world.status().await;
+        assert_eq!((status.committed, status.retried, status.dead), (66, 0, 0), "{:?}", world.dead().await);
+        for key in keys {
+            assert_eq!(world.count(key).await, Some(json!(10)), "{key}");
+        }
+    }
+
     async fn two_hosts_share_the_work_and_nothing_counts_twice(url: &str) {
         let world = World::new(url, QUICK).await;
         for round in 0..600 {

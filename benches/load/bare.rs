@@ -20,7 +20,7 @@ pub fn source() -> Source {
 pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
     let mut done = 0;
     while done < events {
-        let batch = backend.fetch(&source(), "bare", BATCH, WAIT).await?;
+        let batch = backend.fetch(&source(), "bare", BATCH, WAIT).await?.deliveries;
         anyhow::ensure!(!batch.is_empty(), "the stream ran dry after {done} events");
         done += batch.len() as u64;
         let entry = |delivery: Delivery| Entry {

@@ -93,7 +93,7 @@ async fn fetched(backend: &dyn DataPlane, case: Case) -> Settlement {
     let entry = |number| NewEntry { body: user_created(number).into(), mark: None };
     let entries: Vec<NewEntry> = (0..BATCH as u64).map(entry).collect();
     backend.publish(&source.stream, &entries).await.expect("published");
-    let batch = backend.fetch(&source, "bench", BATCH, Duration::from_secs(1)).await.expect("fetched");
+    let batch = backend.fetch(&source, "bench", BATCH, Duration::from_secs(1)).await.expect("fetched").deliveries;
     let entries = batch.into_iter().map(|delivery| Entry {
         delivery,
         mark: Some((Uuid::new_v4(), [0; 16])),

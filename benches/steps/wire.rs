@@ -52,7 +52,7 @@ pub fn decode() -> Ready {
         let answer: Value = redis::parse_redis_value(&bytes).expect("a good answer");
         let source = source.clone();
         Box::new(move || {
-            let deliveries = Redis::decode(answer, &source).expect("deliveries");
+            let deliveries = Redis::decode(answer, &source).expect("deliveries").deliveries;
             assert_eq!(deliveries.len(), BATCH);
             black_box(deliveries);
         })

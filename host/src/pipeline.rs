@@ -158,6 +158,8 @@ pub async fn deliver(
         _claim = Some(turn.claim(keys).await);
         report.kept = hands.kept.hold_back(&mut items);
         states = look_up(hands, &mut items).await?;
+        // First of all: what repeats one of them must not go before it.
+        report.again.splice(..0, take_unread(&mut items, &states));
     } else {
         drop(turn);
     }
@@ -187,6 +189,15 @@ fn take_repeated(items: &mut Vec<Item>) -> Vec<Delivery> {
     items.extract_if(.., repeats).map(|item| item.delivery).collect()
 }
 
+/// Takes out what goes by a key whose state was not read: it has its turn in a later batch, as all of that key has. The key
+/// of the oldest is always read, so every batch gets further.
+fn take_unread(items: &mut Vec<Item>, states: &HashMap<Arc<str>, KeyState>) -> Vec<Delivery> {
+    let unread = |item: &mut Item| {
+        item.verdict.is_none() && item.event.as_ref().is_some_and(|event| !states.contains_key(event.key()))
+    };
+    items.extract_if(.., unread).map(|item| item.delivery).collect()
+}
+
 /// Takes out what failed on a state that is not there yet: an event before it in this batch wrote it, and may yet not
 /// be committed. It is run again on what then is there.
 fn take_hasty(items: &mut Vec<Item>, versions: &HashMap<Arc<str>, u64>) -> Vec<Delivery> {
@@ -198,7 +209,7 @@ fn take_hasty(items: &mut Vec<Item>, versions: &HashMap<Arc<str>, u64>) -> Vec<D
     items.extract_if(.., hasty).map(|item| item.delivery).collect()
 }
 
-/// Asks the inbox and reads the state of every key in the batch.
+/// Asks the inbox and reads the state of the keys in the batch, the oldest event's first, as far as there is room.
 async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, KeyState>, Error> {
     let waiting: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none()).collect();
     let events: Vec<Arc<Event>> = waiting.iter().filter_map(|item| item.event.clone()).collect();
@@ -206,8 +217,9 @@ async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, 
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = events.iter().map(|event| event.id()).collect();
+    let mut known = HashSet::with_capacity(events.len());
     let keys: Vec<Arc<str>> =
-        events.iter().map(|event| event.key().clone()).collect::<HashSet<_>>().into_iter().collect();
+        events.iter().map(|event| event.key()).filter(|key| known.insert(*key)).cloned().collect();
     let begun = Instant::now();
     let found = hands.backend.look_up(&hands.source, &ids, &keys).await?;
     observe::looked_up(&hands.source, begun.elapsed());

@@ -178,7 +178,7 @@ async fn bare_settled(url: &str, shared: &Shared) -> anyhow::Result<()> {
     let source = Source { stream: STREAM.into(), handler: GROUP.into() };
     backend.ensure_group(&source, Start::Beginning).await?;
     while shared.is_wanted() {
-        let batch = backend.fetch(&source, "bare", BATCH, WAIT).await?;
+        let batch = backend.fetch(&source, "bare", BATCH, WAIT).await?.deliveries;
         if !batch.is_empty() {
             settle(&*backend, &source, batch).await?;
             shared.has_read();

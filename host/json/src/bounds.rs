@@ -7,6 +7,9 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("a check that is stopped unwinds: leave `panic = \"abort\"` out of the profile");
+
 /// Steps that any check may take, and those that it may take for each byte of the event. A real schema takes one or two
 /// for a byte.
 pub const STEPS_MIN: u64 = 1 << 20;
@@ -31,8 +34,9 @@ pub enum Beyond {
     },
 }
 
-/// Runs a check of an event of this size within its bounds.
+/// Runs a check of an event of this size within its bounds. There is no check inside a check: the counters are one set.
 pub fn within<T>(event_bytes: usize, check: impl FnOnce() -> T) -> Result<T, Beyond> {
+    debug_assert_eq!(ERRORS_LEFT.get(), u32::MAX, "a check inside a check");
     STEPS_LEFT.set(STEPS_MIN + STEPS_PER_BYTE * event_bytes as u64);
     ERRORS_LEFT.set(ERRORS_MAX);
     FIRST.set(None);
@@ -54,6 +58,17 @@ pub fn step() {
         beyond(Beyond::Steps);
     }
     STEPS_LEFT.set(left - 1);
+}
+
+/// So many of them at once.
+pub fn steps(count: usize) {
+    let left = STEPS_LEFT.get();
+    match left.checked_sub(count as u64) {
+        // Nothing is counted outside of a check.
+        _ if left == u64::MAX => {}
+        Some(left) => STEPS_LEFT.set(left),
+        None => beyond(Beyond::Steps),
+    }
 }
 
 /// In a check: the value at this address was found wrong. Answers whether this is a check at all.

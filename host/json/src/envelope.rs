@@ -3,10 +3,11 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::tree::{Json, Member, Members, Text};
+use crate::number::{AsRead, AsWritten, Keep, may_be_long};
+use crate::tree::{self, Anything, Json, Member, Members, Text};
 
 /// Members by which it is decided what an event is and what of it is checked: one that is there twice could be read in two
 /// ways, so it is an error.
@@ -15,11 +16,21 @@ const ONCE: [&str; 3] = ["event_type", "version", "data"];
 pub struct Envelope<'a> {
     members: Vec<Member<'a>>,
     data: Option<&'a str>,
+    /// How `data` is to be read.
+    as_written: bool,
 }
 
 impl<'a> Envelope<'a> {
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+        match may_be_long(text) {
+            true => Self::read_as_written(text),
+            false => read(text, &mut AsRead),
+        }
+    }
+
+    /// See [`Json::read_as_written`].
+    pub fn read_as_written(text: &'a str) -> Result<Self, serde_json::Error> {
+        Ok(Self { as_written: true, ..read(text, &mut AsWritten::new(text))? })
     }
 
     /// A member other than `data`.
@@ -35,21 +46,23 @@ impl<'a> Envelope<'a> {
     /// The whole of it as a tree, now with `data`.
     pub fn into_tree(mut self) -> Result<Json<'a>, serde_json::Error> {
         if let Some(text) = self.data {
-            self.members.push(Member { name: "data".into(), value: Json::read(text)? });
+            let value = if self.as_written { Json::read_as_written(text)? } else { tree::read(text, &mut AsRead)? };
+            self.members.push(Member { name: "data".into(), value });
         }
         Ok(Json::Object(Members::new(self.members)))
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(AnEnvelope)
-    }
+fn read<'a>(text: &'a str, numbers: &mut impl Keep<'a>) -> Result<Envelope<'a>, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let envelope = reader.deserialize_map(AnEnvelope(numbers))?;
+    reader.end()?;
+    Ok(envelope)
 }
 
-struct AnEnvelope;
+struct AnEnvelope<'n, N>(&'n mut N);
 
-impl<'de> Visitor<'de> for AnEnvelope {
+impl<'de, N: Keep<'de>> Visitor<'de> for AnEnvelope<'_, N> {
     type Value = Envelope<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +70,7 @@ impl<'de> Visitor<'de> for AnEnvelope {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-        let mut envelope = Envelope { members: Vec::with_capacity(12), data: None };
+        let mut envelope = Envelope { members: Vec::with_capacity(12), data: None, as_written: false };
         while let Some(Text(name)) = map.next_key()? {
             if let Some(once) = ONCE.into_iter().find(|once| *once == name)
                 && (envelope.get(once).is_some() || (once == "data" && envelope.data.is_some()))
@@ -65,9 +78,11 @@ impl<'de> Visitor<'de> for AnEnvelope {
                 return Err(A::Error::duplicate_field(once));
             }
             if name == "data" {
-                envelope.data = Some(map.next_value::<&RawValue>()?.get());
+                let data = map.next_value::<&RawValue>()?.get();
+                self.0.pass(data);
+                envelope.data = Some(data);
             } else {
-                envelope.members.push(Member { name, value: map.next_value()? });
+                envelope.members.push(Member { name, value: map.next_value_seed(Anything(&mut *self.0))? });
             }
         }
         Ok(envelope)
@@ -87,6 +102,15 @@ mod tests {
         assert_eq!((envelope.get("b"), envelope.get("data")), (Some(&Json::Null), None));
         let (tree, value) = (envelope.into_tree().unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
         assert_eq!(tree.to_value(), value);
+    }
+
+    #[test]
+    fn numbers_around_data_keep_their_text_as_those_in_it_do() {
+        let text = r#"{"n":18446744073709551616,"data":{"x":[1.5,18446744073709551617]},"m":[2,18446744073709551618]}"#;
+        let tree = Envelope::read(text).unwrap().into_tree().unwrap();
+        for (pointer, number) in [("/n", "6"), ("/data/x/1", "7"), ("/m/1", "8")] {
+            assert_eq!(tree.pointer(pointer), Some(&Json::Long(format!("1844674407370955161{number}").into())));
+        }
     }
 
     #[test]

@@ -1,24 +1,29 @@
-//! Schemas that look at the tree as it is: the traits by which the schema library reads a JSON that is not serde_json's
-//! (`jsonschema::json`, version 0.61), and what a schema may use.
+//! Schemas that look at the tree as it is (`node`): what a schema may use, and what is wrong with an event.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::hash::RandomState;
+use std::sync::OnceLock;
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::json::{Array, JsonNumber, Node, NodeIdentity, Object, cmp};
-use jsonschema::{Draft, JsonType, PatternOptions, ValidationError, Validator};
-use serde_json::{Number, Value};
+use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde_json::Value;
 
 use crate::bounds::{self, Beyond};
-use crate::tree::{Json, Member, Members, SHOWN_BYTES};
+use crate::draft::draft_of;
+use crate::exact;
+use crate::node::Tree;
+use crate::tree::{Json, SHOWN_BYTES};
 
 /// What one regular expression of a schema may take, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
-/// A compiled schema (draft 7, formats on, formats that nobody knows are an error).
+/// A compiled schema (drafts 4, 6 and 7, formats on, formats that nobody knows are an error).
 #[derive(Debug)]
-pub struct Schema(Validator<Tree>);
+pub struct Schema {
+    quick: Validator<Tree>,
+    /// For events with numbers that `quick` compares as floats: made from the text when the first one comes. None if it
+    /// could not be made; if `quick` is exact by itself, it is there from the beginning and never asked.
+    exact: OnceLock<Option<Validator<Tree>>>,
+    text: Box<str>,
+}
 
 /// One thing that is wrong with an event.
 #[derive(Debug)]
@@ -42,50 +47,70 @@ pub struct Findings {
 
 impl Schema {
     /// The error says where in the schema, and what.
-    pub fn compile(schema: &Value) -> Result<Self, String> {
-        let validator = jsonschema::options_for::<Tree>()
-            .with_draft(Draft::Draft7)
-            .should_validate_formats(true)
-            .should_ignore_unknown_formats(false)
-            // `uuid` came with a later draft: without this line a conforming validator lets "not-a-uuid" pass.
-            .with_format("uuid", |text: &str| uuid::Uuid::try_parse(text).is_ok() && text.len() == 36)
-            // Linear time: a schema's pattern cannot be made to backtrack by an event.
-            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES_MAX))
-            .build(schema);
-        validator.map(Self).map_err(|error| format!("{}: {error}", error.instance_path().as_str()))
+    pub fn compile(text: &str) -> Result<Self, String> {
+        let json = Json::read(text).map_err(|error| format!("it is not JSON: {error}"))?;
+        let (schema, needs_exact) = exact::to_value(&json);
+        let quick = validator(&schema, needs_exact)?;
+        let exact = if needs_exact { OnceLock::from(None) } else { OnceLock::new() };
+        Ok(Self { quick, exact, text: if needs_exact { "".into() } else { text.into() } })
+    }
+
+    /// The validator that decides on the event which was just looked at.
+    fn deciding(&self) -> &Validator<Tree> {
+        let make = || validator(&serde_json::from_str(&self.text).ok()?, true).ok();
+        self.exact.get_or_init(make).as_ref().unwrap_or(&self.quick)
     }
 
     /// What is wrong with an event of this size, at most `max` things; none: it obeys the schema. Whatever the event, the
     /// check ends within [`bounds`], and what it takes does not grow with the number of errors.
     pub fn check(&self, json: &Json<'_>, event_bytes: usize, max: usize) -> Result<(), Findings> {
-        match bounds::within(event_bytes, || self.0.is_valid(json)) {
+        let is_valid = |validator: &Validator<Tree>| bounds::within(event_bytes, || validator.is_valid(json));
+        let (mut validator, mut valid) = (&self.quick, is_valid(&self.quick));
+        if exact::take_looked_at_long() {
+            validator = self.deciding();
+            valid = is_valid(validator);
+        }
+        match valid {
             Ok(true) => Ok(()),
-            Ok(false) => Err(self.findings(json, event_bytes, max)),
+            Ok(false) => Err(findings(validator, json, event_bytes, max)),
             Err(_) => Err(too_long(event_bytes)),
         }
     }
+}
 
-    fn findings(&self, json: &Json<'_>, event_bytes: usize, max: usize) -> Findings {
-        let all = bounds::within(event_bytes, || {
-            let mut errors = self.0.iter_errors(json);
-            let first = errors.by_ref().take(max).map(|error| finding(json, &error)).collect();
-            Findings { first, more: errors.next().is_some() }
-        });
-        // With too many to collect, the first one by itself; that fails only where a union collects those of its branches.
-        let one = |_| {
-            bounds::within(event_bytes, || {
-                let error = self.0.validate(json).err();
-                Findings { first: error.iter().map(|error| finding(json, error)).collect(), more: true }
-            })
-        };
-        match all.or_else(one) {
-            Ok(findings) => findings,
-            Err(Beyond::Errors { first }) => {
-                let said = format!("more than {} things about it are wrong", bounds::ERRORS_MAX);
-                Findings { first: vec![Finding { at: address(json, first), text: None, said, rule: None }], more: true }
-            }
-            Err(Beyond::Steps) => too_long(event_bytes),
+fn validator(schema: &Value, exact: bool) -> Result<Validator<Tree>, String> {
+    let options = jsonschema::options_for::<Tree>()
+        .with_draft(draft_of(schema)?)
+        .should_validate_formats(true)
+        .should_ignore_unknown_formats(false)
+        // `uuid` came with a later draft: without this line a conforming validator lets "not-a-uuid" pass.
+        .with_format("uuid", |text: &str| uuid::Uuid::try_parse(text).is_ok() && text.len() == 36)
+        // Linear time: a schema's pattern cannot be made to backtrack by an event.
+        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES_MAX));
+    let options = if exact { exact::with_keywords(options) } else { options };
+    options.build(schema).map_err(|error| format!("{}: {error}", error.instance_path().as_str()))
+}
+
+fn findings(validator: &Validator<Tree>, json: &Json<'_>, event_bytes: usize, max: usize) -> Findings {
+    let all = bounds::within(event_bytes, || {
+        let mut errors = validator.iter_errors(json);
+        let first = errors.by_ref().take(max).map(|error| finding(json, &error)).collect();
+        Findings { first, more: errors.next().is_some() }
+    });
+    // With too many to collect, the first one by itself; that fails only where a union collects those of its branches.
+    let one = |_| {
+        bounds::within(event_bytes, || {
+            let error = validator.validate(json).err();
+            Findings { first: error.iter().map(|error| finding(json, error)).collect(), more: true }
+        })
+    };
+    match all.or_else(one) {
+        Ok(findings) => findings,
+        Err(Beyond::Errors { first }) => {
+            let said = format!("more than {} things about it are wrong", bounds::ERRORS_MAX);
+            Findings { first: vec![Finding { at: address(json, first), text: None, said, rule: None }], more: true }
         }
+        Err(Beyond::Steps) => too_long(event_bytes),
     }
 }
 
@@ -111,23 +136,6 @@ fn too_long(event_bytes: usize) -> Findings {
     let said =
         format!("checking it takes more than {steps} steps (STEPS_MIN, STEPS_PER_BYTE): its schema asks too much");
     Findings { first: vec![Finding { at: String::new(), text: None, said, rule: None }], more: false }
-}
-
-fn equals(json: &Json<'_>, expected: &Value) -> bool {
-    match (json, expected) {
-        (Json::Number(number), Value::Number(_)) => cmp::equal(&Value::Number(number.clone()), expected),
-        (Json::Array(items), Value::Array(wanted)) => {
-            items.len() == wanted.len() && items.iter().zip(wanted).all(|(item, wanted)| equals(item, wanted))
-        }
-        (Json::Object(members), Value::Object(wanted)) => {
-            let has = |(name, wanted): (&String, &Value)| members.get(name).is_some_and(|value| equals(value, wanted));
-            members.len() == wanted.len() && wanted.iter().all(has)
-        }
-        (Json::String(text), Value::String(wanted)) => text == wanted,
-        (Json::Bool(value), Value::Bool(wanted)) => value == wanted,
-        (Json::Null, Value::Null) => true,
-        _ => false,
-    }
 }
 
 /// The JSON pointer of the value that lies at this address.
@@ -157,175 +165,6 @@ fn address(json: &Json<'_>, wanted: usize) -> String {
     path.iter().map(|name| format!("/{name}")).collect()
 }
 
-/// The tree as a representation of JSON.
-#[derive(Debug)]
-struct Tree;
-
-impl jsonschema::json::Json for Tree {
-    type Node<'a> = &'a Json<'a>;
-    type PreparedKey = String;
-    type StringBuffer = ();
-    const ACYCLIC: bool = true;
-
-    fn prepare_key(key: &str) -> String {
-        key.to_owned()
-    }
-
-    fn with_string_node<T>((): &mut (), text: &str, f: impl FnOnce(Self::Node<'_>) -> T) -> T {
-        f(&Json::String(Cow::Borrowed(text)))
-    }
-}
-
-impl<'a> Node<'a, Tree> for &'a Json<'a> {
-    type Object = &'a Members<'a>;
-    type Array = &'a [Json<'a>];
-    type Number = Written<'a>;
-
-    fn as_object(&self) -> Option<&'a Members<'a>> {
-        match self {
-            Json::Object(members) => Some(members),
-            _ => None,
-        }
-    }
-    fn as_array(&self) -> Option<&'a [Json<'a>]> {
-        match self {
-            Json::Array(items) => Some(items),
-            _ => None,
-        }
-    }
-    fn as_string(&self) -> Option<Cow<'a, str>> {
-        match self {
-            Json::String(text) => Some(Cow::Borrowed(text)),
-            _ => None,
-        }
-    }
-    fn as_number(&self) -> Option<Written<'a>> {
-        match self {
-            Json::Number(number) => Some(Written(number)),
-            _ => None,
-        }
-    }
-    fn as_boolean(&self) -> Option<bool> {
-        match self {
-            Json::Bool(value) => Some(*value),
-            _ => None,
-        }
-    }
-    fn is_null(&self) -> bool {
-        matches!(self, Json::Null)
-    }
-    fn json_type(&self) -> JsonType {
-        bounds::step();
-        match self {
-            Json::Null => JsonType::Null,
-            Json::Bool(_) => JsonType::Boolean,
-            Json::Number(_) => JsonType::Number,
-            Json::String(_) => JsonType::String,
-            Json::Array(_) => JsonType::Array,
-            Json::Object(_) => JsonType::Object,
-        }
-    }
-    /// In a check the library asks for it where a value is wrong: for each error that it collects it keeps a copy.
-    fn to_value(&self) -> Cow<'a, Value> {
-        if !bounds::error(std::ptr::from_ref::<Json<'a>>(*self) as usize) {
-            return Cow::Owned(Json::to_value(self));
-        }
-        Cow::Owned(self.beginning())
-    }
-    /// Without a copy of the value.
-    fn equals_value(&self, expected: &Value) -> bool {
-        bounds::step();
-        equals(self, expected)
-    }
-    fn identity(&self) -> Option<NodeIdentity> {
-        Some(NodeIdentity::new(std::ptr::from_ref::<Json<'a>>(*self) as usize))
-    }
-}
-
-struct Written<'a>(&'a Number);
-
-impl JsonNumber for Written<'_> {
-    fn as_u64(&self) -> Option<u64> {
-        self.0.as_u64()
-    }
-    fn as_i64(&self) -> Option<i64> {
-        self.0.as_i64()
-    }
-    fn as_f64(&self) -> Option<f64> {
-        self.0.as_f64()
-    }
-    fn as_str(&self) -> Cow<'_, str> {
-        Cow::Owned(self.0.to_string())
-    }
-    fn to_number(&self) -> Cow<'_, Number> {
-        Cow::Borrowed(self.0)
-    }
-}
-
-impl<'a> Object<'a, Tree> for &'a Members<'a> {
-    type Node = &'a Json<'a>;
-    type MemberName = &'a str;
-    type MembersIter = Each<'a>;
-
-    fn len(&self) -> usize {
-        Members::len(self)
-    }
-    fn get(&self, name: &String) -> Option<&'a Json<'a>> {
-        Members::get(self, name)
-    }
-    fn members(&self) -> Each<'a> {
-        Each(self.iter())
-    }
-}
-
-struct Each<'a>(std::slice::Iter<'a, Member<'a>>);
-
-impl<'a> Iterator for Each<'a> {
-    type Item = (&'a str, &'a Json<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        bounds::step();
-        self.0.next().map(|member| (&*member.name, &member.value))
-    }
-}
-
-impl<'a> Array<'a, Tree> for &'a [Json<'a>] {
-    type Node = &'a Json<'a>;
-    type ElementsIter = Elements<'a>;
-
-    fn len(&self) -> usize {
-        <[Json<'a>]>::len(self)
-    }
-    fn elements(&self) -> Elements<'a> {
-        Elements(self.iter())
-    }
-    /// Without a copy of the items.
-    fn is_unique(&self) -> bool {
-        let keys = RandomState::new();
-        let mut seen = HashMap::<u64, Vec<&Json<'_>>>::new();
-        self.elements().all(|item| {
-            let alike = seen.entry(item.hash(&keys)).or_default();
-            let unique = !alike.iter().any(|other| {
-                bounds::step();
-                item.same(other)
-            });
-            alike.push(item);
-            unique
-        })
-    }
-}
-
-struct Elements<'a>(std::slice::Iter<'a, Json<'a>>);
-
-impl<'a> Iterator for Elements<'a> {
-    type Item = &'a Json<'a>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        bounds::step();
-        self.0.next()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -333,7 +172,7 @@ mod tests {
     use super::*;
 
     fn findings(schema: &Value, event: &str) -> Findings {
-        Schema::compile(schema).unwrap().check(&Json::read(event).unwrap(), event.len(), 3).unwrap_err()
+        Schema::compile(&schema.to_string()).unwrap().check(&Json::read(event).unwrap(), event.len(), 3).unwrap_err()
     }
 
     #[test]
@@ -348,9 +187,9 @@ mod tests {
             |kind: &str| json!({ "required": ["a", "b", "c", "d"], "properties": { "kind": { "const": kind } } });
         let branches: Vec<Value> = (0..20).map(|number| branch(&number.to_string())).collect();
         let union = json!({ "properties": { "labels": { "items": { "anyOf": branches } } } });
-        let outer = json!({ "anyOf": [union, union, union] });
-        let found = findings(&outer, &format!("{{\"labels\":[{}{{}}]}}", "{},".repeat(30_000)));
-        assert_eq!((&*found.first[0].at, found.more), ("/labels/0", true));
+        let outer = json!({ "properties": { "data": { "anyOf": [union, union, union] } } });
+        let found = findings(&outer, &format!("{{\"data\":{{\"labels\":[{}{{}}]}}}}", "{},".repeat(30_000)));
+        assert_eq!((&*found.first[0].at, found.more), ("/data", true));
         assert!(found.first[0].said.contains("more than 1000 things"), "{}", found.first[0].said);
     }
 
@@ -381,7 +220,7 @@ mod tests {
 
     #[test]
     fn sameness_is_that_of_json_schema() {
-        let unique = Schema::compile(&json!({ "uniqueItems": true })).unwrap();
+        let unique = Schema::compile("{\"uniqueItems\":true}").unwrap();
         for (items, wanted) in [
             ("1,2,\"1\",[1],{\"a\":1},null,false,0,[],{}", true),
             ("1,1.0", false),
@@ -396,15 +235,66 @@ mod tests {
             let library = jsonschema::is_valid(&json!({ "uniqueItems": true }), &serde_json::from_str(&text).unwrap());
             assert_eq!(library, wanted, "{text}");
         }
-        let same = Schema::compile(&json!({ "const": { "a": [1, 2.5, null, true, "x"] } })).unwrap();
+        let same = Schema::compile(r#"{"const":{"a":[1,2.5,null,true,"x"]}}"#).unwrap();
         let check = |text: &str| same.check(&Json::read(text).unwrap(), text.len(), 3).is_ok();
         assert!(check("{\"a\":[1.0,2.5,null,true,\"x\"]}") && !check("{\"a\":[1,2.5,null,true,\"y\"]}"));
     }
 
     #[test]
-    fn the_tree_keeps_the_library_s_contract() {
-        let text = jsonschema::json::conformance::document().to_string();
-        let tree = Json::read(&text).unwrap();
-        jsonschema::json::conformance::assert_conformance::<Tree>(&&tree);
+    fn numbers_beyond_64_bits_and_floats_are_what_is_written() {
+        for (schema, good, bad) in [
+            (r#"{"const":18446744073709551616}"#, "18446744073709551616.0", "18446744073709551617"),
+            (r#"{"const":18446744073709551617}"#, "1844674407370955161.7e1", "18446744073709551616"),
+            (
+                r#"{"const":{"a":[18446744073709551617]}}"#,
+                r#"{"a":[18446744073709551617]}"#,
+                r#"{"a":[18446744073709551616]}"#,
+            ),
+            (r#"{"enum":[1,18446744073709551616]}"#, "18446744073709551616", "18446744073709551617"),
+            (r#"{"enum":["a",18446744073709551617]}"#, "18446744073709551617", "18446744073709551616"),
+            (r#"{"multipleOf":2}"#, "100000000000000000002", "100000000000000000001"),
+            (r#"{"multipleOf":0.01}"#, "100000000000000000000.01", "100000000000000000000.001"),
+            (r#"{"multipleOf":18446744073709551617}"#, "36893488147419103234", "36893488147419103232"),
+            (r#"{"maximum":18446744073709551616}"#, "18446744073709551616", "18446744073709551617"),
+            (r#"{"maximum":18446744073709551617}"#, "18446744073709551617", "18446744073709551618"),
+            (r#"{"exclusiveMaximum":100000000000000000000}"#, "99999999999999999999.9", "100000000000000000000.0"),
+            (r#"{"minimum":-9223372036854775808}"#, "-9223372036854775808", "-9223372036854775808.1"),
+            (r#"{"exclusiveMinimum":0}"#, "0.0000000000000000000001", "-0.0000000000000000000001"),
+            (r#"{"type":"integer"}"#, "170000000000000000000.0000", "17.0000000000000000000001"),
+            (
+                r#"{"uniqueItems":true}"#,
+                "[18446744073709551616,18446744073709551617]",
+                "[18446744073709551615,18446744073709551615.0]",
+            ),
+            (
+                r#"{"$schema":"http://json-schema.org/draft-04/schema#","minimum":18446744073709551616,"exclusiveMinimum":true}"#,
+                "18446744073709551617",
+                "18446744073709551616",
+            ),
+        ] {
+            let schema = Schema::compile(schema).unwrap();
+            let check = |text: &str| schema.check(&Json::read(text).unwrap(), text.len(), 3);
+            assert!(check(good).is_ok(), "{} {good} {:?}", schema.text, check(good));
+            assert!(check(bad).is_err(), "{} {bad}", schema.text);
+        }
+        let found = findings(&json!({ "properties": { "x": { "maximum": 5 } } }), r#"{"x":18446744073709551617}"#);
+        let first = &found.first[0];
+        assert_eq!((&*first.at, &*first.said), ("/x", "18446744073709551617 is greater than the maximum of 5"));
+        assert_eq!(first.rule.as_deref(), Some("/properties/x/maximum"));
+    }
+
+    #[test]
+    fn numbers_of_many_digits_are_compared_within_bounds() {
+        let number = |last: u32| format!("{}{last}", "7".repeat(300));
+        let many: Vec<String> = (0..1_000).map(|last| number(last + 1_000)).collect();
+        let schema = Schema::compile(&format!("{{\"items\":{{\"enum\":[{}]}}}}", many.join(","))).unwrap();
+        let event = format!("[{}]", vec![number(1_999); 1_000].join(","));
+        let found = schema.check(&Json::read(&event).unwrap(), event.len(), 3).unwrap_err();
+        assert!(found.first[0].said.contains("STEPS_MIN"), "{}", found.first[0].said);
+        let other = format!("[{}]", number(9_999));
+        let found = schema.check(&Json::read(&other).unwrap(), other.len(), 3).unwrap_err();
+        assert!(found.first[0].said.len() < 700, "{}", found.first[0].said.len());
+        let refused = Schema::compile(&format!("{{\"multipleOf\":1{}1}}", "0".repeat(37))).unwrap_err();
+        assert!(refused.contains("is not a number of 1 to 37 digits"), "{refused}");
     }
 }

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
+
+use crate::number::{AsRead, AsWritten, Keep, decimal, may_be_long, nearest};
 
 /// Objects with more members than this are kept sorted by name and searched by halves: no event can make looking slow.
 const SCANNED_MAX: usize = 16;
@@ -21,7 +23,10 @@ const SHOWN_VALUES: usize = 32;
 pub enum Json<'a> {
     Null,
     Bool(bool),
+    /// An integer of 64 bits, or a float that is what is written.
     Number(Number),
+    /// The text of any other number.
+    Long(Cow<'a, str>),
     String(Cow<'a, str>),
     Array(Vec<Json<'a>>),
     Object(Members<'a>),
@@ -87,7 +92,15 @@ impl<'a> Members<'a> {
 impl<'a> Json<'a> {
     /// Reads exactly one value. Serde's own limit of 128 levels stops what is too deep.
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+        match may_be_long(text) {
+            true => Self::read_as_written(text),
+            false => read(text, &mut AsRead),
+        }
+    }
+
+    /// The same, however few digits a number has: none is taken for what it is not, such as 1e-400 for 0.
+    pub fn read_as_written(text: &'a str) -> Result<Self, serde_json::Error> {
+        read(text, &mut AsWritten::new(text))
     }
 
     pub fn as_str(&self) -> Option<&str> {
@@ -122,7 +135,8 @@ impl<'a> Json<'a> {
     /// Whether both are one value for JSON Schema: numbers by what they are worth, objects in any order.
     pub fn same(&self, other: &Json<'_>) -> bool {
         match (self, other) {
-            (Self::Number(a), Json::Number(b)) => a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64(),
+            (Self::Number(a), Json::Number(b)) if a.is_f64() == b.is_f64() => a == b,
+            (Self::Number(_) | Self::Long(_), Json::Number(_) | Json::Long(_)) => decimal(self) == decimal(other),
             (Self::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
             (Self::Object(a), Json::Object(b)) => {
                 a.len() == b.len() && a.iter().all(|m| b.get(&m.name).is_some_and(|value| m.value.same(value)))
@@ -141,6 +155,7 @@ impl<'a> Json<'a> {
             Self::Bool(value) => keys.hash_one(value),
             // Zero has no sign here.
             Self::Number(number) => keys.hash_one((number.as_f64().unwrap_or_default() + 0.0).to_bits()),
+            Self::Long(text) => keys.hash_one((nearest(text) + 0.0).to_bits()),
             Self::String(text) => keys.hash_one(text),
             Self::Array(items) => {
                 let mut hasher = keys.build_hasher();
@@ -150,6 +165,22 @@ impl<'a> Json<'a> {
             Self::Object(members) => {
                 let hashes = members.iter().map(|member| keys.hash_one((&*member.name, member.value.hash(keys))));
                 keys.hash_one(("object", hashes.fold(0, u64::wrapping_add)))
+            }
+        }
+    }
+
+    /// The same, borrowing nothing.
+    pub(crate) fn into_static(self) -> Json<'static> {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => Json::Bool(value),
+            Self::Number(number) => Json::Number(number),
+            Self::Long(text) => Json::Long(text.into_owned().into()),
+            Self::String(text) => Json::String(text.into_owned().into()),
+            Self::Array(items) => Json::Array(items.into_iter().map(Json::into_static).collect()),
+            Self::Object(members) => {
+                let member = |m: Member<'_>| Member { name: m.name.into_owned().into(), value: m.value.into_static() };
+                Json::Object(Members(members.0.into_iter().map(member).collect()))
             }
         }
     }
@@ -165,6 +196,7 @@ impl<'a> Json<'a> {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(*value),
             Self::Number(number) => Value::Number(number.clone()),
+            Self::Long(text) => Value::from(nearest(text)),
             Self::String(text) => Value::String(text.clone().into_owned()),
             Self::Array(items) => Value::Array(items.iter().map(Json::to_value).collect()),
             Self::Object(members) => {
@@ -198,6 +230,7 @@ fn beginning(json: &Json<'_>, bytes: &mut usize, values: &mut usize) -> Value {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
         Json::Number(number) => Value::Number(number.clone()),
+        Json::Long(text) => Value::from(nearest(text)),
         Json::String(text) => Value::String(cut(text)),
         Json::Array(items) => {
             let mut shown = Vec::new();
@@ -224,15 +257,26 @@ fn beginning(json: &Json<'_>, bytes: &mut usize, values: &mut usize) -> Value {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Anything)
+/// Exactly one value.
+pub(crate) fn read<'a>(text: &'a str, numbers: &mut impl Keep<'a>) -> Result<Json<'a>, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let json = Anything(numbers).deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(json)
+}
+
+/// Any value, with its numbers kept in this way.
+pub(crate) struct Anything<'n, N>(pub &'n mut N);
+
+impl<'de, N: Keep<'de>> DeserializeSeed<'de> for Anything<'_, N> {
+    type Value = Json<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Anything;
-
-impl<'de> Visitor<'de> for Anything {
+impl<'de, N: Keep<'de>> Visitor<'de> for Anything<'_, N> {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -245,14 +289,14 @@ impl<'de> Visitor<'de> for Anything {
         Ok(Json::Bool(value))
     }
     fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
-        Ok(Json::Number(value.into()))
+        Ok(self.0.keep(value.into()))
     }
     fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Number(value.into()))
+        Ok(self.0.keep(value.into()))
     }
     fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
         // There is no infinity in JSON, and what is too large for a float is an error of the reader.
-        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
+        Ok(Number::from_f64(value).map_or(Json::Null, |number| self.0.keep(number)))
     }
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
         Ok(Json::String(Cow::Borrowed(text)))
@@ -262,7 +306,7 @@ impl<'de> Visitor<'de> for Anything {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(Anything(&mut *self.0))? {
             items.push(item);
         }
         Ok(Json::Array(items))
@@ -273,7 +317,7 @@ impl<'de> Visitor<'de> for Anything {
             if all.is_empty() {
                 all.reserve_exact(MEMBERS);
             }
-            all.push(Member { name, value: map.next_value()? });
+            all.push(Member { name, value: map.next_value_seed(Anything(&mut *self.0))? });
         }
         // Objects of one member each would take fifty times their text.
         if all.len() <= MEMBERS / 2 {
@@ -333,6 +377,30 @@ mod tests {
         let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(Json::read(&deep(127)).is_ok());
         assert!(Json::read(&deep(128)).unwrap_err().to_string().contains("recursion limit"));
+    }
+
+    #[test]
+    fn numbers_that_are_not_what_is_read_keep_their_text() {
+        let long = |text: &str| match Json::read_as_written(text).unwrap() {
+            Json::Long(text) => Some(text.into_owned()),
+            _ => None,
+        };
+        for text in ["18446744073709551616", "-9223372036854775809", "17.0000000000000000001", "1e-400", "0.1e-330"] {
+            assert_eq!(long(text).as_deref(), Some(text));
+        }
+        for text in ["18446744073709551615", "-1", "0", "-0.0", "1e22", "17.50", "0.30000000000000004", "1e300"] {
+            assert_eq!(long(text), None, "{text}");
+        }
+        let text = r#"{"1e99":["\\\"",1,-2.5e1,"123 \u0031",{"18446744073709551616":18446744073709551616.0}],"x":[1e1,
+            18446744073709551617],"x":[7, 18446744073709551618 ]}"#;
+        let tree = read(text);
+        let at = |pointer: &str| tree.pointer(pointer).cloned();
+        assert_eq!(at("/1e99/4/18446744073709551616"), Some(Json::Long("18446744073709551616.0".into())));
+        assert_eq!(
+            at("/x"),
+            Some(Json::Array(vec![Json::Number(7.into()), Json::Long("18446744073709551618".into())]))
+        );
+        assert_eq!(tree.to_value(), serde_json::from_str::<Value>(text).unwrap());
     }
 
     #[test]

@@ -103,7 +103,8 @@ pub trait DataPlane: Send + Sync {
     /// half way: entries that were handed over would be lost to sight until `recover`.
     async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched>;
 
-    /// Reads the inbox for `ids` and the state of `keys`; answers have the same order. One round trip.
+    /// Reads the inbox for `ids` and the state of `keys`; answers have the same order. One round trip. Keys are read until
+    /// their states are beyond `LOOK_UP_BYTES_MAX` together, and those after that are left out.
     async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp>;
 
     /// Settles a batch: every entry by its disposition, all in one atomic step. Entries that do not fit any more
@@ -220,10 +221,14 @@ pub trait ControlPlane: Send + Sync {
 pub trait Backend: DataPlane + ControlPlane {}
 impl<T: DataPlane + ControlPlane> Backend for T {}
 
+/// States that one look-up reads, in bytes of names and values: with the key that takes it beyond that it reads no more.
+pub const LOOK_UP_BYTES_MAX: usize = 16 << 20;
+
 /// What the inbox and the state hold, in the order of the question.
 #[derive(Debug, Default)]
 pub struct LookUp {
     pub seen: Vec<Option<PayloadHash>>,
+    /// Of the first keys, at least one; of the others it was not read (`LOOK_UP_BYTES_MAX`).
     pub states: Vec<KeyState>,
 }
 

@@ -2,6 +2,7 @@
 //! wrong is found in one go.
 
 mod outside;
+mod ranges;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 
 use super::read::nearest;
-use super::{Config, Overflow, limits};
+use super::{Config, Overflow};
 use crate::policy::route::{Pattern, Streams};
 use crate::schema::Registry;
 
@@ -49,7 +50,8 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
     check.known_types(schemas);
     check.host();
     check.plugins();
-    check.io_lane();
+    check.networks();
+    check.config_ranges();
     check.findings
 }
 
@@ -119,9 +121,7 @@ impl Check<'_> {
             if stream.events.is_empty() {
                 self.find(&key, "it takes no events", "name at least one pattern, such as \"Order.*\"");
             }
-            if stream.maxlen == Some(0) {
-                self.find(format!("streams.{name}.maxlen"), "0 entries is no stream", "leave the key out for no bound");
-            }
+            self.stream_ranges(name, stream);
             self.bounds(name, stream);
             let taken = stream.events.iter().filter_map(|text| self.pattern(&key, text)).collect();
             rows.push((name.as_str().into(), taken));
@@ -189,52 +189,7 @@ impl Check<'_> {
                 "it begins with a slash, such as \"/data/order_id\"",
             );
         }
-        if handler.deadline.is_zero() || handler.deadline > limits::DEADLINE_MAX {
-            self.find(
-                at("deadline"),
-                "out of range",
-                format!("more than 0 and at most {}", humantime::format_duration(limits::DEADLINE_MAX)),
-            );
-        }
-        if handler.retry.max > limits::RETRIES_MAX {
-            self.find(
-                at("retry.max"),
-                format!("{} retries are too many", handler.retry.max),
-                format!(
-                    "at most {}; to wait for longer, raise retry.base or retry.cap: the waits grow up to the cap",
-                    limits::RETRIES_MAX
-                ),
-            );
-        }
-        if handler.retry.factor.is_nan() || handler.retry.factor < 1.0 {
-            self.find(at("retry.factor"), "below 1 the waits would shrink", "2 doubles each wait");
-        }
-        if handler.breaker.failure_rate.is_nan() || handler.breaker.failure_rate <= 0.0 {
-            self.find(
-                at("breaker.failure_rate"),
-                "it must be above 0",
-                "0.5 opens when half of the attempts fail; 2 never opens",
-            );
-        }
-        if let Some(canary) = &handler.canary {
-            self.canary(&at("canary"), canary);
-        }
-        if handler.instance_events_max == 0 {
-            self.find(
-                at("instance_events_max"),
-                "an instance that handles no event is none",
-                "1 makes a fresh instance for each event",
-            );
-        }
-        if handler.limits.memory > limits::GUEST_MEMORY_MAX {
-            self.find(at("limits.memory"), "too much", format!("at most {}", limits::GUEST_MEMORY_MAX));
-        }
-        if handler.limits.tables > limits::GUEST_TABLES_MAX {
-            self.find(at("limits.tables"), "too many", format!("at most {}", limits::GUEST_TABLES_MAX));
-        }
-        if handler.limits.hostcall_bytes > limits::HOSTCALL_BYTES_MAX {
-            self.find(at("limits.hostcall_bytes"), "too much", format!("at most {}", limits::HOSTCALL_BYTES_MAX));
-        }
+        self.handler_ranges(name, handler);
     }
 
     fn plugins(&mut self) {
@@ -253,19 +208,6 @@ impl Check<'_> {
                     "write \"sha256:\" and 64 hex digits in lower case; `tidemill plugin ls` shows them",
                 );
             }
-        }
-    }
-
-    fn canary(&mut self, key: &str, canary: &super::Canary) {
-        let share = |number: f64| number > 0.0 && number <= 1.0;
-        let rows = [
-            ("share", share(canary.share), "more than 0 and at most 1; 0.1 tries it on a tenth of the keys"),
-            ("failure_rate", share(canary.failure_rate), "more than 0 and at most 1; 0.05 bears 5 in 100 more"),
-            ("slower", canary.slower >= 1.0, "at least 1; 3 bears calls that take three times as long"),
-            ("min_events", canary.min_events > 0, "at least 1"),
-        ];
-        for (name, _, hint) in rows.into_iter().filter(|(_, good, _)| !good) {
-            self.find(format!("{key}.{name}"), "out of range", hint);
         }
     }
 
@@ -304,16 +246,7 @@ impl Check<'_> {
     }
 
     fn host(&mut self) {
-        if self.config.host.batch == 0 || self.config.host.batch > limits::BATCH_MAX {
-            self.find("host.batch", "out of range", format!("1 to {}", limits::BATCH_MAX));
-        }
         self.dead_letters();
-        if !(limits::STACK_MIN..=limits::STACK_MAX).contains(&self.config.plugins.stack) {
-            self.find("plugins.stack", "out of range", format!("{} to {}", limits::STACK_MIN, limits::STACK_MAX));
-        }
-        if self.config.plugins.generations == 0 || self.config.plugins.generations > limits::GENERATIONS_MAX {
-            self.find("plugins.generations", "out of range", format!("1 to {}", limits::GENERATIONS_MAX));
-        }
         if let Some(http) = &self.config.http
             && !http.listen.ip().is_loopback()
         {

@@ -6,6 +6,10 @@ use bytesize::ByteSize;
 
 /// The largest event, in bytes.
 pub const PAYLOAD_BYTES_MAX: ByteSize = ByteSize::mib(1);
+/// What that may be set to: an envelope has to fit, and a server takes an event with its record in one piece: Redis has 512 MiB
+/// for that.
+pub const PAYLOAD_BYTES_LEAST: ByteSize = ByteSize::kib(1);
+pub const PAYLOAD_BYTES_MOST: ByteSize = ByteSize::mib(64);
 /// What a host has fetched and not settled, of all streams together.
 pub const FETCH_BYTES: ByteSize = ByteSize::mib(32);
 /// The memory of one instance, as the sum over its memories.

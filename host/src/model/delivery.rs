@@ -61,6 +61,11 @@ pub struct KeyState {
 }
 
 impl KeyState {
+    /// Its names and values, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.values.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// What the state becomes when these effects are committed.
     pub fn apply(&mut self, effects: &Effects) {
         if effects.writes.is_empty() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tidemill_json::number::decimal;
 use tidemill_json::{Envelope, Json};
 use uuid::Uuid;
 
@@ -105,7 +106,7 @@ fn build(
         causation_id: uuid_member(tree, "causation_id")?,
         attributes: attributes(tree)?,
     });
-    let key = |pointers: &[String]| key_of(tree, pointers).unwrap_or_else(|| id.to_string()).into();
+    let key = |pointers: &[String]| key_of(bytes, tree, pointers).unwrap_or_else(|| id.to_string()).into();
     Ok(keyings.iter().map(|pointers| Event { facts: facts.clone(), key: key(pointers.as_ref()) }).collect())
 }
 
@@ -116,13 +117,26 @@ pub fn payload_hash(bytes: &[u8]) -> PayloadHash {
     hash
 }
 
-fn key_of(tree: &Json<'_>, pointers: &[String]) -> Option<String> {
-    let text = |value: &Json<'_>| match value {
+fn key_of(bytes: &Bytes, tree: &Json<'_>, pointers: &[String]) -> Option<String> {
+    let text = |pointer: &str| match tree.pointer(pointer)? {
         Json::String(text) if !text.is_empty() => Some(text.clone().into_owned()),
-        Json::Number(number) => Some(number.to_string()),
-        _ => None,
+        number => number_key(bytes, pointer, number),
     };
-    pointers.iter().find_map(|pointer| tree.pointer(pointer).and_then(text)).or_else(|| tree.get("key").and_then(text))
+    pointers.iter().find_map(|pointer| text(pointer)).or_else(|| text("/key"))
+}
+
+/// Numbers make one key exactly if they are one number, however they are written.
+fn number_key(bytes: &Bytes, pointer: &str, value: &Json<'_>) -> Option<String> {
+    match value {
+        Json::Number(number) if !number.is_f64() => Some(number.to_string()),
+        // What is too small for a float is read as 0, and is not 0.
+        Json::Number(number) if number.as_f64().is_some_and(|float| float.abs() < f64::MIN_POSITIVE) => {
+            let text = std::str::from_utf8(bytes).ok()?;
+            let tree = Envelope::read_as_written(text).and_then(Envelope::into_tree).ok()?;
+            tree.pointer(pointer).and_then(decimal).map(|number| number.canonical())
+        }
+        _ => decimal(value).map(|number| number.canonical()),
+    }
 }
 
 fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, Refusal> {
@@ -226,6 +240,31 @@ mod tests {
             e["key"] = "k".into();
         });
         assert_eq!(&**admitted(&keyed).unwrap().key(), "k");
+    }
+
+    #[test]
+    fn numbers_are_one_key_if_they_are_one_number() {
+        let key = |number: &str| {
+            let text = String::from_utf8(event(|_| ()).to_vec()).unwrap().replace("9007199254740993", number);
+            admitted(&text.into()).unwrap().key().to_string()
+        };
+        for (same, wanted) in [
+            (&["17", "17.0", "1.7e1", "170e-1"][..], "17"),
+            (&["100000000000000000001", "100000000000000000001.0"], "100000000000000000001"),
+            (&["100000000000000000002"], "100000000000000000002"),
+            (&["9007199254740993", "9007199254740993.0", "9007199254740.993e3"], "9007199254740993"),
+            (&["18446744073709551615", "18446744073709551615.00"], "18446744073709551615"),
+            (&["18446744073709551616"], "18446744073709551616"),
+            (&["-9223372036854775808"], "-9223372036854775808"),
+            (&["17.5", "17.50"], "17.5"),
+            (&["0", "-0", "0.0", "0e7"], "0"),
+            (&["1e-400", "10e-401"], "1e-400"),
+            (&["1e300"], "1e300"),
+        ] {
+            for number in same {
+                assert_eq!(key(number), wanted, "{number}");
+            }
+        }
     }
 
     #[test]

@@ -164,7 +164,7 @@ fn compile(name: EventName, text: &str) -> Result<Schema, String> {
     let schema: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
     let mut subschemas = 0;
     measure(&schema, 0, &mut subschemas)?;
-    Ok(Schema { name, compiled: tidemill_json::Schema::compile(&schema)? })
+    Ok(Schema { name, compiled: tidemill_json::Schema::compile(text)? })
 }
 
 /// Refuses schemas that are too deep or too large to be worth the risk.

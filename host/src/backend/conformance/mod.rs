@@ -105,6 +105,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         a_duplicate_is_a_duplicate_whatever_its_state_version;
     state:
         state_is_written_read_and_deleted
+        states_are_looked_up_as_far_as_there_is_room
         a_stale_state_version_stays_pending
         a_stale_entry_leaves_no_mark
         only_a_commit_depends_on_the_state_version

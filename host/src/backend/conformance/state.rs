@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::desk::{Desk, bodies, fresh};
 use super::forms::*;
-use crate::backend::{Backend, Entry, Settled};
+use crate::backend::{Backend, Entry, LOOK_UP_BYTES_MAX, Settled};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Delivery, Disposition, Effects, KeyState};
 
@@ -39,6 +39,26 @@ pub async fn state_is_written_read_and_deleted(backend: Arc<dyn Backend>) {
     let found = backend.look_up(&desk.source, &[], &["x".into(), "k".into(), "k".into()]).await.expect("look_up");
     let versions: Vec<u64> = found.states.iter().map(|s| s.version).collect();
     assert_eq!(versions, [0, 3, 3], "answers come in the order of the question");
+}
+
+pub async fn states_are_looked_up_as_far_as_there_is_room(backend: Arc<dyn Backend>) {
+    let desk = Desk::new(&backend).await;
+    let big = "x".repeat(LOOK_UP_BYTES_MAX / 2);
+    desk.publish_count(4).await;
+    for (delivery, key) in desk.fetch(4).await.into_iter().zip(["a", "b", "c", "d"]) {
+        let written = if key == "b" { writes(&[("n", Some("1"))]) } else { writes(&[("n", Some(&big))]) };
+        assert_eq!(desk.settle_one(keyed(delivery, key, 0, written)).await, Settled::Committed);
+    }
+    let look_up = async |keys: &[&str]| -> Vec<usize> {
+        let keys: Vec<Arc<str>> = keys.iter().map(|key| (*key).into()).collect();
+        let found = backend.look_up(&desk.source, &[Uuid::new_v4()], &keys).await.expect("look_up");
+        assert_eq!(found.seen, [None], "the inbox is asked all the same");
+        found.states.iter().map(KeyState::bytes).collect()
+    };
+    let size = big.len() + 1;
+    assert_eq!(look_up(&["a", "b", "x"]).await, [size, 2, 0], "all that fit");
+    assert_eq!(look_up(&["a", "b", "c", "x", "d"]).await, [size, 2, size], "none after the one that went beyond");
+    assert_eq!(look_up(&["d", "x", "a", "b"]).await, [size, 0, size]);
 }
 
 pub async fn a_stale_state_version_stays_pending(backend: Arc<dyn Backend>) {

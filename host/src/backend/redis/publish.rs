@@ -10,7 +10,7 @@ use super::error::odd_answer;
 use super::keys::{self, Keys};
 use super::script::{LOOK_UP, PUBLISH};
 use super::{Redis, value};
-use crate::backend::{LookUp, NewEntry, Published, Result};
+use crate::backend::{LOOK_UP_BYTES_MAX, LookUp, NewEntry, Published, Result};
 use crate::model::delivery::{KeyState, Source};
 use crate::model::event::PayloadHash;
 
@@ -53,8 +53,8 @@ impl Redis {
         let prefix = names.state_prefix();
         let mut keys = vec![names.seen()];
         keys.extend(state_keys.iter().map(|key| format!("{prefix}{key}")));
-        let mut call = LOOK_UP.call_with_room(&keys, 1 + ids.len(), 16 + 16 * ids.len());
-        call.arg(self.inbox_window_ms());
+        let mut call = LOOK_UP.call_with_room(&keys, 2 + ids.len(), 32 + 16 * ids.len());
+        call.arg(self.inbox_window_ms()).arg(LOOK_UP_BYTES_MAX);
         for id in ids {
             call.arg(id.as_bytes().as_slice());
         }

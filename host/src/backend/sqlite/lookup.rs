@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::inbox::Inbox;
 use super::tx::Tx;
 use super::{sources, state};
-use crate::backend::{LookUp, Result};
+use crate::backend::{LOOK_UP_BYTES_MAX, LookUp, Result};
 use crate::model::delivery::{KeyState, Source};
 
 pub fn look_up(tx: &Tx<'_>, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
@@ -15,8 +15,15 @@ pub fn look_up(tx: &Tx<'_>, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) ->
         return Ok(LookUp { seen: vec![None; ids.len()], states: vec![KeyState::default(); keys.len()] });
     };
     let inbox = Inbox::look(tx, source.id)?;
-    Ok(LookUp {
-        seen: ids.iter().map(|id| inbox.find(tx, *id)).collect::<Result<_>>()?,
-        states: keys.iter().map(|key| state::read(tx, source.id, key)).collect::<Result<_>>()?,
-    })
+    let seen = ids.iter().map(|id| inbox.find(tx, *id)).collect::<Result<_>>()?;
+    let (mut states, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+    for key in keys {
+        if bytes > LOOK_UP_BYTES_MAX {
+            break;
+        }
+        let state = state::read(tx, source.id, key)?;
+        bytes += state.bytes();
+        states.push(state);
+    }
+    Ok(LookUp { seen, states })
 }

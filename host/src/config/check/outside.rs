@@ -1,9 +1,8 @@
-//! What lets a handler out of the sandbox: grants of `http`, secrets, and the I/O lane.
+//! What lets a handler out of the sandbox: grants of `http`, secrets, and private networks.
 
 use ipnet::IpNet;
 
 use super::Check;
-use crate::config::limits;
 use crate::config::read::nearest;
 use crate::policy::outbound::Grant;
 
@@ -46,17 +45,10 @@ impl Check<'_> {
             };
             self.find(at("grants.secrets"), format!("there is no secret \"{secret}\""), hint);
         }
-        if handler.limits.io_calls == 0 {
-            self.find(at("limits.io_calls"), "no call could ever run", "1 makes one call at a time");
-        }
     }
 
-    pub(super) fn io_lane(&mut self) {
-        let host = &self.config.host;
-        if host.io_workers == 0 || host.io_workers > limits::IO_WORKERS_MAX {
-            self.find("host.io_workers", "out of range", format!("1 to {}", limits::IO_WORKERS_MAX));
-        }
-        for text in host.http_private.iter().filter(|text| text.parse::<IpNet>().is_err()) {
+    pub(super) fn networks(&mut self) {
+        for text in self.config.host.http_private.iter().filter(|text| text.parse::<IpNet>().is_err()) {
             self.find(
                 "host.http_private",
                 format!("\"{text}\" is not a network"),
@@ -83,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_grants_secrets_and_the_lane_is_said_at_its_key() {
+    fn what_is_wrong_with_grants_and_secrets_is_said_at_its_key() {
         let rows = [
             (
                 "[handlers.a.grants]\nhttp = [\"GET https://*/x\"]",
@@ -96,7 +88,7 @@ mod tests {
             ),
             ("[handlers.a.grants]\nsecrets = [\"key\"]", "[handlers.a.secrets] key = { env"),
             ("[handlers.a.secrets]\n\"a b\" = { env = \"K\" }", "handlers.a.secrets: \"a b\" is not a name"),
-            ("[handlers.a.limits]\nio_calls = 0", "handlers.a.limits.io_calls: no call"),
+            ("[handlers.a.limits]\nio_calls = 0", "handlers.a.limits.io_calls: out of range"),
             ("[host]\nio_workers = 0", "host.io_workers: out of range\n  hint: 1 to 512"),
             ("[host]\nhttp_private = [\"10.1.2.3\"]", "host.http_private: \"10.1.2.3\" is not a network"),
         ];

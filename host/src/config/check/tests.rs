@@ -34,7 +34,7 @@ fn everything_that_is_wrong_is_said_with_its_line() {
             "error: t.toml:12: routing.\"Order.Created\": service \"stranger\" has no handler\n  hint: add [handlers.stranger], or take the service out of the route",
             "error: t.toml:9: handlers.payment-service.grants.emit: no stream takes \"Payment.Order.Paid\"\n  hint: add it to the events of a [streams.NAME]",
             "error: t.toml:9: handlers.payment-service.grants.emit: no schema fits \"Payment.Order.Paid\"\n  hint: every emitted event is checked: add its schema to [schemas] path",
-            "error: t.toml:7: handlers.payment-service.deadline: out of range\n  hint: more than 0 and at most 5m",
+            "error: t.toml:7: handlers.payment-service.deadline: out of range\n  hint: 1ms to 5m",
         ]
     );
 }

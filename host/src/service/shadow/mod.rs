@@ -201,12 +201,15 @@ async fn states_of(
     let keys: HashSet<&Arc<str>> = events.iter().map(|(_, event)| event.key()).collect();
     let keys: Vec<Arc<str>> = keys.into_iter().cloned().collect();
     let (mut states, mut bytes) = (HashMap::new(), 0);
-    for page in keys.chunks(PAGE) {
-        let found = backend.look_up(source, &[], page).await?.states;
-        for (key, state) in page.iter().zip(found) {
-            bytes += state.values.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let mut rest = &keys[..];
+    while !rest.is_empty() {
+        let found = backend.look_up(source, &[], &rest[..rest.len().min(PAGE)]).await?.states;
+        let (read, later) = rest.split_at(found.len());
+        for (key, state) in read.iter().zip(found) {
+            bytes += state.bytes();
             states.insert(key.clone(), state);
         }
+        rest = later;
         if bytes > STATE_BYTES_MAX {
             return Err(Error::State { source_name: source.to_string() });
         }
