@@ -11,7 +11,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 
 use super::read::nearest;
-use super::{Config, Overflow};
+use super::{Config, Overflow, limits};
 use crate::policy::route::{Pattern, Streams};
 use crate::schema::Registry;
 
