@@ -196,19 +196,7 @@ impl Check<'_> {
                 format!("more than 0 and at most {}", humantime::format_duration(limits::DEADLINE_MAX)),
             );
         }
-        if handler.retry.max > limits::RETRIES_MAX {
-            self.find(
-                at("retry.max"),
-                format!("{} retries are too many", handler.retry.max),
-                format!(
-                    "at most {}; to wait for longer, raise retry.base or retry.cap: the waits grow up to the cap",
-                    limits::RETRIES_MAX
-                ),
-            );
-        }
-        if handler.retry.factor.is_nan() || handler.retry.factor < 1.0 {
-            self.find(at("retry.factor"), "below 1 the waits would shrink", "2 doubles each wait");
-        }
+        self.retry(&at("retry"), &handler.retry);
         if handler.breaker.failure_rate.is_nan() || handler.breaker.failure_rate <= 0.0 {
             self.find(
                 at("breaker.failure_rate"),
@@ -234,6 +222,22 @@ impl Check<'_> {
         }
         if handler.limits.hostcall_bytes > limits::HOSTCALL_BYTES_MAX {
             self.find(at("limits.hostcall_bytes"), "too much", format!("at most {}", limits::HOSTCALL_BYTES_MAX));
+        }
+    }
+
+    fn retry(&mut self, key: &str, retry: &super::Retry) {
+        if retry.max > limits::RETRIES_MAX {
+            self.find(
+                format!("{key}.max"),
+                format!("{} retries are too many", retry.max),
+                format!(
+                    "at most {}; to wait for longer, raise retry.base or retry.cap: the waits grow up to the cap",
+                    limits::RETRIES_MAX
+                ),
+            );
+        }
+        if retry.factor.is_nan() || retry.factor < 1.0 {
+            self.find(format!("{key}.factor"), "below 1 the waits would shrink", "2 doubles each wait");
         }
     }
 
