@@ -48,7 +48,7 @@ async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
     backend.publish(&source.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
     let mut got = Vec::new();
     while got.len() < 3 {
-        got.extend(backend.fetch(&source, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap());
+        got.extend(backend.fetch(&source, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap().deliveries);
     }
     let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for (delivery, name) in got.iter().zip(["(quarantine)", "(released)", "(quarantine)"]) {

@@ -231,7 +231,7 @@ crate::on_both_backends! {
         assert_eq!((desk.ids().await, edit(good.clone(), &[]).status.code()), (vec![id.clone()], Some(2)), "nobody is there to ask");
         let output = edit(good, &["--yes"]);
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
-        let back = desk.world.backend.fetch(&desk.world.source, "looks", 1, Duration::from_secs(10)).await.unwrap().remove(0);
+        let back = desk.world.backend.fetch(&desk.world.source, "looks", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
         let Body::Event(bytes) = &back.body else { panic!("{back:?}") };
         let back: Value = serde_json::from_slice(bytes).unwrap();
         assert_eq!((&back["event_id"], &back["causation_id"]), (&answer["event_id"], &json!(old)));

@@ -168,16 +168,16 @@ async fn an_evicting_server_is_bad() {
 async fn an_acl_that_lacks_a_right_is_named_by_doctor() {
     let server = RedisServer::start(&["--save", ""]);
     with_group(&server.url()).await;
-    run(&server.url(), "ACL SETUSER host on >secret ~* &* +@all -xtrim -xclaim -config");
+    run(&server.url(), "ACL SETUSER host on >secret ~* &* +@all -xtrim -xclaim -xdel -config");
     let patient = Patient::new(&format!("redis://host:secret@127.0.0.1:{}", server.port));
     let (found, code) = patient.findings(&[]);
     says(&found, "bad rights: mischief on asked: trim needs XTRIM on asked", "ACL SETUSER");
     says(&found, "bad rights: mischief on asked: claim needs XCLAIM on asked", "");
-    says(&found, "bad rights: claim, tried on a scratch stream", "XCLAIM");
+    says(&found, "bad rights: settle, tried on a scratch stream", "XDEL");
     assert_eq!(code, 1);
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut client(&server.url())).unwrap();
     assert!(!keys.iter().any(|key| key.contains("doctor-")), "removed, although it failed: {keys:?}");
-    run(&server.url(), "ACL SETUSER host +xtrim +xclaim -evalsha");
+    run(&server.url(), "ACL SETUSER host +xtrim +xclaim +xdel -evalsha");
     says(&patient.findings(&[]).0, "bad rights", "evalsha");
 }
 
@@ -265,7 +265,7 @@ async fn a_sqlite_file_is_examined() {
         backend.ensure_group(&stranger, Start::Beginning).await.unwrap();
         let entry = backend::NewEntry { body: "{}".into(), mark: None };
         backend.publish("asked", &[entry]).await.unwrap();
-        backend.fetch(&source(), "gone", 1, Duration::ZERO).await.unwrap().into_iter().for_each(drop);
+        backend.fetch(&source(), "gone", 1, Duration::ZERO).await.unwrap().deliveries.into_iter().for_each(drop);
     }
     let (found, code) = patient.findings(&["--deep"]);
     says(&found, "ok durability: always", "write-ahead log");

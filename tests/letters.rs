@@ -50,12 +50,9 @@ crate::on_both_backends! {
     }
 }
 
-const OPTIONS: Options = Options {
-    inbox_window: Duration::from_secs(3600),
-    dead_letters_max: 20,
-    dead_letters_bytes_max: 1 << 20,
-    timers_max: 10,
-};
+fn options() -> Options {
+    Options { dead_letters_max: 20, dead_letters_bytes_max: 1 << 20, ..Options::default() }
+}
 
 /// A source on the shared server, with a connection that does what a stranger does.
 struct Rig {
@@ -67,7 +64,7 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let url = RedisServer::shared().url();
-        let backend = backend::open(&url, OPTIONS).await.unwrap();
+        let backend = backend::open(&url, options()).await.unwrap();
         let source = Source { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
         backend.ensure_group(&source, Start::Beginning).await.unwrap();
         let server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
@@ -98,7 +95,11 @@ impl Rig {
         let mut got = Vec::new();
         while got.len() < count {
             got.extend(
-                self.backend.fetch(&self.source, "me", count - got.len(), Duration::from_secs(10)).await.unwrap(),
+                self.backend
+                    .fetch(&self.source, "me", count - got.len(), Duration::from_secs(10))
+                    .await
+                    .unwrap()
+                    .deliveries,
             );
         }
         let reason = Reason { class, text: "because".into() };
@@ -158,7 +159,7 @@ async fn letters_that_a_stranger_removes_are_forgotten() {
 async fn a_bound_that_was_lowered_is_met_with_the_next_letters() {
     let mut rig = Rig::new().await;
     rig.bury(20, ReasonClass::Rejected).await;
-    let lower = Options { dead_letters_max: 5, ..OPTIONS };
+    let lower = Options { dead_letters_max: 5, ..options() };
     rig.backend = backend::open(&RedisServer::shared().url(), lower).await.unwrap();
     rig.bury(1, ReasonClass::Rejected).await;
     assert_eq!(rig.accounts().await, (5, 0, 5 * (1 + REST), 16, 0));

@@ -66,8 +66,8 @@ async fn fetch(backend: &dyn Backend, source: &Source) -> Delivery {
     let entry = NewEntry { body: Bytes::from_static(b"{}"), mark: None };
     backend.publish(&source.stream, &[entry]).await.expect("published");
     let mut fetched = backend.fetch(source, "c", 8, Duration::from_millis(100)).await.expect("fetched");
-    assert_eq!(fetched.len(), 1);
-    fetched.remove(0)
+    assert_eq!(fetched.deliveries.len(), 1);
+    fetched.deliveries.remove(0)
 }
 
 /// Settles with effects of every kind; asks again as long as the server wants to be waited for.
