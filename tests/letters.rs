@@ -172,7 +172,7 @@ async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
     rig.bury(1, ReasonClass::Rejected).await;
     rig.run("HSET", "stats:h", &["letters_bytes", "many"]).await;
     rig.backend.publish(&rig.source.stream, &[NewEntry { body: "b".into(), mark: None }]).await.unwrap();
-    let delivery = rig.backend.fetch(&rig.source, "me", 1, Duration::from_secs(10)).await.unwrap().remove(0);
+    let delivery = rig.backend.fetch(&rig.source, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
     let reason = Reason { class: ReasonClass::Rejected, text: "because".into() };
     let disposition = Disposition::DeadLetter { reason, record: None };
     let entries = vec![Entry { delivery, mark: None, state: None, disposition }];

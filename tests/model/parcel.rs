@@ -67,7 +67,7 @@ impl Parcel {
         let Place::Dead { reason, .. } = &self.place else { return 0 };
         let body = match &self.body {
             Body::Event(bytes) | Body::Timer(bytes) => bytes.len(),
-            Body::Fields(_) => unreachable!("the model publishes events only"),
+            Body::Fields(_) | Body::Large(_) => unreachable!("the model publishes small events only"),
         };
         (body + reason.text.len() + wire::write_history(&self.history).len()) as u64
     }

@@ -256,7 +256,7 @@ impl Model {
             parcel.deaths += 1;
             all_crashes += 1;
             ensure!(parcel.deaths >= CRASHES_MAX && !parcel.alone, "{} hosts have died with {entry}", parcel.deaths);
-            parcel.give_to(&QUARANTINE.into());
+            parcel.give_to(QUARANTINE);
         }
         for delivery in &got.deliveries {
             let number = self.number(&source.stream, delivery)?;

@@ -95,7 +95,7 @@ async fn a_pending_entry_without_body_is_recorded() {
     let world = &rig.world;
     world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
     rig.put(3).await;
-    let fetched = world.backend.fetch(&world.source, "gone", 4, Duration::ZERO).await.unwrap();
+    let fetched = world.backend.fetch(&world.source, "gone", 4, Duration::ZERO).await.unwrap().deliveries;
     assert_eq!(fetched.len(), 2);
     let body_less = fetched[0].entry.to_string();
     server.ask::<Value>(&["XDEL", &world.asked, &body_less]);

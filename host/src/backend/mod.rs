@@ -80,7 +80,7 @@ impl Options {
 }
 
 /// What an entry may have beside its event, in bytes.
-pub const ENTRY_FACTS_BYTES: usize = 64 << 10;
+pub const ENTRY_FACTS_BYTES: usize = 56 << 10;
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;

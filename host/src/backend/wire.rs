@@ -10,7 +10,7 @@ use crate::model::delivery::Large;
 /// Attempts whose records are kept: so many of the first, and so many of the last. Their numbers say what is missing.
 pub const ATTEMPTS_KEPT: usize = 20;
 /// What the history of one delivery may take, in bytes as it is written.
-pub const HISTORY_BYTES_MAX: usize = 64 << 10;
+pub const HISTORY_BYTES_MAX: usize = 56 << 10;
 /// What a reason keeps where the history would be too large, in bytes.
 const REASON_BYTES_KEPT: usize = 1024;
 

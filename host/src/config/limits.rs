@@ -70,7 +70,7 @@ pub const BATCH_MAX: usize = 512;
 pub const DEAD_LETTERS: u64 = 100_000;
 pub const DEAD_LETTERS_BYTES: ByteSize = ByteSize::mib(256);
 /// What a dead letter may have besides its event: the history of its attempts, and its reason.
-pub const DEAD_LETTER_EXTRA_BYTES: ByteSize = ByteSize::kib(72);
+pub const DEAD_LETTER_EXTRA_BYTES: ByteSize = ByteSize::kib(64);
 /// The most that `retry.max` can be.
 pub const RETRIES_MAX: u32 = 1_000;
 /// How long the inbox remembers an event.
