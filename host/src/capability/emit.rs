@@ -28,7 +28,11 @@ impl emit::Host for Context {
                 self.push_emit(stream, Bytes::from(body));
                 Ok(Ok(id))
             }
-            Err((crash, reason)) => Ok(Err(self.refuse(crash, reason))),
+            Err((crash, reason)) => {
+                // Refusing it takes as much as taking it.
+                self.attempt.emit_bytes += asked_bytes(&event);
+                Ok(Err(self.refuse(crash, reason)))
+            }
         }
     }
 }
