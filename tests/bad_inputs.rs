@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tidemill::backend::Act;
-use tidemill::model::delivery::Body;
+use tidemill::model::delivery::{Body, LARGE_PREFIX_BYTES, Large};
 use tidemill::schema::{Json, Registry};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{NO_RETRY, QUICK, World, event};
@@ -80,7 +81,7 @@ async fn bad_inputs_get_a_clear_verdict_in_bounded_time() {
     }
 }
 
-/// The same by XADD, as any producer may, and an entry of 100 000 fields.
+/// The same by XADD, as any producer may; and entries far above the bound, of which only so much is held as tells them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_entries_get_a_clear_verdict_in_bounded_time() {
     let server = RedisServer::shared();
@@ -93,18 +94,41 @@ async fn bad_entries_get_a_clear_verdict_in_bounded_time() {
     }
     have_their_verdicts(&world).await;
     let before = world.dead().await.len();
-    let mut add = redis::cmd("XADD");
-    add.arg(&world.asked).arg("*");
-    for number in 0..100_000 {
-        add.arg(format!("f{number}")).arg("v");
+    let many = (0..100_000).map(|number| (format!("f{number}"), "v".to_owned())).collect();
+    let long = |letter: &str| (letter.to_owned(), letter.repeat(4_000_000));
+    let event = String::from_utf8(with_x(&format!("\"{}\"", "y".repeat(3_000_000)))).unwrap();
+    let entries: [Vec<(String, String)>; 3] =
+        [many, vec![long("a"), long("b"), long("c")], vec![("event".to_owned(), event.clone())]];
+    for fields in &entries {
+        let mut add = redis::cmd("XADD");
+        add.arg(&world.asked).arg("*").arg(fields);
+        add.query_async::<String>(&mut redis).await.unwrap();
     }
-    add.query_async::<String>(&mut redis).await.unwrap();
     world.ask(json!({ "do": "ok" })).await;
+    let committed = world.status().await.committed;
     world.run().await;
-    let letters = world.dead().await;
-    assert_eq!(letters.len(), before + 1);
-    let Body::Fields(fields) = &letters[before].body else { panic!("its fields are not kept") };
-    assert_eq!((fields.len(), &fields[99_999].0[..]), (100_000, &b"f99999"[..]));
+    assert_eq!(world.status().await.committed, committed + 1, "the next event has its turn");
+    let part = |part: &String| format!("{}:{part},", part.len());
+    let packed =
+        |fields: &Vec<(String, String)>| fields.iter().flat_map(|(n, v)| [part(n), part(v)]).collect::<String>();
+    let expected = [(false, packed(&entries[0])), (false, packed(&entries[1])), (true, event)];
+    let letters = world.dead().await.split_off(before);
+    assert_eq!(letters.len(), expected.len());
+    for (letter, (event, text)) in letters.iter().zip(expected) {
+        let large = Large {
+            event,
+            prefix: Bytes::copy_from_slice(&text.as_bytes()[..LARGE_PREFIX_BYTES]),
+            bytes: text.len() as u64,
+            sha256: Sha256::digest(&text).into(),
+        };
+        let said = format!(
+            "the {} has {large}; at most 262144 (host.payload_bytes_max)",
+            ["entry", "event"][usize::from(event)]
+        );
+        assert!(letter.reason.text.starts_with(&said), "{}", letter.reason.text);
+        assert!(letter.body == Body::Large(large), "{said}: something else is kept");
+        assert!(letter.reason.text.ends_with(&format!("as entry {})", letter.origin)), "{}", letter.reason.text);
+    }
 }
 
 /// What costs more than it should is refused when it is loaded, or is harmless when it runs.
