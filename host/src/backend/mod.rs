@@ -86,7 +86,7 @@ pub const ENTRY_FACTS_BYTES: usize = 56 << 10;
 pub const CRASHES_MAX: u32 = 3;
 
 /// What two or more dead hosts have had in hand counts for so many of a batch when it is taken over.
-const CRASHED_WEIGHT: usize = 16;
+const CRASHED_WEIGHT: usize = 4;
 
 /// Where a new group begins on a stream that already holds entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -158,5 +158,5 @@ pub async fn what_two_hosts_died_with_comes_a_few_at_a_time(backend: Arc<dyn Bac
         assert!(found.deliveries.iter().all(|delivery| delivery.crashes == 2));
         held.extend(found.deliveries.iter().map(|delivery| (delivery.lane, delivery.entry)));
     }
-    assert!(most < COUNT / 4, "{most} came at once");
+    assert!(most <= COUNT / 4, "{most} came at once");
 }

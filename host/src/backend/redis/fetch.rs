@@ -62,13 +62,15 @@ struct Reader {
     input_empty: bool,
     /// Counts the single fetches, so that each lane has its turn.
     turn: u32,
-    /// How many entries are asked for at most. What comes is bounded in bytes, but the server has to send all of it: so
-    /// where entries are large, few are asked for.
-    count: usize,
+    /// How many entries are asked for at most; none before the first time. What comes is bounded in bytes, but the server
+    /// has to send all of it: so where entries are large, few are asked for.
+    count: Option<usize>,
 }
 
-/// What is asked for at first, when nobody knows how large the entries are. It doubles as long as they have room.
+/// What is asked for at first where the server does not tell how large entries are. It doubles as long as they have room.
 const COUNT_FIRST: usize = 16;
+/// How many times what there is room for may be asked for at first: it is an estimate.
+const ROOM_TIMES: u64 = 4;
 
 type Raw = Vec<(Lane, RawEntry)>;
 
@@ -88,16 +90,20 @@ impl Redis {
             || if self.one_task { self.link.clone() } else { Arc::new(Link::gated(self.client.clone(), bounds)) };
         let reader = self.readers.of(source, consumer, || Reader::new(link(), source, consumer));
         let mut reader = reader.lock().await;
-        let raw = match max.min(reader.count) {
+        let count = match reader.count {
+            Some(count) => count,
+            None => reader.first_count(self.options.fetch_bytes_max).await,
+        };
+        let raw = match max.min(count) {
             1 => reader.read_one(wait).await,
             max => reader.read(max, wait).await,
         };
         let fetched = deliveries(raw.map_err(|failure| failure.meaning(&self.at, source))?)?;
-        reader.count = match fetched.more {
-            true => (reader.count / 2).max(1),
-            false if fetched.deliveries.is_empty() => reader.count,
-            false => reader.count.saturating_mul(2).min(max),
-        };
+        reader.count = Some(match fetched.more {
+            true => (count.min(max) / 2).max(1),
+            false if fetched.deliveries.is_empty() => count,
+            false => count.saturating_mul(2),
+        });
         Ok(fetched)
     }
 
@@ -164,8 +170,19 @@ impl Reader {
             again_full: false,
             input_empty: false,
             turn: 0,
-            count: COUNT_FIRST,
+            count: None,
         }
+    }
+
+    /// How many entries there is room for, going by what the stream takes of the server's memory.
+    async fn first_count(&self, bytes_max: usize) -> usize {
+        let mut ask = Pipeline::with_capacity(2);
+        ask.cmd("XLEN").arg(&self.stream).cmd("MEMORY").arg("USAGE").arg(&self.stream);
+        // Not everybody may ask that.
+        let Ok(answers) = self.link.send_all(&ask).await else { return COUNT_FIRST };
+        let [Value::Int(length), Value::Int(bytes)] = answers[..] else { return COUNT_FIRST };
+        let entry_bytes = bytes.unsigned_abs() / length.unsigned_abs().max(1);
+        usize::try_from(ROOM_TIMES * bytes_max as u64 / entry_bytes.max(1)).unwrap_or(usize::MAX).max(1)
     }
 
     /// `max` is at least 2: each lane can be asked for something.
