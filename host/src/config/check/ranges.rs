@@ -46,6 +46,7 @@ const fn bytes(size: ByteSize) -> Amount {
 const NONE: Amount = Count(0);
 const ONE: Amount = Count(1);
 const NO_BYTES: Amount = Bytes(0);
+const AT_ONCE: Amount = Time(Duration::ZERO);
 const MILLISECOND: Amount = Time(Duration::from_millis(1));
 const SECOND: Amount = Time(Duration::from_secs(1));
 const HOUR: Amount = days(1, 24);
@@ -128,9 +129,9 @@ const HANDLER: &[Row<Handler>] = &[
         Count(limits::RETRIES_MAX as u64),
         "to wait for longer, raise retry.base or retry.cap: the waits grow up to the cap",
     ),
-    row("retry.base", |h| Some(Time(h.retry.base)), MILLISECOND, days(30, 1), ""),
+    row("retry.base", |h| Some(Time(h.retry.base)), AT_ONCE, days(30, 1), ""),
     row("retry.factor", |h| Some(Ratio(h.retry.factor)), Ratio(1.0), Ratio(100.0), "2 doubles each wait"),
-    row("retry.cap", |h| Some(Time(h.retry.cap)), MILLISECOND, days(30, 1), ""),
+    row("retry.cap", |h| Some(Time(h.retry.cap)), AT_ONCE, days(30, 1), ""),
     row(
         "breaker.failure_rate",
         |h| Some(Ratio(h.breaker.failure_rate)),
