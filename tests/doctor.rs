@@ -331,7 +331,7 @@ async fn a_target_that_takes_nothing_is_found_and_can_be_mended() {
     says(&findings(), "ok stream ids: done", "");
     let read = "XREADGROUP GROUP readers r STREAMS done >";
     let got: redis::Value =
-        redis::cmd("XREADGROUP").arg(&read.split(' ').skip(1).collect::<Vec<_>>()).query(&mut client(&url)).unwrap();
+        redis::cmd("XREADGROUP").arg(read.split(' ').skip(1).collect::<Vec<_>>()).query(&mut client(&url)).unwrap();
     assert!(format!("{got:?}").contains("event"), "its group reads on: {got:?}");
     run(&url, &format!("XADD done {LAST} event x"));
     run(&url, "RENAME done done-old");

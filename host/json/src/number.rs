@@ -1,7 +1,6 @@
 //! Numbers as they are written. The reader hands a number on as an integer of 64 bits or as a float, which is exact for
 //! nearly all of them: of the others the tree keeps the text, and they are compared digit by digit.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -218,7 +217,7 @@ pub fn decimal(json: &Json<'_>) -> Option<Decimal> {
 }
 
 /// The float nearest to it; one that is too large was an error of the reader.
-pub(crate) fn nearest(text: &Cow<'_, str>) -> f64 {
+pub(crate) fn nearest(text: &str) -> f64 {
     text.parse().unwrap_or_default()
 }
 

@@ -11,6 +11,7 @@ pub mod acts;
 pub mod bounds;
 pub mod conformance;
 pub mod findings;
+mod options;
 pub mod redis;
 pub mod sqlite;
 pub mod wire;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
-use crate::config::limits;
+pub use self::options::{ENTRY_FACTS_BYTES, Options};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -39,48 +40,6 @@ pub struct Features {
     /// Hosts on several machines may share it.
     pub shared: bool,
 }
-
-/// What a backend needs to know of the configuration.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// How long the inbox remembers at least (`idempotency.window`).
-    pub inbox_window: Duration,
-    /// How many dead letters a source keeps at most. Those that never ran (`ReasonClass::ran` says so, and no attempt is on record) have half of it at most and go first; then the oldest.
-    pub dead_letters_max: u64,
-    /// Their bytes at most, in the same way: body, reason and history of each, as they are stored.
-    pub dead_letters_bytes_max: u64,
-    /// How many timers of a source may wait (`host.timers_max`); see [`Settled::Full`].
-    pub timers_max: u64,
-    /// The largest event, in bytes (`host.payload_bytes_max`). An entry above that and [`ENTRY_FACTS_BYTES`] is never
-    /// held whole: it comes as [`Body::Large`](crate::model::delivery::Body).
-    pub payload_bytes_max: usize,
-    /// What one fetch or recovery hands out at most, in bytes (a share of `host.fetch_bytes_max`). A single entry is handed
-    /// out in any case.
-    pub fetch_bytes_max: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            inbox_window: limits::INBOX_WINDOW,
-            dead_letters_max: limits::DEAD_LETTERS,
-            dead_letters_bytes_max: limits::DEAD_LETTERS_BYTES.as_u64(),
-            timers_max: limits::TIMERS_WAITING,
-            payload_bytes_max: limits::PAYLOAD_BYTES_MAX.as_u64() as usize,
-            fetch_bytes_max: limits::FETCH_BYTES.as_u64() as usize,
-        }
-    }
-}
-
-impl Options {
-    /// Names and values of an entry that is held whole, in bytes.
-    fn entry_bytes_max(&self) -> usize {
-        self.payload_bytes_max.saturating_add(ENTRY_FACTS_BYTES)
-    }
-}
-
-/// What an entry may have beside its event, in bytes.
-pub const ENTRY_FACTS_BYTES: usize = 56 << 10;
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;

@@ -5,6 +5,7 @@
 pub mod letters;
 mod meters;
 pub mod metrics;
+mod recovery;
 mod refusals;
 
 use std::time::Duration;
@@ -13,11 +14,13 @@ use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, Trim
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use crate::model::delivery::{Delivery, Disposition, EntryId, Lane, Source};
+use crate::model::delivery::{Delivery, Disposition, Source};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
 pub use meters::Meters;
 use metrics::process;
+use recovery::{HOST_DIED, LOST};
+pub use recovery::{quarantined, recovered, running_alone};
 pub use refusals::{batch_refused, refused_again, refused_kept, settlement_refused};
 
 pub fn host_started(consumer: &str, backend: &str, sources: usize) {
@@ -198,34 +201,9 @@ pub fn committed(source: &Source) -> u64 {
     process().deliveries.with(&[&source.handler, &source.stream, "committed"]).get()
 }
 
-/// Went into quarantine before anybody read them.
-pub fn quarantined(source: &Source, entries: &[(Lane, EntryId)]) {
-    let count = entries.len();
-    process().deliveries.add(&[&source.handler, &source.stream, "quarantined"], count as u64);
-    let first = entries.first().map(|(_, entry)| entry.to_string());
-    tracing::warn!(%source, count, first, "suspects: hosts died with them in hand; they will be run alone");
-}
-
-const LOST: &str = "lost";
-const HOST_DIED: &str = "host-died";
-
-/// Deliveries that were pending in nobody's hands. A crash on their account says that a host died with them.
-pub fn recovered(source: &Source, found: &[Delivery]) {
-    let died = found.iter().filter(|delivery| delivery.crashes > 0).count();
-    for (cause, count) in [(HOST_DIED, died), (LOST, found.len() - died)] {
-        process().recovered.add(&[&source.handler, &source.stream, cause], count as u64);
-    }
-    tracing::info!(%source, count = found.len(), "recovered deliveries that nobody held any more");
-}
-
 pub fn group_remade(source: &Source) {
     process().stream_lost.add(&[&source.handler, &source.stream], 1);
     tracing::error!(%source, "stream lost: the stream or its group was gone and has been made anew; what it held is lost");
-}
-
-pub fn running_alone(source: &Source, suspect: &Delivery) {
-    let (entry, crashes) = (suspect.entry, suspect.crashes);
-    tracing::warn!(%source, %entry, crashes, "suspect: hosts died with it in hand; it is run alone");
 }
 
 pub fn released(count: u64) {

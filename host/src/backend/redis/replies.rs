@@ -9,17 +9,21 @@
 //! Which of all replies hold entries is told by their form: a list of a stream's name and its entries, each a list of an
 //! id and a list of fields. A stream of our own (`again`) holds records that no stranger wrote: its entries are never cut.
 
+mod sum;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use redis::Value;
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+pub(super) use self::sum::large;
+use self::sum::{Sum, sum};
 use super::keys;
-use crate::model::delivery::{LARGE_PREFIX_BYTES, Large};
 
 /// What a name or value of an entry takes beside its bytes, about: the library's own form of it.
 const VALUE_BYTES: usize = 64;
@@ -82,20 +86,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     }
 }
 
-/// What is known of an entry that was not kept, if these are its fields.
-pub(super) fn large(fields: &[Value]) -> Option<Large> {
-    // A field that a producer wrote is a string, never a number.
-    let [Value::BulkString(prefix), Value::Int(bytes), Value::BulkString(sha256), Value::Int(event)] = fields else {
-        return None;
-    };
-    Some(Large {
-        event: *event == 1,
-        prefix: Bytes::copy_from_slice(prefix),
-        bytes: bytes.unsigned_abs(),
-        sha256: sha256[..].try_into().ok()?,
-    })
-}
-
 /// Whether these stand for the fields of an entry for which there was no room in its reply.
 pub(super) fn is_left(fields: &[Value]) -> bool {
     matches!(fields, [Value::Int(_)])
@@ -155,24 +145,6 @@ enum Current {
     },
     Summed(Box<Sum>),
     Left(u64),
-}
-
-/// What is known of an entry that is not kept.
-struct Sum {
-    /// Its one field is `event`: the value alone counts. Otherwise all fields do, as netstrings (`4:name,5:value,`).
-    event: bool,
-    prefix: Vec<u8>,
-    bytes: u64,
-    sha256: Sha256,
-}
-
-impl Sum {
-    fn add(&mut self, bytes: &[u8]) {
-        let room = LARGE_PREFIX_BYTES.saturating_sub(self.prefix.len()).min(bytes.len());
-        self.prefix.extend_from_slice(&bytes[..room]);
-        self.bytes += bytes.len() as u64;
-        self.sha256.update(bytes);
-    }
 }
 
 struct Replies {
@@ -399,203 +371,11 @@ impl Replies {
         match self.current.take() {
             Some(Current::Kept { cost, .. }) => self.used += cost.max(1),
             Some(Current::Summed(sum)) => {
-                let Sum { event, prefix, bytes, sha256 } = *sum;
-                self.used += prefix.len() + VALUE_BYTES;
-                let out = &mut self.output;
-                out.extend_from_slice(format!("*4\r\n${}\r\n", prefix.len()).as_bytes());
-                out.extend_from_slice(&prefix);
-                out.extend_from_slice(format!("\r\n:{bytes}\r\n$32\r\n").as_bytes());
-                out.extend_from_slice(&sha256.finalize());
-                out.extend_from_slice(format!("\r\n:{}\r\n", u8::from(event)).as_bytes());
+                self.used += sum.prefix.len() + VALUE_BYTES;
+                sum.write(&mut self.output);
             }
             Some(Current::Left(bytes)) => self.output.extend_from_slice(format!("*1\r\n:{bytes}\r\n").as_bytes()),
             None => {}
-        }
-    }
-}
-
-/// Begins to sum up an entry of so many elements, of which these are there: its header and whole strings.
-fn sum(kept: &[u8], count: usize) -> Sum {
-    let mut parts = strings(kept);
-    let event = count == 2 && parts.clone().next() == Some(b"event");
-    let mut sum = Sum { event, prefix: Vec::new(), bytes: 0, sha256: Sha256::new() };
-    if !event {
-        parts.by_ref().for_each(|part| {
-            sum.add(format!("{}:", part.len()).as_bytes());
-            sum.add(part);
-            sum.add(b",");
-        });
-    }
-    sum
-}
-
-/// The strings of a list as RESP, which is whole as far as it goes.
-fn strings(list: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
-    let line_end = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-    let mut rest = &list[line_end(list).unwrap_or(list.len())..];
-    std::iter::from_fn(move || {
-        let header = line_end(rest)?;
-        let length: usize = std::str::from_utf8(rest.get(1..header)?).ok()?.trim().parse().ok()?;
-        let text = rest.get(header..header + length)?;
-        rest = rest.get(header + length + 2..)?;
-        Some(text)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use redis::Value;
-
-    use super::*;
-
-    const BOUNDS: ReplyBounds = ReplyBounds { entry_bytes: 2000, reply_bytes: 5000 };
-
-    /// What the library makes of so many replies that come in pieces of these lengths.
-    fn read(count: usize, wire: &[u8], pieces: impl Fn(usize) -> usize) -> Vec<Value> {
-        let (mut replies, mut input, mut passed) = (Replies::new(BOUNDS), BytesMut::new(), Vec::new());
-        let (mut at, mut turn) = (0, 0);
-        while at < wire.len() {
-            let end = (at + pieces(turn).max(1)).min(wire.len());
-            input.extend_from_slice(&wire[at..end]);
-            replies.take(&mut input).unwrap();
-            let ready = replies.ready();
-            passed.extend_from_slice(&replies.output[..ready]);
-            replies.advance(ready);
-            assert!(replies.output.len() <= 3 * BOUNDS.entry_bytes, "{} bytes are held", replies.output.len());
-            (at, turn) = (end, turn + 1);
-        }
-        assert!(replies.lists.is_empty() && replies.current.is_none() && replies.output.is_empty());
-        whole(count, &passed)
-    }
-
-    fn whole(count: usize, wire: &[u8]) -> Vec<Value> {
-        let all = [format!("*{count}\r\n").as_bytes(), wire].concat();
-        let Value::Array(replies) = redis::parse_redis_value(&all).unwrap() else { panic!() };
-        replies
-    }
-
-    fn string(bytes: &[u8]) -> Vec<u8> {
-        [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
-    }
-
-    fn list(elements: &[Vec<u8>]) -> Vec<u8> {
-        [format!("*{}\r\n", elements.len()).into_bytes(), elements.concat()].concat()
-    }
-
-    fn entry(number: usize, fields: &[(&[u8], &[u8])]) -> Vec<u8> {
-        let fields: Vec<Vec<u8>> = fields.iter().flat_map(|(name, value)| [string(name), string(value)]).collect();
-        list(&[string(format!("1700000000000-{number}").as_bytes()), list(&fields)])
-    }
-
-    /// As XREADGROUP answers.
-    fn stream(name: &str, entries: &[Vec<u8>]) -> Vec<u8> {
-        list(&[list(&[string(name.as_bytes()), list(entries)])])
-    }
-
-    /// The fields of the entries of one stream.
-    fn fields(answer: &Value) -> Vec<Vec<Value>> {
-        let Value::Array(streams) = answer else { panic!("{answer:?}") };
-        let Value::Array(stream) = &streams[0] else { panic!("{answer:?}") };
-        let Value::Array(entries) = &stream[1] else { panic!("{answer:?}") };
-        let fields = |entry: &Value| match entry {
-            Value::Array(entry) => match &entry[1] {
-                Value::Array(fields) => fields.clone(),
-                other => vec![other.clone()],
-            },
-            other => panic!("{other:?}"),
-        };
-        entries.iter().map(fields).collect()
-    }
-
-    const PIECES: [fn(usize) -> usize; 4] =
-        [|_| 1, |turn| 1 + turn * 7 % 13, |turn| 1 + turn * 911 % 3000, |_| 1 << 20];
-
-    #[test]
-    fn what_is_within_its_bounds_passes_byte_for_byte() {
-        const COUNT: usize = 10;
-        let small: Vec<Vec<u8>> =
-            (0..10).map(|n| entry(n, &[(b"event", b"{\"a\":\r\n1}"), (b"", b"*2\r\n$1\r\n")])).collect();
-        let mut wire =
-            [stream("orders", &small), b"+OK\r\n".to_vec(), b"*-1\r\n".to_vec(), b":7\r\n".to_vec()].concat();
-        wire.extend(b"-ERR no $5 such *3 thing\r\n$-1\r\n*0\r\n");
-        // Long texts, and lists of all kinds that are no entries.
-        wire.extend(list(&[string(&vec![b'x'; 9000]), list(&[string(&vec![b'y'; 9000]), string(b"z")])]));
-        wire.extend(list(&[string(b"1-1"), list(&[string(&vec![b'x'; 9000]), list(&[list(&[]), list(&[])])])]));
-        wire.extend(stream(
-            "orders",
-            &[list(&[string(b"1-1"), b"*-1\r\n".to_vec()]), list(&[string(b"1-2"), b"$-1\r\n".to_vec()])],
-        ));
-        let expected = whole(COUNT, &wire);
-        for pieces in PIECES {
-            assert_eq!(read(COUNT, &wire, pieces), expected);
-        }
-    }
-
-    #[test]
-    fn a_large_entry_is_told_by_its_beginning_and_its_hash() {
-        let long: Vec<u8> = (0..30_000u32).map(|n| (n % 251) as u8).collect();
-        let many: Vec<(&[u8], &[u8])> = vec![(b"k", b"v"); 1000];
-        let entries = [
-            entry(0, &[(b"event", &long)]),
-            entry(1, &[(b"other", &long), (b"event", b"{}")]),
-            entry(2, &many),
-            entry(3, &[(b"event", b"{}")]),
-            entry(4, &[(&long, b"")]),
-        ];
-        let netstrings = |fields: &[(&[u8], &[u8])]| -> Vec<u8> {
-            let part = |part: &[u8]| [format!("{}:", part.len()).as_bytes(), part, b","].concat();
-            fields.iter().flat_map(|(name, value)| [part(name), part(value)]).flatten().collect()
-        };
-        let told = |event, bytes: &[u8]| {
-            Some(Large {
-                event,
-                prefix: Bytes::copy_from_slice(&bytes[..bytes.len().min(LARGE_PREFIX_BYTES)]),
-                bytes: bytes.len() as u64,
-                sha256: Sha256::digest(bytes).into(),
-            })
-        };
-        for pieces in PIECES {
-            // One reply for each, so that there is room for what is told.
-            for (number, expected) in [
-                told(true, &long),
-                told(false, &netstrings(&[(b"other", &long), (b"event", b"{}")])),
-                told(false, &netstrings(&many)),
-                None,
-                told(false, &netstrings(&[(&long, b"")])),
-            ]
-            .into_iter()
-            .enumerate()
-            {
-                let wire = stream("orders", &entries[number..=number]);
-                let fields = fields(&read(1, &wire, pieces)[0]).remove(0);
-                assert_eq!(large(&fields), expected, "entry {number}");
-                assert!(!is_left(&fields));
-            }
-        }
-    }
-
-    #[test]
-    fn what_has_no_room_in_its_reply_is_left_and_the_next_reply_has_room_again() {
-        let body = vec![b'x'; 1500];
-        let entries: Vec<Vec<u8>> = (0..10).map(|n| entry(n, &[(b"event", &body)])).collect();
-        let wire = [stream("orders", &entries), stream("orders", &entries[5..])].concat();
-        for pieces in PIECES {
-            let replies = read(2, &wire, pieces);
-            let left: Vec<Vec<bool>> =
-                replies.iter().map(|reply| fields(reply).iter().map(|fields| is_left(fields)).collect()).collect();
-            assert_eq!(left[0], [false, false, false, true, true, true, true, true, true, true]);
-            assert_eq!(left[1], [false, false, false, true, true]);
-        }
-    }
-
-    #[test]
-    fn records_of_ours_are_never_cut() {
-        let body = vec![b'x'; 3 * BOUNDS.entry_bytes - 500];
-        let records = [entry(0, &[(b"event", &body), (b"attempts", b"3")]), entry(1, &[(b"event", &body)])];
-        for pieces in PIECES {
-            let found = fields(&read(1, &stream("{orders}:tm:again:billing", &records), pieces)[0]);
-            assert_eq!((large(&found[0]), found[0].len()), (None, 4));
-            assert!(is_left(&found[1]), "but they share their reply's room");
         }
     }
 }

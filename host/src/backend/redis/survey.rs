@@ -139,12 +139,9 @@ impl Stream {
         if let Some(wrong) = self.wrong_type() {
             return vec![wrong];
         }
-        match &*self.kind {
-            "none" => {
-                let hint = "it is made when a host starts, or with the first event that is published";
-                return vec![warning("streams", format!("{name}: there is no such stream yet"), hint)];
-            }
-            _ => {}
+        if self.kind == "none" {
+            let hint = "it is made when a host starts, or with the first event that is published";
+            return vec![warning("streams", format!("{name}: there is no such stream yet"), hint)];
         }
         let mut found = vec![self.ids()];
         for source in sources.iter().filter(|source| !self.groups.contains_key(&*source.handler)) {
