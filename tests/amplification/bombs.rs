@@ -163,7 +163,7 @@ fn brackets(dice: &mut StdRng, number: usize) -> Bomb {
 }
 
 fn many_names(dice: &mut StdRng, _: usize) -> Bomb {
-    let names: Vec<String> = (0..(PAYLOAD_BYTES_MAX - REST_BYTES) / 11).map(|n| format!("\"n{n:06}\":0")).collect();
+    let names: Vec<String> = (0..(PAYLOAD_BYTES_MAX - REST_BYTES) / 12).map(|n| format!("\"n{n:06}\":0")).collect();
     with_user(dice, &names.join(","))
 }
 

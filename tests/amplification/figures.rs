@@ -32,7 +32,7 @@ pub struct Figures {
     pub peak_bytes: u64,
     pub deaths: u64,
     pub log_bytes: u64,
-    /// Dead letters and what was evicted of them, of all handlers.
+    /// Events that a handler did not commit: dead letters, what was evicted of them, and what was skipped.
     pub refusals: u64,
     /// Those still there when the row was over.
     pub by_class: BTreeMap<&'static str, u64>,
@@ -114,8 +114,21 @@ impl Figures {
 pub fn table(all: &[Figures]) -> String {
     let mut lines = vec![format!(
         "{:<19} {:>6} {:>9} {:>8} {:>6} {:>7} {:>7} {:>9} {:>8} {:>8} {:>6} {:>5} {:>11} {:>8} {:>6}  dead letters",
-        "row", "sent", "MiB", "peak MiB", "/fetch", "/sent", "log/ref", "letter", "beside", "growth", "deaths", "quar.",
-        "neighbours", "pause ms", "s"
+        "row",
+        "sent",
+        "MiB",
+        "peak MiB",
+        "/fetch",
+        "/sent",
+        "log/ref",
+        "letter",
+        "beside",
+        "growth",
+        "deaths",
+        "quar.",
+        "neighbours",
+        "pause ms",
+        "s"
     )];
     let mut names: Vec<&str> = Vec::new();
     for figures in all {

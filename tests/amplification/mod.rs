@@ -45,6 +45,8 @@ pub struct Plan {
 /// How it went.
 pub struct Outcome {
     pub figures: Vec<Figures>,
+    /// What a host takes with good orders alone, in KiB.
+    pub base_kib: u64,
     /// Each bound that was broken, by which row.
     pub broken: Vec<String>,
     /// What the last host said at its end.
@@ -69,6 +71,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
     // All its handlers have worked by then.
     field.rate(field.quiet() * 2)?;
     field.base_kib = field.host.memory_kib();
+    field.shop.letters(&mut field.letters)?;
     let begun = Instant::now();
     let (mut figures, mut pass) = (Vec::new(), 0);
     'run: loop {
@@ -91,9 +94,9 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
     let sent = neighbours.stop(&field.shop)?;
     broken.extend(field.balance()?);
     broken.extend(sent.missing(&field.shop)?);
-    let Field { shop, host, .. } = field;
+    let Field { shop, host, base_kib, .. } = field;
     broken.extend(host.end().err());
-    Ok(Outcome { figures, broken, last_words: shop.last_words() })
+    Ok(Outcome { figures, base_kib, broken, last_words: shop.last_words() })
 }
 
 impl Plan {
@@ -121,13 +124,14 @@ impl Field {
         let (count, make, mut on_orders) = (self.plan.count(row), row.make, 0);
         let bombs = (0..count).map(|number| make(dice, number));
         let sent_bytes = self.shop.send(bombs.inspect(|bomb| on_orders += u64::from(bomb.stream != bombs::UNIONS)))?;
-        let mut figures = Figures { name: row.name, entries: count as u64, sent_bytes, rate_before, ..Figures::default() };
+        let mut figures =
+            Figures { name: row.name, entries: count as u64, sent_bytes, rate_before, ..Figures::default() };
         self.wait(&mut figures)?;
         figures.took = begun.elapsed();
         let neighbours = (self.settled()? - settled_before).saturating_sub(on_orders);
         figures.rate_during = neighbours as f64 / figures.took.as_secs_f64();
         let after = self.shop.books()?;
-        figures.refusals = (after.dead + after.dropped).saturating_sub(books.dead + books.dropped);
+        figures.refusals = after.turned_away.saturating_sub(books.turned_away);
         figures.growth_bytes = self.shop.size_bytes()?.saturating_sub(size);
         figures.log_bytes = self.shop.log_bytes() - log_bytes;
         figures.fetch_bytes_max = self.shop.fetch_bytes_max;

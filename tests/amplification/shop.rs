@@ -37,9 +37,8 @@ pub struct Shop {
 /// What the books of all sources say together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Books {
-    pub dead: u64,
-    pub dropped: u64,
-    pub quarantined: u64,
+    /// Dead letters, what was dropped of them, and what was skipped.
+    pub turned_away: u64,
     pub waiting: u64,
 }
 
@@ -99,7 +98,9 @@ impl Shop {
                 sent += std::mem::take(&mut bytes);
             }
         }
-        self.send_parcel(parcel)?;
+        if !parcel.is_empty() {
+            self.send_parcel(parcel)?;
+        }
         Ok((sent + bytes) as u64)
     }
 
@@ -141,9 +142,7 @@ impl Shop {
         let mut books = Books::default();
         for source in &self.sources {
             let status = self.status(source)?;
-            books.dead += status.dead;
-            books.dropped += status.dropped;
-            books.quarantined += status.quarantined;
+            books.turned_away += status.dead + status.dropped + status.skipped;
             books.waiting += status.waiting();
         }
         Ok(books)
@@ -225,7 +224,6 @@ fn furnish(folder: &Path, dead_letters_max: u64) -> std::io::Result<()> {
     std::fs::write(schemas.join("Bomb.Sent.v1.json"), union_schema().to_string())?;
     let shop = std::fs::read_to_string(root.join("tidemill.toml"))?;
     let text = shop.replacen("[routing]\n", "[routing]\n\"Bomb.Sent\" = [\"analytics-service\"]\n", 1);
-    let more =
-        format!("\n[streams.{UNIONS}]\nevents = [\"Bomb.*\"]\n[host]\ndead_letters_max = {dead_letters_max}\n");
+    let more = format!("\n[streams.{UNIONS}]\nevents = [\"Bomb.*\"]\n[host]\ndead_letters_max = {dead_letters_max}\n");
     std::fs::write(folder.join("tidemill.toml"), text + &more)
 }

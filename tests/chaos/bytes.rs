@@ -47,6 +47,7 @@ pub fn main(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    println!("a host with good orders alone: {} MiB", outcome.base_kib >> 10);
     println!("{}", figures::table(&outcome.figures));
     for broken in &outcome.broken {
         println!("broken: seed {seed}: {broken}");
@@ -62,7 +63,8 @@ pub fn main(args: &Args) -> ExitCode {
 /// `512MiB` or `1GiB`, as in the configuration.
 fn bytes(text: &str) -> Result<u64, String> {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let read = |(unit, shift): (&str, u32)| text.strip_suffix(unit)?.trim().parse::<u64>().ok()?.checked_mul(1 << shift);
+    let read =
+        |(unit, shift): (&str, u32)| text.strip_suffix(unit)?.trim().parse::<u64>().ok()?.checked_mul(1 << shift);
     units.into_iter().find_map(read).ok_or_else(|| format!("\"{text}\" is no size; one looks like 512MiB"))
 }
 
