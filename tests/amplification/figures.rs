@@ -136,8 +136,8 @@ pub fn table(all: &[Figures]) -> String {
             continue;
         }
         names.push(figures.name);
-        let same = all.iter().filter(|other| other.name == figures.name);
-        lines.push(same.fold(figures.clone(), |worst, one| Figures::worse(&worst, one)).line());
+        let same = all.iter().filter(|other| other.name == figures.name).cloned();
+        lines.extend(same.reduce(|worst, one| worst.worse(&one)).map(|worst| worst.line()));
     }
     lines.join("\n")
 }
