@@ -1,6 +1,7 @@
 //! `chaos`: long runs that try the host, a subcommand each. Each names its seed first where it has one, and what went wrong
 //! last; the exit code is 1 if something did.
 
+mod bytes;
 mod canary;
 mod fuzz;
 mod hostile;
@@ -18,6 +19,8 @@ enum Run {
     Soak(soak::Args),
     /// The corpus of hostile guests against a host at work.
     Hostile(hostile::Args),
+    /// Byte bombs at the bounds against a host with little memory.
+    Bytes(bytes::Args),
     /// Good inputs, changed at random, through the host's own functions.
     Fuzz(fuzz::Args),
     /// How soon a canary that fails is found out, and what it costs.
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     match Run::parse() {
         Run::Soak(args) => soak::main(&args),
         Run::Hostile(args) => hostile::main(&args),
+        Run::Bytes(args) => bytes::main(&args),
         Run::Fuzz(args) => fuzz::main(&args),
         Run::Canary(args) => canary::main(&args),
         Run::Reload(args) => reload::main(&args),

@@ -31,12 +31,13 @@ enum Run {
 }
 
 #[rustfmt::skip]
-const TASKS: [Task; 11] = [
+const TASKS: [Task; 12] = [
     Task { name: "demo", redis: false, run: Run::Host("demo"), about: "build the host and the guests, run the main job: `tidemill demo`; takes its options, such as --redis URL" },
     Task { name: "test", redis: true, run: Run::Tests, about: "build everything and run all tests, or those whose names hold one of the given words; a real Redis is found or installed" },
     Task { name: "guests", redis: false, run: Run::Nothing, about: "build every Rust guest to a component in plugins/dist" },
     Task { name: "faults", redis: true, run: Run::Program("chaos", &["soak"]), about: "hosts at work, and everything that can happen to them" },
     Task { name: "hostile", redis: true, run: Run::Program("chaos", &["hostile"]), about: "let the corpus of hostile guests loose on a host at work" },
+    Task { name: "bytes", redis: true, run: Run::Program("chaos", &["bytes"]), about: "byte bombs at the bounds against a host with little memory; --memory 512MiB --seconds N --seed S [--sqlite]" },
     Task { name: "fuzz", redis: false, run: Run::Program("chaos", &["fuzz"]), about: "change good inputs at random and see whether the host stands it" },
     Task { name: "canary", redis: true, run: Run::Program("chaos", &["canary"]), about: "measure how soon a canary that fails is found out, and what it costs" },
     Task { name: "reload", redis: true, run: Run::Program("chaos", &["reload"]), about: "replace a plugin again and again under load, with bad builds in between" },

@@ -1,0 +1,203 @@
+//! Amplification: what a byte that somebody sends costs the host, its log, its dead letters, its backend and its neighbours.
+//! The example shop with little memory, bombs at the bounds, and good orders beside them all the time.
+
+pub mod bombs;
+pub mod figures;
+pub mod neighbours;
+pub mod shop;
+mod watched;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tidemill::model::delivery::EntryId;
+
+use bombs::{ROWS, Row};
+use figures::Figures;
+use neighbours::Neighbours;
+use shop::Shop;
+use watched::Watched;
+
+/// No row should take this long to be settled, nor what is left at the end.
+const ROW_MAX: Duration = Duration::from_secs(120);
+/// How often the books are read meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Dead letters that a source keeps: fewer than one row of junk has.
+const DEAD_LETTERS_MAX: u64 = 10_000;
+const DEAD_LETTERS_MAX_SHORT: u64 = 2_000;
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub sqlite: bool,
+    /// What a host may take, in bytes.
+    pub memory_bytes: u64,
+    /// Passes over all rows are begun until then. At least one is made.
+    pub length: Duration,
+    pub seed: u64,
+    /// One pass, over fewer and smaller rows.
+    pub short: bool,
+    /// Only the rows of these names; empty: all.
+    pub only: Vec<String>,
+}
+
+/// How it went.
+pub struct Outcome {
+    pub figures: Vec<Figures>,
+    /// What a host takes with good orders alone, in KiB.
+    pub base_kib: u64,
+    /// Each bound that was broken, by which row.
+    pub broken: Vec<String>,
+    /// What the last host said at its end.
+    pub last_words: String,
+}
+
+struct Field {
+    plan: Plan,
+    shop: Shop,
+    host: Watched,
+    base_kib: u64,
+    /// The last dead letters that were read, by source.
+    letters: BTreeMap<String, EntryId>,
+}
+
+/// Runs it; an error says what kept it from being run.
+pub fn run(plan: &Plan) -> Result<Outcome, String> {
+    let shop = Shop::open(plan.sqlite, if plan.short { DEAD_LETTERS_MAX_SHORT } else { DEAD_LETTERS_MAX })?;
+    let host = shop.host(plan.memory_bytes);
+    let neighbours = Neighbours::start(&shop)?;
+    let mut field = Field { plan: plan.clone(), shop, host, base_kib: 0, letters: BTreeMap::new() };
+    // All its handlers have worked by then.
+    field.rate(field.quiet() * 2)?;
+    field.base_kib = field.host.memory_kib();
+    field.shop.letters(&mut field.letters)?;
+    let begun = Instant::now();
+    let (mut figures, mut pass) = (Vec::new(), 0);
+    'run: loop {
+        for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| plan.takes(row)) {
+            let mut dice = StdRng::seed_from_u64(plan.seed.wrapping_add((pass * ROWS.len() + at) as u64));
+            let row = field.row(row, &mut dice)?;
+            let settled = row.settled;
+            figures.push(row);
+            // What follows would be blamed for what this one left.
+            if !settled || (pass > 0 && begun.elapsed() > plan.length) {
+                break 'run;
+            }
+        }
+        pass += 1;
+        if plan.short || begun.elapsed() > plan.length || figures.is_empty() {
+            break;
+        }
+    }
+    let mut broken: Vec<String> = figures.iter().flat_map(Figures::broken).collect();
+    let sent = neighbours.stop(&field.shop)?;
+    broken.extend(field.balance()?);
+    broken.extend(sent.missing(&field.shop)?);
+    let Field { shop, host, base_kib, .. } = field;
+    broken.extend(host.end().err());
+    Ok(Outcome { figures, base_kib, broken, last_words: shop.last_words() })
+}
+
+impl Plan {
+    fn takes(&self, row: &Row) -> bool {
+        self.count(row) > 0 && (self.only.is_empty() || self.only.iter().any(|name| name == row.name))
+    }
+
+    fn count(&self, row: &Row) -> usize {
+        if self.short { row.short } else { row.count }
+    }
+}
+
+impl Field {
+    /// How long the neighbours are measured alone, before each row.
+    fn quiet(&self) -> Duration {
+        Duration::from_millis(if self.plan.short { 300 } else { 1_000 })
+    }
+
+    fn row(&mut self, row: &Row, dice: &mut StdRng) -> Result<Figures, String> {
+        let rate_before = self.rate(self.quiet())?;
+        let (books, deaths, size) = (self.shop.books()?, self.host.deaths(), self.shop.size_bytes()?);
+        let (log_bytes, settled_before) = (self.shop.log_bytes(), self.settled()?);
+        self.host.forget_peak();
+        let begun = Instant::now();
+        let (count, make, mut on_orders) = (self.plan.count(row), row.make, 0);
+        let bombs = (0..count).map(|number| make(dice, number));
+        let sent_bytes = self.shop.send(bombs.inspect(|bomb| on_orders += u64::from(bomb.stream != bombs::UNIONS)))?;
+        let mut figures =
+            Figures { name: row.name, entries: count as u64, sent_bytes, rate_before, ..Figures::default() };
+        self.wait(&mut figures)?;
+        figures.took = begun.elapsed();
+        let neighbours = (self.settled()? - settled_before).saturating_sub(on_orders);
+        figures.rate_during = neighbours as f64 / figures.took.as_secs_f64();
+        let after = self.shop.books()?;
+        figures.refusals = after.turned_away.saturating_sub(books.turned_away);
+        figures.growth_bytes = self.shop.size_bytes()?.saturating_sub(size);
+        figures.log_bytes = self.shop.log_bytes() - log_bytes;
+        figures.fetch_bytes_max = self.shop.fetch_bytes_max;
+        figures.handlers = if on_orders == 0 { 1 } else { 4 };
+        figures.peak_bytes = self.host.peak_kib().saturating_sub(self.base_kib) * 1024;
+        figures.deaths = self.host.deaths() - deaths;
+        let letters = self.shop.letters(&mut self.letters)?;
+        figures.by_class = letters.by_class;
+        figures.letter_bytes_max = letters.bytes_max;
+        figures.letter_extra_bytes_max = letters.extra_bytes_max;
+        Ok(figures)
+    }
+
+    /// Until all that was there when it was called is settled; retries come later.
+    fn wait(&self, figures: &mut Figures) -> Result<(), String> {
+        let begun = Instant::now();
+        let (mut settled, mut moved) = (self.settled()?, begun);
+        while begun.elapsed() < ROW_MAX {
+            std::thread::sleep(LOOK_EVERY);
+            let waited = begun.elapsed();
+            let mut left = false;
+            for source in self.shop.targets() {
+                let status = self.shop.status(source)?;
+                left |= status.oldest_age.is_some_and(|age| age >= waited);
+                figures.quarantined = figures.quarantined.max(status.quarantined);
+            }
+            let now = self.settled()?;
+            figures.pause = figures.pause.max(moved.elapsed());
+            if now > settled {
+                (settled, moved) = (now, Instant::now());
+            }
+            if !left {
+                figures.settled = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the notification service is done with.
+    fn settled(&self) -> Result<u64, String> {
+        let source = self.shop.targets().find(|source| &*source.handler == "notification-service");
+        let status = self.shop.status(source.ok_or("the shop has no notification service")?)?;
+        Ok(status.committed + status.skipped + status.dead + status.dropped)
+    }
+
+    /// Good orders that it settles in a second.
+    fn rate(&self, time: Duration) -> Result<f64, String> {
+        let (begun, before) = (Instant::now(), self.settled()?);
+        std::thread::sleep(time);
+        Ok((self.settled()? - before) as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// Waits until nothing waits any more; what is wrong with the books then.
+    fn balance(&self) -> Result<Vec<String>, String> {
+        let give_up = Instant::now() + ROW_MAX;
+        while self.shop.books()?.waiting > 0 && Instant::now() < give_up {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let mut found = Vec::new();
+        for source in &self.shop.sources {
+            let status = self.shop.status(source)?;
+            if !status.balances() || status.waiting() > 0 || status.torn > 0 {
+                found.push(format!("{source}: the books do not balance, or something still waits: {status:?}"));
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,229 @@
+//! The example shop on a backend of its own, with what bombs need beside it: a stream of unions, and room for fewer dead
+//! letters. Its streams are written by a plain client, its books are read through the backend.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redis::Connection;
+use tidemill::backend::{Backend, NewEntry, SourceStatus, wire};
+use tidemill::config::{Config, read};
+use tidemill::model::dead_letter::DeadLetter;
+use tidemill::model::delivery::{Body, EntryId, Source};
+use tidemill::service::build;
+use tokio::runtime::Runtime;
+
+use super::bombs::{Bomb, UNIONS, union_schema};
+use super::watched::Watched;
+use crate::ledger::host::Host;
+use crate::server::RedisServer;
+
+/// Entries that are sent together, and their bytes.
+const PARCEL: usize = 1_000;
+const PARCEL_BYTES: usize = 32 << 20;
+/// Dead letters that are read in one step: some have a megabyte.
+const PAGE: usize = 100;
+
+pub struct Shop {
+    pub runtime: Runtime,
+    pub backend: Arc<dyn Backend>,
+    pub sources: Vec<Source>,
+    pub fetch_bytes_max: u64,
+    redis: Option<(RedisServer, Connection)>,
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+/// What the books of all sources say together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Books {
+    /// Dead letters, what was dropped of them, and what was skipped.
+    pub turned_away: u64,
+    pub waiting: u64,
+}
+
+/// What was found in dead letters that came since they were last read.
+#[derive(Debug, Default)]
+pub struct Letters {
+    pub by_class: BTreeMap<&'static str, u64>,
+    /// The largest: all of it, and what it has beside the event, in bytes.
+    pub bytes_max: usize,
+    pub extra_bytes_max: usize,
+}
+
+impl Shop {
+    pub fn open(sqlite: bool, dead_letters_max: u64) -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("bytes-").tempdir().map_err(|error| error.to_string())?;
+        furnish(folder.path(), dead_letters_max).map_err(|error| error.to_string())?;
+        let server = (!sqlite).then(|| RedisServer::start(&["--save", "", "--appendonly", "no"]));
+        let url = match &server {
+            Some(server) => server.url(),
+            None => format!("sqlite:{}", folder.path().join("shop.db").display()),
+        };
+        let mut config: Config = read::read(&folder.path().join("tidemill.toml")).map_err(|error| error.to_string())?;
+        config.broker.url = url.clone();
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        let backend = runtime.block_on(build::open_backend(&config)).map_err(|error| error.to_string())?;
+        // The groups first: the books count from their start.
+        for (source, start) in build::sources(&config) {
+            runtime.block_on(backend.ensure_group(&source, start)).map_err(|error| error.to_string())?;
+        }
+        let connect = |server: RedisServer| {
+            let client = redis::Client::open(server.url())?;
+            redis::RedisResult::Ok((server, client.get_connection()?))
+        };
+        let redis = server.map(connect).transpose().map_err(|error| error.to_string())?;
+        let sources = build::sources(&config).into_iter().map(|(source, _)| source).collect();
+        let fetch_bytes_max = config.host.fetch_bytes_max.as_u64();
+        Ok(Self { runtime, backend, sources, fetch_bytes_max, redis, folder, url })
+    }
+
+    pub fn host(&self, memory_bytes: u64) -> Watched {
+        let (folder, url) = (self.folder.path().to_owned(), self.url.clone());
+        let start = move |number| {
+            let log = folder.join(format!("host-{number}.log"));
+            Host::start(&folder.join("tidemill.toml"), &log, &["run", "--broker", &url], None)
+        };
+        Watched::start(memory_bytes, Box::new(start))
+    }
+
+    /// Appends the bombs to their streams, as they come; answers how many bytes they have.
+    pub fn send(&mut self, bombs: impl Iterator<Item = Bomb>) -> Result<u64, String> {
+        let (mut parcel, mut bytes, mut sent) = (Vec::new(), 0, 0);
+        for bomb in bombs {
+            bytes += bomb.bytes();
+            parcel.push(bomb);
+            if parcel.len() >= PARCEL || bytes >= PARCEL_BYTES {
+                self.send_parcel(std::mem::take(&mut parcel))?;
+                sent += std::mem::take(&mut bytes);
+            }
+        }
+        if !parcel.is_empty() {
+            self.send_parcel(parcel)?;
+        }
+        Ok((sent + bytes) as u64)
+    }
+
+    fn send_parcel(&mut self, parcel: Vec<Bomb>) -> Result<(), String> {
+        let Some((_, connection)) = &mut self.redis else { return self.publish(parcel) };
+        let mut pipe = redis::pipe();
+        for Bomb { stream, fields } in &parcel {
+            let add = pipe.cmd("XADD").arg(stream).arg("*");
+            for (name, value) in fields {
+                add.arg(&name[..]).arg(&value[..]);
+            }
+            add.ignore();
+        }
+        pipe.query(connection).map_err(|error| format!("cannot send: {error}"))
+    }
+
+    /// SQLite has no fields: an entry is what they hold.
+    fn publish(&self, parcel: Vec<Bomb>) -> Result<(), String> {
+        let mut by_stream = BTreeMap::<_, Vec<NewEntry>>::new();
+        for Bomb { stream, mut fields } in parcel {
+            let body = match fields.len() {
+                1 => fields.remove(0).1,
+                _ => fields.into_iter().flat_map(|(name, value)| [name, value]).flatten().collect(),
+            };
+            by_stream.entry(stream).or_default().push(NewEntry { body: body.into(), mark: None });
+        }
+        for (stream, entries) in by_stream {
+            let sent = self.runtime.block_on(self.backend.publish(stream, &entries));
+            sent.map_err(|error| format!("cannot send: {error}"))?;
+        }
+        Ok(())
+    }
+
+    pub fn status(&self, source: &Source) -> Result<SourceStatus, String> {
+        self.runtime.block_on(self.backend.status(source)).map_err(|error| format!("{source}: {error}"))
+    }
+
+    pub fn books(&self) -> Result<Books, String> {
+        let mut books = Books::default();
+        for source in &self.sources {
+            let status = self.status(source)?;
+            books.turned_away += status.dead + status.dropped + status.skipped;
+            books.waiting += status.waiting();
+        }
+        Ok(books)
+    }
+
+    /// The sources that bombs are sent to.
+    pub fn targets(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| ["order-events", UNIONS].contains(&&*source.stream))
+    }
+
+    pub fn size_bytes(&self) -> Result<u64, String> {
+        self.runtime.block_on(self.backend.size_bytes()).map_err(|error| error.to_string())
+    }
+
+    /// What all hosts have written to their logs, in bytes.
+    pub fn log_bytes(&self) -> u64 {
+        self.logs().iter().filter_map(|log| Some(std::fs::metadata(log).ok()?.len())).sum()
+    }
+
+    /// The end of the log of the host that came last.
+    pub fn last_words(&self) -> String {
+        let newest = self.logs().into_iter().max_by_key(|log| log.metadata().and_then(|facts| facts.modified()).ok());
+        let said = newest.and_then(|log| std::fs::read(log).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&said[said.len().saturating_sub(4_000)..]).into_owned()
+    }
+
+    fn logs(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect()
+    }
+
+    /// Reads the letters of all sources that came after those in `last`.
+    pub fn letters(&self, last: &mut BTreeMap<String, EntryId>) -> Result<Letters, String> {
+        let mut found = Letters::default();
+        for source in self.targets() {
+            let name = source.to_string();
+            loop {
+                let page = self.letters_after(source, last.get(&name).copied())?;
+                let Some(newest) = page.last() else { break };
+                last.insert(name.clone(), newest.id);
+                for letter in &page {
+                    let (body, extra) = sizes(letter);
+                    *found.by_class.entry(letter.reason.class.as_str()).or_default() += 1;
+                    found.bytes_max = found.bytes_max.max(body + extra);
+                    found.extra_bytes_max = found.extra_bytes_max.max(extra);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn letters_after(&self, source: &Source, after: Option<EntryId>) -> Result<Vec<DeadLetter>, String> {
+        let letters = self.runtime.block_on(self.backend.dead_letters(source, after, PAGE));
+        letters.map_err(|error| format!("{source}: {error}"))
+    }
+}
+
+/// What a letter stores of the event, and beside it, in bytes.
+fn sizes(letter: &DeadLetter) -> (usize, usize) {
+    let body = match &letter.body {
+        Body::Fields(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
+        body => body.bytes(),
+    };
+    (body, letter.reason.text.len() + wire::write_history(&letter.history).len())
+}
+
+/// The shop's own configuration, plugins and schemas, and what is added to them.
+fn furnish(folder: &Path, dead_letters_max: u64) -> std::io::Result<()> {
+    let root = crate::root();
+    std::os::unix::fs::symlink(root.join("plugins"), folder.join("plugins"))?;
+    let schemas = folder.join("schemas");
+    std::fs::create_dir(&schemas)?;
+    for entry in std::fs::read_dir(root.join("schemas"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            std::fs::copy(&path, schemas.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    std::fs::write(schemas.join("Bomb.Sent.v1.json"), union_schema().to_string())?;
+    let shop = std::fs::read_to_string(root.join("tidemill.toml"))?;
+    let text = shop.replacen("[routing]\n", "[routing]\n\"Bomb.Sent\" = [\"analytics-service\"]\n", 1);
+    let more = format!("\n[streams.{UNIONS}]\nevents = [\"Bomb.*\"]\n[host]\ndead_letters_max = {dead_letters_max}\n");
+    std::fs::write(folder.join("tidemill.toml"), text + &more)
+}
