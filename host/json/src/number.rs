@@ -81,14 +81,26 @@ fn is_of_number(byte: u8) -> bool {
 /// Whether there may be a number in it that is not what is read: one of many digits. Looks at few of the bytes: so many
 /// digits in a row lie across one that it looks at.
 pub(crate) fn may_be_long(text: &str) -> bool {
+    // Plain loops: every event comes through here.
     let bytes = text.as_bytes();
-    let of_digits = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-    (FLOAT_DIGITS..bytes.len()).step_by(FLOAT_DIGITS + 1).any(|at| {
-        of_digits(&bytes[at]) && {
-            let before = bytes[..at].iter().rev().take_while(|byte| of_digits(byte)).count();
-            before + bytes[at..].iter().take(FLOAT_DIGITS + 1).take_while(|byte| of_digits(byte)).count() > FLOAT_DIGITS
+    let of_digits = |at: usize| at < bytes.len() && (bytes[at].is_ascii_digit() || bytes[at] == b'.');
+    let mut at = FLOAT_DIGITS;
+    while at < bytes.len() {
+        if of_digits(at) {
+            let (mut first, mut end) = (at, at + 1);
+            while first > 0 && of_digits(first - 1) {
+                first -= 1;
+            }
+            while end - first <= FLOAT_DIGITS && of_digits(end) {
+                end += 1;
+            }
+            if end - first > FLOAT_DIGITS {
+                return true;
+            }
         }
-    })
+        at += FLOAT_DIGITS + 1;
+    }
+    false
 }
 
 /// The exact value of a number in JSON: `digits` times ten to the power of `exponent`.
