@@ -10,9 +10,11 @@ use anyhow::{Context, bail};
 const OF_THE_RUN: [&str; 6] =
     ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
 
-/// The folder of the workspace.
+/// The folder of the workspace. Cargo tells where it is now: it may have been moved since this program was built, or
+/// share its target folder with another one.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 /// A program in the workspace's folder, in the environment of the person that called `cargo xtask`.
@@ -56,14 +58,17 @@ pub fn built(profile: Profile, program: &str, args: &[&str]) -> Command {
     built
 }
 
+/// Cargo has put this program where it puts the others, whoever has told it to: a variable, or a `.cargo/config.toml`.
 fn path(profile: Profile, program: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir));
+    let own = std::env::current_exe().unwrap_or_default();
+    let target = own.ancestors().nth(2).map_or_else(|| root().join("target"), Path::to_owned);
     target.join(profile.folder()).join(program).with_extension(std::env::consts::EXE_EXTENSION)
 }
 
 /// Builds these programs.
 pub fn build(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
-    if !path(profile, "tidemill").is_file() {
+    // What needs the host needs all that takes long.
+    if programs.contains(&"tidemill") && !path(profile, "tidemill").is_file() {
         eprintln!("{}", estimate(profile));
     }
     let mut build = cargo(&["build"]);
@@ -84,10 +89,10 @@ fn package_of(program: &str) -> &'static str {
     }
 }
 
-/// What a first build takes (docs/decisions/0025): processor minutes on a quick machine, and twice that on a slow one.
+/// What a first build takes (docs/decisions/0025): processor minutes on a quick machine, and two and a half times that on a slow one.
 fn estimate(profile: Profile) -> String {
     let (crates, core_minutes) = match profile {
-        Profile::Dev => (300, 10),
+        Profile::Dev => (300, 12),
         Profile::Release => (300, 22),
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -96,7 +101,7 @@ fn estimate(profile: Profile) -> String {
     format!(
         "The first build compiles about {crates} crates, wasmtime among them: {minutes} to {} min on {cores} cores. Later \
          builds take seconds.",
-        2.0 * minutes
+        2.5 * minutes
     )
 }
 

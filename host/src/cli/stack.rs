@@ -20,7 +20,8 @@ pub fn cargo(folder: &Path, stack_kib: Option<u32>) -> Command {
     let mut cargo = Command::new("cargo");
     let set = SOURCES.iter().find_map(|(name, part)| Some((*name, *part, std::env::var_os(name)?)));
     let (name, part, flags) = set.unwrap_or((SOURCES[2].0, SOURCES[2].1, OsString::new()));
-    let own = flags.to_string_lossy().contains(FLAG) || in_config(folder);
+    // Cargo reads its configuration only where no variable of more weight is set.
+    let own = flags.to_string_lossy().contains(FLAG) || name == SOURCES[2].0 && in_config(folder);
     if let Some(kib) = stack_kib.or((!own).then_some(STACK_KIB)) {
         cargo.env(name, with_stack(flags, part, kib));
     }
