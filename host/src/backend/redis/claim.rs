@@ -93,11 +93,11 @@ impl Redis {
                     let count = found.room().min(PAGE);
                     let begun = found.deliveries.len();
                     let aside = self.claim(source, keys, lane, consumer, &from, count, found).await?;
-                    suspects += aside.len() as u64;
-                    quarantined.extend(aside.into_iter().map(|id| (lane, id)));
                     let claimed = found.deliveries.len() - begun;
                     // Fewer come at a time where hosts have died before: who asks again gets the others.
-                    found.more |= claimed < count && pending as usize > count;
+                    found.more |= claimed > 0 && ((claimed + aside.len()) as u64) < pending;
+                    suspects += aside.len() as u64;
+                    quarantined.extend(aside.into_iter().map(|id| (lane, id)));
                     if claimed < count {
                         break;
                     }
