@@ -41,11 +41,11 @@ mod an_event_that_kills_the_host_is_quarantined {
 
     #[test]
     fn on_redis() {
-        quarantined(&super::on_redis(Options { deadline: "1s", ..Options::default() }));
+        quarantined(&super::on_redis(Options { deadline: "1s", batch: 32, ..Options::default() }));
     }
 
     #[test]
     fn on_sqlite() {
-        quarantined(&super::on_sqlite(Options { deadline: "1s", ..Options::default() }));
+        quarantined(&super::on_sqlite(Options { deadline: "1s", batch: 32, ..Options::default() }));
     }
 }
