@@ -151,7 +151,7 @@ pub fn union_schema() -> Value {
 /// 127, 128 and 129 levels in all: the envelope and its data are two of them.
 fn nesting(dice: &mut StdRng, number: usize) -> Bomb {
     let levels = 127 + number % 3 - 2;
-    let (open, close) = if number % 2 == 0 { ("[", "]") } else { ("{\"a\":", "}") };
+    let (open, close) = if number.is_multiple_of(2) { ("[", "]") } else { ("{\"a\":", "}") };
     let text = format!("\"deep\":{}0{}", open.repeat(levels), close.repeat(levels));
     with_user(dice, &text)
 }
@@ -169,7 +169,7 @@ fn many_names(dice: &mut StdRng, _: usize) -> Bomb {
 
 fn long_names(dice: &mut StdRng, number: usize) -> Bomb {
     let name = "n".repeat(PAYLOAD_BYTES_MAX - REST_BYTES);
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return with_user(dice, &format!("\"{name}\":0"));
     }
     // One that is in the way of an item.
