@@ -141,14 +141,15 @@ pub enum Company {
 
 /// Takes a batch through. An error is the host's: the deliveries stay pending then. Once it is decided what is done with
 /// them, only the loss of their group is one: what the backend refuses to settle is kept, and no plugin is called again.
+/// What is kept or held back stays so whatever happens: the report has it in any case.
 pub async fn deliver(
     hands: &mut Hands,
     batch: Vec<Delivery>,
     company: Company,
     turn: Turn<'_>,
-) -> Result<Report, Error> {
+    report: &mut Report,
+) -> Result<(), Error> {
     let begun = Instant::now();
-    let mut report = Report::default();
     let mut items = admission::admitted(&hands.house, &hands.handler, &hands.source, batch, company);
     let serving = hands.handler.serving.load_full();
     let (mut states, mut _claim) = (HashMap::new(), None);
@@ -166,9 +167,9 @@ pub async fn deliver(
     let versions = states.iter().map(|(key, state)| (key.clone(), state.version)).collect();
     invoke(hands, &serving, &mut items, states).await?;
     report.again.extend(take_hasty(&mut items, &versions));
-    settle::settle(hands, &serving, items, &mut report).await?;
+    settle::settle(hands, &serving, items, report).await?;
     observe::batch_done(&hands.house.meters, &hands.source, begun.elapsed());
-    Ok(report)
+    Ok(())
 }
 
 /// Whether it is too dangerous to run. What hosts died with is run alone once; who dies of that has shown the cause.

@@ -263,23 +263,24 @@ impl Check<'_> {
 }
 
 impl Check<'_> {
-    /// A bound that holds no letter would throw each one away as it is written.
+    /// A bound that holds no letter would throw each one away as it is written. Letters of events that never ran have half.
     fn dead_letters(&mut self) {
         let host = &self.config.host;
-        if host.dead_letters_max == 0 {
+        if host.dead_letters_max < 2 {
             self.find(
                 "host.dead_letters_max",
-                "no dead letter could be kept, so what cannot be handled would be lost",
-                format!("at least 1; the default is {}", limits::DEAD_LETTERS),
+                "half of it is for events that never ran, so no such letter could be kept",
+                format!("at least 2; the default is {}", limits::DEAD_LETTERS),
             );
         }
-        let least = ByteSize(host.payload_bytes_max.0.saturating_add(limits::DEAD_LETTER_EXTRA_BYTES.0));
+        let letter = host.payload_bytes_max.0.saturating_add(limits::DEAD_LETTER_EXTRA_BYTES.0);
+        let least = ByteSize(letter.saturating_mul(2));
         if host.dead_letters_bytes_max < least {
             self.find(
                 "host.dead_letters_bytes_max",
                 format!("{} may be too small for a single dead letter", host.dead_letters_bytes_max),
                 format!(
-                    "at least {least}: host.payload_bytes_max and {} for its reason and attempts; the default is {}",
+                    "at least {least}: twice host.payload_bytes_max and {} for its reason and attempts; the default is {}",
                     limits::DEAD_LETTER_EXTRA_BYTES,
                     limits::DEAD_LETTERS_BYTES
                 ),

@@ -237,16 +237,17 @@ impl Consumer {
         self.busy.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
         let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
-        let delivered = deliver(hands, batch, company, turn).await;
+        let mut report = Report::default();
+        let delivered = deliver(hands, batch, company, turn, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
-        let (mut keep, mut result) = (HashSet::new(), Ok(()));
+        let mut keep: HashSet<_> = report.kept.iter().copied().collect();
+        let mut result = Ok(());
         match delivered {
-            Ok(report) => {
+            Ok(()) => {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
                 keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
-                keep.extend(&report.kept);
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {

@@ -82,7 +82,7 @@ impl Redis {
         for other in self.dead_consumers(source, keys, consumer).await? {
             let from = match &*other.name {
                 QUARANTINE => {
-                    suspects = other.pending.iter().map(|(_, pending)| pending).sum();
+                    suspects += other.pending.iter().map(|(_, pending)| pending).sum::<u64>();
                     continue;
                 }
                 RELEASED => From { consumer: RELEASED, note: Note::Nothing, lease: Duration::ZERO },

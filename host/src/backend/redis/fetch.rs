@@ -98,6 +98,10 @@ impl Redis {
             1 => reader.read_one(wait).await,
             max => reader.read(max, wait).await,
         };
+        // It may be that so many of these entries take longer than there is time.
+        if raw.is_err() {
+            reader.count = Some((count.min(max) / 2).max(1));
+        }
         let fetched = deliveries(raw.map_err(|failure| failure.meaning(&self.at, source))?)?;
         reader.count = Some(match fetched.more {
             true => (count.min(max) / 2).max(1),

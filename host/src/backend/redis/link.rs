@@ -3,6 +3,7 @@
 //! There are no retries in here: whoever calls knows better when to try again. The library's own connection manager is
 //! not used because it keeps a connection whose answers no longer come, and because it goes on trying by itself.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -10,8 +11,9 @@ use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline};
 use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::gate;
 use super::replies::{Bounded, ReplyBounds};
@@ -117,7 +119,7 @@ impl Link {
     }
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let connected = tokio::time::timeout(CONNECT_MAX, self.greet());
+        let connected = timeout(CONNECT_MAX, self.greet());
         let late = |_| RedisError::from((ErrorKind::Io, "the server did not answer in time"));
         let mut connection = connected.await.map_err(late)??;
         if self.gated {
@@ -130,7 +132,7 @@ impl Link {
     async fn greet(&self) -> RedisResult<MultiplexedConnection> {
         match self.client.get_connection_info().addr() {
             ConnectionAddr::Tcp(host, port) => {
-                let socket = TcpStream::connect((&**host, *port)).await?;
+                let socket = connect(host, *port).await?;
                 let keepalive = TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(SILENCE_MAX / 3);
                 socket.set_nodelay(true)?;
                 SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
@@ -165,6 +167,21 @@ impl Link {
         }
         result
     }
+}
+
+/// Tries one address after the other. Each has its share of the time: one that swallows packets hides no other.
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    let share = CONNECT_MAX / u32::try_from(addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        }
+    }
+    Err(last)
 }
 
 /// An error that the server answers is an error.

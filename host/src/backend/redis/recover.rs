@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::record::{self, WriteId};
 use super::{Redis, replies, value};
 use crate::backend::{Recovered, Result};
-use crate::model::delivery::{Delivery, EntryId, Lane, Source};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
 
 /// Pending ids asked for at a time, entries read again at a time at most, and entries claimed in one script.
 pub(super) const PAGE: usize = 500;
@@ -93,17 +93,31 @@ impl Redis {
             }
             let mut cmd = redis::cmd("XREADGROUP");
             cmd.arg("GROUP").arg(&*source.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(count));
-            count = (2 * count).min(PAGE);
             cmd.arg("STREAMS").arg(key_of(keys, lane)).write_id(before(first));
-            let entries = value::read_entries(self.run(&cmd, source).await?)?;
-            let Some(last) = entries.last().map(|(id, _)| *id) else { break };
-            for (id, fields) in entries.into_iter().filter(|(id, _)| wanted.contains(id)) {
-                match fields.as_deref().is_some_and(replies::is_left) {
-                    true => found.more = true,
-                    false => found.add(record::delivery(lane, id, fields)?),
+            let entries = match self.run(&cmd, source).await.and_then(value::read_entries) {
+                Ok(entries) => entries,
+                // What has come is not read a second time for what has not: that may be too large for the time there is.
+                Err(_) if !found.deliveries.is_empty() => {
+                    found.more = true;
+                    return Ok(());
                 }
+                Err(error) => return Err(error),
+            };
+            let Some(last) = entries.last().map(|(id, _)| *id) else { break };
+            let mut are_small = true;
+            for (id, fields) in entries.into_iter().filter(|(id, _)| wanted.contains(id)) {
+                if fields.as_deref().is_some_and(replies::is_left) {
+                    (found.more, are_small) = (true, false);
+                    continue;
+                }
+                let delivery = record::delivery(lane, id, fields)?;
+                are_small &= !matches!(delivery.body, Body::Large(_));
+                found.add(delivery);
             }
             wanted = wanted.split_off(&after(last));
+            if are_small {
+                count = (2 * count).min(PAGE);
+            }
         }
         Ok(())
     }

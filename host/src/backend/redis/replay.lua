@@ -16,7 +16,7 @@ may_audit(records)
 
 -- What is not taken over from the letter as it is.
 local LEFT_OUT = {class = true, text = true, attempts = true, crashes = true, replayed = true}
-if verb == 'edit' then LEFT_OUT.event, LEFT_OUT.fields, LEFT_OUT.timer = true, true, true end
+if verb == 'edit' then LEFT_OUT.event, LEFT_OUT.fields, LEFT_OUT.large, LEFT_OUT.timer = true, true, true, true end
 
 local function record_of(id, fields)
     local record, times = {'attempts', '0', 'crashes', '0'}, 0

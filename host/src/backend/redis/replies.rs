@@ -256,7 +256,8 @@ impl Replies {
             Some((Kind::Stream(Some(whose)), 1)) => Kind::Entries(whose),
             Some((Kind::Entries(whose), _)) if count == 2 => Kind::Entry(whose),
             Some((Kind::Entry(whose), 1)) => Kind::Fields(whose),
-            None | Some((Kind::Any, _)) if count == 2 => Kind::Stream(None),
+            // A list comes first in it: it was no stream itself, but a list of two of them.
+            None | Some((Kind::Any | Kind::Stream(None), _)) if count == 2 => Kind::Stream(None),
             _ => Kind::Any,
         };
         if let Kind::Fields(whose) = kind {

@@ -68,6 +68,10 @@ impl Consumer {
             Err(error) => {
                 let wait = self.kept.unanswered(refused, &due);
                 observe::backend_trouble("settling", &self.source, &error, wait);
+                // Nobody else may notice: who has no room for more does not fetch.
+                if matches!(error, Error::GroupGone { .. }) {
+                    self.make_group_again().await;
+                }
             }
         }
     }

@@ -147,6 +147,28 @@ fn what_has_no_room_in_its_reply_is_left_and_the_next_reply_has_room_again() {
     }
 }
 
+/// As XREADGROUP answers for both lanes at once.
+#[test]
+fn each_of_several_streams_is_bounded() {
+    let long = vec![b'x'; 3 * BOUNDS.entry_bytes];
+    let (small, large_one) = (entry(0, &[(b"event", b"{}")]), entry(1, &[(b"event", &long)]));
+    let one = |name: &str, entries: &[Vec<u8>]| list(&[string(name.as_bytes()), list(entries)]);
+    for again in [vec![small.clone()], vec![small.clone(), small.clone()], vec![small.clone(); 3]] {
+        for input in [vec![large_one.clone()], vec![large_one.clone(), small.clone()], vec![large_one.clone(); 3]] {
+            let wire = list(&[one("{orders}:tm:again:billing", &again), one("orders", &input)]);
+            for pieces in PIECES {
+                let Value::Array(streams) = read(1, &wire, pieces).remove(0) else { panic!() };
+                let of = |at: usize| fields(&Value::Array(vec![streams[at].clone()]));
+                assert!(of(0).iter().all(|fields| fields.len() == 2 && large(fields).is_none()));
+                let told: Vec<bool> = of(1).iter().map(|fields| large(fields).is_some() || is_left(fields)).collect();
+                let wanted: Vec<bool> = input.iter().map(|entry| *entry == large_one).collect();
+                assert_eq!(told[0], wanted[0]);
+                assert_eq!(told.len(), wanted.len());
+            }
+        }
+    }
+}
+
 #[test]
 fn records_of_ours_are_never_cut() {
     let body = vec![b'x'; 3 * BOUNDS.entry_bytes - 500];
