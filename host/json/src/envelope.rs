@@ -7,7 +7,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::number::{AsRead, AsWritten, Keep, may_be_long};
-use crate::tree::{self, Anything, Json, Member, Members, Text};
+use crate::read::{self, Anything, Text};
+use crate::tree::{Json, Member, Members};
 
 /// Members by which it is decided what an event is and what of it is checked: one that is there twice could be read in two
 /// ways, so it is an error.
@@ -46,7 +47,7 @@ impl<'a> Envelope<'a> {
     /// The whole of it as a tree, now with `data`.
     pub fn into_tree(mut self) -> Result<Json<'a>, serde_json::Error> {
         if let Some(text) = self.data {
-            let value = if self.as_written { Json::read_as_written(text)? } else { tree::read(text, &mut AsRead)? };
+            let value = if self.as_written { Json::read_as_written(text)? } else { read::read(text, &mut AsRead)? };
             self.members.push(Member { name: "data".into(), value });
         }
         Ok(Json::Object(Members::new(self.members)))

@@ -1,4 +1,4 @@
-//! Events as JSON: a tree that borrows its text from an event's bytes (`tree`), an envelope read in one pass (`envelope`),
+//! Events as JSON: a tree that borrows its text from an event's bytes (`tree`, `read`), an envelope read in one pass (`envelope`),
 //! and schemas that look at that tree as it is (`schema`), with numbers as they are written (`number`, `exact`).
 //!
 //! A crate of its own because the schema library's code is made anew for the tree: that takes the compiler a minute, and
@@ -10,6 +10,7 @@ pub mod envelope;
 mod exact;
 mod node;
 pub mod number;
+mod read;
 pub mod schema;
 pub mod tree;
 
