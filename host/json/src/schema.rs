@@ -55,7 +55,8 @@ impl Schema {
         Ok(Self { quick, exact, text: if needs_exact { "".into() } else { text.into() } })
     }
 
-    /// The validator that decides on the event which was just looked at.
+    /// The validator that decides on the event which was just looked at. Making it does not fail: the text was read when
+    /// the schema was loaded, and numbers that exact keywords refuse are long, so that they were made and refused then.
     fn deciding(&self) -> &Validator<Tree> {
         let make = || validator(&serde_json::from_str(&self.text).ok()?, true).ok();
         self.exact.get_or_init(make).as_ref().unwrap_or(&self.quick)

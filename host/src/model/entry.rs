@@ -62,12 +62,15 @@ impl fmt::Display for Large {
     }
 }
 
+/// What a field takes of memory beside its name and value, in bytes, about.
+const FIELD_BYTES: usize = 64;
+
 impl Body {
     /// What it takes of memory, in bytes, about.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Event(bytes) | Self::Timer(bytes) => bytes.len(),
-            Self::Fields(fields) => fields.iter().map(|(name, value)| name.len() + value.len() + 64).sum(),
+            Self::Fields(fields) => fields.iter().map(|(name, value)| name.len() + value.len() + FIELD_BYTES).sum(),
             Self::Large(large) => large.prefix.len(),
         }
     }
