@@ -45,18 +45,46 @@ const BOUNDS: [(&str, &[Ordering], &str); 4] = [
 const KEYWORDS: [&str; 7] =
     ["const", "enum", "multipleOf", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"];
 
+/// What an object in a schema is: the same name is a keyword in one, and a member of events in another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Schema,
+    /// Names of any kind, and a schema for each.
+    Named,
+    /// A value that events are held against.
+    Value,
+}
+
+impl Place {
+    /// What is under this name.
+    fn under(self, name: &str) -> Self {
+        match (self, name) {
+            (Self::Schema, "properties" | "patternProperties" | "definitions" | "$defs" | "dependencies") => {
+                Self::Named
+            }
+            (Self::Schema, "const" | "enum" | "default" | "examples") | (Self::Value, _) => Self::Value,
+            (Self::Schema | Self::Named, _) => Self::Schema,
+        }
+    }
+}
+
 /// A schema as a value, with the texts of numbers that a value cannot hold beside it; and whether there are any.
 pub fn to_value(schema: &Json<'_>) -> (Value, bool) {
-    match schema {
+    value_at(Place::Schema, schema)
+}
+
+fn value_at(place: Place, json: &Json<'_>) -> (Value, bool) {
+    match json {
         Json::Array(items) => {
-            let (items, written): (Vec<Value>, Vec<bool>) = items.iter().map(to_value).unzip();
+            let (items, written): (Vec<Value>, Vec<bool>) = items.iter().map(|item| value_at(place, item)).unzip();
             (Value::Array(items), written.contains(&true))
         }
         Json::Object(members) => {
             let (mut all, mut texts, mut any) = (Map::new(), Map::new(), false);
             for member in members.iter() {
-                let (value, written) = to_value(&member.value);
-                if KEYWORDS.contains(&&*member.name) && has_long(&member.value) {
+                let (value, written) = value_at(place.under(&member.name), &member.value);
+                let is_keyword = place == Place::Schema && KEYWORDS.contains(&&*member.name);
+                if is_keyword && has_long(&member.value) {
                     texts.insert(member.name.to_string(), text_of(&member.value).into());
                 }
                 any |= written;
