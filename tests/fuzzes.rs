@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tidemill_tests::fuzz::{NAMES, Target, fuzz, target};
+use tidemill_tests::fuzz::{NAMES, Target, Until, fuzz, target};
 
-const TIME: Duration = Duration::from_secs(2);
+const UNTIL: Until = Until { time: Duration::from_secs(2), executions: u64::MAX };
 
 fn seed() -> u64 {
     std::env::var("TIDEMILL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7)
@@ -17,7 +17,7 @@ fn no_changed_input_makes_the_host_panic_or_break_its_word() {
     for name in NAMES {
         let mut target = target(name, folder.path()).expect("a target");
         let seeds = target.seeds.len() as u64;
-        let ran = fuzz(&mut target, seed(), TIME);
+        let ran = fuzz(&mut target, seed(), UNTIL, false);
         eprintln!("{ran}");
         let panics: Vec<_> =
             ran.crashes.iter().map(|crash| (&crash.panic, String::from_utf8_lossy(&crash.input))).collect();
@@ -37,8 +37,9 @@ fn the_fuzzer_finds_what_is_hidden_and_makes_it_small() {
         format!("kind of {}", if kind.is_empty() { "nothing" } else { "something" })
     };
     let seeds = vec![br#"{"a":["kind","long enough to be cut down"],"b":{"c":[1,2,3]},"kind":""}"#.to_vec()];
-    let mut target = Target { name: "planted", seeds, words: &["kind", "deep"], run: Box::new(run) };
-    let ran = fuzz(&mut target, 7, Duration::from_secs(3));
+    let (words, run) = (&["kind", "deep"][..], Box::new(run));
+    let mut target = Target { name: "planted", seeds, words, make: None, bounds: None, run };
+    let ran = fuzz(&mut target, 7, Until { time: Duration::from_secs(3), executions: u64::MAX }, false);
     assert_eq!(ran.crashes.len(), 1, "{ran}");
     assert!(ran.crashes[0].panic.contains("found"), "{}", ran.crashes[0].panic);
     let small = String::from_utf8_lossy(&ran.crashes[0].input);

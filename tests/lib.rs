@@ -3,6 +3,7 @@
 
 pub mod amplification;
 pub mod beside;
+pub mod chance;
 pub mod checker;
 pub mod fuzz;
 pub mod ledger;

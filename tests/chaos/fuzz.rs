@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tidemill_tests::fuzz::{NAMES, fuzz, target};
+use tidemill_tests::fuzz::{NAMES, Until, fuzz, target};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,6 +17,9 @@ pub struct Args {
     /// How long in all; every target gets the same share.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
+    /// A target is left sooner, after so many.
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    executions: u64,
     /// Only this one.
     #[arg(long, value_parser = NAMES)]
     target: Option<String>,
@@ -37,17 +40,20 @@ pub fn main(args: &Args) -> ExitCode {
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("seed: {seed}");
     let share = Duration::from_secs_f64(60.0 * args.minutes / names.len() as f64);
-    let mut crashes = 0;
+    let until = Until { time: share, executions: args.executions };
+    let (mut crashes, mut executions) = (0, 0);
     for name in names {
         let mut target = target(name, folder.path()).expect("a target of this name");
-        let ran = fuzz(&mut target, seed, share);
+        let ran = fuzz(&mut target, seed, until, true);
         println!("{ran}");
         let paths = ran.save(&args.out, seed).expect("inputs can be written");
         for (crash, path) in ran.crashes.iter().zip(paths) {
             println!("  {}\n  input: {} ({} bytes)", crash.panic, path.display(), crash.input.len());
         }
         crashes += ran.crashes.len();
+        executions += ran.executions;
     }
+    println!("executions: {executions}");
     println!("crashes: {crashes}");
     if crashes == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -66,7 +66,7 @@ pub fn manifest() -> Target {
     let mut seeds: Vec<Vec<u8>> =
         ["cache-service", "payment-service"].map(|name| std::fs::read(crate::guest(name)).expect("a guest")).to_vec();
     seeds.push(MANIFEST.as_bytes().to_vec());
-    Target { name: "manifest", seeds, words: COMPONENT_WORDS, run: Box::new(run) }
+    Target { name: "manifest", seeds, words: COMPONENT_WORDS, make: None, bounds: None, run: Box::new(run) }
 }
 
 const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -99,5 +99,12 @@ pub fn component(folder: &Path) -> Target {
     };
     let seeds =
         ["cache-service", "bench-check", "mischief"].map(|name| std::fs::read(crate::guest(name)).expect("a guest"));
-    Target { name: "component", seeds: seeds.to_vec(), words: COMPONENT_WORDS, run: Box::new(run) }
+    Target {
+        name: "component",
+        seeds: seeds.to_vec(),
+        words: COMPONENT_WORDS,
+        make: None,
+        bounds: None,
+        run: Box::new(run),
+    }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::RngExt;
+use rand::rngs::StdRng;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tidemill::config::{limits, read};
 use tidemill::model::delivery::Effects;
 use tidemill::model::event::Event;
@@ -17,10 +20,21 @@ use tidemill::service::build;
 use uuid::Uuid;
 
 use super::Target;
+use super::cost::Bounds;
 use super::targets::admitted;
+use crate::chance::{self, one_of, size};
 
 /// The event that goes beyond the bound is not counted before its envelope is there.
 const EMIT_BYTES_MAX: usize = (limits::EMIT_BYTES.0 + limits::PAYLOAD_BYTES_MAX.0) as usize;
+
+/// What an attempt may cost: its guest has 64 MiB and a second, and what it asks for is bounded by `limits`, not by what its
+/// event has.
+const ATTEMPT: Bounds = Bounds {
+    memory_per_byte: 20,
+    memory_anyway_bytes: (64 << 20) + limits::MEMORY.0 + 20 * limits::EMIT_BYTES.0,
+    time_per_byte: Duration::from_micros(2),
+    time_anyway: Duration::from_secs(4),
+};
 
 const WORDS: &[&str] = &[
     "emit",
@@ -100,9 +114,27 @@ impl Puppet {
     }
 }
 
+/// Scripts that are changed at random.
 pub fn effects() -> Target {
+    let seeds = SEEDS.iter().map(|script| script.as_bytes().to_vec()).collect();
+    Target { name: "effects", seeds, words: WORDS, make: None, bounds: Some(ATTEMPT), run: runs() }
+}
+
+/// Scripts that ask for as much as a limit allows, and for more.
+pub fn asks() -> Target {
+    Target {
+        name: "asks",
+        seeds: Vec::new(),
+        words: &[],
+        make: Some(Box::new(script)),
+        bounds: Some(ATTEMPT),
+        run: runs(),
+    }
+}
+
+fn runs() -> super::Run {
     let mut puppet = Puppet::new("instance_events_max = 16");
-    let run = move |input: &[u8]| {
+    Box::new(move |input: &[u8]| {
         let Some(event) = puppet.event(input) else { return "not JSON".to_owned() };
         let outcome = puppet.run(&event);
         if let Outcome::Done(effects) = &outcome {
@@ -111,9 +143,54 @@ pub fn effects() -> Target {
         let mut said = format!("{outcome:?}");
         said.truncate(said.floor_char_boundary(300));
         said
+    })
+}
+
+/// A script of few steps that are large, or of many that are small.
+fn script(dice: &mut StdRng) -> Vec<u8> {
+    let many = dice.random_range(0..20) == 0;
+    let steps = if many { size(dice, 400) } else { size(dice, 6) }.max(1);
+    let most = if many { 2 << 10 } else { 2 << 20 };
+    let steps: Vec<Value> = (0..steps).map(|_| step(dice, most)).collect();
+    Value::from(steps).to_string().into_bytes()
+}
+
+/// A text of the guest's own making: `[unit, times]`.
+fn long(dice: &mut StdRng, most: usize) -> Value {
+    let unit = one_of(dice, &["c", "\u{ff}", "\u{0}", "\u{1b}", "[", "{\"a\":", "0,", "9"]);
+    json!([unit, size(dice, most) / unit.len()])
+}
+
+fn step(dice: &mut StdRng, most: usize) -> Value {
+    // Half of the data is JSON, with one long number or text in it.
+    let data = |dice: &mut StdRng| {
+        let bytes = size(dice, most.min(16 << 10));
+        match dice.random_range(0..4) {
+            0 => long(dice, most),
+            1 => json!("{\"n\":1}"),
+            2 => json!(format!("{{\"n\":{}}}", chance::number(dice, bytes))),
+            _ => json!(format!("{{\"n\":1,\"more\":{}}}", chance::value(dice, bytes))),
+        }
     };
-    let seeds = SEEDS.iter().map(|script| script.as_bytes().to_vec()).collect();
-    Target { name: "effects", seeds, words: WORDS, run: Box::new(run) }
+    match dice.random_range(0..8) {
+        0..3 => {
+            let key = if dice.random() { Value::Null } else { long(dice, most) };
+            let attributes = if dice.random() { json!([]) } else { json!([[long(dice, 300), long(dice, most)]]) };
+            json!({ "emit": {
+                "kind": "Test.Thing.Done", "version": 1, "key": key, "attributes": attributes, "data": data(dice)
+            } })
+        }
+        3 | 4 => json!({ "set": [long(dice, 300), long(dice, most)] }),
+        5 => json!({ "log": [dice.random_range(0..6), long(dice, 300), long(dice, most)] }),
+        6 => json!({ "get": long(dice, 300) }),
+        _ => match dice.random_range(0..8) {
+            0 => json!({ "retry": [long(dice, most), 5] }),
+            1 => json!({ "reject": long(dice, most) }),
+            2 => json!({ "panic": long(dice, most) }),
+            3 => json!({ "stack": size(dice, 4_000) }),
+            _ => json!({ "ask": long(dice, 300) }),
+        },
+    }
 }
 
 /// What holds of all that an attempt may commit.

@@ -3,11 +3,14 @@
 //! It needs no nightly compiler and no second build of the host. It does not see which branches an input takes; what it
 //! goes by instead is the answer: an input that gets an answer of a new kind is kept, and changed further.
 //!
-//! A panic is a crash. So is an answer that must not be: each target asserts what has to hold of what it gets. The input
-//! is made as small as it goes and can be kept in `tests/corpus-fuzz/TARGET/`, where every later run begins with it.
+//! A panic is a crash. So is an answer that must not be: each target asserts what has to hold of what it gets. So is an
+//! answer that costs more than inputs of that size may. The input is made as small as it goes and can be kept in `tests/corpus-fuzz/TARGET/`, where every later run begins with it.
 
+mod bounds;
 mod components;
+mod cost;
 pub mod effects;
+mod letters;
 mod mutate;
 mod targets;
 
@@ -18,7 +21,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cost::{Bounds, Largest, Meter};
 use mutate::Mutator;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 pub use targets::{NAMES, target};
 
 /// Inputs that are kept for their new answers.
@@ -27,6 +33,9 @@ const KEPT_MAX: usize = 4096;
 const CRASHES_MAX: usize = 10;
 /// What is spent on making one input small.
 const MINIMISE_MAX: Duration = Duration::from_secs(10);
+
+/// Makes an input at the bounds.
+pub type Make = Box<dyn FnMut(&mut StdRng) -> Vec<u8>>;
 
 /// Takes an input, and answers in words. Panics if what came out is wrong.
 pub type Run = Box<dyn FnMut(&[u8]) -> String>;
@@ -38,7 +47,19 @@ pub struct Target {
     pub seeds: Vec<Vec<u8>>,
     /// Words that mean something to it.
     pub words: &'static [&'static str],
+    /// Makes its inputs; none: good ones are changed.
+    pub make: Option<Make>,
+    /// What an input may cost; none: it is the target's own matter.
+    pub bounds: Option<Bounds>,
     pub run: Run,
+}
+
+/// When a target is left.
+#[derive(Debug, Clone, Copy)]
+pub struct Until {
+    pub time: Duration,
+    /// Before it, if there were so many.
+    pub executions: u64,
 }
 
 pub struct Ran {
@@ -46,7 +67,10 @@ pub struct Ran {
     pub executions: u64,
     pub took: Duration,
     pub kept: usize,
+    /// Kinds of answers.
+    pub answers: usize,
     pub slowest: Duration,
+    pub largest: Largest,
     pub crashes: Vec<Crash>,
 }
 
@@ -57,37 +81,42 @@ pub struct Crash {
     pub input: Vec<u8>,
 }
 
-/// Runs a target: the seeds and the corpus first, then changes of them, for this long.
-pub fn fuzz(target: &mut Target, seed: u64, time: Duration) -> Ran {
+/// Runs a target: the seeds and the corpus first, then changes of them, or what it makes by itself. `alone`: nothing else
+/// takes memory in this process, so that its bounds in memory are looked at too.
+pub fn fuzz(target: &mut Target, seed: u64, until: Until, alone: bool) -> Ran {
     quiet_panics();
     let begun = Instant::now();
+    let mut dice = StdRng::seed_from_u64(seed);
     let mut mutator = Mutator::new(seed, target.words);
-    let mut ran =
-        Ran { target: target.name, executions: 0, took: time, kept: 0, slowest: Duration::ZERO, crashes: Vec::new() };
+    let mut ran = Ran::of(target.name);
     let mut inputs: Vec<Vec<u8>> = target.seeds.iter().cloned().chain(corpus(target.name)).collect();
     let given = inputs.len();
     let mut answers = HashSet::new();
     for turn in 0.. {
-        if ran.crashes.len() == CRASHES_MAX || (turn >= given && begun.elapsed() >= time) {
+        let over = begun.elapsed() >= until.time || ran.executions >= until.executions;
+        if ran.crashes.len() == CRASHES_MAX || (turn >= given && over) {
             break;
         }
-        let input = if turn < given {
-            inputs[turn].clone()
-        } else {
-            let (one, other) = (mutator.below(inputs.len()), mutator.below(inputs.len()));
-            mutator.change(&inputs[one], &inputs[other])
+        let input = match &mut target.make {
+            _ if turn < given => inputs[turn].clone(),
+            Some(make) => make(&mut dice),
+            None => {
+                let (one, other) = (mutator.below(inputs.len()), mutator.below(inputs.len()));
+                mutator.change(&inputs[one], &inputs[other])
+            }
         };
         let before = Instant::now();
-        match attempt(target, &input) {
+        match attempt(target, &input, alone, &mut ran.largest) {
             Ok(answer) => {
-                if answers.insert(outline(&answer)) && turn >= given && inputs.len() < KEPT_MAX {
+                let changed = turn >= given && target.make.is_none();
+                if answers.insert(outline(&answer)) && changed && inputs.len() < KEPT_MAX {
                     inputs.push(input);
                     ran.kept += 1;
                 }
             }
             Err(panic) if ran.crashes.iter().any(|crash| outline(&crash.panic) == outline(&panic)) => {}
             Err(panic) => {
-                let input = smallest(target, input, &panic);
+                let input = smallest(target, input, &panic, alone);
                 ran.crashes.push(Crash { panic, input });
             }
         }
@@ -95,6 +124,7 @@ pub fn fuzz(target: &mut Target, seed: u64, time: Duration) -> Ran {
         ran.executions += 1;
     }
     ran.took = begun.elapsed();
+    ran.answers = answers.len();
     ran
 }
 
@@ -124,23 +154,30 @@ fn quiet_panics() {
     });
 }
 
-fn attempt(target: &mut Target, input: &[u8]) -> Result<String, String> {
+fn attempt(target: &mut Target, input: &[u8], alone: bool, largest: &mut Largest) -> Result<String, String> {
     FUZZING.set(true);
+    let meter = Meter::start(alone);
     let answer = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    let cost = meter.cost();
     FUZZING.set(false);
-    answer.map_err(|_| CAUGHT.take().unwrap_or_else(|| "a panic without words".to_owned()))
+    let answer = answer.map_err(|_| CAUGHT.take().unwrap_or_else(|| "a panic without words".to_owned()))?;
+    largest.add(input.len(), cost);
+    match target.bounds.and_then(|bounds| bounds.broken(input.len(), cost)) {
+        Some(broken) => Err(broken),
+        None => Ok(answer),
+    }
 }
 
 /// Leaves pieces out, large ones first, as long as it panics in the same way.
-fn smallest(target: &mut Target, mut input: Vec<u8>, panic: &str) -> Vec<u8> {
-    let begun = Instant::now();
+fn smallest(target: &mut Target, mut input: Vec<u8>, panic: &str, alone: bool) -> Vec<u8> {
+    let (begun, mut largest) = (Instant::now(), Largest::default());
     let mut size = input.len() / 2;
     while size > 0 && begun.elapsed() < MINIMISE_MAX {
         let mut start = 0;
         while start < input.len() && begun.elapsed() < MINIMISE_MAX {
             let mut less = input.clone();
             drop(less.drain(start..(start + size).min(input.len())));
-            match attempt(target, &less) {
+            match attempt(target, &less, alone, &mut largest) {
                 Err(again) if outline(&again) == outline(panic) => input = less,
                 _ => start += size,
             }
@@ -163,6 +200,12 @@ fn folder(target: &str) -> PathBuf {
 }
 
 impl Ran {
+    fn of(target: &'static str) -> Self {
+        let (largest, crashes) = (Largest::default(), Vec::new());
+        let (took, slowest) = (Duration::ZERO, Duration::ZERO);
+        Self { target, executions: 0, took, kept: 0, answers: 0, slowest, largest, crashes }
+    }
+
     /// Writes the inputs that crashed below this folder and answers where they are.
     pub fn save(&self, folder: &Path, seed: u64) -> std::io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
@@ -179,11 +222,17 @@ impl Ran {
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (per_s, slowest) = (self.executions as f64 / self.took.as_secs_f64(), self.slowest.as_millis());
-        let (crashes, kept) = (self.crashes.len(), self.kept);
+        let (crashes, kept, answers) = (self.crashes.len(), self.kept, self.answers);
+        let Largest { memory_bytes, memory_per_byte, time, time_per_byte } = self.largest;
         write!(
             f,
-            "{:<10} {:>10} executions {per_s:>9.0}/s {kept:>5} kept, slowest {slowest} ms, {crashes} crashes",
-            self.target, self.executions
+            "{:<10} {:>10} executions {per_s:>9.0}/s {kept:>5} kept {answers:>5} kinds of answers, slowest {slowest} ms; at most \
+             {:.1} MiB ({memory_per_byte:.1} a byte), {:.1} ms of processor ({} ns a byte); {crashes} crashes",
+            self.target,
+            self.executions,
+            memory_bytes as f64 / f64::from(1 << 20),
+            time.as_secs_f64() * 1000.0,
+            time_per_byte.as_nanos(),
         )
     }
 }

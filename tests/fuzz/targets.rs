@@ -13,16 +13,21 @@ use tidemill::policy::route::Pattern;
 use tidemill::schema::Registry;
 use tidemill::schema::admit::{Terms, admit};
 
-use super::{Target, components, effects};
+use super::bounds::ADMISSION;
+use super::{Target, bounds, components, effects, letters};
 
 /// All targets by name, the quick ones first.
-pub const NAMES: [&str; 6] = ["records", "manifest", "config", "envelope", "effects", "component"];
+pub const NAMES: [&str; 9] =
+    ["records", "letters", "manifest", "config", "envelope", "bounds", "effects", "asks", "component"];
 
 /// Prepares a target. `folder` is for files that it has to write.
 pub fn target(name: &str, folder: &Path) -> Option<Target> {
     Some(match name {
         "component" => components::component(folder),
+        "asks" => effects::asks(),
+        "bounds" => bounds::bounds(folder),
         "config" => config(),
+        "letters" => letters::letters(),
         "envelope" => envelope(),
         "effects" => effects::effects(),
         "manifest" => components::manifest(),
@@ -73,7 +78,14 @@ fn envelope() -> Target {
         }
     };
     let seeds = files(&crate::root().join("schemas/examples"), "json");
-    Target { name: "envelope", seeds, words: ENVELOPE_WORDS, run: Box::new(run) }
+    Target {
+        name: "envelope",
+        seeds,
+        words: ENVELOPE_WORDS,
+        make: None,
+        bounds: Some(ADMISSION),
+        run: Box::new(run),
+    }
 }
 
 /// Admission, and what holds of everything that is admitted.
@@ -156,7 +168,7 @@ fn config() -> Target {
     let mut seeds: Vec<Vec<u8>> =
         seeds.iter().map(|file| std::fs::read(root.join(file)).expect("a configuration")).collect();
     seeds.push(b"#env TIDEMILL__BROKER__URL=redis://h:1\n#env TIDEMILL__HANDLERS__A__RETRY__MAX=7\n[handlers.a]\nplugin = \"a.wasm\"\n".to_vec());
-    Target { name: "config", seeds, words: CONFIG_WORDS, run: Box::new(run) }
+    Target { name: "config", seeds, words: CONFIG_WORDS, make: None, bounds: None, run: Box::new(run) }
 }
 
 const RECORD_WORDS: &[&str] = &[
@@ -221,7 +233,14 @@ fn records() -> Target {
         "exhausted",
     ];
     let seeds = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
-    Target { name: "records", seeds, words: RECORD_WORDS, run: Box::new(run) }
+    Target {
+        name: "records",
+        seeds,
+        words: RECORD_WORDS,
+        make: None,
+        bounds: Some(ADMISSION),
+        run: Box::new(run),
+    }
 }
 
 /// All files with this ending below a folder.
