@@ -25,8 +25,22 @@ pub fn one_of<'a, T: ?Sized>(dice: &mut StdRng, all: &[&'a T]) -> &'a T {
 
 /// The inside of a JSON string of about so many bytes.
 pub fn text(dice: &mut StdRng, bytes: usize) -> String {
-    let units =
-        ["s", "é", "\u{202e}", "😀", "\\n", "\\u0000", "\\u001b", "\\ud83d\\ude00", "\\\"", "9", " ", "/", "~1", "aB.c:"];
+    let units = [
+        "s",
+        "é",
+        "\u{202e}",
+        "😀",
+        "\\n",
+        "\\u0000",
+        "\\u001b",
+        "\\ud83d\\ude00",
+        "\\\"",
+        "9",
+        " ",
+        "/",
+        "~1",
+        "aB.c:",
+    ];
     let unit = one_of(dice, &units);
     unit.repeat(bytes.div_ceil(unit.len()))
 }

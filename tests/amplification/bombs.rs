@@ -6,6 +6,8 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::chance::{self, one_of, size};
+
 /// `host.payload_bytes_max` of the shop: the default.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// What an entry may have beside its event, in bytes (`ENTRY_FACTS_BYTES`).
@@ -63,6 +65,9 @@ pub const ROWS: &[Row] = &[
     Row { name: "64-of-17-mb",        count: 64,     short: 8,     make: large_events },
     Row { name: "at-the-bound",       count: 12,     short: 6,     make: at_the_bound },
     Row { name: "junk",               count: 20_000, short: 3_000, make: junk },
+    Row { name: "by-chance",          count: 20_000, short: 500,   make: small_by_chance },
+    Row { name: "large-by-chance",    count: 60,     short: 4,     make: large_by_chance },
+    Row { name: "fields-by-chance",   count: 500,    short: 30,    make: fields_by_chance },
 ];
 
 /// A good order of this id: every handler of the shop commits it.
@@ -290,4 +295,55 @@ fn at_the_bound(dice: &mut StdRng, number: usize) -> Bomb {
 
 fn junk(_: &mut StdRng, _: usize) -> Bomb {
     event(b"x".to_vec())
+}
+
+/// Orders with parts that chance puts into their places.
+fn small_by_chance(dice: &mut StdRng, _: usize) -> Bomb {
+    by_chance(dice, 2 << 10)
+}
+
+fn large_by_chance(dice: &mut StdRng, _: usize) -> Bomb {
+    by_chance(dice, PAYLOAD_BYTES_MAX - REST_BYTES)
+}
+
+const PARTS: [&str; 8] = [
+    "\"user_id\":17",
+    "\"total_amount\":15.3",
+    "\"status\":\"confirmed\"",
+    "\"quantity\":6",
+    "\"version\":\"1\"",
+    "\"event_type\":\"Order.Created\"",
+    "\"province\":\"United Kingdom\"",
+    "\"order_id\":1",
+];
+
+fn by_chance(dice: &mut StdRng, most: usize) -> Bomb {
+    let part = one_of(dice, &PARTS);
+    let name = part.split(':').next().unwrap_or_default();
+    let bytes = size(dice, most);
+    let by = match dice.random_range(0..6) {
+        0 => format!("{name}:{}", chance::number(dice, bytes)),
+        1 => format!("{name}:\"{}\"", chance::text(dice, bytes)),
+        2 => format!("{name}:{}", chance::value(dice, bytes)),
+        // Beside it: the order may stay a good one.
+        3 => format!("{part},\"more\":{}", chance::value(dice, bytes)),
+        4 => format!("{part},\"{}\":0", chance::text(dice, bytes)),
+        _ => format!("{part},{}", vec![part; bytes / part.len() + 1].join(",")),
+    };
+    put(order(new_id(dice)), part, &by)
+}
+
+/// An entry as any client appends one: fields of every size, the event among them or not.
+fn fields_by_chance(dice: &mut StdRng, _: usize) -> Bomb {
+    let count = size(dice, 40).max(1);
+    let mut fields = Vec::new();
+    for _ in 0..count {
+        let (name, value) = (size(dice, 4 << 10), size(dice, (1 << 20) / count));
+        fields.push((chance::text(dice, name).into_bytes(), chance::text(dice, value).into_bytes()));
+    }
+    if dice.random() {
+        let Bomb { fields: event, .. } = by_chance(dice, 2 << 10);
+        fields.extend(event);
+    }
+    Bomb { stream: ORDERS, fields }
 }

@@ -11,6 +11,9 @@ pub const LOG_BYTES_PER_REFUSAL_MAX: u64 = 4 << 10;
 pub const LETTER_EXTRA_BYTES_MAX: usize = 64 << 10;
 /// All of a dead letter, in bytes.
 pub const LETTER_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + LETTER_EXTRA_BYTES_MAX;
+/// What a host may take for each byte in flight, and in any case, in bytes: the aim of the guide on limits.
+pub const MEMORY_PER_BYTE_MAX: u64 = 20;
+pub const MEMORY_ANYWAY_BYTES_MAX: u64 = 64 << 20;
 /// What a backend may grow by for each byte that is sent: the entry, a dead letter or an effect of each of four handlers, and
 /// what its allocator rounds up.
 pub const GROWTH_PER_BYTE_MAX: u64 = 8;
@@ -75,6 +78,12 @@ impl Figures {
             + GROWTH_ANYWAY_BYTES_MAX
     }
 
+    /// Each handler fetches what was sent; none holds more of it than it may.
+    fn peak_bytes_max(&self) -> u64 {
+        let in_flight = (self.sent_bytes * self.handlers).min(self.fetch_bytes_max);
+        in_flight * MEMORY_PER_BYTE_MAX + MEMORY_ANYWAY_BYTES_MAX
+    }
+
     /// Every bound that it is beyond.
     pub fn broken(&self) -> Vec<String> {
         let bounds = [
@@ -82,6 +91,7 @@ impl Figures {
             ("log bytes for one refusal", if self.refusals == 0 { 0 } else { self.log_per_refusal() }, {
                 LOG_BYTES_PER_REFUSAL_MAX
             }),
+            ("bytes of memory above the base", self.peak_bytes, self.peak_bytes_max()),
             ("bytes of a dead letter", self.letter_bytes_max as u64, LETTER_BYTES_MAX as u64),
             ("of them beside the event", self.letter_extra_bytes_max as u64, LETTER_EXTRA_BYTES_MAX as u64),
             ("bytes that the backend grew by", self.growth_bytes, self.growth_bytes_max()),
@@ -113,7 +123,7 @@ impl Figures {
 /// A line for each row: the largest of its runs.
 pub fn table(all: &[Figures]) -> String {
     let mut lines = vec![format!(
-        "{:<19} {:>6} {:>9} {:>8} {:>6} {:>7} {:>7} {:>9} {:>8} {:>8} {:>6} {:>5} {:>11} {:>8} {:>6}  dead letters",
+        "{:<23} {:>6} {:>9} {:>8} {:>6} {:>7} {:>7} {:>9} {:>8} {:>8} {:>6} {:>5} {:>11} {:>8} {:>6}  dead letters",
         "row",
         "sent",
         "MiB",
@@ -147,7 +157,7 @@ impl Figures {
         let classes: Vec<String> = self.by_class.iter().map(|(class, count)| format!("{count} {class}")).collect();
         let log = if self.refusals == 0 { "-".to_owned() } else { self.log_per_refusal().to_string() };
         format!(
-            "{:<19} {:>6} {:>9.3} {:>8.1} {:>6.2} {:>7.2} {:>7} {:>9} {:>8} {:>8.2} {:>6} {:>5} {:>5.1}>{:<5.1} {:>8} {:>6.1}  {}",
+            "{:<23} {:>6} {:>9.3} {:>8.1} {:>6.2} {:>7.2} {:>7} {:>9} {:>8} {:>8.2} {:>6} {:>5} {:>5.1}>{:<5.1} {:>8} {:>6.1}  {}",
             self.name,
             self.entries,
             self.sent_bytes as f64 / MIB,

@@ -2,6 +2,7 @@
 //! The example shop with little memory, bombs at the bounds, and good orders beside them all the time.
 
 pub mod bombs;
+mod corpus;
 pub mod figures;
 pub mod neighbours;
 pub mod shop;
@@ -17,7 +18,7 @@ use tidemill::model::delivery::EntryId;
 use bombs::{ROWS, Row};
 use figures::Figures;
 use neighbours::Neighbours;
-use shop::Shop;
+use shop::{Books, Shop};
 use watched::Watched;
 
 /// No row should take this long to be settled, nor what is left at the end.
@@ -36,7 +37,7 @@ pub struct Plan {
     /// Passes over all rows are begun until then. At least one is made.
     pub length: Duration,
     pub seed: u64,
-    /// One pass, over fewer and smaller rows.
+    /// One pass, over fewer and smaller rows, without the hostile guests.
     pub short: bool,
     /// Only the rows of these names; empty: all.
     pub only: Vec<String>,
@@ -51,6 +52,16 @@ pub struct Outcome {
     pub broken: Vec<String>,
     /// What the last host said at its end.
     pub last_words: String,
+}
+
+/// How it stood before a row.
+struct Marks {
+    begun: Instant,
+    books: Books,
+    deaths: u64,
+    size_bytes: u64,
+    log_bytes: u64,
+    settled: u64,
 }
 
 struct Field {
@@ -73,7 +84,10 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
     field.base_kib = field.host.memory_kib();
     field.shop.letters(&mut field.letters)?;
     let begun = Instant::now();
-    let (mut figures, mut pass) = (Vec::new(), 0);
+    let (mut figures, mut pass, mut broken) = (Vec::new(), 0, Vec::new());
+    if !plan.short {
+        field.corpus(&mut figures, &mut broken)?;
+    }
     'run: loop {
         for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| plan.takes(row)) {
             let mut dice = StdRng::seed_from_u64(plan.seed.wrapping_add((pass * ROWS.len() + at) as u64));
@@ -86,11 +100,11 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
             }
         }
         pass += 1;
-        if plan.short || begun.elapsed() > plan.length || figures.is_empty() {
+        if plan.short || begun.elapsed() > plan.length || !ROWS.iter().any(|row| plan.takes(row)) {
             break;
         }
     }
-    let mut broken: Vec<String> = figures.iter().flat_map(Figures::broken).collect();
+    broken.extend(figures.iter().flat_map(Figures::broken));
     let sent = neighbours.stop(&field.shop)?;
     broken.extend(field.balance()?);
     broken.extend(sent.missing(&field.shop)?);
@@ -101,7 +115,11 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
 
 impl Plan {
     fn takes(&self, row: &Row) -> bool {
-        self.count(row) > 0 && (self.only.is_empty() || self.only.iter().any(|name| name == row.name))
+        self.count(row) > 0 && self.wants(row.name)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|one| one == name)
     }
 
     fn count(&self, row: &Row) -> usize {
@@ -117,32 +135,49 @@ impl Field {
 
     fn row(&mut self, row: &Row, dice: &mut StdRng) -> Result<Figures, String> {
         let rate_before = self.rate(self.quiet())?;
-        let (books, deaths, size) = (self.shop.books()?, self.host.deaths(), self.shop.size_bytes()?);
-        let (log_bytes, settled_before) = (self.shop.log_bytes(), self.settled()?);
-        self.host.forget_peak();
-        let begun = Instant::now();
+        let marks = self.marks()?;
         let (count, make, mut on_orders) = (self.plan.count(row), row.make, 0);
         let bombs = (0..count).map(|number| make(dice, number));
         let sent_bytes = self.shop.send(bombs.inspect(|bomb| on_orders += u64::from(bomb.stream != bombs::UNIONS)))?;
         let mut figures =
             Figures { name: row.name, entries: count as u64, sent_bytes, rate_before, ..Figures::default() };
         self.wait(&mut figures)?;
-        figures.took = begun.elapsed();
-        let neighbours = (self.settled()? - settled_before).saturating_sub(on_orders);
-        figures.rate_during = neighbours as f64 / figures.took.as_secs_f64();
-        let after = self.shop.books()?;
-        figures.refusals = after.turned_away.saturating_sub(books.turned_away);
-        figures.growth_bytes = self.shop.size_bytes()?.saturating_sub(size);
-        figures.log_bytes = self.shop.log_bytes() - log_bytes;
-        figures.fetch_bytes_max = self.shop.fetch_bytes_max;
         figures.handlers = if on_orders == 0 { 1 } else { 4 };
-        figures.peak_bytes = self.host.peak_kib().saturating_sub(self.base_kib) * 1024;
-        figures.deaths = self.host.deaths() - deaths;
+        self.take(figures, &marks, on_orders, marks.begun)
+    }
+
+    fn marks(&self) -> Result<Marks, String> {
+        self.host.forget_peak();
+        Ok(Marks {
+            begun: Instant::now(),
+            books: self.shop.books()?,
+            deaths: self.host.deaths(),
+            size_bytes: self.shop.size_bytes()?,
+            log_bytes: self.shop.log_bytes(),
+            settled: self.settled()?,
+        })
+    }
+
+    /// What is there now, beside the marks; so many of what was settled were bombs.
+    fn take(&mut self, figures: Figures, marks: &Marks, bombs: u64, begun: Instant) -> Result<Figures, String> {
+        let took = begun.elapsed();
+        let neighbours = (self.settled()? - marks.settled).saturating_sub(bombs);
+        let after = self.shop.books()?;
         let letters = self.shop.letters(&mut self.letters)?;
-        figures.by_class = letters.by_class;
-        figures.letter_bytes_max = letters.bytes_max;
-        figures.letter_extra_bytes_max = letters.extra_bytes_max;
-        Ok(figures)
+        Ok(Figures {
+            took,
+            rate_during: neighbours as f64 / marks.begun.elapsed().as_secs_f64(),
+            refusals: after.turned_away.saturating_sub(marks.books.turned_away),
+            growth_bytes: self.shop.size_bytes()?.saturating_sub(marks.size_bytes),
+            log_bytes: self.shop.log_bytes() - marks.log_bytes,
+            fetch_bytes_max: self.shop.fetch_bytes_max,
+            peak_bytes: self.host.peak_kib().saturating_sub(self.base_kib) * 1024,
+            deaths: self.host.deaths() - marks.deaths,
+            by_class: letters.by_class,
+            letter_bytes_max: letters.bytes_max,
+            letter_extra_bytes_max: letters.extra_bytes_max,
+            ..figures
+        })
     }
 
     /// Until all that was there when it was called is settled; retries come later.

@@ -17,6 +17,8 @@ use super::bombs::{Bomb, UNIONS, union_schema};
 use super::watched::Watched;
 use crate::ledger::host::Host;
 use crate::server::RedisServer;
+use crate::service::Service;
+use crate::strangers::Stranger;
 
 /// Entries that are sent together, and their bytes.
 const PARCEL: usize = 1_000;
@@ -32,6 +34,8 @@ pub struct Shop {
     redis: Option<(RedisServer, Connection)>,
     folder: tempfile::TempDir,
     url: String,
+    /// Its configuration, without strangers.
+    text: String,
 }
 
 /// What the books of all sources say together.
@@ -54,7 +58,7 @@ pub struct Letters {
 impl Shop {
     pub fn open(sqlite: bool, dead_letters_max: u64) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("bytes-").tempdir().map_err(|error| error.to_string())?;
-        furnish(folder.path(), dead_letters_max).map_err(|error| error.to_string())?;
+        let text = furnish(folder.path(), dead_letters_max).map_err(|error| error.to_string())?;
         let server = (!sqlite).then(|| RedisServer::start(&["--save", "", "--appendonly", "no"]));
         let url = match &server {
             Some(server) => server.url(),
@@ -75,7 +79,7 @@ impl Shop {
         let redis = server.map(connect).transpose().map_err(|error| error.to_string())?;
         let sources = build::sources(&config).into_iter().map(|(source, _)| source).collect();
         let fetch_bytes_max = config.host.fetch_bytes_max.as_u64();
-        Ok(Self { runtime, backend, sources, fetch_bytes_max, redis, folder, url })
+        Ok(Self { runtime, backend, sources, fetch_bytes_max, redis, folder, url, text })
     }
 
     pub fn host(&self, memory_bytes: u64) -> Watched {
@@ -148,6 +152,44 @@ impl Shop {
         Ok(books)
     }
 
+    /// Writes a configuration with one of the hostile corpus in it: the running host takes it, or refuses it.
+    pub fn admit_stranger(&self, handler: &str, row: &Stranger, service: &Service) -> std::io::Result<()> {
+        let file = format!("{handler}.wasm");
+        std::fs::write(self.folder.path().join(&file), (row.plugin)())?;
+        let (open, grants) = (row.open(), row.grants(service));
+        let more = format!(
+            "http_private = {open:?}\n[handlers.{handler}]\nplugin = \"{file}\"\nevents = [\"Test.Thing.Asked\"]\n\
+             retry = {{ max = 0 }}\nbreaker = {{ failure_rate = 2.0 }}\n[handlers.{handler}.grants]\n\
+             emit = [\"Test.Thing.Done\"]\nstate = true\ntimer = true\n{grants}\n"
+        );
+        self.configure(&(self.text.clone() + &more))
+    }
+
+    pub fn dismiss_strangers(&self) -> std::io::Result<()> {
+        self.configure(&self.text)
+    }
+
+    /// Beside the old one, so that nobody reads half of it.
+    fn configure(&self, text: &str) -> std::io::Result<()> {
+        let (new, file) = (self.folder.path().join("new.toml"), self.folder.path().join("tidemill.toml"));
+        std::fs::write(&new, text)?;
+        std::fs::rename(new, file)
+    }
+
+    /// Publishes events for a stranger, with this `data`.
+    pub fn ask(&self, data: &str, count: u64) -> Result<(), String> {
+        let event = || {
+            let id = uuid::Uuid::new_v4();
+            let body = format!(
+                r#"{{"event_id":"{id}","event_type":"Test.Thing.Asked","version":"1","timestamp":"2026-01-31T12:00:00Z","correlation_id":"{id}","data":{data}}}"#
+            );
+            NewEntry { body: body.into(), mark: None }
+        };
+        let entries: Vec<NewEntry> = (0..count).map(|_| event()).collect();
+        let sent = self.runtime.block_on(self.backend.publish("asked", &entries));
+        sent.map(drop).map_err(|error| format!("cannot send: {error}"))
+    }
+
     /// The sources that bombs are sent to.
     pub fn targets(&self) -> impl Iterator<Item = &Source> {
         self.sources.iter().filter(|source| ["order-events", UNIONS].contains(&&*source.stream))
@@ -160,6 +202,14 @@ impl Shop {
     /// What all hosts have written to their logs, in bytes.
     pub fn log_bytes(&self) -> u64 {
         self.logs().iter().filter_map(|log| Some(std::fs::metadata(log).ok()?.len())).sum()
+    }
+
+    /// What hosts have logged beyond so many bytes.
+    pub fn said_since(&self, bytes: u64) -> String {
+        let mut logs = self.logs();
+        logs.sort_by_key(|log| log.metadata().and_then(|facts| facts.modified()).ok());
+        let all: Vec<u8> = logs.iter().filter_map(|log| std::fs::read(log).ok()).flatten().collect();
+        String::from_utf8_lossy(&all[all.len().min(bytes as usize)..]).into_owned()
     }
 
     /// The end of the log of the host that came last.
@@ -210,7 +260,7 @@ fn sizes(letter: &DeadLetter) -> (usize, usize) {
 }
 
 /// The shop's own configuration, plugins and schemas, and what is added to them.
-fn furnish(folder: &Path, dead_letters_max: u64) -> std::io::Result<()> {
+fn furnish(folder: &Path, dead_letters_max: u64) -> std::io::Result<String> {
     let root = crate::root();
     std::os::unix::fs::symlink(root.join("plugins"), folder.join("plugins"))?;
     let schemas = folder.join("schemas");
@@ -221,9 +271,16 @@ fn furnish(folder: &Path, dead_letters_max: u64) -> std::io::Result<()> {
             std::fs::copy(&path, schemas.join(path.file_name().unwrap_or_default()))?;
         }
     }
+    for name in ["Test.Thing.Asked.v1.json", "Test.Thing.Done.v1.json"] {
+        std::fs::copy(root.join("tests/schemas").join(name), schemas.join(name))?;
+    }
     std::fs::write(schemas.join("Bomb.Sent.v1.json"), union_schema().to_string())?;
     let shop = std::fs::read_to_string(root.join("tidemill.toml"))?;
     let text = shop.replacen("[routing]\n", "[routing]\n\"Bomb.Sent\" = [\"analytics-service\"]\n", 1);
-    let more = format!("\n[streams.{UNIONS}]\nevents = [\"Bomb.*\"]\n[host]\ndead_letters_max = {dead_letters_max}\n");
-    std::fs::write(folder.join("tidemill.toml"), text + &more)
+    let text = format!(
+        "{text}\n[streams.{UNIONS}]\nevents = [\"Bomb.*\"]\n[streams.asked]\nevents = [\"Test.Thing.Asked\"]\n\
+         [streams.done]\nevents = [\"Test.Thing.Done\"]\n[host]\ndead_letters_max = {dead_letters_max}\n"
+    );
+    std::fs::write(folder.join("tidemill.toml"), &text)?;
+    Ok(text)
 }

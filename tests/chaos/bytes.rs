@@ -1,4 +1,4 @@
-//! `bytes`: byte bombs at the bounds against a host with little memory. A row each: what it cost the host, its log, its dead
+//! `bytes`: byte bombs at the bounds, and the hostile corpus, against a host with little memory. A row each: what it cost the host, its log, its dead
 //! letters, its backend and its neighbours. The exit code is 1 if a bound was broken.
 
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidemill_tests::amplification::bombs::ROWS;
 use tidemill_tests::amplification::{Plan, figures, run};
+use tidemill_tests::strangers::STRANGERS;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -69,6 +70,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 fn row(name: &str) -> Result<String, String> {
-    let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+    let names = ROWS.iter().map(|row| row.name).chain(STRANGERS.iter().map(|row| row.name));
+    let names: Vec<&str> = names.collect();
     if names.contains(&name) { Ok(name.to_owned()) } else { Err(format!("there are {}", names.join(", "))) }
 }

@@ -78,14 +78,7 @@ fn envelope() -> Target {
         }
     };
     let seeds = files(&crate::root().join("schemas/examples"), "json");
-    Target {
-        name: "envelope",
-        seeds,
-        words: ENVELOPE_WORDS,
-        make: None,
-        bounds: Some(ADMISSION),
-        run: Box::new(run),
-    }
+    Target { name: "envelope", seeds, words: ENVELOPE_WORDS, make: None, bounds: Some(ADMISSION), run: Box::new(run) }
 }
 
 /// Admission, and what holds of everything that is admitted.
@@ -233,14 +226,7 @@ fn records() -> Target {
         "exhausted",
     ];
     let seeds = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
-    Target {
-        name: "records",
-        seeds,
-        words: RECORD_WORDS,
-        make: None,
-        bounds: Some(ADMISSION),
-        run: Box::new(run),
-    }
+    Target { name: "records", seeds, words: RECORD_WORDS, make: None, bounds: Some(ADMISSION), run: Box::new(run) }
 }
 
 /// All files with this ending below a folder.

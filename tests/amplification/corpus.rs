@@ -1,0 +1,100 @@
+//! The hostile corpus in the shop: each guest becomes a handler of the running host by a reload, gets its events or is
+//! refused, and goes again. What it cost is a row like that of a bomb.
+
+use std::time::{Duration, Instant};
+
+use tidemill::backend::Start;
+use tidemill::model::delivery::Source;
+
+use super::figures::Figures;
+use super::{Field, LOOK_EVERY, ROW_MAX};
+use crate::service::Service;
+use crate::strangers::{STRANGERS, Stopped, Stranger};
+
+/// Events that each gets.
+const EVENTS: u64 = 3;
+
+impl Field {
+    /// All of them; what is wrong is added to `broken`.
+    pub fn corpus(&mut self, figures: &mut Vec<Figures>, broken: &mut Vec<String>) -> Result<(), String> {
+        let service = Service::start();
+        let wanted: Vec<&Stranger> = STRANGERS.iter().filter(|row| self.plan.wants(row.name)).collect();
+        for row in wanted {
+            let (row_figures, outcome) = self.stranger(row, &service)?;
+            figures.push(row_figures);
+            broken.extend(outcome.err().map(|error| format!("{}: {error}", row.name)));
+        }
+        Ok(())
+    }
+
+    fn stranger(&mut self, row: &Stranger, service: &Service) -> Result<(Figures, Result<(), String>), String> {
+        let rate_before = self.rate(self.quiet())?;
+        let marks = self.marks()?;
+        let handler = format!("stranger-{}", row.name);
+        let source = Source { stream: "asked".into(), handler: handler.as_str().into() };
+        let group = self.shop.runtime.block_on(self.shop.backend.ensure_group(&source, Start::Beginning));
+        group.map_err(|error| error.to_string())?;
+        let (said, begun) = (self.shop.log_bytes(), Instant::now());
+        self.shop.admit_stranger(&handler, row, service).map_err(|error| error.to_string())?;
+        let outcome = match row.stopped {
+            Stopped::AtLoad(words) => self.refused(words, said),
+            Stopped::InCall(class) => self.called(&source, row, service, class)?,
+            Stopped::LeftOut(_) => self.called(&source, row, service, "committed")?,
+        };
+        self.shop.dismiss_strangers().map_err(|error| error.to_string())?;
+        let figures = Figures {
+            name: row.name,
+            entries: EVENTS,
+            rate_before,
+            settled: outcome.is_ok(),
+            handlers: 1,
+            pause: self.idle_since(&marks)?,
+            ..Figures::default()
+        };
+        Ok((self.take(figures, &marks, 0, begun)?, outcome))
+    }
+
+    /// Waits for what the log says of a plugin that is not taken.
+    fn refused(&self, words: &str, since: u64) -> Result<(), String> {
+        let begun = Instant::now();
+        while begun.elapsed() < ROW_MAX {
+            if self.shop.said_since(since).contains(words) {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Err(format!("it is not refused with \"{words}\" within {ROW_MAX:?}"))
+    }
+
+    /// Waits until its events are settled, and compares how the last attempt ended.
+    fn called(
+        &self,
+        source: &Source,
+        row: &Stranger,
+        service: &Service,
+        wanted: &str,
+    ) -> Result<Result<(), String>, String> {
+        self.shop.ask(&row.data(service), EVENTS)?;
+        let begun = Instant::now();
+        loop {
+            let status = self.shop.status(source)?;
+            if status.committed + status.dead >= EVENTS {
+                break;
+            }
+            if begun.elapsed() > ROW_MAX {
+                return Ok(Err(format!("it is not stopped within {ROW_MAX:?}: {status:?}")));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let letters = self.shop.letters_after(source, None)?;
+        let last = letters.last().and_then(|letter| letter.history.last()).map(|record| record.class.clone());
+        let class = last.unwrap_or_else(|| "committed".to_owned());
+        let fits = wanted.split('|').any(|one| class == one);
+        Ok(if fits { Ok(()) } else { Err(format!("it ended as \"{class}\" instead of \"{wanted}\"")) })
+    }
+
+    /// How long the neighbours got nothing, if that is so; a row of a stranger is short.
+    fn idle_since(&self, marks: &super::Marks) -> Result<Duration, String> {
+        Ok(if self.settled()? > marks.settled { Duration::ZERO } else { marks.begun.elapsed() })
+    }
+}
