@@ -9,7 +9,7 @@ use serde_json::Number;
 use crate::number::Keep;
 use crate::tree::{Json, Member, Members};
 
-/// Room for the members of an object, made with the first of them: most have no more.
+/// Room for the members of an object, made with the second of them: most have no more.
 const MEMBERS: usize = 8;
 
 /// Exactly one value.
@@ -67,14 +67,16 @@ impl<'de, N: Keep<'de>> Visitor<'de> for Anything<'_, N> {
         Ok(Json::Array(items))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
-        let mut all = Vec::new();
+        let Some(Text(name)) = map.next_key()? else { return Ok(Json::Object(Members::default())) };
+        let first = Member { name, value: map.next_value_seed(Anything(&mut *self.0))? };
+        // Room for more is made only where there are more: objects of one member each would take fifty times their text.
+        let Some(Text(name)) = map.next_key()? else { return Ok(Json::Object(Members::new(vec![first]))) };
+        let mut all = Vec::with_capacity(MEMBERS);
+        all.push(first);
+        all.push(Member { name, value: map.next_value_seed(Anything(&mut *self.0))? });
         while let Some(Text(name)) = map.next_key()? {
-            if all.is_empty() {
-                all.reserve_exact(MEMBERS);
-            }
             all.push(Member { name, value: map.next_value_seed(Anything(&mut *self.0))? });
         }
-        // Objects of one member each would take fifty times their text.
         if all.len() <= MEMBERS / 2 {
             all.shrink_to_fit();
         }
