@@ -155,6 +155,18 @@ async fn letters_that_a_stranger_removes_are_forgotten() {
     assert_eq!(rig.accounts().await, (3, 3, 3 * (1 + REST), 0, 0));
 }
 
+/// As many as are known, but others: the last version takes letters and adds some without telling.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_in_the_place_of_another_is_learned() {
+    let mut rig = Rig::new().await;
+    rig.bury(3, ReasonClass::Rejected).await;
+    rig.run("XTRIM", "dead:h", &["MAXLEN", "=", "2"]).await;
+    rig.write_letter("unknown", "12345").await;
+    assert_eq!(rig.accounts().await, (3, 0, 3 * (1 + REST), 0, 0), "nobody has told");
+    rig.bury(1, ReasonClass::Rejected).await;
+    assert_eq!(rig.accounts().await, (4, 1, 3 * (1 + REST) + 5 + REST, 0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_that_was_lowered_is_met_with_the_next_letters() {
     let mut rig = Rig::new().await;

@@ -33,6 +33,8 @@ pub struct Figures {
     pub fetch_bytes_max: u64,
     /// Above what the host took before the first bomb.
     pub peak_bytes: u64,
+    /// Above what it had when the row began: an allocator keeps some of what earlier rows took.
+    pub taken_bytes: u64,
     pub deaths: u64,
     pub log_bytes: u64,
     /// Events that a handler did not commit: dead letters, what was evicted of them, and what was skipped.
@@ -65,11 +67,11 @@ impl Figures {
     }
 
     pub fn peak_per_sent(&self) -> f64 {
-        self.peak_bytes as f64 / self.sent_bytes.max(1) as f64
+        self.peak_bytes as f64 / self.sent_bytes as f64
     }
 
     pub fn growth_per_sent(&self) -> f64 {
-        self.growth_bytes as f64 / self.sent_bytes.max(1) as f64
+        self.growth_bytes as f64 / self.sent_bytes as f64
     }
 
     fn growth_bytes_max(&self) -> u64 {
@@ -79,7 +81,7 @@ impl Figures {
     }
 
     /// Each handler fetches what was sent; none holds more of it than it may.
-    fn peak_bytes_max(&self) -> u64 {
+    fn taken_bytes_max(&self) -> u64 {
         let in_flight = (self.sent_bytes * self.handlers).min(self.fetch_bytes_max);
         in_flight * MEMORY_PER_BYTE_MAX + MEMORY_ANYWAY_BYTES_MAX
     }
@@ -91,7 +93,7 @@ impl Figures {
             ("log bytes for one refusal", if self.refusals == 0 { 0 } else { self.log_per_refusal() }, {
                 LOG_BYTES_PER_REFUSAL_MAX
             }),
-            ("bytes of memory above the base", self.peak_bytes, self.peak_bytes_max()),
+            ("bytes of memory beyond what it had", self.taken_bytes, self.taken_bytes_max()),
             ("bytes of a dead letter", self.letter_bytes_max as u64, LETTER_BYTES_MAX as u64),
             ("of them beside the event", self.letter_extra_bytes_max as u64, LETTER_EXTRA_BYTES_MAX as u64),
             ("bytes that the backend grew by", self.growth_bytes, self.growth_bytes_max()),
@@ -107,6 +109,7 @@ impl Figures {
         let mut worse = heavier.clone();
         let talkative = if self.log_per_refusal() > other.log_per_refusal() { self } else { other };
         (worse.log_bytes, worse.refusals) = (talkative.log_bytes, talkative.refusals);
+        worse.taken_bytes = self.taken_bytes.max(other.taken_bytes);
         worse.deaths = self.deaths + other.deaths;
         worse.letter_bytes_max = self.letter_bytes_max.max(other.letter_bytes_max);
         worse.letter_extra_bytes_max = self.letter_extra_bytes_max.max(other.letter_extra_bytes_max);
@@ -155,19 +158,20 @@ pub fn table(all: &[Figures]) -> String {
 impl Figures {
     fn line(&self) -> String {
         let classes: Vec<String> = self.by_class.iter().map(|(class, count)| format!("{count} {class}")).collect();
+        let of_sent = |figure: f64| if self.sent_bytes == 0 { "-".to_owned() } else { format!("{figure:.2}") };
         let log = if self.refusals == 0 { "-".to_owned() } else { self.log_per_refusal().to_string() };
         format!(
-            "{:<23} {:>6} {:>9.3} {:>8.1} {:>6.2} {:>7.2} {:>7} {:>9} {:>8} {:>8.2} {:>6} {:>5} {:>5.1}>{:<5.1} {:>8} {:>6.1}  {}",
+            "{:<23} {:>6} {:>9.3} {:>8.1} {:>6.2} {:>7} {:>7} {:>9} {:>8} {:>8} {:>6} {:>5} {:>5.1}>{:<5.1} {:>8} {:>6.1}  {}",
             self.name,
             self.entries,
             self.sent_bytes as f64 / MIB,
             self.peak_bytes as f64 / MIB,
             self.peak_per_fetched(),
-            self.peak_per_sent(),
+            of_sent(self.peak_per_sent()),
             log,
             self.letter_bytes_max,
             self.letter_extra_bytes_max,
-            self.growth_per_sent(),
+            of_sent(self.growth_per_sent()),
             self.deaths,
             self.quarantined,
             self.rate_before,

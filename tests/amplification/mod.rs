@@ -59,6 +59,7 @@ struct Marks {
     begun: Instant,
     books: Books,
     deaths: u64,
+    memory_kib: u64,
     size_bytes: u64,
     log_bytes: u64,
     settled: u64,
@@ -152,6 +153,7 @@ impl Field {
             begun: Instant::now(),
             books: self.shop.books()?,
             deaths: self.host.deaths(),
+            memory_kib: self.host.memory_kib(),
             size_bytes: self.shop.size_bytes()?,
             log_bytes: self.shop.log_bytes(),
             settled: self.settled()?,
@@ -163,6 +165,7 @@ impl Field {
         let took = begun.elapsed();
         let neighbours = (self.settled()? - marks.settled).saturating_sub(bombs);
         let after = self.shop.books()?;
+        let peak_kib = self.host.peak_kib();
         let letters = self.shop.letters(&mut self.letters)?;
         Ok(Figures {
             took,
@@ -171,7 +174,8 @@ impl Field {
             growth_bytes: self.shop.size_bytes()?.saturating_sub(marks.size_bytes),
             log_bytes: self.shop.log_bytes() - marks.log_bytes,
             fetch_bytes_max: self.shop.fetch_bytes_max,
-            peak_bytes: self.host.peak_kib().saturating_sub(self.base_kib) * 1024,
+            peak_bytes: peak_kib.saturating_sub(self.base_kib) * 1024,
+            taken_bytes: peak_kib.saturating_sub(marks.memory_kib) * 1024,
             deaths: self.host.deaths() - marks.deaths,
             by_class: letters.by_class,
             letter_bytes_max: letters.bytes_max,

@@ -9,19 +9,19 @@ local dead, stats, records = KEYS[1], KEYS[2], KEYS[3]
 local letters = letters_of(dead, stats)
 may_audit(records)
 
-local found, fields, known = {}, {}, {}
+local found, known = {}, {}
 for i = 5, #ARGV do
     local id = ARGV[i]
     local letter = not known[id] and redis.call('XRANGE', dead, id, id)[1]
     if letter then
         known[id] = true
-        found[#found + 1], fields[#fields + 1] = id, letter[2]
+        found[#found + 1] = id
+        letters.remove(id, letter[2])
     end
 end
 if #found > 0 then
     redis.call('HINCRBY', stats, 'dropped', #found)
     audit(records, 'drop', found, act_of(ARGV))
-    letters.remove(found, fields)
     call_with(found, 1, #found, 'XDEL', dead)
     letters.close()
 end

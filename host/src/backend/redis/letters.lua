@@ -7,8 +7,9 @@
 -- `<dead>:unrun` is a stream with an entry for each letter that never ran, under the same id: its bytes. In the books
 -- stand `letters` (how many letters the accounts know: the oldest ones), `letters_upto` (the last of those),
 -- `letters_bytes` and `unrun_bytes` (of those that never ran), `evicted_ran` and `evicted_unrun` (what the bounds have
--- cost). If `letters` is not the length of the stream, an older Tidemill or a stranger has written or removed some: they
--- are learned on the way, a part with each step that adds letters. Until then they count as letters that ran.
+-- cost). If `letters` is not the length of the stream, or a letter lies behind `letters_upto`, an older Tidemill or a
+-- stranger has written or removed some: they are learned on the way, a part with each step that adds letters. Until then
+-- they count as letters that ran.
 
 -- `bounds`: letters and their bytes at most, `100000 268435456`. Only a script that adds letters needs them. Raises an
 -- error if something could fail later: to be called before anything is written.
@@ -76,6 +77,7 @@ local function letters_of(dead, stats, bounds)
 
     local letters = {}
     local all_known, added, added_bytes, removed = known == length, 0, 0, 0
+    if all_known and length > 0 then all_known = #redis.call('XRANGE', dead, '(' .. upto, '+', 'COUNT', 1) == 0 end
 
     function letters.add(fields)
         local id = redis.call('XADD', dead, '*', unpack(fields))
@@ -92,16 +94,17 @@ local function letters_of(dead, stats, bounds)
             'fields', '', 'origin', id, 'attempts', '0', 'crashes', '0', 'history', '[]'})
     end
 
-    -- The caller removes these letters: ids, and the fields of each.
-    function letters.remove(ids, all_fields)
-        removed = removed + #ids
-        for i = 1, all_known and #ids or 0 do
-            local size, ran = measure(all_fields[i])
+    -- The caller removes this letter. One at a time, so that no script holds the bodies of many.
+    function letters.remove(id, fields)
+        removed = removed + 1
+        if all_known then
+            local size, ran = measure(fields)
             known, bytes = known - 1, bytes - size
-            if not ran and redis.call('XDEL', unrun, ids[i]) == 1 then unrun_bytes = unrun_bytes - size end
+            if not ran and redis.call('XDEL', unrun, id) == 1 then unrun_bytes = unrun_bytes - size end
+        elseif known > 0 then
+            -- Whether it is one of those that are known is not worth telling: they are learned anew.
+            forget()
         end
-        -- Whether a letter is one of those that are known is not worth telling: they are learned anew.
-        if not all_known and #ids > 0 then forget() end
     end
 
     local function learn()

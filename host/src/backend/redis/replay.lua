@@ -36,17 +36,17 @@ local function record_of(id, fields)
     return record
 end
 
-local replayed, fields = {}, {}
+local replayed = {}
 for i = 7, #ARGV do
     local found = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
     if found then
         redis.call('XADD', again, '*', unpack(record_of(ARGV[i], found[2])))
         redis.call('XDEL', dead, ARGV[i])
-        replayed[#replayed + 1], fields[#fields + 1] = ARGV[i], found[2]
+        replayed[#replayed + 1] = ARGV[i]
+        letters.remove(ARGV[i], found[2])
     end
 end
 if #replayed > 0 then
-    letters.remove(replayed, fields)
     letters.close()
     audit(records, verb, replayed, act)
 end

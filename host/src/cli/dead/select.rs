@@ -15,6 +15,9 @@ use crate::policy::fingerprint::fingerprint;
 
 /// Dead letters read in one step. Each may be as large as an event, and there may be millions of them.
 pub const PAGE: usize = 100;
+/// The first of a source, whose letters may have any size, and the bytes of those after it, by the size of those before.
+const FIRST_PAGE: usize = 4;
+const PAGE_BYTES: usize = 8 << 20;
 
 #[derive(clap::Args, Default)]
 pub struct Filter {
@@ -164,12 +167,14 @@ pub struct Pages {
     after: Option<EntryId>,
     /// The last one that is wanted.
     end: EntryId,
+    /// Letters of the next page: fewer where they are large.
+    size: usize,
     over: bool,
 }
 
 impl Pages {
     pub fn of(source: Source) -> Self {
-        Self { source, after: None, end: EntryId(u64::MAX, u64::MAX), over: false }
+        Self { source, after: None, end: EntryId(u64::MAX, u64::MAX), size: FIRST_PAGE, over: false }
     }
 
     /// The page that holds only this letter, if it is there.
@@ -179,25 +184,22 @@ impl Pages {
             EntryId(ms, 0) => Some(EntryId(ms - 1, u64::MAX)),
             EntryId(ms, number) => Some(EntryId(ms, number - 1)),
         };
-        Self { source, after: before, end: id, over: false }
+        Self { source, after: before, end: id, size: 1, over: false }
     }
 
     pub async fn next(&mut self, backend: &dyn Backend) -> anyhow::Result<Option<Vec<DeadLetter>>> {
         if self.over {
             return Ok(None);
         }
-        // Of a page that can hold one letter, no more is read.
-        let max = if self.after.is_some_and(|after| next_id(after) == self.end) { 1 } else { PAGE };
+        let max = self.size;
         let mut page = backend.dead_letters(&self.source, self.after, max).await?;
         self.after = page.last().map(|letter| letter.id).or(self.after);
         self.over = page.len() < max || self.after.is_none_or(|after| after >= self.end);
+        let bytes: usize = page.iter().map(|letter| letter.body.bytes()).sum();
+        self.size = (PAGE_BYTES / (bytes / page.len().max(1)).max(1)).clamp(1, PAGE);
         page.retain(|letter| letter.id <= self.end);
         Ok(Some(page).filter(|page| !page.is_empty()))
     }
-}
-
-fn next_id(id: EntryId) -> EntryId {
-    if id.1 == u64::MAX { EntryId(id.0.saturating_add(1), 0) } else { EntryId(id.0, id.1 + 1) }
 }
 
 pub fn fingerprint_of(letter: &DeadLetter) -> String {
