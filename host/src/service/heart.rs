@@ -164,6 +164,7 @@ impl Heart {
 mod tests {
     use super::*;
 
+    /// Reaches `NOTE_BYTES_MAX`.
     #[test]
     fn a_note_has_a_bound_and_says_what_it_leaves_out() {
         let handler = |n: usize| HandlerNote { handler: format!("handler-{n}"), ..HandlerNote::default() };
