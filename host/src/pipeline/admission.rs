@@ -190,6 +190,7 @@ mod tests {
         events.into_iter().map(Arc::new).collect()
     }
 
+    /// Reaches `RECENT_BYTES_MAX`.
     #[test]
     fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
         let mut recent = Recent::default();

@@ -113,7 +113,7 @@ mod tests {
         assert!(gates.enter("a:80").is_some() && gates.enter("a:80").is_some());
     }
 
-    /// Reaches `HOSTS_MAX`.
+    /// Reaches `gates::HOSTS_MAX`.
     #[test]
     fn there_is_a_bound_to_the_hosts() {
         let gates = gates(Duration::from_secs(3600));
