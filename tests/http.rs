@@ -58,7 +58,8 @@ async fn the_words_of_a_refusal_are_bounded() {
     let service = Service::start();
     let tables = format!("http = [\"GET {}\"]\nsecrets = []", service.url("/a/*"));
     let words = async |more: usize| {
-        let around = "GET  is not among the grants (hint: [handlers.mischief.grants] http)".len() + service.url("/").len();
+        let around =
+            "GET  is not among the grants (hint: [handlers.mischief.grants] http)".len() + service.url("/").len();
         let url = service.url(&format!("/{}", "b".repeat(512 - around + more)));
         denied(&service, &tables, json!({ "do": "call", "url": url })).await
     };

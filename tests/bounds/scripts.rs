@@ -76,10 +76,14 @@ impl Rig {
     }
 
     async fn bury(&self, count: usize) {
-        self.publish(&vec!["b".to_owned(); count]).await;
+        self.bury_all(&vec!["b".to_owned(); count]).await;
+    }
+
+    async fn bury_all(&self, bodies: &[String]) {
+        self.publish(bodies).await;
         let reason = || Reason { class: ReasonClass::Rejected, text: "because".into() };
         let dead = || Disposition::DeadLetter { reason: reason(), record: None };
-        self.settle(self.fetch(count).await, dead, Settled::Dead).await;
+        self.settle(self.fetch(bodies.len()).await, dead, Settled::Dead).await;
     }
 
     /// Puts these off, until now.
@@ -245,7 +249,7 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
     assert_eq!(left(&rig).await, 10);
 }
 
-/// Reaches `desk::CALL_MAX`.
+/// Reaches `desk::CALL_MAX`, `REPLAY_BYTES_MAX` and `DROP_BYTES_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
     let rig = Rig::new(&[], Options::default()).await;
@@ -253,8 +257,10 @@ async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
         let letters = rig.backend.dead_letters(&rig.source, None, 1000).await.unwrap();
         letters.iter().map(|letter| letter.id).collect::<Vec<_>>()
     };
-    for count in [200, 201] {
-        rig.bury(count).await;
+    let many = [vec!["b".to_owned(); 200], vec!["b".to_owned(); 201], vec!["b".repeat(1_000_000); 20]];
+    for bodies in &many {
+        let count = bodies.len();
+        rig.bury_all(bodies).await;
         assert_eq!(rig.backend.replay(&rig.source, &ids().await, &Act::default()).await.unwrap(), count);
         let reason = || Reason { class: ReasonClass::Rejected, text: "again".into() };
         let dead = || Disposition::DeadLetter { reason: reason(), record: None };
@@ -264,7 +270,8 @@ async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
     }
     let audit = rig.backend.audit(&rig.source, None, 100).await.unwrap();
     let counts: Vec<u64> = audit.iter().map(|record| record.count).collect();
-    assert_eq!(counts, [200, 200, 200, 1, 200, 1], "one record for each call");
+    // 16 letters of a megabyte are less than 16 MiB, the 17th goes beyond.
+    assert_eq!(counts, [200, 200, 200, 1, 200, 1, 17, 3, 17, 3], "one record for each call");
 }
 
 /// Reaches `again::CALL_MAX` and `PROMOTE_BYTES_MAX`.

@@ -61,7 +61,7 @@ fn every_bound_is_reached() {
     let all = sources(&TESTED);
     let bounds = bounds(&all);
     let (mut findings, mut reached) = (Vec::new(), BTreeSet::new());
-    let mut find = |place: &str, name: &str| {
+    let find = |place: &str, name: &str| {
         let found: Vec<&Bound> = bounds.iter().filter(|bound| bound.is_called(name)).collect();
         match found[..] {
             [one] => Ok(one.path.clone()),
@@ -85,7 +85,9 @@ fn every_bound_is_reached() {
     }
     for (name, reason) in EXEMPT {
         match find("tests/tidy/bounds.rs", name) {
-            Ok(path) if !reached.insert(path) => findings.push(format!("EXEMPT: `{name}` is reached; take its row out")),
+            Ok(path) if !reached.insert(path.clone()) => {
+                findings.push(format!("EXEMPT: `{name}` is reached; take its row out"))
+            }
             Ok(_) if reason.is_empty() => findings.push(format!("EXEMPT: `{name}` needs a reason")),
             Ok(_) => {}
             Err(said) => findings.push(said),
@@ -121,7 +123,8 @@ fn bounds(all: &[Source]) -> Vec<Bound> {
     }
     for path in files("host/src", ".lua") {
         for (at, line) in read(&path).lines().enumerate() {
-            let names = line.trim_start().strip_prefix("local ").and_then(|rest| rest.split_once('=')).unwrap_or_default();
+            let names =
+                line.trim_start().strip_prefix("local ").and_then(|rest| rest.split_once('=')).unwrap_or_default();
             for name in names.0.split(',').map(str::trim).filter(|name| is_bound(name)) {
                 found.push(Bound { path: module(&path, name), place: format!("{path}:{}", at + 1) });
             }
@@ -166,7 +169,8 @@ fn markers(source: &Source) -> Vec<Marker> {
                 _ => {}
             }
         }
-        let below = lines[at..].iter().position(|line| comment(line).is_none()).map_or(&[][..], |below| &lines[at + below..]);
+        let below =
+            lines[at..].iter().position(|line| comment(line).is_none()).map_or(&[][..], |below| &lines[at + below..]);
         let place = format!("{}:{}", source.path, at + 1);
         found.push(Marker { place, names, above_a_test: begins_a_test(source, below) });
     }
@@ -198,5 +202,7 @@ fn begins_a_test(source: &Source, lines: &[&str]) -> bool {
 /// Whether a macro of this file makes tests of its rows.
 fn makes_tests(source: &Source) -> bool {
     let bodies = source.words("macro_rules").filter_map(|at| source.body_or_end(at)).map(|open| source.block(open));
-    bodies.into_iter().any(|body| ["#[test]", "#[tokio::test"].iter().any(|test| source.code[body.clone()].contains(test)))
+    bodies
+        .into_iter()
+        .any(|body| ["#[test]", "#[tokio::test"].iter().any(|test| source.code[body.clone()].contains(test)))
 }

@@ -274,7 +274,9 @@ mod tests {
     #[test]
     fn a_divisor_has_so_many_digits_that_no_remainder_overflows() {
         let nines = |count: usize| Decimal::parse(&"9".repeat(count));
-        assert!(nines(DIVISOR_DIGITS_MAX).as_divisor().is_some() && nines(DIVISOR_DIGITS_MAX + 1).as_divisor().is_none());
+        assert!(
+            nines(DIVISOR_DIGITS_MAX).as_divisor().is_some() && nines(DIVISOR_DIGITS_MAX + 1).as_divisor().is_none()
+        );
         let twice = "9".repeat(2 * DIVISOR_DIGITS_MAX);
         assert!(Decimal::parse(&twice).is_multiple_of(&nines(DIVISOR_DIGITS_MAX)));
         assert!(!Decimal::parse(&format!("{twice}8")).is_multiple_of(&nines(DIVISOR_DIGITS_MAX)));

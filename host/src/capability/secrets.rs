@@ -154,7 +154,8 @@ mod tests {
             std::fs::write(&folder, longest).unwrap();
             assert_eq!(load(&Place::File(folder.clone())).unwrap().expose().len(), 65_536);
         }
-        for (text, said) in [("", "holds 0 bytes"), ("\n", "holds 0 bytes"), (&"x".repeat(65_537), "holds 65537 bytes")] {
+        for (text, said) in [("", "holds 0 bytes"), ("\n", "holds 0 bytes"), (&"x".repeat(65_537), "holds 65537 bytes")]
+        {
             std::fs::write(&folder, text).unwrap();
             let (what, _) = load(&Place::File(folder.clone())).unwrap_err();
             assert!(what.contains(said) && !what.contains("xx"), "{what}");

@@ -229,7 +229,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("tidemill-schemas-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).unwrap();
         let load = |bytes: u64| {
-            std::fs::write(folder.join("Test.Made.v1.json"), format!("{:1$}", "{}", bytes as usize)).unwrap();
+            std::fs::write(folder.join("Test.Made.v1.json"), format!("{{}}{}", " ".repeat(bytes as usize - 2)))
+                .unwrap();
             Registry::load(&folder).map(|registry| registry.names().count()).map_err(|errors| errors[0].to_string())
         };
         assert_eq!(load(SCHEMA_BYTES_MAX), Ok(1));

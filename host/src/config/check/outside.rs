@@ -78,7 +78,8 @@ mod tests {
     /// Reaches `outside::NAME_BYTES_MAX`.
     #[test]
     fn the_name_of_a_secret_has_a_bound() {
-        let named = |bytes: usize| findings(&format!("[handlers.a.secrets]\n{} = {{ env = \"K\" }}", "k".repeat(bytes)));
+        let named =
+            |bytes: usize| findings(&format!("[handlers.a.secrets]\n{} = {{ env = \"K\" }}", "k".repeat(bytes)));
         assert_eq!(named(NAME_BYTES_MAX), []);
         let found = named(NAME_BYTES_MAX + 1);
         assert!(found.len() == 1 && found[0].what.contains("is not a name of a secret"), "{found:?}");
