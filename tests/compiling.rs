@@ -32,6 +32,7 @@ fn bomb(folder: &Path) -> PathBuf {
     path
 }
 
+/// Reaches `COMPILE_MEMORY`, `COMPILE_CPU`, `COMPILE_WALL` and `COMPONENT_BYTES`.
 #[test]
 fn a_compile_bomb_is_stopped_at_each_of_its_bounds() {
     let folder = tempfile::tempdir().unwrap();

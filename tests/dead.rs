@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{AUDIT_IDS_MAX, Act, NewEntry};
-use tidemill::model::delivery::{Body, Replayed};
+use tidemill::backend::{AUDIT_IDS_MAX, Act, Entry, NewEntry, Settlement, Start};
+use tidemill::model::dead_letter::{Reason, ReasonClass};
+use tidemill::model::delivery::{Body, Disposition, Replayed};
 use tidemill_tests::world::{NO_RETRY, World, config, event};
 use uuid::Uuid;
 
@@ -157,6 +158,7 @@ crate::on_both_backends! {
         assert_eq!(desk.line(&["dead", "replay", "--all", "--yes", "--rate", "0"])["replayed"], count + 1);
     }
 
+    /// Reaches `AUDIT_IDS_MAX`.
     async fn an_audit_record_names_the_first_letters_of_many(url: &str) {
         let desk = Desk::new(url, "").await;
         let rejected: Vec<NewEntry> = (0..AUDIT_IDS_MAX + 20).map(|_| NewEntry { body: event(Uuid::new_v4(), reject()).to_string().into(), mark: None }).collect();
@@ -326,4 +328,40 @@ impl Drop for Ended {
         self.0.kill().expect("a child can be killed");
         self.0.wait().expect("and waited for");
     }
+}
+
+/// Reaches `GROUPS_MAX`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
+    const ALL: usize = 10_001;
+    let desk = Desk::new("sqlite::memory:", "").await;
+    let World { backend, source, .. } = &desk.world;
+    backend.ensure_group(source, Start::Beginning).await.unwrap();
+    // Numbers make no difference to a cause; words do.
+    let cause = |mut number: usize| {
+        let mut word = String::new();
+        (0..4).for_each(|_| {
+            word.push(char::from(b'g' + (number % 20) as u8));
+            number /= 20;
+        });
+        word
+    };
+    for from in (0..ALL).step_by(500) {
+        let count = (ALL - from).min(500);
+        let entry = || NewEntry { body: "x".into(), mark: None };
+        backend.publish(&source.stream, &(0..count).map(|_| entry()).collect::<Vec<_>>()).await.unwrap();
+        let got = backend.fetch(source, "me", count, Duration::from_secs(10)).await.unwrap().deliveries;
+        assert_eq!(got.len(), count);
+        let dead = |(at, delivery)| {
+            let reason = Reason { class: ReasonClass::Rejected, text: cause(from + at) };
+            Entry { delivery, mark: None, state: None, disposition: Disposition::DeadLetter { reason, record: None } }
+        };
+        let entries = got.into_iter().enumerate().map(dead).collect();
+        let (consumer, plugin, token) = ("me".into(), "p".into(), Uuid::new_v4());
+        let settlement = Settlement { source: source.clone(), consumer, plugin, token, entries };
+        backend.settle(&settlement).await.unwrap();
+    }
+    let output = desk.run(&["dead", "ls", "--json", "--limit", "20000"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), ALL - 1);
+    assert!(said(&output).contains("1 letters of still other groups; a filter shows them"), "{}", said(&output));
 }

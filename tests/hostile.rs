@@ -46,6 +46,7 @@ macro_rules! rows {
 
 rows! {
     an_endless_loop "endless-loop"
+    // Reaches `START_MAX`.
     a_loop_in_start "loop-in-start"
     a_memory_bomb "memory-bomb"
     a_memory_bomb_in_start "memory-bomb-in-start"

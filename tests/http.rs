@@ -52,6 +52,22 @@ async fn denied(service: &Service, tables: &str, data: Value) -> String {
     world.only_dead().await.1
 }
 
+/// Reaches `http::REASON_BYTES_MAX`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_words_of_a_refusal_are_bounded() {
+    let service = Service::start();
+    let tables = format!("http = [\"GET {}\"]\nsecrets = []", service.url("/a/*"));
+    let words = async |more: usize| {
+        let around =
+            "GET  is not among the grants (hint: [handlers.mischief.grants] http)".len() + service.url("/").len();
+        let url = service.url(&format!("/{}", "b".repeat(512 - around + more)));
+        denied(&service, &tables, json!({ "do": "call", "url": url })).await
+    };
+    let (whole, cut) = (words(0).await, words(1).await);
+    assert!(whole.ends_with("[handlers.mischief.grants] http)"), "{whole}");
+    assert!(cut.len() == whole.len() && cut.ends_with("[handlers.mischief.grants] http"), "{cut}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_grant_names_is_never_sent() {
     let service = Service::start();
@@ -166,6 +182,7 @@ async fn a_secret_without_a_value_stops_the_host_from_starting() {
     assert!(said.contains("cannot read") && said.contains("no/such/secret") && said.contains("chmod 600"), "{said}");
 }
 
+/// Reaches `HTTP_RESPONSE_BYTES` and `ANSWER_HEAD_BYTES_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_are_bounded_in_size_and_time() {
     let service = Service::start();
@@ -207,6 +224,7 @@ async fn no_request_outlives_the_attempt() {
     service.release();
 }
 
+/// Reaches `HTTP_REQUESTS` and `HTTP_REQUEST_BYTES`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_bounded_in_number_and_size() {
     let service = Service::start();

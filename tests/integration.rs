@@ -1,6 +1,7 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
 mod bad_inputs;
+mod bounds;
 mod byte_bombs;
 mod canary;
 mod checks;

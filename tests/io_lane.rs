@@ -81,6 +81,7 @@ async fn peak(extra: &str, io_workers: usize) -> usize {
     service.peak()
 }
 
+/// Reaches `IO_CALLS` and `IO_WORKERS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_calls_of_a_batch_run_side_by_side_within_their_bounds() {
     assert_eq!(peak("", 1).await, 1, "host.io_workers");

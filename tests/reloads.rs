@@ -48,6 +48,7 @@ fn until(rig: &Rig, wanted: impl Fn() -> bool) {
     }
 }
 
+/// Reaches `GENERATIONS`.
 #[test]
 fn back_to_the_version_before_until_somebody_wants_it_otherwise() {
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
@@ -83,8 +84,11 @@ fn back_to_the_version_before_until_somebody_wants_it_otherwise() {
     let (code, _, said) = tidemill(&rig, &["plugin", "reload", "ledger"]);
     assert!(code == Some(2) && said.contains("lifecycle.init: as told") && said.contains("hint: "), "{said}");
     assert_eq!(rig.plugin()["digest"], second, "it serves on");
-    let versions = rig.plugin()["generations"].as_array().unwrap().len();
-    assert!(versions <= 3, "{versions} are kept");
+    for (edition, generation) in [(GOOD[0], 5), (GOOD[1], 6)] {
+        rig.put(&rig.version(edition));
+        until(&rig, || rig.plugin()["generation"] == generation);
+    }
+    assert_eq!(rig.plugin()["generations"].as_array().map(Vec::len), Some(3), "so many are kept: {}", rig.plugin());
 }
 
 #[test]
@@ -185,6 +189,8 @@ fn other_settings_are_taken_as_a_whole_or_not_at_all() {
 }
 
 /// What an old version leaves behind goes by this; and what nobody needs.
+///
+/// Reaches `INSTANCE_IDLE_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_nobody_calls_is_dropped() {
     let world = World::new("sqlite::memory:", "instance_events_max = 1000").await;

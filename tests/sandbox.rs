@@ -30,24 +30,32 @@ macro_rules! misdeeds {
 }
 
 misdeeds! {
+    // Reaches `DEADLINE`.
     an_endless_loop_is_stopped_at_its_deadline: { "do": "loop" }, "" => "deadline: stopped after its deadline of 200ms";
+    // Reaches `MEMORY`.
     a_memory_bomb_hits_its_bound: { "do": "memory" }, "" => "memory: the guest asked for";
     a_stack_overflow_is_a_crash: { "do": "stack" }, "" => "stack: call stack exhausted";
     a_trap_is_a_crash: { "do": "trap" }, "" => "trap: ";
+    // Reaches `EMITS`.
     too_many_emits_hit_their_bound: { "do": "emit-many", "count": 1000, "stubborn": true }, "" => "emits: emit: an attempt may emit 256 events (limits.emits)";
     a_forbidden_event_is_refused: { "do": "emit-forbidden" }, "" => "Forbidden.Thing.Done.v1 is not among the grants";
     a_forbidden_event_is_refused_even_if_the_guest_goes_on: { "do": "emit-forbidden", "stubborn": true }, "" => "rejected: emit: Forbidden.Thing.Done.v1";
     an_invalid_event_is_refused: { "do": "emit-invalid", "stubborn": true }, "" => "rejected: emit: Test.Thing.Done.v1: /data/n";
+    // Reaches `STATE`.
     too_much_state_hits_its_bound: { "do": "state-big", "bytes": 300_000, "stubborn": true, "key": "k" }, "" => "state-bytes: state: an attempt may write 262144 bytes (limits.state)";
+    // Reaches `TIMERS`.
     too_many_timers_hit_their_bound: { "do": "timer", "count": 20, "stubborn": true, "after_ms": 10 }, "" => "timers: timer: an attempt may set 16 timers (limits.timers)";
     limits_timers_bounds_the_timers: { "do": "timer", "count": 2, "stubborn": true }, "limits = { timers = 1 }" => "timers: timer: an attempt may set 1 timers (limits.timers)";
+    // Reaches `TIMER_BYTES`.
     a_timer_with_too_much_data_is_refused: { "do": "timer", "then": { "x": "x".repeat(70_000) } }, "" => "timer-bytes: timer: the data has 70008 bytes; at most 65536 (limits.timer_bytes)";
     limits_timer_bytes_bounds_the_data: { "do": "timer", "then": { "x": "x" }, "stubborn": true }, "limits = { timer_bytes = \"8B\" }" => "at most 8 (limits.timer_bytes)";
+    // Reaches `TIMER_WAIT`.
     a_timer_too_far_away_is_refused: { "do": "timer", "after_ms": 7_776_000_001u64, "stubborn": true }, "" => "rejected: timer: \"again\" in 2months";
     limits_timer_wait_bounds_how_far_away_it_is: { "do": "timer", "after_ms": 1001, "stubborn": true }, "limits = { timer_wait = \"1s\" }" => "at most 1s (limits.timer_wait)";
     a_timer_whose_data_is_no_json_is_refused: { "do": "timer-raw", "raw": "1},\"data\":{", "stubborn": true }, "" => "rejected: timer: the data of \"raw\" is not JSON";
     a_timer_whose_data_is_too_deep_is_refused: { "do": "timer-raw", "raw": "[".repeat(200) + &"]".repeat(200), "stubborn": true }, "" => "rejected: timer: \"raw\": not an event envelope in JSON: recursion limit";
     a_long_reason_is_cut: { "do": "return-big", "bytes": 1_000_000 }, "" => "...";
+    // Reaches `HOSTCALL_BYTES`.
     a_reason_beyond_all_bounds_is_a_limit: { "do": "return-big", "bytes": 20_000_000 }, "" => "hostcall-bytes: it handed the host more than 8388608 bytes in one call";
 }
 
@@ -55,8 +63,10 @@ misdeeds! {
 misdeeds! {
     the_key_memory_has_its_effect: { "do": "memory", "count": 8 }, "limits = { memory = \"4MiB\" }" => "memory: the guest asked for";
     the_key_hostcall_bytes_has_its_effect: { "do": "state-big", "bytes": 100_000, "key": "k" }, "limits = { hostcall_bytes = \"64KiB\" }" => "hostcall-bytes: it handed the host more than 65536 bytes";
+    // Reaches `HOST_CALLS`.
     the_key_host_calls_has_its_effect: { "do": "log-flood", "count": 60 }, "limits = { host_calls = 50 }" => "host-calls: it called the host more than 50 times";
     the_key_emits_has_its_effect: { "do": "emit-many", "count": 3 }, "limits = { emits = 2 }" => "emits: emit: an attempt may emit 2 events";
+    // Reaches `EMIT_BYTES`.
     the_key_emit_bytes_has_its_effect: { "do": "emit-many", "count": 3, "stubborn": true }, "limits = { emit_bytes = \"800B\" }" => "emit-bytes: emit: an attempt may emit 800 bytes";
     the_key_state_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state = \"100B\" }" => "state-bytes: state: an attempt may write 100 bytes";
     the_key_state_total_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state_total = \"100B\" }" => "state-total: state: a key may hold 100 bytes";
@@ -79,6 +89,7 @@ async fn what_a_small_key_stops_the_default_lets_through() {
     assert_eq!(world.status().await.committed, 6, "{:?}", world.dead().await);
 }
 
+/// Reaches `TABLES` and `HANDLES`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_tables_and_handles_have_their_effect() {
     for (plugin, extra, wanted) in [
@@ -101,6 +112,8 @@ async fn the_keys_tables_and_handles_have_their_effect() {
 }
 
 /// What a key holds counts over all of its events, and what is overwritten counts no more.
+///
+/// Reaches `STATE_TOTAL`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_state_of_a_key_is_bounded_as_a_whole() {
     let extra = format!("{NO_RETRY}\nlimits = {{ state_total = \"1000B\" }}");
@@ -121,6 +134,8 @@ async fn the_state_of_a_key_is_bounded_as_a_whole() {
 }
 
 /// 5,000 calls deep, which the default bears (see above).
+///
+/// Reaches `STACK` and `HOST_STACK_BYTES`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_key_stack_has_its_effect() {
     let deep = json!({ "do": "stack", "count": 5000 });
@@ -139,6 +154,8 @@ async fn the_key_stack_has_its_effect() {
 }
 
 /// Whoever reads the dead letter sees where the guest was, and what it last said, as far as the limits let it speak.
+///
+/// Reaches `LINES_KEPT`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trap_tells_the_names_of_functions_and_the_last_lines() {
     let last_words = async |extra: &str| {
@@ -159,6 +176,8 @@ async fn a_trap_tells_the_names_of_functions_and_the_last_lines() {
 }
 
 /// Each attempt that reaches a limit counts once, under the handler and the limit; also where the host only cuts.
+///
+/// Reaches `LOG_LINES` and `LOG_LINE_BYTES`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_are_reached_are_counted() {
     let name = format!("counted-{}", uuid::Uuid::new_v4().simple());
@@ -217,6 +236,7 @@ async fn a_crash_drops_the_instance_and_what_it_remembered() {
     assert_eq!(counts, [1, 2, 1, 2]);
 }
 
+/// Reaches `INSTANCE_EVENTS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instance_events_max_bounds_what_an_instance_can_remember() {
     let world = World::new(

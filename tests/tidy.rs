@@ -1,5 +1,7 @@
 //! The rules of the house that a machine can check. Each failure names the file, the line, and what to do.
 
+#[path = "tidy/bounds.rs"]
+mod bounds;
 #[path = "tidy/builds.rs"]
 mod builds;
 #[path = "tidy/docs.rs"]

@@ -46,6 +46,7 @@ async fn the_clocks_are_real() {
     assert!(said[1] >= 0, "time does not run backwards: {said:?}");
 }
 
+/// Reaches `WASI_RANDOM_BYTES`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_bytes_are_not_twice_the_same() {
     assert_eq!(answers("", [json!({ "do": "random", "bytes": 65_536 })]).await, [2]);
@@ -86,14 +87,17 @@ bounds! {
     a_long_wait_is_not_begun: { "do": "sleep", "ms": 3_600_000, "count": 1 }, "" => "wasi-wait: wasi:io/poll: it would wait 3600.0s; an attempt may wait 10ms in all (WASI_WAIT)";
     a_long_poll_is_not_begun: { "do": "poll", "ms": 3_600_000, "count": 2 }, "" => "wasi-wait: wasi:io/poll: it would wait 3600.0s";
     a_wait_for_ever_is_not_begun: { "do": "sleep", "ms": u64::MAX, "count": 1 }, "" => "wasi-wait: wasi:io/poll: it would wait";
+    // Reaches `WASI_WAIT`.
     many_short_waits_are_one_long_one: { "do": "sleep", "ms": 1, "count": 1000 }, "deadline = \"10s\"" => "wasi-wait: wasi:io/poll: it would wait";
     a_wait_ends_with_the_deadline: { "do": "sleep", "ms": 9, "count": 1 }, "deadline = \"4ms\"" => "deadline: stopped after its deadline";
     an_endless_poll_list_is_refused: { "do": "poll", "ms": 0, "count": 1025 }, "limits = { handles = 5000 }" => "handles: wasi:io/poll: a list of 1025; 1 to 1024 (WASI_HANDLES) can be polled";
+    // Reaches `WASI_HANDLES`.
     handles_are_bounded: { "do": "leak", "count": 1025 }, "limits = { handles = 5000 }" => "handles: wasi: an instance may hold 1024 handles (WASI_HANDLES)";
     random_bytes_at_once_are_bounded: { "do": "random", "bytes": 65_537 }, "" => "wasi-bytes: wasi:random: it asked for 65537 bytes; at most 65536 (WASI_RANDOM_BYTES)";
     an_exit_is_a_trap: { "do": "exit" }, "" => "trap: it called wasi:cli/exit with ok; a handler returns";
 }
 
+/// Reaches `WASI_HANDLES_KEPT`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_leaks_handles_is_replaced() {
     const REUSED: &str = "instance_events_max = 100";
@@ -112,6 +116,14 @@ async fn what_is_printed_is_in_the_log() {
     assert_eq!(letters[0].history[0].log, ["a line", "a line", "and no end", "and no end"]);
     let long = format!("{}...", "x".repeat(2048));
     assert_eq!(letters[1].history[0].log, [long.clone(), long], "a line has its bound");
+}
+
+/// Reaches `PERMIT_BYTES`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_zeroes_may_be_written_at_once() {
+    assert!(refused("", json!({ "do": "zeroes", "bytes": 65_536 })).await.contains("printed"));
+    let said = refused("", json!({ "do": "zeroes", "bytes": 65_537 })).await;
+    assert!(said.contains("wasi-bytes: wasi:io/streams: 65537 zeroes at once; at most 65536 may be written"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,7 @@ async fn network_stall() {
     under(Mode::Stall, 3, Duration::from_secs(2), Duration::from_millis(500)).await;
 }
 
+/// Reaches `link::ANSWER_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn network_black_hole() {
     let seconds = std::env::var("TIDEMILL_BLACK_HOLE_S").ok().and_then(|text| text.parse().ok());

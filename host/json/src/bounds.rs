@@ -91,3 +91,28 @@ pub fn error(address: usize) -> bool {
 fn beyond(beyond: Beyond) -> ! {
     resume_unwind(Box::new(beyond))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reaches `STEPS_MIN` and `STEPS_PER_BYTE`.
+    #[test]
+    fn a_check_has_its_steps_and_not_one_more() {
+        for event_bytes in [0, 1000] {
+            let most = STEPS_MIN + STEPS_PER_BYTE * event_bytes as u64;
+            let taken = |count: u64| within(event_bytes, || (0..count).for_each(|_| step()));
+            assert_eq!((taken(most), taken(most + 1)), (Ok(()), Err(Beyond::Steps)), "{event_bytes}");
+            let at_once = |count: u64| within(event_bytes, || steps(count as usize));
+            assert_eq!((at_once(most), at_once(most + 1)), (Ok(()), Err(Beyond::Steps)), "{event_bytes}");
+        }
+    }
+
+    /// Reaches `ERRORS_MAX`.
+    #[test]
+    fn a_check_has_its_errors_and_not_one_more() {
+        let found = |count: u32| within(0, || (1..=count).for_each(|address| assert!(error(address as usize))));
+        assert_eq!((found(ERRORS_MAX), found(ERRORS_MAX + 1)), (Ok(()), Err(Beyond::Errors { first: 1 })));
+        assert!(!error(1), "outside of a check nothing is counted");
+    }
+}

@@ -243,6 +243,7 @@ mod tests {
         Decimal::parse(text).canonical()
     }
 
+    /// Reaches `PLAIN_DIGITS_MAX`.
     #[test]
     fn one_number_has_one_text() {
         for (same, wanted) in [
@@ -265,15 +266,30 @@ mod tests {
         let longest = "9".repeat(128);
         assert_eq!(canonical(&longest), longest);
         assert_eq!(canonical(&format!("{longest}9")), format!("9.{longest}e128"));
+        let smallest = format!("0.{}1", "0".repeat(127));
+        assert_eq!((canonical("1e-128"), canonical("1e-129")), (smallest, "1e-129".to_owned()));
     }
 
+    /// Reaches `DIVISOR_DIGITS_MAX`.
+    #[test]
+    fn a_divisor_has_so_many_digits_that_no_remainder_overflows() {
+        let nines = |count: usize| Decimal::parse(&"9".repeat(count));
+        assert!(
+            nines(DIVISOR_DIGITS_MAX).as_divisor().is_some() && nines(DIVISOR_DIGITS_MAX + 1).as_divisor().is_none()
+        );
+        let twice = "9".repeat(2 * DIVISOR_DIGITS_MAX);
+        assert!(Decimal::parse(&twice).is_multiple_of(&nines(DIVISOR_DIGITS_MAX)));
+        assert!(!Decimal::parse(&format!("{twice}8")).is_multiple_of(&nines(DIVISOR_DIGITS_MAX)));
+    }
+
+    /// Reaches `FLOAT_DIGITS`.
     #[test]
     fn it_is_seen_where_many_digits_are() {
         for before in 0..40 {
             for after in 0..40 {
                 let around = |digits: &str| format!("{}{digits}{}", "x".repeat(before), "x".repeat(after));
                 assert!(may_be_long(&around("1234567.890123456")), "{before} {after}");
-                assert!(!may_be_long(&around("12345678901234a5678901234")), "{before} {after}");
+                assert!(!may_be_long(&around("123456789012345a678901234567890")), "{before} {after}");
             }
         }
     }

@@ -208,6 +208,26 @@ mod tests {
         assert!(found.first[0].said.contains("STEPS_MIN"), "{}", found.first[0].said);
     }
 
+    /// Each round of the pattern takes some 200 bytes once it is compiled.
+    ///
+    /// Reaches `PATTERN_BYTES_MAX`.
+    #[test]
+    fn a_pattern_has_a_bound() {
+        let compiled = |rounds: u32| Schema::compile(&format!(r#"{{"pattern":"^(?:[a-z]{{10}}-){{{rounds}}}$"}}"#));
+        let (mut good, mut bad) = (1, 100_000);
+        while bad - good > 1 {
+            let middle = (good + bad) / 2;
+            match compiled(middle) {
+                Ok(_) => good = middle,
+                Err(_) => bad = middle,
+            }
+        }
+        let refused = compiled(bad).unwrap_err();
+        assert!(refused.contains("pattern"), "{refused}");
+        let bytes_a_round = PATTERN_BYTES_MAX / good as usize;
+        assert!((50..2000).contains(&bytes_a_round), "{good} rounds pass, {bad} do not");
+    }
+
     #[test]
     fn what_is_shown_of_a_value_is_its_beginning() {
         let long = "é".repeat(100_000);

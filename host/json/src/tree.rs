@@ -306,6 +306,7 @@ mod tests {
         assert_eq!(tree.to_value(), serde_json::from_str::<Value>(text).unwrap());
     }
 
+    /// Reaches `SCANNED_MAX`.
     #[test]
     fn of_equal_names_the_last_stays_in_small_objects_and_large_ones() {
         for count in [1, 5, SCANNED_MAX, SCANNED_MAX + 1, 200] {
@@ -317,6 +318,25 @@ mod tests {
                 assert_eq!(object.get(&format!("m{number}")), Some(&Json::Number((number + 1000).into())));
             }
             assert_eq!((object.get("m"), object.get("m99999")), (None, None));
+        }
+    }
+
+    /// Reaches `SHOWN_BYTES` and `SHOWN_VALUES`.
+    #[test]
+    fn what_is_shown_has_its_bounds() {
+        let shown = |text: &str| read(text).beginning();
+        let text = |bytes: usize| "x".repeat(bytes);
+        assert_eq!(shown(&format!("\"{}\"", text(SHOWN_BYTES))), Value::from(text(SHOWN_BYTES)));
+        assert_eq!(shown(&format!("\"{}\"", text(SHOWN_BYTES + 1))), Value::from(text(SHOWN_BYTES) + "..."));
+        let both = format!(r#"{{"{0}":"{0}","{1}":"{0}"}}"#, text(SHOWN_BYTES / 2), "y".repeat(SHOWN_BYTES));
+        let both = shown(&both);
+        let words = both.as_object().unwrap().iter();
+        let bytes = words.map(|(name, value)| name.len() + value.as_str().unwrap().trim_end_matches("...").len());
+        assert_eq!(bytes.sum::<usize>(), SHOWN_BYTES, "names and texts together");
+        // The array is one of the values.
+        for (items, wanted) in [(SHOWN_VALUES - 1, SHOWN_VALUES - 1), (SHOWN_VALUES, SHOWN_VALUES - 1)] {
+            let array = format!("[{}]", vec!["0"; items].join(","));
+            assert_eq!(shown(&array).as_array().map(Vec::len), Some(wanted));
         }
     }
 

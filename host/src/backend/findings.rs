@@ -108,3 +108,21 @@ fn dead_letters(source: &Source, books: &SourceStatus, options: &Options) -> Opt
 pub(super) fn short(age: Duration) -> String {
     humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reaches `PENDING_AGE_MAX` and `SILENT_MAX`.
+    #[test]
+    fn what_is_out_of_the_ordinary_is_told_and_nothing_else() {
+        let source = Source { stream: "s".into(), handler: "h".into() };
+        let told = |pending: Duration, silent: u64| {
+            let facts = Signs { pending_age: Some(pending), silent, ..Signs::default() };
+            signs(&source, &facts, &Options::default()).iter().map(|finding| finding.check).collect::<Vec<_>>()
+        };
+        assert!(told(PENDING_AGE_MAX, SILENT_MAX).is_empty());
+        assert_eq!(told(PENDING_AGE_MAX + Duration::from_millis(1), SILENT_MAX), ["pending"]);
+        assert_eq!(told(Duration::ZERO, SILENT_MAX + 1), ["consumers"]);
+    }
+}

@@ -178,12 +178,14 @@ mod tests {
         read_history(text.as_bytes())
     }
 
+    /// Reaches `ATTEMPTS_KEPT`.
     #[test]
     fn the_first_and_the_last_attempts_are_kept() {
         let history: Vec<_> = (1..=2000).map(|attempt| record(attempt, "no", &["line"])).collect();
         let kept: Vec<u32> = written(&history).iter().map(|record| record.attempt).collect();
         assert_eq!(kept, (1..=20).chain(1981..=2000).collect::<Vec<_>>());
         assert_eq!(written(&history[..40]), history[..40], "what is within the bound is whole");
+        assert_eq!(written(&history[..41]).len(), 40);
         assert_eq!(written(&[]), []);
     }
 
@@ -204,6 +206,19 @@ mod tests {
         let history: Vec<_> = (1..=10).map(|attempt| record(attempt, "no", &[line.as_str(); 10])).collect();
         let lines: Vec<usize> = written(&history).iter().map(|record| record.log.len()).collect();
         assert_eq!(lines, [10, 0, 0, 0, 0, 0, 0, 0, 10, 10], "the oldest of the middle first, and no more than has to");
+    }
+
+    /// Reaches `HISTORY_BYTES_MAX` and `REASON_BYTES_KEPT`.
+    #[test]
+    fn a_history_is_whole_up_to_its_bound() {
+        let around = write_history(&[record(1, "", &[""]), record(2, "", &[])]).len();
+        let of = |bytes: usize| [record(1, "", &[&"x".repeat(bytes - around)]), record(2, "", &[])];
+        assert_eq!(written(&of(HISTORY_BYTES_MAX)), of(HISTORY_BYTES_MAX));
+        assert_eq!(written(&of(HISTORY_BYTES_MAX + 1)), [record(1, "", &[]), record(2, "", &[])]);
+        let long = |bytes: usize| vec![record(1, &"x".repeat(bytes), &[&"y".repeat(HISTORY_BYTES_MAX)]); 1];
+        let kept = |bytes: usize| written(&long(bytes)).remove(0).reason.len();
+        assert_eq!(kept(REASON_BYTES_KEPT), REASON_BYTES_KEPT);
+        assert_eq!(kept(60_000), REASON_BYTES_KEPT + 3, "cut where the history would be too large");
     }
 
     #[test]

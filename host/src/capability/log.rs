@@ -99,6 +99,7 @@ impl LogGate {
 mod tests {
     use super::*;
 
+    /// Reaches `LOG_LINES_PER_SECOND`.
     #[test]
     fn each_second_has_its_lines() {
         let gate = LogGate::new(2);

@@ -143,13 +143,19 @@ fn read_file(path: &Path) -> Result<String, (String, String)> {
 mod tests {
     use super::*;
 
+    /// Reaches `SECRET_BYTES`.
     #[test]
     fn a_value_is_read_without_its_last_newline_and_never_shown() {
         let folder = std::env::temp_dir().join(format!("tidemill-secret-{}", uuid::Uuid::new_v4()));
         std::fs::write(&folder, "hunter22\r\n").unwrap();
         let secret = load(&Place::File(folder.clone())).unwrap();
         assert_eq!((secret.expose(), format!("{secret:?}").as_str()), ("hunter22", "Secret(..)"));
-        for (text, said) in [("", "holds 0 bytes"), ("\n", "holds 0 bytes"), (&"x".repeat(70_000), "bytes")] {
+        for longest in ["x".repeat(65_536), "x".repeat(65_536) + "\n", "x".repeat(65_536) + "\r\n"] {
+            std::fs::write(&folder, longest).unwrap();
+            assert_eq!(load(&Place::File(folder.clone())).unwrap().expose().len(), 65_536);
+        }
+        for (text, said) in [("", "holds 0 bytes"), ("\n", "holds 0 bytes"), (&"x".repeat(65_537), "holds 65537 bytes")]
+        {
             std::fs::write(&folder, text).unwrap();
             let (what, _) = load(&Place::File(folder.clone())).unwrap_err();
             assert!(what.contains(said) && !what.contains("xx"), "{what}");
@@ -163,14 +169,15 @@ mod tests {
         assert!(what.contains("is not set") && hint.contains("set TIDEMILL_TEST_NO_SUCH"), "{what} {hint}");
     }
 
+    /// Reaches `REDACTED_BYTES_MIN`.
     #[test]
     fn only_what_is_granted_is_read_and_nothing_is_written() {
         let value = |text: &str| Secret(text.to_owned());
-        let values = [("a".to_owned(), value("hunter22")), ("b".to_owned(), value("abc"))];
+        let values = [("a".to_owned(), value("hunter")), ("b".to_owned(), value("short"))];
         let secrets = Secrets::new(values.into(), Some(["b".to_owned(), "c".to_owned()].into()));
         assert!(secrets.read("a").is_none() && secrets.read("b").is_some() && secrets.read("c").is_none());
         assert!(secrets.find("a").is_some(), "in a request it may stand");
-        assert_eq!(secrets.redact("it is hunter22, hunter22!".to_owned()), "it is {{secret:a}}, {{secret:a}}!");
-        assert_eq!(secrets.redact("abc".to_owned()), "abc");
+        assert_eq!(secrets.redact("it is hunter, hunter!".to_owned()), "it is {{secret:a}}, {{secret:a}}!");
+        assert_eq!(secrets.redact("short".to_owned()), "short", "it would be found everywhere");
     }
 }

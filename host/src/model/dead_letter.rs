@@ -94,6 +94,11 @@ pub struct AttemptRecord {
 }
 
 impl AttemptRecord {
+    /// What it takes of memory, in bytes, about.
+    pub fn bytes(&self) -> usize {
+        self.reason.len() + self.log.iter().map(String::len).sum::<usize>()
+    }
+
     /// How many attempts are missing between the record before this one, if there is one, and this one. Attempts are
     /// counted anew when a letter is replayed.
     pub fn left_out(&self, before: Option<&Self>) -> u32 {

@@ -52,6 +52,13 @@ pub struct Delivery {
     pub replayed: Option<Replayed>,
 }
 
+impl Delivery {
+    /// What it takes of memory, in bytes, about: its body, and the records of its attempts.
+    pub fn bytes(&self) -> usize {
+        self.body.bytes() + self.history.iter().map(AttemptRecord::bytes).sum::<usize>()
+    }
+}
+
 /// The state of one handler for one event key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyState {
@@ -88,6 +95,16 @@ pub struct Effects {
     /// The last write of each name; `None` deletes.
     pub writes: BTreeMap<String, Option<Bytes>>,
     pub timers: Vec<Timer>,
+}
+
+impl Effects {
+    /// What they take of memory, in bytes, about.
+    pub fn bytes(&self) -> usize {
+        let emits = self.emits.iter().map(|emitted| emitted.body.len());
+        let timers = self.timers.iter().map(|timer| timer.body.len());
+        let writes = self.writes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        emits.chain(timers).chain(writes).sum()
+    }
 }
 
 /// A delivery to the same handler, later.

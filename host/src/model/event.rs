@@ -57,6 +57,11 @@ impl Event {
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.facts.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
+    /// What the attributes take of memory beside the envelope, in bytes, about: they are copies.
+    pub fn attributes_bytes(&self) -> usize {
+        let texts = self.facts.attributes.iter().map(|(name, value)| name.len() + value.len());
+        texts.sum::<usize>() + std::mem::size_of_val(&self.facts.attributes[..])
+    }
     /// The whole envelope, byte for byte.
     pub fn envelope(&self) -> &Bytes {
         &self.facts.bytes

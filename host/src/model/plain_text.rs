@@ -90,8 +90,12 @@ mod tests {
         }
     }
 
+    /// Reaches `PLAIN_TEXT_BYTES_MAX`.
     #[test]
     fn what_is_too_long_says_so() {
+        let longest = "x".repeat(PLAIN_TEXT_BYTES_MAX);
+        assert_eq!(PlainText::from(&*longest).as_str(), longest);
+        assert_eq!(PlainText::from(longest.clone() + "x").as_str(), longest[3..].to_owned() + "...");
         let reason = PlainText::from("é".repeat(5000));
         assert_eq!((reason.as_str().len(), reason.as_str().ends_with("é...")), (4095, true));
         assert_eq!(PlainText::from("\u{1}".repeat(5000)).as_str().len(), 4096);

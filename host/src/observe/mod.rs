@@ -391,3 +391,6 @@ impl<'a> Counts<'a> {
         self.0.into_iter().for_each(|(name, count)| then(name, count));
     }
 }
+
+#[cfg(test)]
+mod tests;

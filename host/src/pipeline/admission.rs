@@ -159,7 +159,12 @@ impl Stream {
 
 impl Recent {
     fn add(&mut self, entry: EntryId, known: Known) {
-        let size = |known: &Known| FACTS_BYTES + known.first().map_or(0, |event| event.envelope().len());
+        // A key is a copy, one for each keying, and so are the attributes: a producer may make them as long as the event.
+        let size = |known: &Known| {
+            let keys = known.iter().map(|event| event.key().len()).sum::<usize>();
+            let shared = |event: &Arc<Event>| event.envelope().len() + event.attributes_bytes();
+            FACTS_BYTES + keys + known.first().map_or(0, shared)
+        };
         self.bytes += size(&known);
         match self.known.insert(entry, known) {
             Some(before) => self.bytes -= size(&before),
@@ -179,17 +184,22 @@ mod tests {
     use crate::schema::Registry;
 
     fn known(number: u64, padding: usize) -> Known {
+        admitted(number, &format!("\"data\":\"{}\"", "x".repeat(padding)))
+    }
+
+    /// An event with these members, under two ways of making keys.
+    fn admitted(number: u64, members: &str) -> Known {
         let mut registry = Registry::default();
         registry.add("User.Created.v1", "{}").unwrap();
         let id = uuid::Uuid::from_u128(u128::from(number));
         let event = format!(
-            r#"{{"event_id":"{id}","event_type":"User.Created","version":"1","timestamp":"t","correlation_id":"{id}","data":"{}"}}"#,
-            "x".repeat(padding)
+            r#"{{"event_id":"{id}","event_type":"User.Created","version":"1","timestamp":"t","correlation_id":"{id}",{members}}}"#
         );
         let events = admit_for_all(&registry, &Bytes::from(event), &|_, _| true, &[vec![], vec![]], 2 << 20).unwrap();
         events.into_iter().map(Arc::new).collect()
     }
 
+    /// Reaches `RECENT_BYTES_MAX`.
     #[test]
     fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
         let mut recent = Recent::default();
@@ -202,6 +212,21 @@ mod tests {
         let bytes = recent.bytes;
         recent.add(EntryId(39, 0), known(39, 1 << 20));
         assert_eq!((recent.bytes, recent.known.len(), recent.order.len()), (bytes, 15, 15));
+    }
+
+    /// What is copied out of an event counts as well.
+    ///
+    /// Reaches `RECENT_BYTES_MAX`.
+    #[test]
+    fn what_is_remembered_is_bounded_whatever_its_bytes_are() {
+        let long = "x".repeat(1 << 20);
+        let attributes: Vec<String> = (0..30_000).map(|n| format!("\"{n}\":\"\"")).collect();
+        let attributes = format!("\"attributes\":{{{}}},\"data\":1", attributes.join(","));
+        for (members, kept) in [(format!("\"key\":\"{long}\",\"data\":1"), 5), (attributes, 8)] {
+            let mut recent = Recent::default();
+            (0..20).for_each(|number| recent.add(EntryId(number, 0), admitted(number, &members)));
+            assert_eq!(recent.known.len(), kept, "{}", &members[..20]);
+        }
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Kept {
         for Item { delivery, event, .. } in taken {
             let Some(event) = event else { continue };
             held.push((delivery.lane, delivery.entry));
-            shelf.bytes += delivery.body.bytes();
+            shelf.bytes += delivery.bytes();
             shelf.count += 1;
             shelf.behind.push((event.key().clone(), delivery));
         }
@@ -204,7 +204,7 @@ impl Kept {
             if !shelf.keys.contains_key(&key) {
                 let behind: Vec<_> = shelf.behind.extract_if(.., |(behind, _)| *behind == key).collect();
                 for (_, delivery) in behind {
-                    shelf.forget(None, delivery.body.bytes());
+                    shelf.forget(None, delivery.bytes());
                     freed.push(delivery);
                 }
             }

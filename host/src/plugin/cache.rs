@@ -237,6 +237,7 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    /// Reaches `CACHE_BYTES`.
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let (folder, cache) = cache(3 * (100 + MAC_BYTES as u64));
@@ -257,6 +258,7 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    /// Reaches `UNFINISHED_MAX`.
     #[test]
     fn what_a_dead_host_left_unfinished_goes_and_the_key_stays() {
         let (folder, cache) = cache(1000);

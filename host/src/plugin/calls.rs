@@ -5,8 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::Plugin;
 use super::invoke::{Call, Live, NoInstance, Ran};
 use crate::capability::http::Sent;
@@ -73,10 +71,10 @@ impl Called {
 
     /// What the host has to keep of it until it is settled.
     fn bytes(&self) -> usize {
-        let Outcome::Done(effects) = &self.outcome else { return 0 };
-        let emits = effects.emits.iter().map(|emitted| emitted.body.len());
-        let writes = effects.writes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
-        emits.chain(writes).sum()
+        match &self.outcome {
+            Outcome::Done(effects) => effects.bytes(),
+            _ => 0,
+        }
     }
 
     /// What counts as a crash of the guest, though the guest did not get as far.

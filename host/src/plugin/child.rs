@@ -104,7 +104,7 @@ enum End {
 
 /// The host's side: compiles in a child, within the limits.
 pub fn compile(wasm: &[u8], settings: &config::Plugins) -> Result<Vec<u8>, Failure> {
-    match run(start(settings)?, wasm, settings.compile_wall) {
+    match run(start(settings)?, wasm, settings.compile_wall, limits::COMPILED_BYTES.as_u64()) {
         End::Ended { status, code, .. } if status.success() => Ok(code),
         End::Ended { status, words, .. } => Err(why(status, words, settings)),
         End::Large => Err(stopped(
@@ -150,9 +150,8 @@ fn program() -> Result<PathBuf, Failure> {
     })
 }
 
-fn run(mut child: Child, wasm: &[u8], wall: Duration) -> End {
+fn run(mut child: Child, wasm: &[u8], wall: Duration, code_max: u64) -> End {
     let begun = Instant::now();
-    let code_max = limits::COMPILED_BYTES.as_u64();
     let (input, output, words) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -239,4 +238,40 @@ const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 /// Rust's own words when an allocation fails, and the system's.
 fn out_of_memory(words: &str) -> bool {
     ["memory allocation of", "out of memory", "Cannot allocate memory"].iter().any(|text| words.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    /// With a bound that is small enough for a test.
+    ///
+    /// Reaches `COMPILED_BYTES`.
+    #[test]
+    fn code_that_is_too_large_is_not_taken() {
+        let writes = |bytes: u64| {
+            let child = shell(&format!("cat > /dev/null; head -c {bytes} /dev/zero"));
+            run(child, b"a component", Duration::from_secs(60), 100_000)
+        };
+        let End::Ended { status, code, .. } = writes(100_000) else { panic!("it is as large as it may be") };
+        assert!(status.success() && code.len() == 100_000, "{status}, {} bytes", code.len());
+        assert!(matches!(writes(100_001), End::Large));
+    }
+
+    /// Reaches `child::WORDS_BYTES_MAX`.
+    #[test]
+    fn of_what_the_compiler_says_the_beginning_is_kept() {
+        let words = "x".repeat(WORDS_BYTES_MAX as usize);
+        assert_eq!(read_words(words.as_bytes()), words);
+        assert_eq!(read_words(format!("{words}y").as_bytes()), words);
+        let child = shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3");
+        let End::Ended { status, words, .. } = run(child, b"", Duration::from_secs(60), 1) else { panic!("it ends") };
+        assert_eq!((status.code(), words.len()), (Some(3), WORDS_BYTES_MAX as usize), "the rest is read all the same");
+    }
 }

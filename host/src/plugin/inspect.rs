@@ -9,7 +9,8 @@ use super::manifest::SECTION;
 use super::{Error, abi};
 use crate::capability::CAPABILITIES;
 
-/// Names that a component may import or export. Those of the worlds are a dozen, those of whole language runtimes four.
+/// Names that a component may import or export, and its custom sections. The names of the worlds are a dozen, those of whole
+/// language runtimes four.
 const NAMES_MAX: usize = 1000;
 
 /// The newest version of the worlds, for hints.
@@ -67,7 +68,11 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspected, String> {
                     push(&mut found.exports, export.name.name)?;
                 }
             }
-            Payload::CustomSection(section) if depth == 1 && found.custom.len() < NAMES_MAX => {
+            Payload::CustomSection(section) if depth == 1 => {
+                // Not passed over: its manifest might be among those behind.
+                if found.custom.len() >= NAMES_MAX {
+                    return Err(format!("it has more than {NAMES_MAX} custom sections"));
+                }
                 found.custom.push((section.name().to_owned(), section.data().len()));
                 if section.name() == SECTION {
                     let from = section.data_offset();
@@ -166,6 +171,32 @@ mod tests {
         let lie: [u8; 7] = [2, 5, 0xff, 0xff, 0xff, 0xff, 0x0f];
         let wasm = [&b"\0asm\x0d\0\x01\0"[..], &lie, &lie].concat();
         assert_eq!(inspect(&wasm).unwrap().core_instances, u32::MAX);
+    }
+
+    /// Reaches `NAMES_MAX`.
+    #[test]
+    fn names_and_custom_sections_have_a_bound() {
+        let exports = |count: usize| {
+            let mut section = wasm_encoder::ComponentExportSection::new();
+            for n in 0..count {
+                section.export(&*format!("e{n}"), wasm_encoder::ComponentExportKind::Func, 0, None);
+            }
+            let mut component = wasm_encoder::Component::new();
+            component.section(&section);
+            inspect(&component.finish()).map(|found| found.exports.len())
+        };
+        assert_eq!(exports(NAMES_MAX), Ok(NAMES_MAX));
+        assert!(exports(NAMES_MAX + 1).unwrap_err().contains("imports or exports more than 1000 names"));
+        let customs = |count: usize| {
+            let mut component = wasm_encoder::Component::new();
+            for _ in 1..count {
+                component.section(&wasm_encoder::CustomSection { name: "x".into(), data: b"".into() });
+            }
+            component.section(&wasm_encoder::CustomSection { name: SECTION.into(), data: b"{}".into() });
+            inspect(&component.finish()).map(|found| found.manifests.len())
+        };
+        assert_eq!(customs(NAMES_MAX), Ok(1), "the last one is seen");
+        assert!(customs(NAMES_MAX + 1).unwrap_err().contains("more than 1000 custom sections"));
     }
 
     #[test]

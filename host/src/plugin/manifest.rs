@@ -218,6 +218,20 @@ mod tests {
         assert_eq!((read.manifest, read.unknown.len()), (manifest("b"), 0));
     }
 
+    /// Reaches `MANIFEST_BYTES`.
+    #[test]
+    fn a_manifest_has_a_bound() {
+        let max = limits::MANIFEST_BYTES.as_u64() as usize;
+        let around = serde_json::to_string(&manifest("")).unwrap().len();
+        let stamped = |bytes: usize| stamp(EMPTY, &manifest(&"x".repeat(bytes - around)));
+        assert!(read_back(&stamped(max).unwrap()).unwrap().is_some());
+        assert!(stamped(max + 1).unwrap_err().contains("has 16385 bytes; at most"));
+        let mut wasm = EMPTY.to_vec();
+        let text = format!("{:1$}", "{}", max + 1);
+        CustomSection { name: SECTION.into(), data: text.as_bytes().into() }.append_to_component(&mut wasm);
+        assert!(read_back(&wasm).unwrap_err().contains("has 16385 bytes; at most 16384"));
+    }
+
     #[test]
     fn bad_manifests_are_refused_and_unknown_keys_are_named() {
         let with = |sections: &[&str]| {

@@ -91,6 +91,28 @@ impl Trust {
 fn small_file(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    // One byte more, to see that it is too long: a part of it is no signature.
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reaches `trust::FILE_BYTES_MAX`.
+    #[test]
+    fn a_file_that_is_too_long_is_no_key() {
+        let path = std::env::temp_dir().join(format!("tidemill-key-{}", uuid::Uuid::new_v4().simple()));
+        let read = |bytes: u64| {
+            std::fs::write(&path, "x".repeat(bytes as usize)).unwrap();
+            small_file(&path).map(|text| text.len() as u64).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(FILE_BYTES_MAX), Ok(FILE_BYTES_MAX));
+        assert_eq!(read(FILE_BYTES_MAX + 1), Err("it has more than 4096 bytes".to_owned()));
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -91,9 +91,9 @@ impl fmt::Display for Side {
 
 pub fn judge(policy: &CanaryPolicy, facts: &Facts) -> Decision {
     let Facts { age, stable, canary } = facts;
-    let allowed = (stable.failure_rate() + policy.failure_rate).min(RATE_MAX);
+    let allowed = stable.failure_rate() + policy.failure_rate;
     let worse = canary.failure_rate() > allowed;
-    if worse && evidence(canary, allowed) >= CERTAINTY_LN {
+    if worse && evidence(canary, allowed.min(RATE_MAX)) >= CERTAINTY_LN {
         return Decision::RollBack(Reason::Failing);
     }
     let slower = canary.median > stable.median.mul_f64(policy.slower) && canary.median > stable.median + SLOWER_MIN;
@@ -222,6 +222,7 @@ mod tests {
     const FAILING: Decision = Decision::RollBack(Reason::Failing);
     const SLOW: Decision = Decision::RollBack(Reason::Slow);
 
+    /// Reaches `CALLS_MIN` and `SLOWER_MIN`.
     #[test]
     fn the_table() {
         let quiet = Side::default();
@@ -244,11 +245,26 @@ mod tests {
             ("the same, but too few calls to tell", 1, side(270, 0, 1000), side(29, 0, 4000), Decision::Wait),
             ("the same, but too few to compare with", 1, side(29, 0, 1000), side(30, 0, 4000), Decision::Wait),
             ("twice as slow is borne", 300, side(1800, 0, 1000), side(200, 0, 2000), Decision::Promote),
+            ("a millisecond more is borne", 1, side(270, 0, 10), side(30, 0, 1010), Decision::Wait),
+            ("what is beyond that is not", 1, side(270, 0, 10), side(30, 0, 1011), SLOW),
             ("four times nearly nothing", 300, side(1800, 0, 10), side(200, 0, 40), Decision::Promote),
         ];
         for (what, age_s, stable, canary, wanted) in rows {
             assert_eq!(said(&policy(), age_s, stable, canary), wanted, "{what}");
         }
+    }
+
+    /// Where nearly nothing goes well on the stable side, so many failures are needed that the odds stay numbers.
+    ///
+    /// Reaches `RATE_MAX`.
+    #[test]
+    fn of_two_that_fail_all_the_time_none_is_worse() {
+        let all_but_strict = CanaryPolicy { failure_rate: 0.0, ..policy() };
+        let stable = side(1, 1999, 50);
+        let needed = (CERTAINTY_LN / -RATE_MAX.ln()).ceil() as u32;
+        assert_eq!(said(&all_but_strict, 1, stable, side(0, needed - 1, 50)), Decision::Wait);
+        assert_eq!(said(&all_but_strict, 1, stable, side(0, needed, 50)), FAILING);
+        assert_eq!(said(&all_but_strict, 1, side(0, 2000, 50), side(0, 100_000, 50)), Decision::Wait);
     }
 
     #[test]
@@ -318,7 +334,7 @@ mod tests {
         /// Whatever the rest looks like: worse never promotes, and no worse never rolls back for failing.
         #[test]
         fn a_side_that_fails_no_more_often_is_never_rolled_back_for_failing(
-            good in 0u32..2000, bad in 0u32..2000, times in 1u32..20, age_s in 0u64..1000,
+            good in 0u32..2000, bad in 0u32..50_000, times in 1u32..20, age_s in 0u64..1000,
         ) {
             let (canary, stable) = (side(good, bad, 50), side(good * times, bad * times, 50));
             prop_assert_ne!(said(&policy(), age_s, stable, canary), FAILING);

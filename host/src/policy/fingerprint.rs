@@ -122,6 +122,15 @@ mod tests {
         }
     }
 
+    /// Reaches `TEXT_BYTES_MAX`.
+    #[test]
+    fn what_is_behind_the_bound_tells_nothing_apart() {
+        let of = |text: &str| fingerprint(ReasonClass::Rejected, text);
+        let (long, longest) = ("x".repeat(TEXT_BYTES_MAX - 1), "x".repeat(TEXT_BYTES_MAX));
+        assert_ne!(of(&format!("{long}y")), of(&format!("{long}z")));
+        assert_eq!(of(&format!("{longest}y")), of(&format!("{longest}z")));
+    }
+
     #[test]
     fn a_fingerprint_tells_causes_apart_and_not_cases() {
         let of = |text| fingerprint(ReasonClass::Rejected, text);

@@ -63,6 +63,7 @@ mod tests {
             prop_assert!(policy.wait(failed, None, dice) <= policy.cap);
         }
 
+        /// Reaches `RETRY_AFTER_MAX`.
         #[test]
         fn what_the_plugin_asks_for_is_cut_to_a_week(asked_ms in 0u64..u64::MAX) {
             let policy = RetryPolicy { max: 3, base: Duration::ZERO, factor: 2.0, cap: Duration::ZERO };

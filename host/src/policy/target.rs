@@ -169,6 +169,20 @@ fn check_path(path: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    /// Reaches `URL_BYTES_MAX` and `HOST_BYTES_MAX`.
+    #[test]
+    fn urls_and_names_of_hosts_have_bounds() {
+        let url = |bytes: usize| format!("http://h/{}", "a".repeat(bytes - "http://h/".len()));
+        assert!(Target::parse(&url(URL_BYTES_MAX)).is_ok());
+        let refused = Target::parse(&url(URL_BYTES_MAX + 1)).unwrap_err();
+        assert!(refused.contains("8193 bytes; at most 8192"), "{refused}");
+        let host = |bytes: usize| format!("{}{}", "a.".repeat(bytes / 2), if bytes % 2 == 1 { "b" } else { "" });
+        let named = |bytes: usize| Target::parse(&format!("http://{}/x", host(bytes)));
+        assert_eq!(named(HOST_BYTES_MAX).unwrap().host.len(), HOST_BYTES_MAX);
+        let longer = format!("http://{}c/x", host(HOST_BYTES_MAX));
+        assert!(Target::parse(&longer).is_err());
+    }
+
     /// What one reader takes for one host or path, and another reader for another.
     #[test]
     fn doubtful_urls_are_refused() {

@@ -211,6 +211,70 @@ mod tests {
         assert!(!refused(r#"{"pattern":"(a+"}"#).is_empty());
     }
 
+    /// Reaches `SCHEMA_DEPTH_MAX` and `SUBSCHEMAS_MAX`.
+    #[test]
+    fn a_schema_may_be_as_deep_and_as_wide_as_its_bounds() {
+        let compiled = |text: &str| Registry::default().add("Test.Made.v1", text);
+        let deep = |levels: usize| format!("{}{{}}{}", r#"{"not":"#.repeat(levels), "}".repeat(levels));
+        assert_eq!(compiled(&deep(SCHEMA_DEPTH_MAX)), Ok(()));
+        assert!(refused(&deep(SCHEMA_DEPTH_MAX + 1)).contains("deeper than 64 (schema_depth_max)"));
+        let wide = |objects: usize| format!(r#"{{"anyOf":[{}]}}"#, vec!["{}"; objects - 1].join(","));
+        assert_eq!(compiled(&wide(SUBSCHEMAS_MAX)), Ok(()));
+        assert!(refused(&wide(SUBSCHEMAS_MAX + 1)).contains("more than 2000 subschemas"));
+    }
+
+    /// Reaches `SCHEMA_BYTES_MAX`.
+    #[test]
+    fn a_schema_s_file_has_a_bound() {
+        let folder = std::env::temp_dir().join(format!("tidemill-schemas-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder).unwrap();
+        let load = |bytes: u64| {
+            std::fs::write(folder.join("Test.Made.v1.json"), format!("{{}}{}", " ".repeat(bytes as usize - 2)))
+                .unwrap();
+            Registry::load(&folder).map(|registry| registry.names().count()).map_err(|errors| errors[0].to_string())
+        };
+        assert_eq!(load(SCHEMA_BYTES_MAX), Ok(1));
+        let refused = load(SCHEMA_BYTES_MAX + 1).unwrap_err();
+        assert!(refused.contains("it has 262145 bytes; at most 262144 (schema_bytes_max)"), "{refused}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Reaches `FINDINGS_MAX` and `FINDING_BYTES_MAX`.
+    #[test]
+    fn a_refusal_says_the_first_few_things_and_of_each_the_beginning() {
+        let mut registry = Registry::default();
+        registry.add("Test.Made.v1", r#"{"additionalProperties":{"type":"string"}}"#).unwrap();
+        let said = |names: &[String]| {
+            let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":1")).collect();
+            let event = format!("{{{}}}", members.join(","));
+            match registry.get("Test.Made", 1).unwrap().check(&Json::read(&event).unwrap(), event.len()) {
+                Err(Refusal::Invalid(text)) => String::from(text),
+                other => panic!("{other:?}"),
+            }
+        };
+        let names: Vec<String> = (0..=FINDINGS_MAX).map(|n| format!("m{n}")).collect();
+        let (all, more) = (said(&names[..FINDINGS_MAX]), said(&names));
+        assert_eq!((all.matches("/m").count(), all.ends_with("and more")), (FINDINGS_MAX, false), "{all}");
+        assert_eq!((more.matches("/m").count(), more.ends_with("; and more")), (FINDINGS_MAX, true), "{more}");
+        let place = |bytes: usize| said(&["x".repeat(bytes - 1)]).split(':').next().map_or(0, str::len);
+        assert_eq!([place(FINDING_BYTES_MAX), place(FINDING_BYTES_MAX + 1)], [FINDING_BYTES_MAX; 2]);
+    }
+
+    /// Reaches `KIND_BYTES_MAX`.
+    #[test]
+    fn a_long_kind_is_not_searched_for() {
+        let mut registry = Registry::default();
+        let kind = |bytes: usize| format!("User.A{}", "a".repeat(bytes - 6));
+        registry.add(&format!("{}.v1", kind(KIND_BYTES_MAX - 1)), "{}").unwrap();
+        let said = |bytes: usize| match registry.find(&kind(bytes), 1) {
+            Err(Refusal::Unknown(text)) => String::from(text),
+            other => panic!("{other:?}"),
+        };
+        assert!(said(KIND_BYTES_MAX).contains("did you mean"), "{}", said(KIND_BYTES_MAX));
+        let long = said(KIND_BYTES_MAX + 1);
+        assert_eq!(long, format!("event_type \"{}...\" has 129 bytes, and no schema", kind(KIND_BYTES_MAX)));
+    }
+
     #[test]
     fn the_host_s_own_events_have_no_schema() {
         assert!(Registry::default().add("Tidemill.Timer.v1", "{}").unwrap_err().contains("the host's own"));

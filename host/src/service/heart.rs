@@ -127,7 +127,7 @@ impl Heart {
             observe::breaker_is(&consumer.handler.name, breaker);
             let (refused, refusal) = consumer.refused();
             observe::refused_kept(&consumer.source, refused);
-            let refusal: String = refusal.iter().flat_map(|text| text.chars().take(REFUSAL_CHARS_MAX)).collect();
+            let refusal = refusal.map(|text| beginning(&text)).unwrap_or_default();
             let rate = if seconds > 0.0 { (committed[index] - before[index]) as f64 / seconds } else { 0.0 };
             match handlers.iter_mut().find(|note| *note.handler == *consumer.handler.name) {
                 Some(note) => {
@@ -160,10 +160,22 @@ impl Heart {
     }
 }
 
+fn beginning(refusal: &str) -> String {
+    refusal.chars().take(REFUSAL_CHARS_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Reaches `REFUSAL_CHARS_MAX`.
+    #[test]
+    fn of_a_refusal_the_beginning_is_told() {
+        let long = "é".repeat(REFUSAL_CHARS_MAX);
+        assert_eq!([beginning(&long), beginning(&format!("{long}y"))], [long.clone(), long]);
+    }
+
+    /// Reaches `NOTE_BYTES_MAX`.
     #[test]
     fn a_note_has_a_bound_and_says_what_it_leaves_out() {
         let handler = |n: usize| HandlerNote { handler: format!("handler-{n}"), ..HandlerNote::default() };

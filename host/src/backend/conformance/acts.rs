@@ -140,6 +140,8 @@ pub async fn an_act_on_nothing_leaves_no_record(backend: Arc<dyn Backend>) {
 }
 
 /// Many switch it on and off at once. Some find it as they want it; the others leave a record each.
+///
+/// Reaches `AUDIT_MAX`.
 pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     pause(&desk, true, &act("first", "")).await;

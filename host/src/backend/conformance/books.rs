@@ -185,6 +185,7 @@ pub async fn each_version_of_a_plugin_has_its_book(backend: Arc<dyn Backend>) {
     assert_eq!(desk.neighbour().await.versions().await, [], "each handler has its own");
 }
 
+/// Reaches `VERSIONS_MAX`.
 pub async fn the_books_of_old_versions_become_one(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let versions = VERSIONS_MAX + 3;

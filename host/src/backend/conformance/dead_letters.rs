@@ -61,6 +61,7 @@ pub async fn dead_letters_are_listed_in_pages(backend: Arc<dyn Backend>) {
     assert!(listed.is_sorted(), "in the order of their ids: {listed:?}");
 }
 
+/// Reaches `DEAD_LETTERS`.
 pub async fn dead_letters_are_bounded(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let (max, over) = (DEAD_LETTERS_MAX as usize, 5);

@@ -92,6 +92,7 @@ pub async fn a_letter_with_an_attempt_on_record_has_run(backend: Arc<dyn Backend
     assert_eq!(letters(&desk).await, (MAX / 2 + 3, MAX - MAX / 2 - 3));
 }
 
+/// Reaches `DEAD_LETTERS_BYTES`.
 pub async fn dead_letters_are_bounded_by_their_bytes(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     bury(&desk, 7, LARGE, ReasonClass::Exhausted, Some(record(1, "no"))).await;

@@ -70,6 +70,7 @@ pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) 
     assert_eq!(desk.books().await.pending, count as u64);
 }
 
+/// Reaches `BATCH`.
 pub async fn fetch_takes_no_more_than_asked(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     again(&desk, 5).await;
@@ -216,6 +217,7 @@ pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
     }
 }
 
+/// Reaches `PAYLOAD_BYTES_MAX`, `ENTRY_FACTS_BYTES`, `LARGE_PREFIX_BYTES` and `PIECE_BYTES`.
 pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let body = |bytes: usize| Bytes::from_iter((0..bytes).map(|at| b'a' + (at % 23) as u8));
@@ -243,6 +245,7 @@ pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Ar
     same(&desk.fetch_one().await, &large);
 }
 
+/// Reaches `FETCH_BYTES`.
 pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backend>) {
     const COUNT: usize = 20;
     let desk = Desk::new(&backend).await;
@@ -273,4 +276,37 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
         }
     }
     assert_eq!((bodies.len(), desk.books().await.pending), (COUNT, COUNT as u64));
+}
+
+/// What comes back has its records with it.
+///
+/// Reaches `FETCH_BYTES`.
+pub async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backend>) {
+    const COUNT: usize = 100;
+    let desk = Desk::new(&backend).await;
+    desk.publish_count(COUNT).await;
+    let long = "x".repeat(50_000);
+    let retries = desk.fetch(COUNT).await.into_iter().map(|d| retry(d, Duration::ZERO, record(1, &long)));
+    desk.settle(retries.collect()).await;
+    desk.promote(COUNT).await;
+    let (mut held, mut calls) = (HashSet::new(), 0);
+    while held.len() < COUNT {
+        let fetched = backend.fetch(&desk.source, &desk.consumer, COUNT, Duration::ZERO).await.expect("fetch");
+        let (mut more, mut got) = (fetched.more, fetched.deliveries);
+        assert!(!got.is_empty() || more, "{} of {COUNT} came", held.len());
+        loop {
+            let bytes: usize = got.iter().map(Delivery::bytes).sum();
+            assert!(bytes <= FETCH_BYTES_MAX, "{bytes} bytes came at once");
+            calls += 1;
+            held.extend(got.iter().map(|delivery| (delivery.lane, delivery.entry)));
+            if !more {
+                break;
+            }
+            let lease = Duration::from_secs(3600);
+            let found = backend.recover(&desk.source, &desk.consumer, &held, lease, COUNT).await.expect("recover");
+            assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
+            (more, got) = (found.more, found.deliveries);
+        }
+    }
+    assert!(calls > 1, "so many bytes have no room in one call");
 }

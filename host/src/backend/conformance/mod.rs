@@ -82,7 +82,8 @@ pub const STORIES: &[(&str, Story)] = stories! {
         start_new_skips_history
         binary_payloads_survive
         what_is_too_large_is_told_by_its_beginning_and_its_hash
-        fetch_is_bounded_in_bytes_and_loses_nothing;
+        fetch_is_bounded_in_bytes_and_loses_nothing
+        what_comes_back_is_bounded_with_its_records;
     settling:
         settled_is_not_fetched_again
         a_commit_applies_emits_state_inbox_and_ack_together

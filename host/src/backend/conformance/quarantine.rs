@@ -133,6 +133,7 @@ async fn dies_with_all(first: Desk, count: usize, deaths: usize) -> Desk {
     last.consumer().await
 }
 
+/// Reaches `CRASHES_MAX`.
 pub async fn what_the_third_host_died_with_is_set_aside_unread(backend: Arc<dyn Backend>) {
     let first = Desk::new(&backend).await;
     let id = first.publish(&["a"]).await[0];

@@ -41,6 +41,7 @@ pub async fn state_is_written_read_and_deleted(backend: Arc<dyn Backend>) {
     assert_eq!(versions, [0, 3, 3], "answers come in the order of the question");
 }
 
+/// Reaches `LOOK_UP_BYTES_MAX`.
 pub async fn states_are_looked_up_as_far_as_there_is_room(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let big = "x".repeat(LOOK_UP_BYTES_MAX / 2);

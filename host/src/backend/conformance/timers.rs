@@ -162,6 +162,7 @@ pub async fn a_timer_survives_the_host_that_set_it(backend: Arc<dyn Backend>) {
     assert_eq!(heir.books().await.waiting(), 0);
 }
 
+/// Reaches `TIMERS_WAITING`.
 pub async fn timers_are_bounded(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let bodies: Vec<String> = (0..TIMERS_MAX).map(|n| n.to_string()).collect();

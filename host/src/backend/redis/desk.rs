@@ -10,26 +10,27 @@ use super::{Redis, value};
 use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Result};
 use crate::model::delivery::{EntryId, Source};
 
-/// A script holds up the server while it runs: no call touches more letters than this.
+/// A script holds up the server while it runs: no call touches more letters than this, nor (the scripts see to that) more
+/// than 16 MiB of them.
 const CALL_MAX: usize = 200;
 
 impl Redis {
     pub(super) async fn replay_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-        let mut replayed = 0;
-        for some in ids.chunks(CALL_MAX) {
+        let (mut replayed, mut rest) = (0, ids);
+        while !rest.is_empty() {
             let mut call = begin(&REPLAY, &replay_keys(source), act);
             call.arg("replay").arg("");
-            replayed += self.act_on(&REPLAY, call, source, some).await?;
+            replayed += self.act_on(&REPLAY, call, source, &mut rest).await?;
         }
         Ok(replayed)
     }
 
     pub(super) async fn drop_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
         let keys = Keys::of(source);
-        let mut dropped = 0;
-        for some in ids.chunks(CALL_MAX) {
+        let (mut dropped, mut rest) = (0, ids);
+        while !rest.is_empty() {
             let call = begin(&DROP, &[keys.dead(), keys.stats(), keys.audit()], act);
-            dropped += self.act_on(&DROP, call, source, some).await?;
+            dropped += self.act_on(&DROP, call, source, &mut rest).await?;
         }
         Ok(dropped)
     }
@@ -37,14 +38,19 @@ impl Redis {
     pub(super) async fn edit_letter(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
         let mut call = begin(&REPLAY, &replay_keys(source), act);
         call.arg("edit").arg(&body[..]);
-        Ok(self.act_on(&REPLAY, call, source, &[id]).await? == 1)
+        Ok(self.act_on(&REPLAY, call, source, &mut &[id][..]).await? == 1)
     }
 
-    /// Runs the call with the ids as its last arguments; answers how many letters there were.
-    async fn act_on(&self, script: &Script, mut call: Cmd, source: &Source, ids: &[EntryId]) -> Result<usize> {
-        ids.iter().for_each(|id| call.write_id(*id));
-        let count = value::count(&self.run_script(script, &call, source).await?)?;
-        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    /// Runs the call with the first of these ids as its last arguments, and takes off those that are done; answers how many
+    /// letters there were.
+    async fn act_on(&self, script: &Script, mut call: Cmd, source: &Source, ids: &mut &[EntryId]) -> Result<usize> {
+        let all = *ids;
+        let some = &all[..all.len().min(CALL_MAX)];
+        some.iter().for_each(|id| call.write_id(*id));
+        let [count, done] = value::tuple(self.run_script(script, &call, source).await?)?;
+        let number = |value| value::count(value).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        *ids = &all[number(&done)?.clamp(1, some.len())..];
+        number(&count)
     }
 
     pub(super) async fn pause_or_resume(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {

@@ -79,18 +79,22 @@ impl Redis {
         let theirs = Duration::from_millis(self.server_ms().await?);
         let took = asked.elapsed().unwrap_or_default();
         let ours = (asked + took / 2).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let skew = ours.abs_diff(theirs);
-        // Half of the round trip is what cannot be told.
-        if skew > SKEW_MAX + took {
-            let which = if ours < theirs { "behind" } else { "ahead of" };
-            return Ok(warning(
-                "clock",
-                format!("this machine's clock is {} {which} the server's", humantime::format_duration(rounded(skew))),
-                "run a time service (chrony, systemd-timesyncd) on both; Tidemill itself goes by the server's clock",
-            ));
-        }
-        Ok(good("clock", "this machine and the server agree on the time"))
+        Ok(clocks(ours, theirs, took))
     }
+}
+
+/// Half of the round trip is what cannot be told.
+fn clocks(ours: Duration, theirs: Duration, round_trip: Duration) -> Finding {
+    let skew = ours.abs_diff(theirs);
+    if skew <= SKEW_MAX + round_trip {
+        return good("clock", "this machine and the server agree on the time");
+    }
+    let which = if ours < theirs { "behind" } else { "ahead of" };
+    warning(
+        "clock",
+        format!("this machine's clock is {} {which} the server's", humantime::format_duration(rounded(skew))),
+        "run a time service (chrony, systemd-timesyncd) on both; Tidemill itself goes by the server's clock",
+    )
 }
 
 /// What could not be looked at is something found, too.
@@ -245,4 +249,41 @@ fn replication(info: &Info) -> Vec<Finding> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Level;
+
+    /// Reaches `SKEW_MAX`.
+    #[test]
+    fn clocks_that_differ_are_told() {
+        let (now, round_trip) = (Duration::from_secs(1_700_000_000), Duration::from_millis(3));
+        let most = SKEW_MAX + round_trip;
+        for theirs in [now + most, now - most] {
+            assert_eq!(clocks(now, theirs, round_trip).level, Level::Good);
+        }
+        let beyond = Duration::from_millis(1);
+        for (theirs, said) in [(now + most + beyond, "behind the server's"), (now - most - beyond, "ahead of")] {
+            let finding = clocks(now, theirs, round_trip);
+            assert!(finding.level == Level::Warning && finding.text.contains(said), "{finding:?}");
+        }
+    }
+
+    /// Reaches `REPLICA_BYTES_MAX` and `REPLICA_SILENCE_MAX`.
+    #[test]
+    fn a_replica_that_is_far_behind_is_told() {
+        let level = |behind: u64, silent: u64| {
+            let info = Info::of(&format!(
+                "role:master\r\nconnected_slaves:1\r\nmaster_repl_offset:{}\r\n\
+                 slave0:ip=10.0.0.2,port=6379,state=online,offset=1000,lag={silent}\r\n",
+                1000 + behind
+            ));
+            replication(&info)[0].level
+        };
+        assert_eq!(level(REPLICA_BYTES_MAX, REPLICA_SILENCE_MAX), Level::Good);
+        assert_eq!(level(REPLICA_BYTES_MAX + 1, 0), Level::Warning);
+        assert_eq!(level(0, REPLICA_SILENCE_MAX + 1), Level::Warning);
+    }
 }

@@ -239,3 +239,18 @@ impl ControlPlane for Redis {
         self.list_entries(stream, after, max).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reaches `MS_MAX`.
+    #[test]
+    fn times_are_exact_in_the_numbers_of_scripts() {
+        let longest = Duration::from_millis(MS_MAX);
+        assert_eq!(millis(longest), MS_MAX);
+        assert_eq!([millis(longest + Duration::from_millis(1)), millis(Duration::MAX)], [MS_MAX; 2]);
+        // Added to any time of today: 2^53 is far.
+        assert_eq!((2 * MS_MAX + 1) as f64 as u64, 2 * MS_MAX + 1);
+    }
+}

@@ -104,3 +104,20 @@ pub(super) fn key_state(answer: Value) -> Result<KeyState> {
     }
     Ok(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reaches `CALL_ENTRIES_MAX` and `CALL_BYTES_MAX`.
+    #[test]
+    fn a_call_appends_no_more_than_its_bounds() {
+        let entries = |count: usize, bytes: usize| vec![NewEntry { body: vec![b'x'; bytes].into(), mark: None }; count];
+        let taken = [CALL_ENTRIES_MAX, CALL_ENTRIES_MAX + 1].map(|count| call_len(&entries(count, 1)));
+        assert_eq!(taken, [CALL_ENTRIES_MAX; 2]);
+        let quarter = CALL_BYTES_MAX / 4;
+        assert_eq!((call_len(&entries(4, quarter)), call_len(&entries(5, quarter))), (4, 4));
+        assert_eq!(call_len(&entries(4, quarter + 1)), 3);
+        assert_eq!(call_len(&entries(2, CALL_BYTES_MAX + 1)), 1, "one that is too large goes alone");
+    }
+}

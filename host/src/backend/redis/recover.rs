@@ -161,7 +161,7 @@ impl Found {
 
     /// What there is no room for is let go of: it is pending, and found again.
     pub fn add(&mut self, delivery: Delivery) {
-        let bytes = delivery.body.bytes();
+        let bytes = delivery.bytes();
         if bytes > self.bytes_left && !self.deliveries.is_empty() {
             self.more = true;
             self.bytes_left = 0;

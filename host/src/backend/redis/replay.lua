@@ -5,7 +5,7 @@
 -- KEYS     1 dead  2 again  3 audit  4 stats
 -- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 replay, edit
 --          6 the new body (of edit)  7.. ids of dead letters
--- returns  how many there were
+-- returns  how many there were, and how many of the ids are done: the others have no room in this call
 
 local dead, again, records = KEYS[1], KEYS[2], KEYS[3]
 local act, verb, body = act_of(ARGV), ARGV[5], ARGV[6]
@@ -36,7 +36,9 @@ local function record_of(id, fields)
     return record
 end
 
-local replayed = {}
+local REPLAY_BYTES_MAX = 16777216
+
+local replayed, bytes, done = {}, 0, 0
 for i = 7, #ARGV do
     local found = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
     if found then
@@ -44,10 +46,13 @@ for i = 7, #ARGV do
         redis.call('XDEL', dead, ARGV[i])
         replayed[#replayed + 1] = ARGV[i]
         letters.remove(ARGV[i], found[2])
+        for f = 2, #found[2], 2 do bytes = bytes + #found[2][f] end
     end
+    done = done + 1
+    if bytes >= REPLAY_BYTES_MAX then break end
 end
 if #replayed > 0 then
     letters.close()
     audit(records, verb, replayed, act)
 end
-return #replayed
+return {#replayed, done}

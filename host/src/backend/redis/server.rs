@@ -87,9 +87,13 @@ pub(super) struct Info(HashMap<String, String>);
 impl Info {
     pub async fn read(link: &Link, at: &str) -> Result<Self> {
         let answer = link.send(&redis::cmd("INFO")).await.map_err(|error| greeting(at, &error))?;
-        let text = value::text(answer)?;
+        Ok(Self::of(&value::text(answer)?))
+    }
+
+    /// Of the text that the server answers.
+    pub fn of(text: &str) -> Self {
         let facts = text.lines().filter_map(|line| line.split_once(':'));
-        Ok(Self(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect()))
+        Self(facts.map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect())
     }
 
     /// Empty if it is not said.

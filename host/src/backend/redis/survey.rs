@@ -235,3 +235,21 @@ fn id_if_any(value: &Value) -> Result<Option<EntryId>> {
         id => value::entry_id(id).map(Some),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Level;
+
+    /// Reaches `survey::AHEAD_MAX`.
+    #[test]
+    fn ids_that_lie_in_the_future_are_told() {
+        let (now_ms, ahead) = (1_700_000_000_000, AHEAD_MAX.as_millis() as u64);
+        let level = |last: u64| {
+            let (name, kind, groups) = ("s".to_owned(), "stream".to_owned(), BTreeMap::new());
+            let first = Some(EntryId(1, 0));
+            Stream { name, kind, length: 1, last: EntryId(last, 0), first, now_ms, groups }.ids().level
+        };
+        assert_eq!((level(now_ms + ahead), level(now_ms + ahead + 1)), (Level::Good, Level::Bad));
+    }
+}

@@ -174,3 +174,93 @@ pub async fn check_file(file: String) -> Result<Vec<Finding>> {
         Err(error) => vec![bad("integrity", format!("the file cannot be read through: {error}"), hint)],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::Level;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("schema.sql")).unwrap();
+        conn
+    }
+
+    fn look<T>(conn: &Connection, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> T {
+        let mut rung: Vec<Arc<str>> = Vec::new();
+        work(&Tx::at(conn, NOW, &mut rung)).unwrap()
+    }
+
+    /// Reaches `LOG_BYTES_MAX`.
+    #[test]
+    fn a_log_that_is_kept_from_being_emptied_is_told() {
+        let file = std::env::temp_dir().join(format!("tidemill-log-{}", uuid::Uuid::new_v4().simple()));
+        let log = format!("{}-wal", file.display());
+        for (bytes, level) in [(LOG_BYTES_MAX, Level::Good), (LOG_BYTES_MAX + 1, Level::Warning)] {
+            // A file with a hole in it takes no room.
+            std::fs::File::create(&log).unwrap().set_len(bytes).unwrap();
+            let found = look(&database(), |tx| look_at_file(tx, &file.display().to_string()));
+            let found = found.iter().find(|finding| finding.check == "file").unwrap();
+            assert_eq!(found.level, level, "{found:?}");
+        }
+        std::fs::remove_file(log).unwrap();
+    }
+
+    /// Reaches `sqlite::examine::AHEAD_MAX` and `ROW_NUMBER_MAX`.
+    #[test]
+    fn entries_of_the_future_and_numbers_that_run_out_are_told() {
+        let add = |conn: &Connection, id: i64, at_ms: i64| {
+            let sql = "INSERT INTO entries (id, stream, at_ms, kind, body) VALUES (?1, 1, ?2, 0, x'')";
+            conn.execute(sql, (id, at_ms)).unwrap();
+        };
+        let (conn, ahead) = (database(), NOW + AHEAD_MAX.as_millis() as i64);
+        add(&conn, 1, ahead);
+        assert_eq!(look(&conn, clock).level, Level::Good);
+        add(&conn, 2, ahead + 1);
+        assert_eq!(look(&conn, clock).level, Level::Bad);
+        add(&conn, ROW_NUMBER_MAX, NOW);
+        assert!(look(&conn, row_numbers).is_none());
+        add(&conn, ROW_NUMBER_MAX + 1, NOW);
+        assert!(look(&conn, row_numbers).is_some_and(|finding| finding.level == Level::Bad));
+    }
+
+    /// Reaches `DEAD_CONSUMERS_MAX`.
+    #[test]
+    fn consumers_that_leak_are_told() {
+        let conn = database();
+        let dead = |from: i64, count: i64| {
+            for number in from..from + count {
+                let sql = "INSERT INTO consumers (name, until_ms, note) VALUES (?1, 0, '')";
+                conn.execute(sql, [format!("c{number}")]).unwrap();
+            }
+            look(&conn, consumers)
+        };
+        assert!(dead(0, DEAD_CONSUMERS_MAX).is_none());
+        assert!(dead(DEAD_CONSUMERS_MAX, 1).is_some_and(|finding| finding.level == Level::Warning));
+    }
+
+    /// Reaches `DAMAGE_MAX`.
+    #[tokio::test]
+    async fn so_many_damaged_places_are_named() {
+        for (damaged, named) in [(DAMAGE_MAX, DAMAGE_MAX), (DAMAGE_MAX + 1, DAMAGE_MAX)] {
+            let file = std::env::temp_dir().join(format!("tidemill-damage-{}", uuid::Uuid::new_v4().simple()));
+            let conn = Connection::open(&file).unwrap();
+            // Rows that are not as their table says.
+            conn.execute_batch("CREATE TABLE t (x)").unwrap();
+            (0..damaged).for_each(|_| assert_eq!(conn.execute("INSERT INTO t VALUES (NULL)", []).unwrap(), 1));
+            conn.execute_batch(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x NOT NULL)' WHERE name = 't'",
+            )
+            .unwrap();
+            drop(conn);
+            let found = check_file(file.display().to_string()).await.unwrap();
+            std::fs::remove_file(&file).unwrap();
+            assert!(found.iter().all(|finding| finding.level == Level::Bad), "{found:?}");
+            assert_eq!(found.len(), named);
+        }
+    }
+}

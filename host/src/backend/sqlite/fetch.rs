@@ -103,7 +103,7 @@ fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize, room: &mut
 fn take_again(tx: &Tx<'_>, group: &mut sources::Source, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again
                WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.body.bytes())));
+    let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.bytes())));
     let got = tx.some(sql, (group.id, group.again_id, limit(max)), read)?;
     group.again_id = got.last().map_or(group.again_id, |last| number(last.entry));
     Ok(got)

@@ -146,7 +146,7 @@ fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place, room: &mut
     } else {
         let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again WHERE id = ?1";
         let found = tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Lane::Again, entry));
-        room.takes(found.body.bytes()).then_some(found)
+        room.takes(found.bytes()).then_some(found)
     };
     Ok(found.map(|delivery| Delivery { crashes: delivery.crashes.saturating_add(crashes), ..delivery }))
 }

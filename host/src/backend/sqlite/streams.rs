@@ -159,3 +159,51 @@ fn finished_before(tx: &Tx<'_>, stream: i64) -> Result<i64> {
                FROM sources g WHERE g.stream = ?1";
     Ok(tx.number(sql, (stream, i64::MAX))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// A stream of so many entries that are a second old, with nobody who reads it.
+    fn database(entries: i64) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("schema.sql")).unwrap();
+        let sql = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                   INSERT INTO entries (stream, at_ms, kind, body) SELECT 1, ?2, 0, x'' FROM n";
+        conn.execute("INSERT INTO streams (id, name, added) VALUES (1, 's', ?1)", [entries]).unwrap();
+        conn.execute(sql, (entries, NOW - 1000)).unwrap();
+        conn
+    }
+
+    fn step(conn: &Connection, bounds: &Bounds) -> Trimmed {
+        let mut rung: Vec<Arc<str>> = Vec::new();
+        trim_step(&Tx::at(conn, NOW, &mut rung), "s", bounds).unwrap()
+    }
+
+    /// Reaches `TRIM_STEP`.
+    #[test]
+    fn a_step_removes_so_many_and_the_next_one_the_rest() {
+        let conn = database(TRIM_STEP as i64 + 1);
+        let bounds = Bounds { maxlen: Some(0), overflow: Overflow::Drop, ..Bounds::default() };
+        let removed = [(); 3].map(|()| step(&conn, &bounds).removed);
+        assert_eq!(removed, [TRIM_STEP as u64, 1, 0]);
+    }
+
+    /// Reaches `HELD_COUNTED_MAX`.
+    #[test]
+    fn what_is_held_is_counted_up_to_a_bound() {
+        let second = Bounds { retention: Some(Duration::from_millis(500)), ..Bounds::default() };
+        for (entries, counted) in [(HELD_COUNTED_MAX, HELD_COUNTED_MAX), (HELD_COUNTED_MAX + 1, HELD_COUNTED_MAX)] {
+            let conn = database(entries);
+            // A group that has read nothing.
+            let sql = "INSERT INTO sources (stream, handler, last_id, base) VALUES (1, 'h', 0, 0)";
+            conn.execute(sql, []).unwrap();
+            let trimmed = step(&conn, &second);
+            assert_eq!((trimmed.removed, trimmed.held), (0, counted as u64));
+        }
+    }
+}

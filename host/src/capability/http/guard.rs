@@ -111,7 +111,7 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, RwLock};
 
     use super::*;
 
@@ -126,7 +126,11 @@ mod tests {
         Guard { open: Vec::new(), look_up: Arc::new(look_up) }
     }
 
+    /// The places for look-ups are the process's: who takes them all does so alone.
+    static ROOM: RwLock<()> = RwLock::new(());
+
     fn resolved(guard: &Guard, url: &str) -> Result<Vec<SocketAddr>, String> {
+        let _shared = ROOM.read().unwrap();
         let timeout = NextTimeout { after: std::time::Duration::from_secs(60).into(), ..NextTimeout::default() };
         let uri: Uri = url.parse().unwrap();
         let found = guard.resolve(&uri, &Config::default(), timeout).map_err(|error| error.to_string())?;
@@ -159,6 +163,50 @@ mod tests {
             assert!(resolved(&guard(&[]), url).unwrap_err().contains("http_private"), "{url}");
         }
         assert_eq!(resolved(&guard(&[]), "http://1.1.1.1/"), Ok(vec!["1.1.1.1:80".parse().unwrap()]));
+    }
+
+    /// Reaches `MAX_ADDRESSES`.
+    #[test]
+    fn of_many_addresses_all_are_looked_at_and_the_first_are_tried() {
+        let addresses: Vec<String> = (1..=MAX_ADDRESSES + 1).map(|n| format!("1.1.1.{n}")).collect();
+        let mut addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let found = resolved(&guard(&[&addresses[1..]]), "http://h.example.org/").unwrap();
+        assert_eq!(found.len(), MAX_ADDRESSES);
+        assert_eq!(resolved(&guard(&[&addresses]), "http://h.example.org/").unwrap(), {
+            let address = |n: usize| format!("1.1.1.{n}:80").parse().unwrap();
+            (1..=MAX_ADDRESSES).map(address).collect::<Vec<SocketAddr>>()
+        });
+        addresses[MAX_ADDRESSES] = "10.0.0.1";
+        assert!(resolved(&guard(&[&addresses]), "http://h.example.org/").unwrap_err().contains("http_private"));
+    }
+
+    /// Reaches `LOOKUPS_MAX`.
+    #[test]
+    fn look_ups_that_hang_have_a_bound() {
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let hang = move |_: &str, _| {
+            let _ = gate.lock().unwrap().recv(); // until the test is over
+            Err(std::io::Error::other("no answer"))
+        };
+        let hanging = Guard { open: Vec::new(), look_up: Arc::new(hang) };
+        let asks = |after: std::time::Duration| {
+            let timeout = NextTimeout { after: after.into(), ..NextTimeout::default() };
+            hanging.resolve(&"http://h.example.org/".parse().unwrap(), &Config::default(), timeout)
+        };
+        let _alone = ROOM.write().unwrap();
+        for _ in 0..LOOKUPS_MAX {
+            let answer = asks(std::time::Duration::from_millis(1));
+            assert!(matches!(answer, Err(Error::Timeout(Timeout::Resolve))), "it hangs");
+        }
+        let refused = asks(std::time::Duration::from_secs(60)).unwrap_err().to_string();
+        assert!(refused.contains("too many look-ups of names hang"), "{refused}");
+        drop(release);
+        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while LOOKUPS.load(Ordering::Relaxed) > 0 {
+            assert!(std::time::Instant::now() < give_up, "the places are not given back");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// The system's own answer for a name that every machine has.

@@ -150,3 +150,15 @@ async fn say_evicted(backend: &dyn Backend, selection: &Selection) -> anyhow::Re
 fn short(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(TEXT_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reaches `TEXT_MAX`.
+    #[test]
+    fn a_table_shows_the_beginning_of_a_text() {
+        let long = "é".repeat(TEXT_MAX);
+        assert_eq!([short(&long), short(&format!("{long}y")), short(&format!("{long}\nz"))], [&*long; 3]);
+    }
+}

@@ -63,6 +63,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::{Finding, check};
+    use super::NAME_BYTES_MAX;
     use crate::config::read::parse;
     use crate::schema::Registry;
 
@@ -72,6 +73,16 @@ mod tests {
         let start = "[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Created\"]\n";
         let config = parse(&format!("{start}{text}"), Path::new("t.toml"), "".into(), &[]).unwrap();
         check(&config, &schemas)
+    }
+
+    /// Reaches `outside::NAME_BYTES_MAX`.
+    #[test]
+    fn the_name_of_a_secret_has_a_bound() {
+        let named =
+            |bytes: usize| findings(&format!("[handlers.a.secrets]\n{} = {{ env = \"K\" }}", "k".repeat(bytes)));
+        assert_eq!(named(NAME_BYTES_MAX), []);
+        let found = named(NAME_BYTES_MAX + 1);
+        assert!(found.len() == 1 && found[0].what.contains("is not a name of a secret"), "{found:?}");
     }
 
     #[test]

@@ -351,6 +351,9 @@ mod tests {
         found.iter().any(|finding| finding.key == key && finding.what == "out of range" && !finding.warning)
     }
 
+    /// Reaches `CONFIG`, `STREAM` and `HANDLER`, row by row; and what ends them: `PAYLOAD_BYTES_LEAST`,
+    /// `PAYLOAD_BYTES_MOST`, `IO_WORKERS_MAX`, `DEADLINE_MAX`, `BATCH_MAX`, `RETRIES_MAX`, `GUEST_MEMORY_MAX`,
+    /// `GUEST_TABLES_MAX`, `STACK_MIN`, `STACK_MAX`, `HOSTCALL_BYTES_MAX`, `GENERATIONS_MAX` and `NO_BYTES`.
     #[test]
     fn both_ends_are_taken_and_nothing_beyond() {
         let written = |amount: Amount| match amount {

@@ -82,16 +82,17 @@ fn a_type_without_a_schema_is_said() {
     assert!(said.contains("\"Order.Creatd\" has no schema\n  hint: did you mean \"Order.Created\"?"), "{said}");
 }
 
+/// Reaches `DEAD_LETTER_EXTRA_BYTES`.
 #[test]
 fn bounds_that_would_lose_dead_letters_are_refused() {
     let said = |host: &str| findings(&format!("[host]\n{host}\n")).join("\n");
     let none = said("dead_letters_max = 0");
     assert!(none.contains("t.toml:2: host.dead_letters_max: half of it is for events that never ran"), "{none}");
     assert!(none.contains("hint: at least 2; the default is 100000"), "{none}");
-    let small = said("payload_bytes_max = \"2MiB\"\ndead_letters_bytes_max = \"2MiB\"");
-    assert!(small.contains("t.toml:3: host.dead_letters_bytes_max: 2.0 MiB may be too small"), "{small}");
+    let small = said("payload_bytes_max = \"2MiB\"\ndead_letters_bytes_max = \"4223KiB\"");
+    assert!(small.contains("t.toml:3: host.dead_letters_bytes_max: 4.1 MiB may be too small"), "{small}");
     assert!(small.contains("twice host.payload_bytes_max and 64.0 KiB for its reason and attempts"), "{small}");
-    let good = said("payload_bytes_max = \"2MiB\"\ndead_letters_max = 2\ndead_letters_bytes_max = \"4300KiB\"");
+    let good = said("payload_bytes_max = \"2MiB\"\ndead_letters_max = 2\ndead_letters_bytes_max = \"4224KiB\"");
     assert!(!good.contains("host."), "{good}");
 }
 

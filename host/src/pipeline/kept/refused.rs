@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::backend::{Entry, Settlement};
+use crate::model::dead_letter::AttemptRecord;
 use crate::model::delivery::Disposition;
 
 /// A settlement of one entry, refused by itself.
@@ -47,12 +48,13 @@ pub fn chain_key(entry: &Entry) -> Option<&Arc<str>> {
 }
 
 fn bytes_of(entry: &Entry) -> usize {
-    let mut bytes = entry.delivery.body.bytes();
-    if let Disposition::Commit(effects) = &entry.disposition {
-        bytes += effects.emits.iter().map(|emitted| emitted.body.len()).sum::<usize>();
-        bytes += effects.timers.iter().map(|timer| timer.body.len()).sum::<usize>();
-        let writes = effects.writes.iter();
-        bytes += writes.map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum::<usize>();
-    }
-    bytes
+    let asked = match &entry.disposition {
+        Disposition::Commit(effects) => effects.bytes(),
+        Disposition::Retry { record, .. } => record.bytes(),
+        Disposition::DeadLetter { reason, record } => {
+            reason.text.len() + record.as_ref().map_or(0, AttemptRecord::bytes)
+        }
+        Disposition::Skip { .. } | Disposition::Quarantine => 0,
+    };
+    entry.delivery.bytes() + asked
 }

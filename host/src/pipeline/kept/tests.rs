@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::backend::{Entry, Settlement};
-use crate::model::delivery::{Body, Disposition, Effects, Emitted, Source};
+use crate::model::dead_letter::AttemptRecord;
+use crate::model::delivery::{Body, Disposition, Effects, Emitted, Source, Timer};
 
 /// A commit of entry `number` that emits to `target` and writes the state of `key`, if these are not empty.
 fn refused(number: u64, target: &str, key: &str) -> Refused {
@@ -100,10 +101,12 @@ fn what_is_behind_a_broken_chain_goes_on() {
     assert_eq!((freed, kept.count(), kept.has("k")), (vec![2, 3], 1, false));
 }
 
+/// Reaches `REFUSED_KEPT_MAX`.
 #[test]
 fn beyond_the_bound_the_oldest_is_given_up_and_what_cannot_be_is_tried_later() {
     let kept = Kept::default();
     for n in 0..=REFUSED_KEPT_MAX as u64 {
+        assert!(!kept.is_full(), "there is room for {n} and one more");
         kept.keep(refused(n, "a", ""), "no");
     }
     assert!(kept.is_full());
@@ -115,4 +118,78 @@ fn beyond_the_bound_the_oldest_is_given_up_and_what_cannot_be_is_tried_later() {
     assert_eq!((number(&oldest), due.give_up), (0, true));
     kept.settled(due, true);
     assert!(!kept.is_full());
+}
+
+/// Bodies, effects, and the records of attempts: those of the past and the one that was to be written.
+///
+/// Reaches `REFUSED_KEPT_BYTES_MAX`.
+#[test]
+fn what_is_kept_is_bounded_in_bytes_whatever_they_are() {
+    const PART: usize = REFUSED_KEPT_BYTES_MAX / 4;
+    let bytes = |count: usize| Bytes::from(vec![b'x'; count]);
+    let record = |count: usize| AttemptRecord {
+        attempt: 1,
+        at_ms: 0,
+        class: "failed".into(),
+        reason: "x".repeat(count / 2),
+        plugin: "p".into(),
+        log: vec!["x".repeat(count - count / 2)],
+    };
+    let with = |change: &dyn Fn(&mut Entry)| {
+        let mut settlement = refused(0, "", "").settlement;
+        change(&mut settlement.entries[0]);
+        Refused::new(settlement, false)
+    };
+    let effects = |change: &dyn Fn(&mut Effects)| {
+        with(&|entry| {
+            entry.delivery.body = Body::Event(Bytes::new());
+            let mut effects = Effects::default();
+            change(&mut effects);
+            entry.disposition = Disposition::Commit(effects);
+        })
+    };
+    let forms: [&dyn Fn(usize) -> Refused; 6] = [
+        &|count| with(&|entry| entry.delivery.body = Body::Event(bytes(count))),
+        &|count| effects(&|effects| effects.emits.push(Emitted { stream: "s".into(), body: bytes(count) })),
+        &|count| effects(&|effects| drop(effects.writes.insert("n".into(), Some(bytes(count - 1))))),
+        &|count| effects(&|effects| effects.timers.push(Timer { after: Duration::ZERO, body: bytes(count) })),
+        &|count| {
+            with(&|entry| {
+                entry.delivery.body = Body::Event(Bytes::new());
+                entry.delivery.history = vec![record(count)];
+            })
+        },
+        &|count| {
+            with(&|entry| {
+                entry.delivery.body = Body::Event(Bytes::new());
+                entry.disposition = Disposition::Retry { after: Duration::ZERO, record: record(count) };
+            })
+        },
+    ];
+    for (at, form) in forms.iter().enumerate() {
+        let kept = Kept::default();
+        (0..4).for_each(|_| _ = kept.keep(form(PART), "no"));
+        assert!(!kept.is_full(), "form {at}: all that there is room for");
+        kept.keep(form(1), "no");
+        assert!(kept.is_full(), "form {at}");
+        let (_, due) = kept.take(Instant::now()).expect("one too many");
+        assert!(due.give_up);
+        kept.settled(due, false);
+        assert!(!kept.is_full(), "form {at}: it counts no more");
+    }
+}
+
+/// Reaches `REFUSED_KEPT_AGE_MAX`.
+#[test]
+fn what_was_kept_for_long_is_given_up() {
+    let kept = Kept::default();
+    kept.keep(refused(1, "a", ""), "no");
+    let (first, due) = take(&kept);
+    let last = first.since + REFUSED_KEPT_AGE_MAX;
+    kept.refused(first, due, "no");
+    let (first, due) = kept.take(last).expect("it is due");
+    assert!(!due.give_up);
+    kept.refused(first, due, "no");
+    let (_, due) = kept.take(last + Duration::from_nanos(1)).expect("it is due");
+    assert!(due.give_up);
 }

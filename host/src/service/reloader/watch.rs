@@ -215,6 +215,38 @@ mod tests {
         assert_ne!(digest_of(&path("plugin.wasm")), digest);
     }
 
+    /// Reaches `FILES_MAX`.
+    #[test]
+    fn so_many_files_of_a_folder_are_looked_at() {
+        let folder = Folder::new();
+        let found = || {
+            let mut files = Vec::new();
+            gather(&folder.0, &mut files);
+            files.len()
+        };
+        (0..FILES_MAX).for_each(|n| drop(std::fs::File::create(folder.0.join(format!("{n}.json"))).unwrap()));
+        assert_eq!(found(), FILES_MAX);
+        std::fs::write(folder.0.join("one-more.json"), "").unwrap();
+        assert_eq!(found(), FILES_MAX);
+    }
+
+    /// Reaches `QUIET_MAX`.
+    #[tokio::test]
+    async fn a_folder_that_never_comes_to_rest_is_looked_at_all_the_same() {
+        let (ears, (_switch, mut quiet)) = (Ears::listening(), crate::service::Switch::new());
+        let heard = ears.heard.clone();
+        // Somebody writes all the time.
+        let writes = tokio::spawn(async move {
+            loop {
+                heard.notify_one();
+                tokio::time::sleep(QUIET_FOR / 10).await;
+            }
+        });
+        let waited = tokio::time::timeout(Duration::from_secs(60), ears.wait(&mut quiet)).await;
+        writes.abort();
+        assert_eq!(waited, Ok(false), "it is time to look");
+    }
+
     #[test]
     fn a_folder_is_another_one_with_each_file_that_comes_changes_or_goes() {
         let folder = Folder::new();

@@ -168,8 +168,20 @@ mod tests {
         }
     }
 
+    /// Reaches `EMITS_SHOWN`, `WRITES_SHOWN` and `VALUE_BYTES_SHOWN`.
     #[test]
     fn what_is_shown_is_bounded() {
+        let counts = |emits: usize, writes: usize| {
+            let names: Vec<String> = (0..writes).map(|n| format!("n{n}")).collect();
+            let writes: Vec<(&str, Option<&str>)> = names.iter().map(|name| (&**name, Some("1"))).collect();
+            let shown = shown(&done(&vec![("s", "{}"); emits], &writes));
+            (shown["emits"].as_array().map(Vec::len), shown["writes"].as_object().map(Map::len))
+        };
+        let most = (Some(EMITS_SHOWN), Some(WRITES_SHOWN));
+        assert_eq!(counts(EMITS_SHOWN, WRITES_SHOWN), most);
+        assert_eq!(counts(EMITS_SHOWN + 1, WRITES_SHOWN + 1), most);
+        let text = "x".repeat(VALUE_BYTES_SHOWN);
+        assert_eq!((cut(&text), cut(&format!("{text}y"))), (text.clone(), format!("{text}... (1025 bytes)")));
         let long = "ä".repeat(100_000);
         let outcome = done(&[("s", long.as_str()); 100], &[("n", Some(&long))]);
         let shown = shown(&outcome);

@@ -102,10 +102,10 @@ impl Shadow<'_> {
         last: usize,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let entries = last_entries(backend, source, last).await?;
+        let entries = last_entries(backend, source, last, EVENT_BYTES_MAX).await?;
         let events = self.admitted(entries, report);
         let mut states = match self.current.has_state() || self.candidate.has_state() {
-            true => states_of(backend, source, &events).await?,
+            true => states_of(backend, source, &events, STATE_BYTES_MAX).await?,
             false => HashMap::new(),
         };
         let mut candidate_states = states.clone();
@@ -173,6 +173,7 @@ async fn last_entries(
     backend: &dyn Backend,
     source: &Source,
     last: usize,
+    bytes_max: usize,
 ) -> Result<VecDeque<(EntryId, Bytes)>, Error> {
     let (mut kept, mut bytes, mut after) = (VecDeque::new(), 0, None);
     loop {
@@ -182,7 +183,7 @@ async fn last_entries(
             after = Some(entry);
             bytes += body.len();
             kept.push_back((entry, body));
-            while kept.len() > last || bytes > EVENT_BYTES_MAX {
+            while kept.len() > last || bytes > bytes_max {
                 bytes -= kept.pop_front().map_or(0, |(_, body): (_, Bytes)| body.len());
             }
         }
@@ -197,6 +198,7 @@ async fn states_of(
     backend: &dyn Backend,
     source: &Source,
     events: &[(EntryId, Arc<Event>)],
+    bytes_max: usize,
 ) -> Result<HashMap<Arc<str>, KeyState>, Error> {
     let keys: HashSet<&Arc<str>> = events.iter().map(|(_, event)| event.key()).collect();
     let keys: Vec<Arc<str>> = keys.into_iter().cloned().collect();
@@ -210,7 +212,7 @@ async fn states_of(
             states.insert(key.clone(), state);
         }
         rest = later;
-        if bytes > STATE_BYTES_MAX {
+        if bytes > bytes_max {
             return Err(Error::State { source_name: source.to_string() });
         }
     }
@@ -264,3 +266,6 @@ impl Report {
         (median(&self.current_us), median(&self.candidate_us))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@
 //! | `state-then-trap` | sets state `n`, then panics | |
 //! | `state-count` | adds 1 to state `n`, a JSON integer | |
 //! | `state-big` | sets state `big`, raw, to that many bytes | `bytes`, `stubborn` |
+//! | `state-name` | sets a value whose name has that many bytes | `bytes`, `stubborn` |
 //! | `retry` | fails, may be retried | |
 //! | `retry-after` | the same, not before that time | `after_ms` |
 //! | `reject` | fails for good | |
@@ -23,6 +24,7 @@
 //! | `return-big` | fails for good, with a reason of that many bytes | `bytes` |
 //! | `remember` | counts in its own memory, emits {"n": how often this instance was asked} | |
 //! | `timer` | sets that many timers (1) called `again`, with the data `then` | `count`, `after_ms`, `then`, `stubborn` |
+//! | `timer-name` | sets a timer whose name has that many bytes | `bytes`, `stubborn` |
 //! | `timer-raw` | sets a timer whose data is this text, JSON or not | `raw`, `stubborn` |
 //! | `timer-bomb` | sets as many timers as it may, and each of them does the same | |
 //! | `timer-then-trap` | sets a timer, then panics | |
@@ -75,6 +77,7 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "state-then-trap" => state::set("n", &1000).map(|()| panic!("as told, after a write"))?,
         "state-count" => state::set("n", &(state::get::<u64>("n")?.unwrap_or(0) + 1))?,
         "state-big" => data.unless_stubborn(state::set_raw("big", &vec![b'x'; data.bytes]))?,
+        "state-name" => data.unless_stubborn(state::set_raw(&"n".repeat(data.bytes), b"x"))?,
         "retry" => return Err(Failure::retry("as told")),
         "retry-after" => return Err(Failure::retry("as told").after(Duration::from_millis(data.after_ms))),
         "reject" => return Err(Failure::reject("as told")),
@@ -82,6 +85,10 @@ fn handle(event: &Event) -> Result<(), Failure> {
             let wait = Duration::from_millis(data.after_ms);
             data.unless_stubborn(timer::after(wait, "again", &data.then))
         })?,
+        "timer-name" => {
+            let hour = Duration::from_secs(3600);
+            data.unless_stubborn(timer::after(hour, &"n".repeat(data.bytes), &data.then))?
+        }
         "timer-raw" => data.unless_stubborn(timer::after_raw(Duration::ZERO, "raw", data.raw.as_bytes()))?,
         "timer-bomb" => {
             (0..16).try_for_each(|_| timer::after(Duration::ZERO, "bomb", &json!({ "do": "timer-bomb" })))?

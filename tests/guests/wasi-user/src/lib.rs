@@ -10,6 +10,7 @@
 //! | `sleep` | waits for a pollable that often, then emits {"n": how often} | `ms`, `count` |
 //! | `poll` | polls a list that holds one pollable that often, and emits {"n": how many are ready} | `ms`, `count` |
 //! | `print` | writes the text to standard output and error, then fails for good | `text` |
+//! | `zeroes` | writes that many zeroes at once, then fails for good | `bytes` |
 //! | `print-flood` | writes that many lines | `count` |
 //! | `surroundings` | emits {"n": arguments, variables, folders, and bytes to read, in all} | |
 //! | `exit` | ends the process, as it thinks | |
@@ -58,6 +59,7 @@ wit_bindgen::generate!({
                 resource input-stream { blocking-read: func(len: u64) -> result<list<u8>, stream-error>; }
                 resource output-stream {
                     blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+                    blocking-write-zeroes-and-flush: func(len: u64) -> result<_, stream-error>;
                 }
             }
         }
@@ -139,6 +141,10 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "print" => {
             print(&stdout::get_stdout(), &data.text);
             print(&stderr::get_stderr(), &data.text);
+            return Err(Failure::reject("printed"));
+        }
+        "zeroes" => {
+            let _ = stdout::get_stdout().blocking_write_zeroes_and_flush(data.bytes); // as in `print`
             return Err(Failure::reject("printed"));
         }
         "print-flood" => {

@@ -90,6 +90,7 @@ fn what_is_within_its_bounds_passes_byte_for_byte() {
     }
 }
 
+/// Reaches `LARGE_PREFIX_BYTES`, and `VALUE_BYTES`: the many fields are too large only by what each takes beside its bytes.
 #[test]
 fn a_large_entry_is_told_by_its_beginning_and_its_hash() {
     let long: Vec<u8> = (0..30_000u32).map(|n| (n % 251) as u8).collect();
@@ -178,4 +179,16 @@ fn records_of_ours_are_never_cut() {
         assert_eq!((large(&found[0]), found[0].len()), (None, 4));
         assert!(is_left(&found[1]), "but they share their reply's room");
     }
+}
+
+/// Reaches `LINE_BYTES_MAX`.
+#[test]
+fn a_line_has_an_end() {
+    let take = |bytes: usize, end: &[u8]| {
+        let mut input = BytesMut::from(&[&b"+"[..], &vec![b'x'; bytes - 1], end].concat()[..]);
+        Replies::new(BOUNDS).take(&mut input)
+    };
+    assert_eq!(take(LINE_BYTES_MAX, b""), Ok(()), "the rest may come");
+    assert_eq!(take(LINE_BYTES_MAX, b"\r\n"), Ok(()));
+    assert_eq!(take(LINE_BYTES_MAX + 1, b""), Err("a line of a reply has no end"));
 }

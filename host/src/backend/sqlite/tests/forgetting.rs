@@ -29,6 +29,7 @@ fn count(conn: &Connection, table: &str) -> i64 {
     conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
 
+/// Reaches `INBOX_WINDOW`.
 #[test]
 fn the_inbox_remembers_for_the_window_and_then_forgets() {
     let conn = database();
@@ -58,6 +59,7 @@ fn a_stream_and_a_handler_of_the_same_number_have_each_their_own_inbox() {
     });
 }
 
+/// Reaches `FORGET_MAX`.
 #[test]
 fn forgetting_is_done_in_bounded_steps() {
     let conn = database();
@@ -88,6 +90,7 @@ fn a_clock_that_is_set_back_forgets_nothing() {
     }
 }
 
+/// Reaches `KEPT_FOR`.
 #[test]
 fn receipts_are_kept_for_ten_minutes_and_do_not_pile_up() {
     let conn = database();
