@@ -1,5 +1,6 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
+mod backup;
 mod bad_inputs;
 mod byte_bombs;
 mod canary;
@@ -16,6 +17,7 @@ mod http;
 mod io_lane;
 mod kills;
 mod letters;
+mod loopback;
 mod metrics;
 mod model;
 mod plugins;
