@@ -74,7 +74,10 @@ fn without_the_token_only_three_routes_answer() {
         for headers in ["", "X-Tidemill: 1\r\n", &wrong, &basic] {
             let answer = request(port, method, path, headers);
             assert_eq!(status(&answer), 401, "{method} {path} {headers}: {answer}");
-            assert!(answer.to_lowercase().contains("www-authenticate: bearer") && answer.contains("\"hint\":\""), "{answer}");
+            assert!(
+                answer.to_lowercase().contains("www-authenticate: bearer") && answer.contains("\"hint\":\""),
+                "{answer}"
+            );
         }
     }
     let bearer = format!("Authorization: Bearer {token}\r\n");
@@ -99,12 +102,20 @@ fn every_route_answers_to_this_machine_s_names_alone() {
     for path in ["/healthz", "/readyz", "/metrics", "/api/status", "/nothing"] {
         let of = |head: &str| status(&said(port, format!("GET {head}\r\n\r\n").as_bytes()));
         assert_eq!(of(&format!("{path} HTTP/1.1\r\nHost: evil.example:{port}")), 403, "{path}: rebinding");
-        assert_eq!(of(&format!("{path} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example")), 400, "{path}: two of them");
+        assert_eq!(
+            of(&format!("{path} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example")),
+            400,
+            "{path}: two of them"
+        );
         assert_eq!(of(&format!("{path} HTTP/1.1")), 400, "{path}: none");
         assert_eq!(of(&format!("http://evil.example{path} HTTP/1.1\r\nHost: localhost")), 403, "{path}: in its line");
     }
     for host in ["127.0.0.1", "LOCALHOST:1", "localhost.", "[::1]:7070"] {
-        assert_eq!(status(&said(port, format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())), 200, "{host}");
+        assert_eq!(
+            status(&said(port, format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())),
+            200,
+            "{host}"
+        );
     }
     assert_eq!(status(&said(port, b"GET /healthz HTTP/1.0\r\n\r\n")), 200, "a probe without Host");
 }
@@ -152,7 +163,10 @@ fn connections_that_say_nothing_do_not_keep_others_out() {
         assert!(rest.is_empty() || status(&String::from_utf8_lossy(&rest)) == 408, "{rest:?}");
     }
     // A request that announces a body is answered without it, and one connection bears one request.
-    let answer = said(port, format!("POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n").as_bytes());
+    let answer = said(
+        port,
+        format!("POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n").as_bytes(),
+    );
     assert_eq!(status(&answer), 405, "{answer}");
     let two = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(said(port, two).matches("HTTP/1.1 200").count(), 1);
