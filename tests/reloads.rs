@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidemill::config::limits::INSTANCE_IDLE_MAX;
 use tidemill::service::Switch;
 use tidemill::service::consumer::LANES;
-use tidemill_tests::reload::{GOOD, Plan, REFUSES, Rig, ask, run};
+use tidemill_tests::reload::{GOOD, Plan, REFUSES, Rig, run};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::World;
 

@@ -280,7 +280,7 @@ fn longest_gap(times: &[u64], from: u64, to: u64) -> u64 {
 }
 
 /// Status and JSON of an answer.
-pub fn ask(port: u16, head: &str) -> (u16, Value) {
+fn ask(port: u16, head: &str) -> (u16, Value) {
     let answer = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())?;
