@@ -181,6 +181,29 @@ async fn an_acl_that_lacks_a_right_is_named_by_doctor() {
     says(&patient.findings(&[]).0, "bad rights", "evalsha");
 }
 
+/// What is renamed away or forbidden where others run the server is said, with what to look up there; hosts work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_managed_server_is_warned_of_and_not_bad() {
+    let mut options = vec!["--save", "", "--appendonly", "yes"];
+    for command in ["CONFIG", "BGREWRITEAOF", "BGSAVE", "SAVE", "DEBUG", "REPLICAOF", "MIGRATE", "ACL", "SHUTDOWN"] {
+        options.extend(["--rename-command", command, ""]);
+    }
+    let renamed = RedisServer::start(&options);
+    let forbidding = RedisServer::start(&["--save", "", "--appendonly", "yes"]);
+    run(&forbidding.url(), "ACL SETUSER host on >secret ~* &* +@all -config -bgrewriteaof -@admin -@dangerous +info");
+    let as_host = format!("redis://host:secret@127.0.0.1:{}", forbidding.port);
+    for (url, why) in [(renamed.url(), "does not know"), (as_host, "may not")] {
+        with_group(&url).await;
+        let (found, code) = Patient::new(&url).findings(&[]);
+        says(&found, "warning settings: the server's settings cannot be asked", "appendfsync");
+        says(&found, "warning durability: the append-only file is on", "cannot be asked");
+        says(&found, "warning rights: mischief on asked: gate needs BGREWRITEAOF", why);
+        says(&found, "warning rights: mischief on asked: gate needs BGREWRITEAOF", "ask who runs the server");
+        says(&found, "ok eviction", "");
+        assert_eq!(code, 0, "warnings alone: {found:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn maximal_or_future_stream_ids_raise_an_alarm() {
     let server = RedisServer::start(&["--save", ""]);

@@ -1,5 +1,6 @@
 //! The one integration binary: rules told as stories, on real backends, with compiled guests.
 
+mod backup;
 mod bad_inputs;
 mod bounds;
 mod byte_bombs;
@@ -17,6 +18,7 @@ mod http;
 mod io_lane;
 mod kills;
 mod letters;
+mod loopback;
 mod metrics;
 mod model;
 mod plugins;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::backend::{Error, Published, Start, Trimmed};
+use tidemill::config::Http;
 use tidemill::model::delivery::Source;
 use tidemill::observe;
 use tidemill::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
@@ -23,7 +24,10 @@ crate::on_both_backends! {
     async fn the_metrics_agree_with_the_books(url: &str) {
         // Hosts of other tests on the shared server would be counted, too.
         let own = url.starts_with("redis:").then(|| RedisServer::start(&["--save", "", "--appendonly", "no"]));
-        let world = World::new(&own.as_ref().map_or(url.to_owned(), RedisServer::url), QUICK).await;
+        let mut world = World::new(&own.as_ref().map_or(url.to_owned(), RedisServer::url), QUICK).await;
+        let token = token();
+        world.config.http =
+            Some(Http { listen: ([127, 0, 0, 1], 0).into(), token_file: Some(token.path().to_owned()) });
         world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
         publish(&world).await;
         world.put("nonsense").await;
@@ -199,6 +203,15 @@ fn host(world: &World) -> tidemill::service::Host {
     build::host(&world.config, &checked, plugins, world.backend.clone()).expect("a host")
 }
 
+/// The token of the hosts here.
+const TOKEN: &str = "a-token-that-is-long-enough";
+
+fn token() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), TOKEN).unwrap();
+    file
+}
+
 async fn serve(world: &World, quiet: Quiet) -> SocketAddr {
     let listener = tidemill::web::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -211,7 +224,8 @@ async fn serve(world: &World, quiet: Quiet) -> SocketAddr {
 
 async fn get(address: SocketAddr, path: &str) -> (String, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod fault;
+pub mod files;
 pub mod model;
 pub mod observe;
 pub mod pipeline;

@@ -184,7 +184,24 @@ impl Rig {
     }
 
     pub fn plugin(&self) -> Value {
-        get(self.api, "/api/plugins")["plugins"][0].take()
+        self.get("/api/plugins")["plugins"][0].take()
+    }
+
+    /// The JSON that the host answers with; null while there is none.
+    pub fn get(&self, path: &str) -> Value {
+        self.ask("GET", path).1
+    }
+
+    /// Status and JSON of the answer to a request that bears the host's token.
+    pub fn ask(&self, method: &str, path: &str) -> (u16, Value) {
+        let token = std::fs::read_to_string(self.token()).unwrap_or_default();
+        let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+        ask(self.api, &format!("{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\n{bearer}", self.api))
+    }
+
+    /// Where the host keeps it.
+    pub fn token(&self) -> PathBuf {
+        self.ledger.config().with_file_name("tidemill.token")
     }
 
     /// Every emitted event: when it was settled, and by which version.
@@ -262,13 +279,8 @@ fn longest_gap(times: &[u64], from: u64, to: u64) -> u64 {
     times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0)
 }
 
-/// The JSON that the host answers with; null while there is none.
-pub fn get(port: u16, path: &str) -> Value {
-    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n")).1
-}
-
 /// Status and JSON of an answer.
-pub fn ask(port: u16, head: &str) -> (u16, Value) {
+fn ask(port: u16, head: &str) -> (u16, Value) {
     let answer = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())?;

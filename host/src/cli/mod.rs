@@ -1,6 +1,7 @@
 //! The command line: one command a file. Results go to stdout, everything else to stderr. Exit codes: 0 good, 1 failed,
 //! 2 refused input or usage.
 
+mod backup;
 mod completions;
 mod component;
 mod config;
@@ -82,6 +83,8 @@ enum Command {
     Config(config::Command),
     /// Look whether the backend keeps what it has to, and say what to do where it does not.
     Doctor(doctor::Args),
+    /// Copy the SQLite database to a new file while hosts work on it.
+    Backup(backup::Args),
     /// Print completions for a shell.
     Completions(completions::Args),
 }
@@ -124,6 +127,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::plugin(command, globals),
         Command::Config(command) => config::config(command, globals),
         Command::Doctor(args) => doctor::doctor(&args, globals),
+        Command::Backup(args) => backup::backup(&args, globals),
         Command::Completions(args) => completions::completions(&args),
     }
 }
@@ -195,10 +199,32 @@ fn load(file: &Path, broker: Option<&str>) -> anyhow::Result<Config> {
         let here = std::env::current_dir()?;
         config.broker.url = match url.strip_prefix("sqlite:") {
             Some(":memory:") | None => url.to_owned(),
-            Some(file) => format!("sqlite:{}", here.join(file).display()),
+            Some(file) => {
+                sqlite_path(file)?;
+                format!("sqlite:{}", here.join(file).display())
+            }
         };
+    } else if let Some(file) = config.broker.url.strip_prefix("sqlite:") {
+        sqlite_path(file)?;
     }
     Ok(config)
+}
+
+/// Refuses what other programs take for a URL of a SQLite file, and is a path here that nobody means.
+fn sqlite_path(file: &str) -> Result<(), Refused> {
+    let parameters = file.rsplit_once('?').is_some_and(|(_, parameters)| parameters.contains('='));
+    let host = file.starts_with("//") && !file.starts_with("///");
+    if file.is_empty()
+        || (file != ":memory:" && (file.starts_with([':', '?']) || file.starts_with("file:")))
+        || parameters
+        || host
+    {
+        return Err(Refused(format!(
+            "broker url \"sqlite:{file}\" names no file: what follows `sqlite:` is a path, and not a URI with parameters\n  hint: \
+             sqlite:tidemill.db, sqlite:/var/lib/tidemill/tidemill.db, or sqlite::memory: for tests"
+        )));
+    }
+    Ok(())
 }
 
 /// Runs a command's async part.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value;
+use ureq::http::StatusCode;
 
 use super::{Globals, Refused};
+use crate::service::token::Token;
 
 /// Compiling may take long, and so may draining.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
@@ -47,7 +49,8 @@ pub fn settings(globals: &Globals) -> anyhow::Result<ExitCode> {
 
 /// Asks the host for a change. What it refuses is refused input: exit code 2.
 fn ask(path: &str, globals: &Globals) -> anyhow::Result<Value> {
-    let Some(http) = globals.load()?.http else {
+    let config = globals.load()?;
+    let Some(http) = &config.http else {
         let hint = "write `[http]` and `listen = \"127.0.0.1:7070\"` into the configuration, and restart the host";
         return Err(Refused(format!("the host cannot be asked: [http] is not configured\n  hint: {hint}")).into());
     };
@@ -59,14 +62,22 @@ fn ask(path: &str, globals: &Globals) -> anyhow::Result<Value> {
         .max_redirects(0)
         .build()
         .into();
-    let sent = agent.post(format!("http://{}{path}", http.listen)).header("X-Tidemill", "1").send_empty();
-    let mut answer = match sent {
+    let token = Token::read(&config.token_file());
+    let mut request = agent.post(format!("http://{}{path}", http.listen));
+    if let Ok(token) = &token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    }
+    let mut answer = match request.send_empty() {
         Ok(answer) => answer,
         Err(error) => bail!(
             "no host answers at {}: {error}\n  hint: is `tidemill run` up with this configuration? SIGHUP reloads without [http]",
             http.listen
         ),
     };
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        // Why there is none to send says more than the host can know.
+        token.map_err(|error| Refused(error.to_string()))?;
+    }
     let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
     let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
     if answer.status().is_success() {

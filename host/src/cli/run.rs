@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::Globals;
+use crate::config::Config;
 use crate::service::settings::{self, Control, Seen};
+use crate::service::token::Token;
 use crate::service::{Switch, build};
 use crate::web;
 
@@ -25,7 +27,11 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     super::block_on(async {
         let listener = match &config.http {
-            Some(http) => Some(web::listen(http.listen).await?),
+            Some(http) => {
+                let listener = web::listen(http.listen).await?;
+                make_token(&config);
+                Some(listener)
+            }
             None => None,
         };
         let backend = build::open_backend(&config).await?;
@@ -44,6 +50,16 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         settings::run(host, control, following, switch, quiet, args.until_idle).await.context("the host ended")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without a token that it can use the host works all the same, and does nothing over HTTP that needs one.
+fn make_token(config: &Config) {
+    let file = config.token_file();
+    match Token::make(&file) {
+        Ok(true) => tracing::info!(file = %file.display(), "a token for the API was made"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the API takes no requests that need a token"),
+    }
 }
 
 /// SIGHUP: the settings are read again, and every plugin with them.

@@ -250,11 +250,7 @@ impl Check<'_> {
         if let Some(http) = &self.config.http
             && !http.listen.ip().is_loopback()
         {
-            self.find(
-                "http.listen",
-                "anything but loopback needs a token, which this version does not have",
-                "listen on 127.0.0.1",
-            );
+            self.find("http.listen", "the API is served on loopback alone: it is not encrypted", "listen on 127.0.0.1");
         }
         if self.config.handlers.is_empty() {
             self.warn("handlers", "there is none, so nothing will be handled", "add a [handlers.NAME]");

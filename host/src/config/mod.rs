@@ -42,6 +42,9 @@ pub struct Config {
     /// The folder of the file: relative paths in it start there.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// The file itself.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -200,11 +203,19 @@ impl Default for Plugins {
 #[serde(deny_unknown_fields)]
 pub struct Http {
     pub listen: std::net::SocketAddr,
+    /// What the API's token is read from; made by the host if it is not there.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Config {
     pub fn path(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
+    }
+
+    /// Where the token of the API lies: as configured, or beside the configuration.
+    pub fn token_file(&self) -> PathBuf {
+        let set = self.http.as_ref().and_then(|http| http.token_file.as_deref());
+        self.path(set.unwrap_or(Path::new("tidemill.token")))
     }
 
     /// The patterns that a handler gets: its own `events` and what `[routing]` sends it.

@@ -39,6 +39,7 @@ pub fn parse(text: &str, path: &Path, folder: PathBuf, variables: &[(String, Str
         config = overlaid(text, path, variables)?;
     }
     config.folder = folder;
+    config.file = path.to_owned();
     Ok(config)
 }
 

@@ -1,20 +1,28 @@
 //! The folder of compiled code, which several hosts may share.
 //!
 //! Compiled code is native code: whoever can write a file here can run anything in this process. So a file is taken only
-//! if (1) folder and file are this user's, the folder has mode 0700, and neither is somebody's symbolic link, (2) its
+//! if (1) folder and file are this user's and written by nobody else, and neither is somebody's symbolic link, (2) its
 //! name is the hash of the component, the engine's settings and this host's version, and (3) it carries a MAC under a key
 //! that lies in that folder with mode 0600. Compiled code is never accepted from anywhere else.
+//!
+//! Of the folder's files only those that bear such names are touched. A folder of somebody else's files does not become a
+//! cache: it would have to be closed to others.
+
+mod folder;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Error, Read, Result, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{Error, Read, Result};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+pub use self::folder::why_not;
+use self::folder::{CODE, KEY, KEY_BYTES, is_code, is_unfinished, own, private_folder};
 use crate::config::limits;
+use crate::files::{link_once, write_beside};
 
 const MAC_BYTES: usize = 32;
 
@@ -29,7 +37,7 @@ pub struct Cache {
 
 struct Place {
     folder: PathBuf,
-    key: [u8; 32],
+    key: [u8; KEY_BYTES],
 }
 
 impl Cache {
@@ -68,24 +76,8 @@ impl Cache {
 
 impl Place {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.cwasm"))
+        self.folder.join(format!("{name}.{CODE}"))
     }
-}
-
-fn own(what: &Path, metadata: &fs::Metadata) -> Result<()> {
-    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner == user {
-        return Ok(());
-    }
-    Err(Error::other(format!("{} belongs to user {owner}, and this is user {user}", what.display())))
-}
-
-fn private_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder)?;
-    // The link itself first, if it is one: changing the mode of what another user's link leads to would be his doing.
-    own(folder, &fs::symlink_metadata(folder)?)?;
-    own(folder, &fs::metadata(folder)?)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
 /// Opens a plain file of this user's; a link is not followed.
@@ -101,21 +93,14 @@ fn open(path: &Path) -> Result<(File, fs::Metadata)> {
 }
 
 /// The MAC key of the folder; made at first use. Of hosts that make it at the same time one comes first.
-fn key(folder: &Path) -> Result<[u8; 32]> {
-    let path = folder.join("key");
+fn key(folder: &Path) -> Result<[u8; KEY_BYTES]> {
+    let path = folder.join(KEY);
     if !path.exists() {
-        let mut key = [0u8; 32];
+        let mut key = [0u8; KEY_BYTES];
         for part in key.chunks_mut(16) {
             part.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         }
-        let beside = write_beside(&path, &[&key])?;
-        let linked = fs::hard_link(&beside, &path);
-        fs::remove_file(&beside)?;
-        if let Err(error) = linked
-            && error.kind() != std::io::ErrorKind::AlreadyExists
-        {
-            return Err(error);
-        }
+        link_once(&write_beside(&path, &[&key])?, &path)?;
     }
     let mut read = Vec::new();
     open(&path)?.0.take(64).read_to_end(&mut read)?;
@@ -123,7 +108,7 @@ fn key(folder: &Path) -> Result<[u8; 32]> {
 }
 
 /// The names all have one length, so name and code cannot run into each other.
-fn mac(key: &[u8; 32], path: &Path, code: &[u8]) -> Hmac<Sha256> {
+fn mac(key: &[u8; KEY_BYTES], path: &Path, code: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("an HMAC takes a key of any length");
     mac.update(path.file_name().unwrap_or_default().as_encoded_bytes());
     mac.update(code);
@@ -131,7 +116,7 @@ fn mac(key: &[u8; 32], path: &Path, code: &[u8]) -> Hmac<Sha256> {
 }
 
 /// The code in the file, if the file is ours and its MAC holds.
-fn read_checked(path: &Path, key: &[u8; 32]) -> Option<Vec<u8>> {
+fn read_checked(path: &Path, key: &[u8; KEY_BYTES]) -> Option<Vec<u8>> {
     let (mut file, metadata) = match open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
@@ -156,21 +141,10 @@ fn read_checked(path: &Path, key: &[u8; 32]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn write_checked(path: &Path, key: &[u8; 32], code: &[u8]) -> Result<()> {
+fn write_checked(path: &Path, key: &[u8; KEY_BYTES], code: &[u8]) -> Result<()> {
     let tag = mac(key, path, code).finalize().into_bytes();
     // Renamed into its place: a reader sees the whole file or none.
     write_beside(path, &[code, &tag]).and_then(|beside| fs::rename(beside, path))
-}
-
-fn write_beside(path: &Path, parts: &[&[u8]]) -> Result<PathBuf> {
-    let beside = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    let written = parts.iter().try_for_each(|part| file.write_all(part));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&beside);
-        return Err(error);
-    }
-    Ok(beside)
 }
 
 /// Removes what was not used for longest, until the rest fits. Another host may do the same at the same time, or hold
@@ -183,16 +157,14 @@ fn sweep(folder: &Path, bytes_max: u64) -> Result<()> {
         let Ok(metadata) = entry.metadata() else { continue };
         let used = metadata.modified().unwrap_or(now);
         let path = entry.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            _ if !metadata.is_file() => {}
-            Some("cwasm") => {
-                bytes += metadata.len();
-                codes.push((used, metadata.len(), path));
-            }
-            Some("tmp") if now.duration_since(used).is_ok_and(|age| age > UNFINISHED_MAX) => {
-                drop(fs::remove_file(path))
-            }
-            _ => {}
+        if !metadata.is_file() {
+            continue;
+        }
+        if is_code(&path) {
+            bytes += metadata.len();
+            codes.push((used, metadata.len(), path));
+        } else if is_unfinished(&path) && now.duration_since(used).is_ok_and(|age| age > UNFINISHED_MAX) {
+            drop(fs::remove_file(path));
         }
     }
     codes.sort();
@@ -209,6 +181,8 @@ fn sweep(folder: &Path, bytes_max: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn cache(bytes_max: u64) -> (PathBuf, Cache) {
@@ -227,7 +201,7 @@ mod tests {
         assert_eq!(cache.get("y"), None, "another name");
         let path = folder.join("x.cwasm");
         cache.put("x", b"code");
-        assert_eq!(read_checked(&path, &[0; 32]), None, "another key");
+        assert_eq!(read_checked(&path, &[0; KEY_BYTES]), None, "another key");
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;
         fs::write(&path, &bytes).unwrap();
@@ -241,34 +215,50 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let (folder, cache) = cache(3 * (100 + MAC_BYTES as u64));
+        let long = |name: &str| name.repeat(64);
         let age = |name: &str, secs: u64| {
-            let file = File::options().write(true).open(folder.join(format!("{name}.cwasm"))).unwrap();
+            let file = File::options().write(true).open(folder.join(format!("{}.cwasm", long(name)))).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(secs)).unwrap();
         };
         for (name, secs) in [("a", 300), ("b", 200), ("c", 100)] {
-            cache.put(name, &[0; 100]);
+            cache.put(&long(name), &[0; 100]);
             age(name, secs);
         }
-        assert!(cache.get("a").is_some(), "used just now");
-        cache.put("d", &[0; 100]);
-        let there = |name: &str| folder.join(format!("{name}.cwasm")).exists();
+        assert!(cache.get(&long("a")).is_some(), "used just now");
+        cache.put(&long("d"), &[0; 100]);
+        let there = |name: &str| folder.join(format!("{}.cwasm", long(name))).exists();
         assert_eq!(["a", "b", "c", "d"].map(there), [true, false, true, true]);
-        cache.put("e", &[0; 1000]);
+        cache.put(&long("e"), &[0; 1000]);
         assert_eq!(["a", "c", "d", "e"].map(there), [true, true, true, false], "larger than the whole cache");
         fs::remove_dir_all(&folder).unwrap();
     }
 
     /// Reaches `UNFINISHED_MAX`.
     #[test]
-    fn what_a_dead_host_left_unfinished_goes_and_the_key_stays() {
+    fn what_a_dead_host_left_unfinished_goes_and_everything_else_stays() {
         let (folder, cache) = cache(1000);
-        for (name, hours) in [("old.tmp", 2), ("new.tmp", 0), ("key.txt", 2)] {
+        let (code, random) = ("c".repeat(64), "d".repeat(32));
+        let rows = [
+            (format!("{code}.{random}.tmp"), 2, false),
+            (format!("key.{random}.tmp"), 2, false),
+            (format!("{code}.{}.tmp", "e".repeat(32)), 0, true),
+            // Somebody else's, however old.
+            ("old.tmp".to_owned(), 2, true),
+            (format!("report.{random}.tmp"), 2, true),
+            (format!("{code}.{random}.x.tmp"), 2, true),
+            ("key.txt".to_owned(), 2, true),
+            ("theirs.cwasm".to_owned(), 2, true),
+        ];
+        for (name, hours, _) in &rows {
             let file = File::create(folder.join(name)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
         }
-        cache.put("x", b"code");
-        let there = |name: &str| folder.join(name).exists();
-        assert_eq!(["old.tmp", "new.tmp", "key.txt", "key", "x.cwasm"].map(there), [false, true, true, true, true]);
+        fs::write(folder.join("theirs.cwasm"), [0; 2000]).unwrap();
+        cache.put(&code, b"code");
+        for (name, _, stays) in rows {
+            assert_eq!(folder.join(&name).exists(), stays, "{name}");
+        }
+        assert!(folder.join("key").exists() && folder.join(format!("{code}.cwasm")).exists());
         fs::remove_dir_all(&folder).unwrap();
     }
 

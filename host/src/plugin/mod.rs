@@ -6,7 +6,7 @@
 //! ```
 
 pub mod abi;
-mod cache;
+pub mod cache;
 pub mod calls;
 pub mod child;
 pub mod compile;

@@ -1,6 +1,7 @@
 //! From a configuration to a host that is ready to run: schemas, streams, plugins, handlers, backend. Everything that
 //! is wrong is found here, before the first event.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use bytesize::ByteSize;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::Host;
 use super::consumer::{Consumer, LANES};
 use super::janitor::StreamBounds;
 use super::reloader::Reloader;
+use super::{Host, exposed};
 use crate::backend::{self, Backend, Bounds, ENTRY_FACTS_BYTES, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::capability::http::Outbound;
@@ -56,11 +57,12 @@ pub struct Checked {
 
 pub fn check(config: &Config) -> Result<Checked, Error> {
     let schemas = Registry::load(&config.path(&config.schemas.path)).map_err(Error::Schemas)?;
-    let (warnings, errors): (Vec<_>, Vec<_>) =
+    let (mut warnings, errors): (Vec<_>, Vec<_>) =
         check::check(config, &schemas).into_iter().partition(|finding| finding.warning);
     if !errors.is_empty() {
         return Err(Error::Config(errors));
     }
+    warnings.extend(exposed::findings(config));
     Ok(Checked { schemas: Arc::new(schemas), streams: Arc::new(check::streams(config)), warnings })
 }
 
@@ -85,9 +87,8 @@ impl Loader {
         let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
         let lanes = LANES * sources(config).len();
         let kept = lanes + workers(config) + 1 + config.host.io_workers * waiting;
-        let folder = config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder));
         let engine = Engine::new(2 * kept, guest_stack(config))?;
-        Ok(Self { engine, compiler: Compiler::new(&folder, &config.plugins), intake: intake(config)? })
+        Ok(Self { engine, compiler: Compiler::new(&cache(config), &config.plugins), intake: intake(config)? })
     }
 
     /// The plugin of this handler as its file is now.
@@ -96,6 +97,11 @@ impl Loader {
         let looked = self.intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name)?;
         Plugin::new(&self.engine, &self.compiler, looked, terms(config, name, handler, checked)?).map(Arc::new)
     }
+}
+
+/// The folder of compiled plugins.
+pub fn cache(config: &Config) -> PathBuf {
+    config.host.cache.as_ref().map_or_else(Compiler::default_folder, |folder| config.path(folder))
 }
 
 /// How components are read and trusted: what `plugin ls` needs, which compiles nothing.
@@ -234,6 +240,18 @@ pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::
             }
             result => return result,
         }
+    }
+}
+
+/// Copies a database that is a file to a new file, while hosts work, and answers its bytes.
+pub async fn backup(config: &Config, to: PathBuf) -> Result<u64, backend::Error> {
+    match config.broker_url().strip_prefix("sqlite:") {
+        Some(file) => backend::sqlite::backup(file, to).await,
+        None => Err(backend::Error::Refused(
+            "only a SQLite file is copied by Tidemill\n  hint: Redis saves itself: copy its append-only file or its snapshot, \
+             as docs/guides/backup.md says"
+                .to_owned(),
+        )),
     }
 }
 

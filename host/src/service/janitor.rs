@@ -24,7 +24,7 @@ const EXAMINE_EVERY: Duration = Duration::from_secs(3600);
 const EXAMINE_FIRST: Duration = Duration::from_secs(60);
 /// What of an examination is said while the host runs: what may have changed since it began, or fills the memory.
 /// The rest is for `doctor`.
-const WATCHED: [&str; 5] = ["eviction", "groups", "persistence", "stream ids", "streams"];
+const WATCHED: [&str; 6] = ["eviction", "file modes", "groups", "persistence", "stream ids", "streams"];
 
 /// A stream with its bounds.
 pub struct StreamBounds {

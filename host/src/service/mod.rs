@@ -18,6 +18,7 @@ pub mod books;
 pub mod build;
 pub mod canary;
 pub mod consumer;
+mod exposed;
 pub mod heart;
 pub mod janitor;
 pub mod pause;
@@ -26,6 +27,7 @@ pub mod reloader;
 pub mod scheduler;
 pub mod settings;
 pub mod shadow;
+pub mod token;
 
 use std::sync::Arc;
 use std::time::Duration;

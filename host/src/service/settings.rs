@@ -41,6 +41,7 @@ type Said = fn(&Config) -> String;
 const FIXED: &[(&str, Said)] = &[
     ("broker.url", Config::broker_url),
     ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
+    ("http.token_file", |config| config.token_file().display().to_string()),
     ("host.workers", |config| config.host.workers.to_string()),
     ("host.io_workers", |config| config.host.io_workers.to_string()),
     ("host.timers_max", |config| config.host.timers_max.to_string()),

@@ -1,8 +1,10 @@
-//! The HTTP side, on loopback: is the host alive, is it ready, what do its books and its metrics say;
-//! and `admin`, which can reload.
+//! The HTTP side, on loopback: is the host alive, is it ready, what do its books and its metrics say; `admin`, which can
+//! reload; `guard`, who is let in; and `serve`, how many and for how long.
 
 mod admin;
+mod guard;
 mod metrics;
+pub mod serve;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until it is time to stop.
-pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Arc<Control>, mut quiet: Quiet) {
+pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Arc<Control>, quiet: Quiet) {
     let view = View { backend, control, gauges: Arc::default() };
     let routes = Router::new()
         .route("/api/status", get(api_status))
@@ -45,15 +47,13 @@ pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Ar
         .route("/api/plugins/{handler}/reload", post(admin::reload))
         .route("/api/plugins/{handler}/rollback", post(admin::rollback))
         .route("/api/reload", post(admin::reload_settings))
-        .layer(axum::middleware::from_fn(admin::guard))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(all_metrics))
+        // Around what is not there, too: without a token nobody learns what is.
+        .layer(axum::middleware::from_fn_with_state(view.clone(), guard::guard))
         .with_state(view);
-    let stopped = async move { quiet.wait().await };
-    if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "the HTTP side ended");
-    }
+    serve::serve(listener, routes, quiet).await;
 }
 
 /// Ready = the backend answers.

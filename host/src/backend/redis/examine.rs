@@ -27,7 +27,7 @@ type Settings = HashMap<String, String>;
 impl Redis {
     pub(super) async fn examine_server(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let info = Info::read(&self.link, &self.at).await?;
-        let settings = self.settings().await?;
+        let (settings, unasked) = self.settings().await?;
         let version = info.version();
         let mut found = vec![good(
             "server",
@@ -38,6 +38,7 @@ impl Redis {
         found.push(eviction(&info));
         found.push(memory(&info));
         found.extend(room_for_letters(&info, sources.len() as u64, self.options.dead_letters_bytes_max));
+        found.extend(unasked.map(|why| settings_unknown(&why)));
         found.push(durability(&info, &settings));
         found.extend(persistence(&info));
         found.extend(replication(&info));
@@ -55,8 +56,8 @@ impl Redis {
         Ok(found)
     }
 
-    /// Empty where CONFIG is forbidden, as it often is where others run the server.
-    async fn settings(&self) -> Result<Settings> {
+    /// Empty where CONFIG is forbidden or renamed, as it often is where others run the server; and in which words.
+    async fn settings(&self) -> Result<(Settings, Option<String>)> {
         let mut settings = Settings::new();
         for name in ["appendfsync", "save", "min-replicas-to-write", "aof-load-truncated"] {
             let mut cmd = redis::cmd("CONFIG");
@@ -67,11 +68,14 @@ impl Redis {
                         settings.insert(name.to_owned(), value::text(setting.clone())?);
                     }
                 }
-                Err(Error::Refused(_)) => return Ok(Settings::new()),
+                Err(Error::Refused(text)) => {
+                    let why = text.lines().next().unwrap_or_default().to_owned();
+                    return Ok((Settings::new(), Some(why)));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(settings)
+        Ok((settings, None))
     }
 
     async fn clock(&self) -> Result<Finding> {
@@ -110,8 +114,23 @@ fn rounded(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// What then has to be looked up elsewhere.
+fn settings_unknown(why: &str) -> Finding {
+    warning(
+        "settings",
+        format!("the server's settings cannot be asked: {why}"),
+        "look them up where the server is run: appendfsync (always loses nothing, everysec up to two seconds), \
+         aof-load-truncated (no), save, min-replicas-to-write; or let this user ask: ACL SETUSER .. +config|get",
+    )
+}
+
 fn eviction(info: &Info) -> Finding {
     match info.fact("maxmemory_policy") {
+        "" => warning(
+            "eviction",
+            "the server does not say what it does when its memory is full",
+            "look up maxmemory-policy where the server is run: it has to be noeviction",
+        ),
         SAFE_POLICY => good("eviction", "maxmemory-policy is noeviction"),
         policy => bad(
             "eviction",
@@ -161,7 +180,10 @@ fn durability(info: &Info, settings: &Settings) -> Finding {
     let replicas: u64 = setting("min-replicas-to-write").and_then(|set| set.parse().ok()).unwrap_or(0);
     let replicated =
         if replicas > 0 { format!(", replicated ({replicas} replicas must be near)") } else { String::new() };
-    let hint = "CONFIG SET appendonly yes, CONFIG SET appendfsync always, and the same in redis.conf";
+    let hint = match settings.is_empty() {
+        true => "CONFIG cannot be used here: have it set where the server is run (appendonly yes, appendfsync always)",
+        false => "CONFIG SET appendonly yes, CONFIG SET appendfsync always, and the same in redis.conf",
+    };
     if info.fact("aof_enabled") != "1" {
         let snapshots = match setting("save") {
             Some("") => "nothing survives a restart",
@@ -188,8 +210,8 @@ fn durability(info: &Info, settings: &Settings) -> Finding {
         ),
         None => warning(
             "durability",
-            "the append-only file is on, but CONFIG GET is not allowed: at worst everysec, two seconds may be lost",
-            "ask who runs the server for appendfsync, or allow this user CONFIG GET: ACL SETUSER .. +config|get",
+            "the append-only file is on, but how often it is synced cannot be asked: with everysec, two seconds may be lost",
+            "look up appendfsync where the server is run",
         ),
     }
 }

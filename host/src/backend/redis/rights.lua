@@ -3,12 +3,17 @@
 --
 -- KEYS     none: nothing is read, and each key stands in its command
 -- ARGV     commands with their arguments, parted by the character 31
--- returns  the numbers of those that are not allowed
+-- returns  the numbers of those that are not allowed; of those that the server does not know, beyond the last of all
 
 local denied = {}
 for i = 1, #ARGV do
     local words = {}
     for word in string.gmatch(ARGV[i], '[^\31]+') do words[#words + 1] = word end
-    if not redis.acl_check_cmd(unpack(words)) then denied[#denied + 1] = i end
+    local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
+    if not known then
+        denied[#denied + 1] = i + #ARGV
+    elseif not allowed then
+        denied[#denied + 1] = i
+    end
 end
 return denied

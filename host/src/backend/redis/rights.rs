@@ -77,18 +77,25 @@ const COMMANDS: &[(&str, &str)] = &[
     ("beat", "ZADD @hosts 0 x"),
     ("beat", "ZREMRANGEBYSCORE @hosts -inf 0"),
     ("beat", "DEL @heartbeat"),
-    ("gate", "GET @rewritten"),
-    ("gate", "SET @rewritten x"),
-    ("gate", "BGREWRITEAOF"),
+    (GATE, "GET @rewritten"),
+    (GATE, "SET @rewritten x"),
+    (GATE, "BGREWRITEAOF"),
 ];
+
+/// What is done where it may be done: see `gate.rs`.
+const GATE: &str = "gate";
 
 impl Redis {
     /// Asks about all commands on the keys of these sources.
     pub(super) async fn ask_for_rights(&self, sources: &[Source]) -> Vec<Finding> {
-        let mut denied = Vec::new();
-        for source in sources {
+        let mut denied: Vec<Finding> = Vec::new();
+        for (number, source) in sources.iter().enumerate() {
             match self.denied(source).await {
-                Ok(commands) => denied.extend(commands.into_iter().map(|at| refusal(source, at))),
+                Ok(rows) => {
+                    // The gate is one for all of them.
+                    let rows = rows.into_iter().filter(|((job, _), _)| number == 0 || *job != GATE);
+                    denied.extend(rows.map(|(row, known)| refusal(source, row, known)));
+                }
                 // It would be the same for every source.
                 Err(error) => return vec![of_error("rights", &error)],
             }
@@ -96,8 +103,8 @@ impl Redis {
         denied
     }
 
-    /// The rows of [`COMMANDS`] that this user may not run on the keys of a source.
-    async fn denied(&self, source: &Source) -> Result<Vec<&'static (&'static str, &'static str)>> {
+    /// The rows of [`COMMANDS`] that this user may not run on the keys of a source; and whether the server knows the command.
+    async fn denied(&self, source: &Source) -> Result<Vec<(&'static (&'static str, &'static str), bool)>> {
         let mut call = RIGHTS.call(&[]);
         for (_, command) in COMMANDS {
             call.arg(spelled(command, source).join("\u{1f}"));
@@ -105,7 +112,8 @@ impl Redis {
         let mut denied = Vec::new();
         for number in value::array(self.run_script(&RIGHTS, &call, source).await?)? {
             let at = usize::try_from(value::count(&number)?).unwrap_or_default();
-            denied.extend(at.checked_sub(1).and_then(|at| COMMANDS.get(at)));
+            let row = at.checked_sub(1).and_then(|at| COMMANDS.get(at % COMMANDS.len()));
+            denied.extend(row.map(|row| (row, at <= COMMANDS.len())));
         }
         Ok(denied)
     }
@@ -240,19 +248,37 @@ fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
 }
 
 /// `mischief on orders: trim needs XTRIM on orders, which this user may not`
-fn refusal(source: &Source, (job, command): &(&str, &str)) -> Finding {
+fn refusal(source: &Source, (job, command): &(&str, &str), known: bool) -> Finding {
     let words = || command.split(' ');
     let key = spelled(command, source).into_iter().zip(words()).find(|(_, word)| word.starts_with('@'));
-    let key = key.map(|(key, _)| key).unwrap_or_default();
+    let key = key.map(|(key, _)| format!(" on {key}")).unwrap_or_default();
     // XGROUP and XINFO have a second word.
     let name: Vec<&str> =
         words().take_while(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase())).collect();
-    findings::bad(
-        "rights",
-        format!("{source}: {job} needs {} on {key}, which this user may not", name.join(" ")),
+    let why = if known {
+        "which this user may not"
+    } else {
+        "which this server does not know: it is renamed or switched off"
+    };
+    let text = format!("{source}: {job} needs {}{key}, {why}", name.join(" "));
+    if *job == GATE {
+        return findings::warning(
+            "rights",
+            format!(
+                "{text}. Hosts work without it, and cannot have the append-only file rewritten after a start of the server: \
+                 a power cut in the middle of a script may then leave it torn"
+            ),
+            "ask who runs the server whether its append-only file is refused when its end is torn (aof-load-truncated no); \
+             where you run it yourself: ACL SETUSER +bgrewriteaof ~tm:*",
+        );
+    }
+    let hint = if known {
         "ACL SETUSER: +@stream +@hash +@sortedset +@string +@scripting +@keyspace +bgrewriteaof, and the keys of the \
-         streams: ~NAME ~{NAME}:tm:* ~tm:*",
-    )
+         streams: ~NAME ~{NAME}:tm:* ~tm:*"
+    } else {
+        "ask who runs the server: without this command hosts cannot work on it"
+    };
+    findings::bad("rights", text, hint)
 }
 
 /// A row of [`COMMANDS`] with the names of this source in it.

@@ -38,7 +38,8 @@ pub(super) async fn check(link: &Link, at: &str) -> Result<()> {
         return refuse("runs in cluster mode".into(), "a single primary is needed (cluster-enabled no)");
     }
     let policy = info.fact("maxmemory_policy");
-    if policy != SAFE_POLICY {
+    // One that does not say is not refused: `doctor` warns of it.
+    if !policy.is_empty() && policy != SAFE_POLICY {
         return refuse(
             format!("may throw data away when its memory is full: maxmemory-policy is {policy}"),
             POLICY_HINT,

@@ -1,14 +1,17 @@
 //! `doctor` on SQLite: how the file is kept, the clock, and what leaks.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::lost_thread;
+use super::open::literal;
 use super::tx::{Tx, millis};
-use super::{dead, sources};
+use super::{beside, dead, sources};
 use crate::backend::findings::{Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Options, Result};
+use crate::files::open_mode;
 use crate::model::delivery::Source;
 
 /// The log is copied into the file when it has 16 MiB: one of this size is kept from that.
@@ -63,8 +66,21 @@ fn look_at_file(tx: &Tx<'_>, file: &str) -> Result<Vec<Finding>> {
             "stop all hosts, then: sqlite3 FILE \"PRAGMA journal_mode = WAL\"",
         ),
     });
-    let bytes = |path: &str| std::fs::metadata(path).map_or(0, |data| data.len());
-    let (size, log) = (bytes(file), bytes(&format!("{file}-wal")));
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |data| data.len());
+    let log_file = beside::log_of(Path::new(file));
+    let (size, log) = (bytes(Path::new(file)), bytes(&log_file));
+    for path in [Path::new(file), &log_file] {
+        found.extend(open_mode(path).map(|mode| {
+            warning(
+                "file modes",
+                format!(
+                    "{} may be read or written by anybody on this machine (mode {mode}): events, states, dead letters",
+                    path.display()
+                ),
+                "chmod o= FILE FILE-wal FILE-shm; Tidemill makes new files for their owner alone",
+            )
+        }));
+    }
     let text = format!("{file}: {} MiB, its log {} MiB", size >> 20, log >> 20);
     found.push(if log > LOG_BYTES_MAX {
         let hint = "some program reads the file for long and so keeps the log from being emptied: end it";
@@ -158,6 +174,7 @@ fn signs_of(tx: &Tx<'_>, group: i64) -> Result<Signs> {
 
 /// Reads the whole file and says where it is damaged. By a connection of its own: it may take long.
 pub async fn check_file(file: String) -> Result<Vec<Finding>> {
+    let file = literal(Path::new(&file))?;
     let read = move || -> rusqlite::Result<Vec<String>> {
         let conn =
             Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

@@ -9,7 +9,9 @@
 //! is one function of a file here that is named like what it does. Nothing is cached between jobs: another process may
 //! have written meanwhile, and `BEGIN IMMEDIATE` makes sure that what a job reads is still so when it writes.
 
+mod backup;
 mod bell;
+mod beside;
 mod consumers;
 mod dead;
 mod desk;
@@ -47,6 +49,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub use self::backup::backup;
 pub(super) use self::examine::check_file;
 use self::job::Access;
 use self::tx::Tx;

@@ -1,10 +1,12 @@
 //! Opening the file: refuses what is not ours before touching it, sets it up, lays it out if it is new.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::beside;
 use super::error::is_passing;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
@@ -82,23 +84,100 @@ impl Place {
 
 fn open_file(path: &Path) -> Result<Connection> {
     let name = path.display().to_string();
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let path = &literal(path)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
         let what = format!("there is no folder {}", folder.display());
         return Err(refused(&name, &what, "make the folder, or give another path"));
     }
-    if path.is_dir() {
-        return Err(refused(&name, "this is a folder", "give the path of a file in it"));
+    match path.metadata() {
+        Ok(about) if about.is_dir() => {
+            return Err(refused(&name, "this is a folder", "give the path of a file in it"));
+        }
+        Ok(about) if !about.is_file() => {
+            return Err(refused(
+                &name,
+                "this is not a file but a pipe, a socket or a device",
+                "give the path of a file",
+            ));
+        }
+        Ok(_) => check_log(path, &name)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => make(path, &name)?,
+        Err(error) => return Err(refused(&name, &error.to_string(), "check that this user may read the folder")),
     }
-    // No SQLITE_OPEN_URI: a path is a path, whatever characters it has.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    connect(path, &name)
+}
+
+fn connect(path: &Path, name: &str) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)
-        .map_err(|error| refused(&name, &error.to_string(), "check that this user may read and write there"))?;
+        .map_err(|error| refused(name, &error.to_string(), "check that this user may read and write there"))?;
     // Without the right to write, SQLite opens a file for reading and says nothing.
     if conn.is_readonly("main")? {
-        return Err(refused(&name, "the file may not be written", "check the file's owner and rights"));
+        return Err(refused(name, "the file may not be written", "check the file's owner and rights"));
     }
     Ok(conn)
+}
+
+/// A database of ours that is there, of this layout or an older one, to be read as it is.
+pub fn there(path: &Path) -> Result<Connection> {
+    let name = path.display().to_string();
+    let path = &literal(path)?;
+    if !path.is_file() {
+        return Err(refused(&name, "there is no such file", "give the path of a database"));
+    }
+    check_log(path, &name)?;
+    let conn = connect(path, &name)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    match content(&conn, &name) {
+        Ok(Content::Ours | Content::Older(_)) => Ok(conn),
+        Ok(Content::Nothing) => Err(refused(&name, "the file is empty", "give the path of a database")),
+        Err(Told::Ours(error)) => Err(error),
+        Err(Told::Sqlite(error)) => Err(refused(&name, &error.to_string(), "give the path of a Tidemill database")),
+    }
+}
+
+/// The path from the root on: SQLite would take a relative one that begins with `file:` for a URI, whose parameters may say
+/// that it is no file at all.
+pub fn literal(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| refused(&path.display().to_string(), &error.to_string(), "give the path of a file"))
+}
+
+/// Made by us and not by SQLite, which would let everybody read it.
+fn make(path: &Path, name: &str) -> Result<()> {
+    match beside::make(path) {
+        Ok(()) => Ok(()),
+        // Somebody else has made it meanwhile.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.exists() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(refused(name, "this is a link that leads nowhere", "make what it leads to, or give another path"))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(Error::Unavailable { what: format!("SQLite {name}, open"), cause: error.to_string() })
+        }
+        Err(error) => Err(refused(name, &error.to_string(), "check that this user may make files in the folder")),
+    }
+}
+
+/// Before SQLite opens it: then nothing has been changed yet.
+fn check_log(path: &Path, name: &str) -> Result<()> {
+    let log = beside::log_of(path);
+    let why = beside::mismatch(path).map_err(|error| {
+        refused(name, &error.to_string(), "check that this user may read the file and the log beside it")
+    })?;
+    let Some(why) = why else { return Ok(()) };
+    let log = log.display();
+    Err(refused(
+        name,
+        &format!(
+            "the log beside it, {log}, is another database's: {why}. SQLite would play it over this file, and bring back what was in that database"
+        ),
+        &format!(
+            "if this file is a backup that you bring back: stop all hosts, move {log} and the -shm beside it away, and start again \
+             (docs/guides/backup.md)"
+        ),
+    ))
 }
 
 enum Told {
@@ -168,7 +247,7 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
     }
 }
 
-fn refused(name: &str, what: &str, hint: &str) -> Error {
+pub fn refused(name: &str, what: &str, hint: &str) -> Error {
     Error::Refused(format!("SQLite {name}: {what}\n  hint: {hint}"))
 }
 

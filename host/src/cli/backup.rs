@@ -1,0 +1,33 @@
+//! `tidemill backup FILE`: a copy of the SQLite database while hosts work on it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{Globals, Refused};
+use crate::backend;
+use crate::service::build;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A new file, for this user alone; none is replaced.
+    file: PathBuf,
+}
+
+pub fn backup(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    globals.log("error");
+    let config = globals.load()?;
+    let copied = super::block_on(async { Ok(build::backup(&config, args.file.clone()).await) })?;
+    let bytes = match copied {
+        Err(backend::Error::Refused(text)) => return Err(Refused(text).into()),
+        copied => copied?,
+    };
+    let file = args.file.display().to_string();
+    if globals.json {
+        println!("{}", json!({ "file": file, "bytes": bytes }));
+    } else {
+        println!("{file}: {} KiB, read through and on the disk", bytes.div_ceil(1024));
+    }
+    Ok(ExitCode::SUCCESS)
+}

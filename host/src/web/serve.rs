@@ -1,0 +1,76 @@
+//! The server: how many may be connected, for how long, and how much they may send.
+//!
+//! Whoever is on this machine can connect. He must not be able to take the host's memory or all of its open files, and a
+//! client that says nothing must not stand in the way of one that asks whether the host lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::service::Quiet;
+
+/// Connections at a time. The next one waits in the system's queue until one of these ends.
+pub const CONNECTIONS_MAX: usize = 64;
+/// The request's line and its headers, in bytes. No route reads a body.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+pub const HEADERS_MAX: usize = 64;
+/// From the connection to the end of the headers.
+pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
+/// From the connection to the end of the answer. A reload compiles and drains meanwhile.
+pub const CONNECTION_MAX: Duration = Duration::from_secs(900);
+/// When no file is left for a connection, others have to end first.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Serves until it is time to stop; what is being answered then goes on.
+pub(super) async fn serve(listener: TcpListener, routes: Router, mut quiet: Quiet) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let accepting = async {
+        loop {
+            let place = room.clone().acquire_owned().await.expect("nobody closes it");
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let routes = routes.clone();
+                    tokio::spawn(async move {
+                        // Whoever is too slow is left.
+                        let _ = tokio::time::timeout(CONNECTION_MAX, answer(stream, routes)).await;
+                        drop(place);
+                    });
+                }
+                Err(error) if is_the_client_s(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the HTTP side cannot take connections");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = quiet.wait() => {}
+    }
+}
+
+/// One request a connection: so nobody keeps one that he does not use, and nobody sends the next before he reads.
+async fn answer(stream: TcpStream, routes: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .await;
+    // What a client does wrong, or that it went away, is nobody's business but its own.
+    drop(served);
+}
+
+fn is_the_client_s(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::*;
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
+}
