@@ -57,7 +57,8 @@ pub fn run_if_asked() -> Option<ExitCode> {
     Some(match limit(memory, cpu).and_then(|()| compile_stdin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, words)) => {
-            eprintln!("{words}");
+            // Whoever reads them makes them plain.
+            let _ = writeln!(std::io::stderr(), "{words}");
             ExitCode::from(code)
         }
     })

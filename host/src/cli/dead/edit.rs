@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::act::Consent;
 use super::select::{find, full_id};
 use crate::backend::Backend;
+use crate::cli::out::{self, errln};
 use crate::cli::{Globals, Refused};
 use crate::config::Config;
 use crate::fault;
@@ -64,7 +65,7 @@ pub async fn edit(
     let (source, letter) = find(backend, sources, &args.id).await?;
     let (id, event) = replacement(&letter.body, &read(&args.file)?, Uuid::now_v7()).map_err(Refused)?;
     valid(config, globals, &letter.body, &event)?;
-    eprintln!("{} would be replayed as event {id}", full_id(&source, letter.id));
+    errln!("{} would be replayed as event {id}", full_id(&source, letter.id));
     let mut edited = false;
     if !args.consent.dry_run {
         args.consent.ask("replay it so")?;
@@ -76,9 +77,9 @@ pub async fn edit(
         }
     }
     if globals.json {
-        println!("{}", json!({ "edited": edited, "event_id": id }));
+        out::json(&json!({ "edited": edited, "event_id": id }));
     } else {
-        println!("{}", String::from_utf8_lossy(&event));
+        out::quoted(&String::from_utf8_lossy(&event));
     }
     Ok(ExitCode::SUCCESS)
 }
