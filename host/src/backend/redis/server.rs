@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use redis::RedisError;
+
 use super::error::{meaning, plain};
 use super::link::{self, Link};
 use super::value;
