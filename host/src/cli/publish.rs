@@ -19,9 +19,9 @@ use crate::service::publisher::{PUBLISH_BATCH, Publisher, Ready, Refused};
 use crate::service::{Quiet, Switch, build};
 
 /// The bytes of events from which on no more are gathered for one call of the backend.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How long an event waits for others to go with it.
-const LINGER: Duration = Duration::from_millis(150);
+const LINGER_MAX: Duration = Duration::from_millis(150);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -136,11 +136,11 @@ impl<'a> Work<'a> {
                 Ok(ready) => {
                     self.batch_bytes += bytes.len();
                     self.batch.push((number, ready));
-                    self.due.get_or_insert_with(|| Instant::now() + LINGER);
+                    self.due.get_or_insert_with(|| Instant::now() + LINGER_MAX);
                 }
                 Err(refused) => self.refuse(number, &refused, self.hint(&bytes)),
             }
-            if self.batch.len() == PUBLISH_BATCH || self.batch_bytes >= BATCH_BYTES {
+            if self.batch.len() == PUBLISH_BATCH || self.batch_bytes >= BATCH_BYTES_MAX {
                 self.send().await?;
             }
         }

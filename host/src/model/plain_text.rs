@@ -57,39 +57,45 @@ pub fn is_obeyed(c: char) -> bool {
 /// Passes text on with what is obeyed escaped, and no more of it than it has room for.
 pub struct Escaping<W> {
     to: W,
-    room: usize,
+    /// Bytes; none: something was cut, and nothing more is passed on.
+    room: Option<usize>,
 }
 
 impl<W: Write> Escaping<W> {
     /// However long it is.
     pub fn all(to: W) -> Self {
-        Self { to, room: usize::MAX }
+        Self::at_most(to, usize::MAX)
     }
 
-    /// About so many bytes, and `...` in place of the rest.
+    /// So many bytes, and `...` in place of the rest.
     pub fn at_most(to: W, bytes_max: usize) -> Self {
-        Self { to, room: bytes_max }
+        Self { to, room: Some(bytes_max) }
+    }
+
+    fn escape(&mut self, c: char) -> fmt::Result {
+        let Some(room) = self.room else { return Ok(()) };
+        self.room = room.checked_sub(c.escape_default().len());
+        if self.room.is_none() { self.to.write_str(DOTS) } else { write!(self.to, "{}", c.escape_default()) }
+    }
+
+    /// Passes on what is not obeyed.
+    fn pass(&mut self, text: &str) -> fmt::Result {
+        let Some(room) = self.room else { return Ok(()) };
+        self.room = room.checked_sub(text.len());
+        self.to.write_str(&text[..text.floor_char_boundary(room)])?;
+        if self.room.is_none() { self.to.write_str(DOTS) } else { Ok(()) }
     }
 }
 
 impl<W: Write> Write for Escaping<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            let bytes = if is_obeyed(c) { c.escape_default().len() } else { c.len_utf8() };
-            if bytes > self.room {
-                if self.room > 0 {
-                    self.room = 0;
-                    self.to.write_str(DOTS)?;
-                }
-                return Ok(());
-            }
-            self.room -= bytes;
-            match is_obeyed(c) {
-                true => write!(self.to, "{}", c.escape_default())?,
-                false => self.to.write_char(c)?,
-            }
+        let mut rest = text;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_obeyed(*c)) {
+            self.pass(&rest[..at])?;
+            self.escape(c)?;
+            rest = &rest[at + c.len_utf8()..];
         }
-        Ok(())
+        self.pass(rest)
     }
 }
 
