@@ -14,6 +14,7 @@ use crate::backend::{Backend, Error, NewEntry, Published};
 use crate::clock;
 use crate::model::event::{Event, PayloadHash};
 use crate::model::outcome::Refusal;
+use crate::model::plain_text::PlainText;
 use crate::observe;
 use crate::policy::route::Streams;
 use crate::schema::Registry;
@@ -150,7 +151,9 @@ fn enrich(bytes: &[u8]) -> Bytes {
 
 fn event_id(bytes: &[u8]) -> Option<String> {
     let stamps: Stamps = serde_json::from_slice(bytes).ok()?;
-    serde_json::from_str(stamps.event_id?.get()).ok()
+    // It need not be a UUID.
+    let id: String = serde_json::from_str(stamps.event_id?.get()).ok()?;
+    Some(PlainText::from(id).into())
 }
 
 #[cfg(test)]

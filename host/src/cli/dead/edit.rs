@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::fault;
 use crate::model::delivery::{Body, Source};
 use crate::model::outcome::Refusal;
+use crate::model::plain_text::PlainText;
 use crate::schema::admit::{Terms, admit, admit_timer};
 use crate::service::build;
 
@@ -112,6 +113,7 @@ fn replacement(old: &Body, new: &[u8], id: Uuid) -> Result<(Uuid, Bytes), String
     {
         let routing = [("event_type", before.event_type, &head.event_type), ("version", before.version, &head.version)];
         if let Some((field, was, is)) = routing.iter().find(|(_, was, is)| was != *is) {
+            let (is, was) = (PlainText::from(is.as_str()), PlainText::from(was.as_str()));
             return Err(format!(
                 "/{field}: \"{is}\" was \"{was}\"\n  hint: publish another kind of event as a new one"
             ));
