@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod reload;
 pub mod server;
 pub mod service;
+pub mod site;
 pub mod soak;
 pub mod strangers;
 pub mod world;

@@ -151,7 +151,7 @@ async fn a_target_that_may_not_be_written_delays_only_what_emitted_to_it() {
     let url = server.user("worker", &rights);
     let mut world = scene.world.by(&url).await;
     // Looking is done by another user, who may.
-    world.config.broker.url = url;
+    world.config.broker.url = url.into();
     scene.world = Arc::new(world);
     let looks = Arc::new(scene.world.by(&server.url()).await);
     let scene = Looked { scene, looks };

@@ -163,6 +163,39 @@ fn init_writes_all_of_the_sdk() {
     none("`init` writes every module of the SDK", &findings);
 }
 
+/// Whoever prints past it prints what a terminal obeys, and panics where nobody reads.
+#[test]
+fn only_the_one_writer_prints() {
+    let mut findings = Vec::new();
+    for source in sources(&["host/src"]).iter().filter(|source| source.path != "host/src/cli/out.rs") {
+        for name in ["println!", "print!", "eprintln!", "eprint!"] {
+            for at in source.words(name) {
+                let place = source.place(at);
+                findings.push(format!("{place}: `{name}`; print by host/src/cli/out.rs, log by `tracing`"));
+            }
+        }
+    }
+    none("only host/src/cli/out.rs prints", &findings);
+}
+
+/// A URL with its password, and a secret, are texts only where they are used.
+#[test]
+fn secrets_are_exposed_where_they_are_used() {
+    let uses =
+        ["host/src/backend/redis/link.rs", "host/src/capability/http/headers.rs", "host/src/capability/secrets.rs"];
+    let mut findings = Vec::new();
+    for source in sources(&["host/src"]).iter().filter(|source| !uses.contains(&source.path.as_str())) {
+        let blocks = source.test_blocks();
+        for at in source.words(".expose()").filter(|at| !blocks.iter().any(|block| block.contains(at))) {
+            let place = source.place(at);
+            findings.push(format!(
+                "{place}: `.expose()`; show the URL as it is displayed, or connect in backend/redis/link.rs"
+            ));
+        }
+    }
+    none("a password is a text only where it is used", &findings);
+}
+
 #[test]
 fn only_plugin_and_capability_know_wasmtime() {
     let knows = ["host/src/plugin/", "host/src/capability/"];

@@ -81,7 +81,7 @@ impl World {
     /// The same world by another road: through a proxy, or over connections of its own.
     pub async fn by(&self, url: &str) -> Self {
         let mut config = self.config.clone();
-        config.broker.url = url.to_owned();
+        config.broker.url = url.into();
         let backend = build::open_backend(&config).await.expect("a backend");
         let (asked, done, source) = (self.asked.clone(), self.done.clone(), self.source.clone());
         Self { config, backend, asked, done, source }

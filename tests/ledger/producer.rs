@@ -186,7 +186,7 @@ impl Client {
                             timers_max: 1000,
                             ..Default::default()
                         };
-                        backend::open(url, options).await.map_err(|error| error.to_string())?
+                        backend::open(url.as_str(), options).await.map_err(|error| error.to_string())?
                     }
                 };
                 let entry = NewEntry { body: event.to_owned().into(), mark: None };

@@ -112,7 +112,7 @@ impl Rig {
 
     /// Waits until so many hosts wait for entries: none is to be heard of before.
     pub async fn fetching(&self, hosts: usize) {
-        let client = redis::Client::open(&*self.world.config.broker.url).expect("a good url");
+        let client = redis::Client::open(self.world.config.broker.url.expose()).expect("a good url");
         let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
         let give_up = Instant::now() + STUCK;
         loop {

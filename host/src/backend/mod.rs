@@ -11,6 +11,7 @@ pub mod acts;
 pub mod bounds;
 pub mod conformance;
 pub mod findings;
+mod open;
 mod options;
 pub mod redis;
 pub mod sqlite;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
+pub use self::open::{examine_deeply, open};
 pub use self::options::{ENTRY_FACTS_BYTES, Options};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
@@ -377,24 +379,5 @@ pub enum Error {
 impl Error {
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Refused(_))
-    }
-}
-
-/// Opens the backend that the URL names: `sqlite:FILE`, `sqlite::memory:`, or `redis://HOST:PORT/DB`.
-pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
-    match url.split_once(':') {
-        Some(("sqlite", file)) => Ok(Arc::new(sqlite::Sqlite::open(file, options).await?)),
-        Some(("redis" | "rediss", _)) => Ok(Arc::new(redis::Redis::open(url, options).await?)),
-        _ => Err(Error::Refused(format!(
-            "broker url \"{url}\" names no backend\n  hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379"
-        ))),
-    }
-}
-
-/// What takes long: reads all that the backend has written, where it lies in a file that can be read.
-pub async fn examine_deeply(url: &str) -> Result<Vec<Finding>> {
-    match url.strip_prefix("sqlite:") {
-        Some(":memory:") | None => Ok(vec![findings::good("integrity", "there is no file to read")]),
-        Some(file) => sqlite::check_file(file.to_owned()).await,
     }
 }

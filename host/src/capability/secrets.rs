@@ -101,6 +101,7 @@ impl secrets::Host for Context {
 pub fn load(place: &Place) -> Result<Secret, (String, String)> {
     let (value, from) = match place {
         Place::Env(variable) => {
+            let variable = variable_name(variable)?;
             let set = format!("set {variable} for the host, or name a file with {{ file = \"..\" }}");
             match std::env::var(variable) {
                 Ok(value) => (value, format!("the environment variable {variable}")),
@@ -120,6 +121,18 @@ pub fn load(place: &Place) -> Result<Secret, (String, String)> {
         return Err((format!("{from} holds {} bytes", value.len()), format!("a secret has 1 to {max} bytes")));
     }
     Ok(Secret(value.to_owned()))
+}
+
+/// What is no variable's name may be the value itself, in the wrong place.
+fn variable_name(text: &str) -> Result<&str, (String, String)> {
+    let good =
+        text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.starts_with(|c: char| c.is_ascii_digit());
+    let wrong = || {
+        let hint =
+            "name the variable that holds the value, such as { env = \"BANK_KEY\" }; what stands there is not shown";
+        ("its `env` is not the name of an environment variable".to_owned(), hint.to_owned())
+    };
+    (good && !text.is_empty()).then_some(text).ok_or_else(wrong)
 }
 
 fn read_file(path: &Path) -> Result<String, (String, String)> {

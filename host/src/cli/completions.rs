@@ -10,6 +10,8 @@ pub struct Args {
 }
 
 pub fn completions(args: &Args) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "tidemill", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "tidemill", &mut script);
+    super::out::exact(&script);
     Ok(ExitCode::SUCCESS)
 }

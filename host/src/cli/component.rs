@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::out::{self, outln};
 use super::table::{Table, thousands};
 use super::{Globals, Refused};
 use crate::capability::CAPABILITIES;
@@ -36,7 +37,7 @@ pub fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
         };
         refused |= refusal.is_some() || looked.is_err();
         if globals.json {
-            println!("{}", row.json(&looked, refusal.as_ref()));
+            out::json(&row.json(&looked, refusal.as_ref()));
         } else {
             row.print(&looked, refusal.as_ref());
         }
@@ -94,21 +95,21 @@ impl Row<'_> {
     }
 
     fn print(&self, looked: &Result<Looked, Error>, refusal: Option<&Error>) {
-        println!("{}: {}", self.name, self.handler.plugin.display());
+        outln!("{}: {}", self.name, self.handler.plugin.display());
         let looked = match looked {
             Ok(looked) => looked,
-            Err(error) => return println!("  refused: {error}"),
+            Err(error) => return out::lines(&format_args!("  refused: {error}")),
         };
         let pinned = if self.handler.digest.is_some() { ", pinned" } else { "" };
-        println!("  {}{pinned}", describe(looked));
+        outln!("  {}{pinned}", describe(looked));
         let mut table = Table::new(["  capability", "asked", "granted"]);
         let or_no = |side: Option<String>| side.unwrap_or_else(|| "no".to_owned());
         for right in self.rights(looked) {
             table.row([format!("  {}", right.capability), or_no(right.asked), or_no(right.granted)]);
         }
-        print!("{table}");
+        out::table(&table);
         if let Some(error) = refusal {
-            println!("  refused: {error}");
+            out::lines(&format_args!("  refused: {error}"));
         }
     }
 }
@@ -183,19 +184,16 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
         for (what, count) in counts {
             value[what.replace(' ', "_")] = count.into();
         }
-        println!("{value}");
+        out::json(&value);
     } else {
-        println!("good: {}", describe(&looked));
-        println!("  exports {}", found.exports.join(", "));
-        println!(
-            "  imports {}",
-            if found.imports.is_empty() { "nothing".to_owned() } else { found.imports.join(", ") }
-        );
+        outln!("good: {}", describe(&looked));
+        outln!("  exports {}", found.exports.join(", "));
+        outln!("  imports {}", if found.imports.is_empty() { "nothing".to_owned() } else { found.imports.join(", ") });
         if let Some(asks) = &looked.manifest.asks {
-            println!("  asks for {}", serde_json::to_string(asks)?);
+            outln!("  asks for {}", serde_json::to_string(asks)?);
         }
         let counts = counts.map(|(what, count)| format!("{count} {what}"));
-        println!("  made of {}; compiled in {} ms", counts.join(", "), compiled.as_millis());
+        outln!("  made of {}; compiled in {} ms", counts.join(", "), compiled.as_millis());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -210,7 +208,7 @@ pub fn stamp(component: &Path, file: &Path, out: Option<PathBuf>) -> anyhow::Res
     let stamped = stamped(&wasm, manifest).map_err(|what| Refused(format!("{}: {what}", component.display())))?;
     let out = out.unwrap_or_else(|| component.to_owned());
     replace(&out, &stamped)?;
-    println!("{} ({} bytes)", out.display(), stamped.len());
+    outln!("{} ({} bytes)", out.display(), stamped.len());
     Ok(ExitCode::SUCCESS)
 }
 

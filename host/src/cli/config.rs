@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::Globals;
+use super::out::{self, outln};
 use crate::service::build;
 
 #[derive(clap::Subcommand)]
@@ -24,10 +25,10 @@ pub fn config(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|plugin| json!({ "handler": &*plugin.handler, "plugin": &*plugin.digest, "imports": plugin.asks }))
             .collect();
-        println!("{}", json!({ "ok": true, "schemas": checked.schemas.names().count(), "handlers": handlers }));
+        out::json(&json!({ "ok": true, "schemas": checked.schemas.names().count(), "handlers": handlers }));
     } else {
         let (schemas, streams) = (checked.schemas.names().count(), checked.streams.rows.len());
-        println!("good: {} handlers, {streams} streams, {schemas} schemas", plugins.len());
+        outln!("good: {} handlers, {streams} streams, {schemas} schemas", plugins.len());
     }
     Ok(ExitCode::SUCCESS)
 }

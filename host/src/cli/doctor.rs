@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Globals;
+use super::out::{self, outln};
 use crate::backend::{self, Backend, Error, Finding, Level, findings};
 use crate::config::{Config, check};
 use crate::model::delivery::Source;
@@ -27,9 +28,9 @@ pub fn doctor(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut found = configured(&config);
     found.extend(super::block_on(async { Ok(examined(args, &config).await?) })?);
     if globals.json {
-        println!("{}", to_json(&found));
+        out::json(&to_json(&found));
     } else {
-        print!("{}", to_text(&found));
+        print(&found);
     }
     let bad = found.iter().any(|finding| finding.level == Level::Bad);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -107,17 +108,16 @@ fn word(level: Level) -> &'static str {
 }
 
 /// A line for each finding, what to do under it, and the sum at the end.
-fn to_text(found: &[Finding]) -> String {
+fn print(found: &[Finding]) {
     let width = found.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
-    let mut text = String::new();
     for Finding { level, check, text: what, hint } in found {
-        text += &format!("{:<7}  {check:<width$}  {what}\n", word(*level));
+        out::lines(&format_args!("{:<7}  {check:<width$}  {what}", word(*level)));
         if !hint.is_empty() {
-            text += &format!("{:7}  {:width$}  hint: {hint}\n", "", "");
+            out::lines(&format_args!("{:7}  {:width$}  hint: {hint}", "", ""));
         }
     }
     let count = |level| found.iter().filter(|finding| finding.level == level).count();
-    text + &format!("{} bad, {} warnings, {} ok\n", count(Level::Bad), count(Level::Warning), count(Level::Good))
+    outln!("{} bad, {} warnings, {} ok", count(Level::Bad), count(Level::Warning), count(Level::Good));
 }
 
 fn to_json(found: &[Finding]) -> Value {

@@ -9,6 +9,8 @@ mod dead;
 pub mod demo;
 mod doctor;
 mod init;
+mod lines;
+mod out;
 mod pause;
 mod plugin;
 mod publish;
@@ -30,6 +32,8 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::config::check::describe;
 use crate::config::read::read;
+use crate::model::backend_url::BackendUrl;
+use crate::observe::log_text;
 use crate::service::{build, settings};
 
 /// Validates and routes stream events to sandboxed WebAssembly handlers, and settles what they do exactly once.
@@ -42,7 +46,7 @@ struct Cli {
 
     /// Another backend than the configured one: sqlite:FILE or redis://HOST:PORT/DB.
     #[arg(long, global = true, value_name = "URL")]
-    broker: Option<String>,
+    broker: Option<BackendUrl>,
 
     /// One JSON document (or JSON Lines) on stdout.
     #[arg(long, global = true)]
@@ -92,7 +96,7 @@ enum Command {
 /// What every command gets.
 pub struct Globals {
     config: PathBuf,
-    broker: Option<String>,
+    broker: Option<BackendUrl>,
     json: bool,
     log_json: bool,
 }
@@ -103,15 +107,38 @@ pub struct Globals {
 pub struct Refused(pub String);
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let globals = Globals { config: cli.config, broker: cli.broker, json: cli.json, log_json: cli.log_json };
     match dispatch(cli.command, &globals) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{}", message(&error));
+            out::notes(&message(&error));
             ExitCode::from(if error.is::<Refused>() { 2 } else { 1 })
         }
     }
+}
+
+/// Help goes to stdout as it is. What is wrong goes to stderr, without a password that was typed in the wrong place.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let args = std::env::args_os().skip(1).filter_map(|arg| arg.into_string().ok());
+        out::notes(&without_passwords(error.render().to_string(), args));
+    } else {
+        out::ended(error.print());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Usage errors quote the arguments: those that look like a URL are shown as one.
+fn without_passwords(mut text: String, args: impl Iterator<Item = String>) -> String {
+    for arg in args.filter(|arg| arg.contains("://") || arg.contains('@')) {
+        let url = if arg.starts_with('-') { arg.split_once('=').map_or(&*arg, |(_, url)| url) } else { &arg };
+        text = text.replace(url, &BackendUrl::from(url).to_string());
+    }
+    text
 }
 
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -141,13 +168,13 @@ fn message(error: &anyhow::Error) -> String {
 impl Globals {
     /// The configuration with `--broker` over it.
     fn load(&self) -> anyhow::Result<Config> {
-        load(&self.config, self.broker.as_deref())
+        load(&self.config, self.broker.as_ref())
     }
 
     /// The same for a host, which reads it again when it changes.
     fn reader(&self) -> settings::Read {
         let (file, broker) = (self.config.clone(), self.broker.clone());
-        Box::new(move || load(&file, broker.as_deref()).map_err(|error| format!("{error:#}")))
+        Box::new(move || load(&file, broker.as_ref()).map_err(|error| format!("{error:#}")))
     }
 
     /// The configuration, checked.
@@ -161,7 +188,7 @@ impl Globals {
     fn warn(&self, checked: &build::Checked) {
         let text = std::fs::read_to_string(&self.config).unwrap_or_default();
         for warning in &checked.warnings {
-            eprintln!("{}", describe(warning, &self.config, &text));
+            out::notes(&describe(warning, &self.config, &text));
         }
     }
 
@@ -185,26 +212,26 @@ impl Globals {
         let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(!plain);
         if self.log_json {
-            builder.json().init();
+            builder.json().map_event_format(log_text::JsonLines).init();
         } else {
-            builder.init();
+            builder.fmt_fields(log_text::fields()).init();
         }
     }
 }
 
-fn load(file: &Path, broker: Option<&str>) -> anyhow::Result<Config> {
+fn load(file: &Path, broker: Option<&BackendUrl>) -> anyhow::Result<Config> {
     let mut config = read(file).map_err(|error| Refused(error.to_string()))?;
     if let Some(url) = broker {
         // Given on the command line, a relative file starts where the command was typed.
         let here = std::env::current_dir()?;
-        config.broker.url = match url.strip_prefix("sqlite:") {
-            Some(":memory:") | None => url.to_owned(),
+        config.broker.url = match url.sqlite_file() {
+            Some(":memory:") | None => url.clone(),
             Some(file) => {
                 sqlite_path(file)?;
-                format!("sqlite:{}", here.join(file).display())
+                format!("sqlite:{}", here.join(file).display()).into()
             }
         };
-    } else if let Some(file) = config.broker.url.strip_prefix("sqlite:") {
+    } else if let Some(file) = config.broker.url.sqlite_file() {
         sqlite_path(file)?;
     }
     Ok(config)

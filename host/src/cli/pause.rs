@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Globals;
 use super::dead::{act_of, unknown_handler};
+use super::out::{self, outln};
 use crate::backend::Start;
 use crate::model::delivery::Source;
 use crate::service::build;
@@ -36,9 +37,9 @@ pub fn set(args: &Args, paused: bool, globals: &Globals) -> anyhow::Result<ExitC
             backend.ensure_group(source, *start).await?;
             backend.set_paused(source, paused, &act).await?;
             if globals.json {
-                println!("{}", json!({ "handler": *source.handler, "stream": *source.stream, "paused": paused }));
+                out::json(&json!({ "handler": *source.handler, "stream": *source.stream, "paused": paused }));
             } else {
-                println!("{source}: {}", if paused { "paused" } else { "resumed" });
+                outln!("{source}: {}", if paused { "paused" } else { "resumed" });
             }
         }
         Ok(())

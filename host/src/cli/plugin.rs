@@ -7,6 +7,7 @@ use std::process::{Command as Process, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use super::out::{self, errln, outln};
 use super::{Globals, Refused, component, pause, reload, shadow, stack};
 use crate::plugin::manifest::Manifest;
 
@@ -71,9 +72,9 @@ fn build_all(folder: &Path, out: Option<PathBuf>, stack: Option<u32>, globals: &
     let built = build(folder, &out, stack)?;
     for (path, bytes) in &built {
         if globals.json {
-            println!("{}", json!({ "component": path, "bytes": bytes }));
+            out::json(&json!({ "component": path, "bytes": bytes }));
         } else {
-            println!("{} ({bytes} bytes)", path.display());
+            outln!("{} ({bytes} bytes)", path.display());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -173,7 +174,7 @@ fn add_target() -> anyhow::Result<()> {
     if Path::new(&folder).read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(());
     }
-    eprintln!("adding the target {TARGET} with rustup");
+    errln!("adding the target {TARGET} with rustup");
     let added = Process::new("rustup").args(["target", "add", TARGET]).status();
     match added {
         Ok(status) if status.success() => Ok(()),

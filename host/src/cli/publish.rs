@@ -1,16 +1,27 @@
-//! `tidemill publish FILE|-`: JSON Lines in. One line on stderr for each refused event; the rest is published.
+//! `tidemill publish FILE|-`: JSON Lines in. One line on stderr for each refused event; the rest is published. Lines wait
+//! for others only for a moment, so that what a program writes now and then is published then.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Globals;
+use super::lines::{self, Line};
+use super::out::{self, errln, outln};
+use super::run::stop_on_signal;
 use crate::backend::Published;
-use crate::service::build;
 use crate::service::publisher::{PUBLISH_BATCH, Publisher, Ready, Refused};
+use crate::service::{Quiet, Switch, build};
+
+/// The bytes of events from which on no more are gathered for one call of the backend.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How long an event waits for others to go with it.
+const LINGER_MAX: Duration = Duration::from_millis(150);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,108 +40,180 @@ struct Counts {
     duplicates: u64,
 }
 
+/// Why not all of the input was published.
+enum Ended {
+    Stopped,
+    Failed(anyhow::Error),
+}
+
 pub fn publish(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let (config, checked) = globals.load_checked()?;
-    let input: Box<dyn Read> = match args.file.to_str() {
-        Some("-") => Box::new(std::io::stdin()),
-        _ => Box::new(
-            std::fs::File::open(&args.file)
-                .map_err(|error| super::Refused(format!("cannot read {}: {error}", args.file.display())))?,
-        ),
-    };
-    let counts = super::block_on(async {
+    let input = open(&args.file)?;
+    super::block_on(async {
         let publisher = Publisher {
             backend: build::open_backend(&config).await?,
             schemas: checked.schemas.clone(),
             streams: checked.streams.clone(),
             payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         };
-        all_lines(&publisher, BufReader::new(input), args.dry_run).await
-    })?;
-    let (published, refused, duplicates) = (counts.published, counts.refused, counts.duplicates);
-    if globals.json {
-        println!("{}", json!({ "published": published, "refused": refused, "duplicates": duplicates }));
-    } else {
-        let would = if args.dry_run { "would be " } else { "" };
-        println!("{published} {would}published, {duplicates} known already, {refused} refused");
-    }
-    Ok(ExitCode::from(if refused > 0 { 2 } else { 0 }))
+        let (switch, quiet) = Switch::new();
+        stop_on_signal(Arc::new(switch))?;
+        let mut work = Work::new(&publisher, args.dry_run);
+        let ended = work.all(input, quiet).await;
+        work.report(ended.err(), globals.json)
+    })
 }
 
-async fn all_lines(publisher: &Publisher, mut input: impl BufRead, dry_run: bool) -> anyhow::Result<Counts> {
-    let mut counts = Counts::default();
-    let mut batch: Vec<(usize, Ready)> = Vec::with_capacity(PUBLISH_BATCH);
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        // One byte over the bound is enough to refuse a line, however long it goes on.
-        let max = publisher.payload_bytes_max as u64 + 1;
-        let read = (&mut input).take(max).read_until(b'\n', &mut line).context("reading the input")?;
-        if read == 0 {
-            break;
-        }
-        if read as u64 == max && !line.ends_with(b"\n") {
-            skip_line(&mut input)?;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match publisher.prepare(line.trim_ascii()) {
-            Ok(ready) => batch.push((number, ready)),
-            Err(refused) => refuse(&mut counts, number, &refused),
-        }
-        if batch.len() == PUBLISH_BATCH {
-            send(publisher, &mut batch, &mut counts, dry_run).await?;
-        }
+fn open(file: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
+    if file.as_os_str() == "-" {
+        return Ok(Box::new(std::io::stdin()));
     }
-    send(publisher, &mut batch, &mut counts, dry_run).await?;
-    Ok(counts)
+    let file_or = std::fs::File::open(file);
+    let file = file_or.map_err(|error| super::Refused(format!("cannot read {}: {error}", file.display())))?;
+    Ok(Box::new(file))
 }
 
-async fn send(
-    publisher: &Publisher,
-    batch: &mut Vec<(usize, Ready)>,
-    counts: &mut Counts,
+struct Work<'a> {
+    publisher: &'a Publisher,
     dry_run: bool,
-) -> anyhow::Result<()> {
-    let (numbers, ready): (Vec<usize>, Vec<Ready>) = batch.drain(..).unzip();
-    if dry_run {
-        counts.published += ready.len() as u64;
-        return Ok(());
+    counts: Counts,
+    /// Ready to be sent, with the numbers of their lines.
+    batch: Vec<(u64, Ready)>,
+    batch_bytes: usize,
+    /// When the first of them is to be sent at the latest.
+    due: Option<Instant>,
+    /// The last line that was looked at.
+    line: u64,
+    /// Whether it was said that an event is a line.
+    hinted: bool,
+}
+
+impl<'a> Work<'a> {
+    fn new(publisher: &'a Publisher, dry_run: bool) -> Self {
+        let (counts, batch) = (Counts::default(), Vec::with_capacity(PUBLISH_BATCH));
+        Self { publisher, dry_run, counts, batch, batch_bytes: 0, due: None, line: 0, hinted: false }
     }
-    let ids: Vec<String> = ready.iter().map(|ready| ready.event.id().to_string()).collect();
-    for ((number, id), answer) in numbers.into_iter().zip(ids).zip(publisher.publish(ready).await?) {
-        match answer {
-            Published::Added(_) => counts.published += 1,
-            Published::Duplicate => counts.duplicates += 1,
-            Published::Conflict => {
-                let reason =
-                    "another event with this event_id was published before (hint: every event needs its own id)"
-                        .to_owned();
-                refuse(counts, number, &Refused { event_id: Some(id), reason });
+
+    /// Until the input is at its end. What was read before it fails, or before somebody stops it, is sent all the same.
+    async fn all(&mut self, input: Box<dyn Read + Send>, mut quiet: Quiet) -> Result<(), Ended> {
+        let failed = |error: std::io::Error| Ended::Failed(anyhow::Error::new(error).context("reading the input"));
+        let mut lines = lines::read(input, self.publisher.payload_bytes_max).map_err(failed)?;
+        let mut stopped = false;
+        loop {
+            let due = self.due;
+            let read = tokio::select! {
+                read = lines.recv() => read,
+                () = quiet.wait(), if !stopped => {
+                    // What is on its way from the reader still comes; nothing more is read.
+                    stopped = true;
+                    lines.close();
+                    continue;
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.send().await?;
+                    continue;
+                }
+            };
+            match read {
+                Some(Ok(lines)) => self.take(lines).await?,
+                Some(Err(error)) => {
+                    self.send().await?;
+                    return Err(failed(error));
+                }
+                None => {
+                    self.send().await?;
+                    return if stopped { Err(Ended::Stopped) } else { Ok(()) };
+                }
             }
         }
     }
-    Ok(())
-}
 
-fn refuse(counts: &mut Counts, line: usize, refused: &Refused) {
-    counts.refused += 1;
-    eprintln!("line {line}: {refused}");
-}
+    async fn take(&mut self, lines: Vec<Line>) -> Result<(), Ended> {
+        for Line { number, bytes } in lines {
+            self.line = number;
+            match self.publisher.prepare(&bytes) {
+                Ok(ready) => {
+                    self.batch_bytes += bytes.len();
+                    self.batch.push((number, ready));
+                    self.due.get_or_insert_with(|| Instant::now() + LINGER_MAX);
+                }
+                Err(refused) => self.refuse(number, &refused, self.hint(&bytes)),
+            }
+            if self.batch.len() == PUBLISH_BATCH || self.batch_bytes >= BATCH_BYTES_MAX {
+                self.send().await?;
+            }
+        }
+        Ok(())
+    }
 
-fn skip_line(input: &mut impl BufRead) -> std::io::Result<()> {
-    loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
+    async fn send(&mut self) -> Result<(), Ended> {
+        let (numbers, ready): (Vec<u64>, Vec<Ready>) = self.batch.drain(..).unzip();
+        (self.batch_bytes, self.due) = (0, None);
+        let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else { return Ok(()) };
+        if self.dry_run {
+            self.counts.published += ready.len() as u64;
             return Ok(());
         }
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let count = end.map_or(buffer.len(), |at| at + 1);
-        input.consume(count);
-        if end.is_some() {
-            return Ok(());
+        let ids: Vec<String> = ready.iter().map(|ready| ready.event.id().to_string()).collect();
+        let answers = self.publisher.publish(ready).await.map_err(|error| {
+            let unknown = format!("lines {first} to {last} may have been published or not");
+            Ended::Failed(anyhow::Error::new(error).context(unknown))
+        })?;
+        for ((number, id), answer) in numbers.into_iter().zip(ids).zip(answers) {
+            match answer {
+                Published::Added(_) => self.counts.published += 1,
+                Published::Duplicate => self.counts.duplicates += 1,
+                Published::Conflict => {
+                    let reason =
+                        "another event with this event_id was published before (hint: every event needs its own id)"
+                            .to_owned();
+                    self.refuse(number, &Refused { event_id: Some(id), reason }, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, line: u64, refused: &Refused, hint: Option<&str>) {
+        self.counts.refused += 1;
+        let hint = hint.map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        self.hinted |= !hint.is_empty();
+        errln!("line {line}: {refused}{hint}");
+    }
+
+    /// Said once: an event that goes over several lines is refused line by line.
+    fn hint(&self, line: &[u8]) -> Option<&'static str> {
+        let line = line.trim_ascii();
+        match (self.hinted, line) {
+            (true, _) => None,
+            (false, [b'[', ..]) => Some("one event a line, and no array around them"),
+            (false, [b'{', .., b'}']) => None,
+            (false, [b'{', ..]) => Some("one event a line: this one seems to go on in the next"),
+            _ => None,
+        }
+    }
+
+    fn so_far(&self) -> String {
+        let Counts { published, refused, duplicates } = self.counts;
+        let would = if self.dry_run { "would be " } else { "" };
+        format!("{published} {would}published, {duplicates} known already, {refused} refused")
+    }
+
+    fn report(&self, ended: Option<Ended>, as_json: bool) -> anyhow::Result<ExitCode> {
+        let Counts { published, refused, duplicates } = self.counts;
+        if as_json {
+            out::json(&json!({ "published": published, "refused": refused, "duplicates": duplicates }));
+        } else if !matches!(ended, Some(Ended::Failed(_))) {
+            outln!("{}", self.so_far());
+        }
+        match ended {
+            None => Ok(ExitCode::from(if refused > 0 { 2 } else { 0 })),
+            Some(Ended::Stopped) => {
+                errln!("stopped after line {}", self.line);
+                Ok(ExitCode::from(out::INTERRUPTED))
+            }
+            Some(Ended::Failed(error)) => Err(error.context(format!("after {}", self.so_far()))),
         }
     }
 }

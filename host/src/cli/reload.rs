@@ -7,6 +7,7 @@ use anyhow::bail;
 use serde_json::Value;
 use ureq::http::StatusCode;
 
+use super::out::{self, outln};
 use super::{Globals, Refused};
 use crate::service::token::Token;
 
@@ -24,15 +25,15 @@ pub struct Args {
 pub fn plugin(args: &Args, what: &str, globals: &Globals) -> anyhow::Result<ExitCode> {
     let answer = ask(&format!("/api/plugins/{}/{what}", escape(&args.handler)), globals)?;
     if globals.json {
-        println!("{answer}");
+        out::json(&answer);
         return Ok(ExitCode::SUCCESS);
     }
     let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
     let (handler, digest, generation) = (text("handler"), text("digest"), &answer["generation"]);
     if answer["changed"] == true {
-        println!("{handler}: version {digest} serves now (generation {generation})");
+        outln!("{handler}: version {digest} serves now (generation {generation})");
     } else {
-        println!("{handler}: its file holds version {digest}, which serves already (generation {generation})");
+        outln!("{handler}: its file holds version {digest}, which serves already (generation {generation})");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -40,9 +41,9 @@ pub fn plugin(args: &Args, what: &str, globals: &Globals) -> anyhow::Result<Exit
 pub fn settings(globals: &Globals) -> anyhow::Result<ExitCode> {
     let answer = ask("/api/reload", globals)?;
     if globals.json {
-        println!("{answer}");
+        out::json(&answer);
     } else {
-        println!("the settings are in force (generation {})", answer["generation"]);
+        outln!("the settings are in force (generation {})", answer["generation"]);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use super::dead::unknown_handler;
+use super::out::{self, outln};
 use super::{Globals, Refused};
 use crate::model::delivery::Source;
 use crate::plugin::engine;
@@ -77,28 +78,27 @@ fn print(shadow: &Shadow<'_>, report: &Report, as_json: bool) {
         let kinds: Map<String, Value> =
             kinds.iter().map(|(kind, count)| (kind.as_str().to_owned(), json!(count))).collect();
         let side = |digest: &str, median: std::time::Duration| json!({ "plugin": digest, "median_us": median.as_micros() as u64 });
-        println!(
-            "{}",
-            json!({
-                "handler": *shadow.current.handler, "current": side(current, current_median),
-                "candidate": side(candidate, candidate_median), "events": events, "skipped": skipped, "same": same,
-                "different": different, "by_kind": kinds, "differences": differences,
-            })
-        );
+        out::json(&json!({
+            "handler": *shadow.current.handler, "current": side(current, current_median),
+            "candidate": side(candidate, candidate_median), "events": events, "skipped": skipped, "same": same,
+            "different": different, "by_kind": kinds, "differences": differences,
+        }));
         return;
     }
-    println!("{events} events: {same} the same, {different} different; {skipped} entries skipped");
+    outln!("{events} events: {same} the same, {different} different; {skipped} entries skipped");
     for (kind, count) in kinds.iter().filter(|(_, count)| **count > 0) {
-        println!("  {} differs in {count}", kind.as_str());
+        outln!("  {} differs in {count}", kind.as_str());
     }
-    println!("median call: {current_median:?} ({current}), candidate {candidate_median:?} ({candidate})");
+    outln!("median call: {current_median:?} ({current}), candidate {candidate_median:?} ({candidate})");
     for difference in differences {
         let text = |name: &str| difference[name].as_str().unwrap_or_default();
-        println!("\n{} {} on {} {}", text("event_type"), text("event_id"), text("stream"), text("entry"));
-        println!("  current    {}", difference["current"]);
-        println!("  candidate  {}", difference["candidate"]);
+        outln!("");
+        outln!("{} {} on {} {}", text("event_type"), text("event_id"), text("stream"), text("entry"));
+        outln!("  current    {}", difference["current"]);
+        outln!("  candidate  {}", difference["candidate"]);
     }
     if *different > differences.len() as u64 {
-        println!("\n... and {} more", different - differences.len() as u64);
+        outln!("");
+        outln!("... and {} more", different - differences.len() as u64);
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::out::{self, outln};
 use super::{Globals, Refused};
 use crate::model::delivery::{KeyState, Source};
 use crate::service::build;
@@ -58,14 +59,13 @@ fn print(source: &Source, key: &str, state: &KeyState, as_json: bool) {
         state.values.iter().map(|(name, bytes)| (name.clone(), value(bytes))).collect();
     if as_json {
         let (handler, stream) = (&*source.handler, &*source.stream);
-        println!(
-            "{}",
-            json!({ "handler": handler, "stream": stream, "key": key, "version": state.version, "values": values })
+        out::json(
+            &json!({ "handler": handler, "stream": stream, "key": key, "version": state.version, "values": values }),
         );
     } else {
-        println!("{key} (version {}, {})", state.version, source.stream);
+        outln!("{key} (version {}, {})", state.version, source.stream);
         for (name, value) in values {
-            println!("  {name} = {value}");
+            outln!("  {name} = {value}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Globals;
+use super::out::{self, outln};
 use super::table::{Table, thousands};
 use crate::model::delivery::Source;
 use crate::service::books::{Rows, Told, add_versions, collect, to_json, told, total};
@@ -23,10 +24,12 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
         Ok((status, about, rows, hosts))
     })?;
     if globals.json {
-        println!("{status}");
+        out::json(&status);
     } else {
-        println!("{backend}\nhosts alive: {}", hosts.len());
-        print!("{}{}", to_table(&rows, &hosts), refusals(&rows, &hosts));
+        outln!("{backend}");
+        outln!("hosts alive: {}", hosts.len());
+        out::table(&to_table(&rows, &hosts));
+        print_refusals(&rows, &hosts);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -88,13 +91,14 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
 }
 
 /// A line for each handler of which hosts keep what the backend refuses.
-fn refusals(rows: &Rows, hosts: &[Note]) -> String {
-    let line = |handler: &String| {
+fn print_refusals(rows: &Rows, hosts: &[Note]) {
+    for handler in rows.keys() {
         let Told { refused, refusal, .. } = told(hosts, handler);
-        (refused > 0)
-            .then(|| format!("{handler}: {refused} kept, because the backend refuses to settle them: {refusal}\n"))
-    };
-    rows.keys().filter_map(line).collect()
+        if refused > 0 {
+            let text = format!("{handler}: {refused} kept, because the backend refuses to settle them: {refusal}");
+            out::lines(&text);
+        }
+    }
 }
 
 /// Rate, breaker and plugin; nobody says anything of them where no host lives.

@@ -1,4 +1,6 @@
-//! Tables for people: columns as wide as they need to be, numbers to the right.
+//! Tables for people: columns as wide as they need to be, numbers to the right, cells of plain text.
+
+use crate::model::plain_text::PlainText;
 
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -10,7 +12,7 @@ impl Table {
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| PlainText::from(cell).into()).collect());
     }
 }
 

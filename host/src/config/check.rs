@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use bytesize::ByteSize;
+use toml::de::{DeTable, DeValue};
 
 use super::read::nearest;
 use super::{Config, Overflow, limits};
@@ -285,25 +286,28 @@ impl Check<'_> {
     }
 }
 
-/// The line of the file that a finding's key is about, as good as text alone can tell.
+/// The line of the file that a finding's key is about, or what is there of the way to it.
 pub fn line_of(text: &str, key: &str) -> Option<usize> {
-    let mut best = None;
-    let mut table = String::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
-            table = header.split(']').next().unwrap_or_default().trim().to_owned();
-        } else if let Some((name, _)) = line.split_once('=') {
-            if !line.starts_with('#') && format!("{table}.{}", name.trim()) == key {
-                return Some(number + 1);
-            }
-            continue;
-        }
-        if key.strip_prefix(&table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) && !table.is_empty() {
-            best = best.or(Some((table.len(), number + 1))).max(Some((table.len(), number + 1)));
+    let document = DeTable::parse(text).ok()?;
+    let (mut table, mut rest, mut place) = (document.get_ref(), key, None);
+    loop {
+        // Names may hold dots: the longest that fits is the one that is meant.
+        let fits = table.iter().filter_map(|(name, value)| Some((name, value, behind(rest, name.get_ref())?)));
+        let Some((name, value, left)) = fits.min_by_key(|(_, _, left)| left.len()) else { break };
+        place = Some(name.span().start);
+        match value.get_ref() {
+            DeValue::Table(inner) => (table, rest) = (inner, left),
+            _ => break,
         }
     }
-    best.map(|(_, line)| line)
+    place.map(|place| text[..place].matches('\n').count() + 1)
+}
+
+/// What is left of a key behind its first name, which may be quoted.
+fn behind<'a>(key: &'a str, name: &str) -> Option<&'a str> {
+    let quoted = || key.strip_prefix('"')?.strip_prefix(name)?.strip_prefix('"');
+    let rest = key.strip_prefix(name).or_else(quoted)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
 }
 
 /// A finding with its place in the file.

@@ -212,10 +212,33 @@ pub enum Wasi {
 
 /// Where the value of a secret is found: never in this file.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "SecretPlace")]
 pub enum SecretFrom {
     Env(String),
     File(PathBuf),
+}
+
+/// As it is written. (An enum's own reader would repeat a value that somebody has put in the place's place.)
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "{ env = \"VARIABLE\" } or { file = \"PATH\" }: a secret itself never stands in this file"
+)]
+struct SecretPlace {
+    env: Option<String>,
+    file: Option<PathBuf>,
+}
+
+impl TryFrom<SecretPlace> for SecretFrom {
+    type Error = &'static str;
+
+    fn try_from(place: SecretPlace) -> Result<Self, Self::Error> {
+        match (place.env, place.file) {
+            (Some(variable), None) => Ok(Self::Env(variable)),
+            (None, Some(path)) => Ok(Self::File(path)),
+            _ => Err("a secret comes from one place: { env = \"VARIABLE\" } or { file = \"PATH\" }"),
+        }
+    }
 }
 
 fn default_deadline() -> Duration {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use crate::model::backend_url::BackendUrl;
 pub use handler::{Breaker, Canary, Grants, Handler, Limits, Retry, SecretFrom, Start, Wasi};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -50,12 +51,12 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Broker {
-    pub url: String,
+    pub url: BackendUrl,
 }
 
 impl Default for Broker {
     fn default() -> Self {
-        Self { url: "sqlite:tidemill.db".to_owned() }
+        Self { url: "sqlite:tidemill.db".into() }
     }
 }
 
@@ -226,10 +227,10 @@ impl Config {
     }
 
     /// The broker's URL, with a relative SQLite file made to start at the configuration's folder.
-    pub fn broker_url(&self) -> String {
-        match self.broker.url.strip_prefix("sqlite:") {
-            Some(":memory:") | None => self.broker.url.clone(),
-            Some(file) => format!("sqlite:{}", self.path(Path::new(file)).display()),
+    pub fn broker_url(&self) -> BackendUrl {
+        match self.broker.url.sqlite_file() {
+            Some(":memory:" | "") | None => self.broker.url.clone(),
+            Some(file) => format!("sqlite:{}", self.path(Path::new(file)).display()).into(),
         }
     }
 }

@@ -56,7 +56,7 @@ fn overlaid(text: &str, path: &Path, variables: &[(String, String)]) -> Result<C
     for (name, value) in variables {
         let wrong = |what: String| Error::Wrong { place: format!("environment variable {name}"), what };
         let keys: Vec<String> = name[ENV_PREFIX.len()..].split("__").map(str::to_lowercase).collect();
-        put(&mut table, &keys, value_of(value)).map_err(wrong)?;
+        put(&mut table, &keys, value_of(value, &keys)).map_err(wrong)?;
         config = Some(Config::deserialize(table.clone()).map_err(|error| wrong(with_nearest(error.message())))?);
     }
     config.map_or_else(|| toml::from_str(text).map_err(|error| in_file(text, path, &error)), Ok)
@@ -77,11 +77,20 @@ fn put(table: &mut Table, keys: &[String], value: Value) -> Result<(), String> {
     }
 }
 
-/// `5`, `true` and `["a"]` as TOML reads them; everything else is text.
-fn value_of(text: &str) -> Value {
-    match format!("x = {text}").parse::<Table>() {
-        Ok(mut table) => table.remove("x").unwrap_or_else(|| text.into()),
-        Err(_) => text.into(),
+/// `5`, `true` and `["a"]` as TOML reads them; everything else is text. What a plugin is handed is text in the end, and
+/// so it is text from the beginning: `1.10` is no number there.
+fn value_of(text: &str, keys: &[String]) -> Value {
+    if let [first, _, third, ..] = keys
+        && first == "handlers"
+        && third == "config"
+    {
+        return text.into();
+    }
+    // Within brackets there is no room for a comment or a second key. A comma would be one more value.
+    let read = format!("x = [{text}]").parse::<Table>().ok().and_then(|mut table| table.remove("x"));
+    match read {
+        Some(Value::Array(mut values)) if values.len() == 1 && !text.trim_end().ends_with(',') => values.remove(0),
+        _ => text.into(),
     }
 }
 
@@ -89,6 +98,12 @@ fn value_of(text: &str) -> Value {
 /// value that is one of a few words.
 fn with_nearest(message: &str) -> String {
     let message = message.trim_end();
+    // A value in the wrong place may be a password: it is not repeated.
+    for wrong in ["invalid type: string", "invalid value: string"] {
+        if let Some((_, wanted)) = message.strip_prefix(wrong).and_then(|rest| rest.rsplit_once(", expected ")) {
+            return format!("{wrong}, expected {wanted}");
+        }
+    }
     let of = |prefix: &str, what| message.strip_prefix(prefix).map(|rest| (what, rest));
     let Some((what, rest)) = of("unknown field ", "key").or_else(|| of("unknown variant ", "value")) else {
         return message.to_owned();
@@ -154,7 +169,7 @@ mod tests {
         let variables =
             [("TIDEMILL__BROKER__URL", "redis://h:1"), ("TIDEMILL__HANDLERS__PAYMENT_SERVICE__RETRY__MAX", "7")];
         let config = parsed(text, &variables).unwrap();
-        assert_eq!((&*config.broker.url, config.handlers["payment-service"].retry.max), ("redis://h:1", 7));
+        assert_eq!((config.broker.url.expose(), config.handlers["payment-service"].retry.max), ("redis://h:1", 7));
         let said = parsed(text, &[("TIDEMILL__BROKER__URLL", "x")]).unwrap_err();
         assert_eq!(
             said,

@@ -1,5 +1,6 @@
 //! The nouns of the house. No I/O, no async, no clock: everything here can be built in a test by hand.
 
+pub mod backend_url;
 pub mod dead_letter;
 pub mod delivery;
 pub mod entry;

@@ -3,6 +3,7 @@
 //! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
 
 pub mod letters;
+pub mod log_text;
 mod meters;
 pub mod metrics;
 mod recovery;

@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit};
 
 use super::engine;
 use crate::config::{self, limits};
+use crate::model::plain_text::PlainText;
 
 /// The first argument that makes a child of the program. Not a command for people.
 const COMMAND: &str = "compile-component";
@@ -57,7 +58,8 @@ pub fn run_if_asked() -> Option<ExitCode> {
     Some(match limit(memory, cpu).and_then(|()| compile_stdin()) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, words)) => {
-            eprintln!("{words}");
+            // Whoever reads them makes them plain.
+            let _ = writeln!(std::io::stderr(), "{words}");
             ExitCode::from(code)
         }
     })
@@ -187,9 +189,8 @@ fn read_words(mut from: impl Read) -> String {
     let mut words = Vec::new();
     let _ = from.by_ref().take(WORDS_BYTES_MAX).read_to_end(&mut words);
     let _ = std::io::copy(&mut from, &mut std::io::sink());
-    // They may quote the stranger, and are shown on people's terminals.
-    let quiet = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
-    String::from_utf8_lossy(&words).trim().chars().map(quiet).collect()
+    // They may quote the stranger, whose lines are not to look like ours.
+    PlainText::from(String::from_utf8_lossy(&words).trim().replace('\n', " ")).into()
 }
 
 /// Waits for a child that has closed its output.

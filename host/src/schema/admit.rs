@@ -53,7 +53,7 @@ pub fn admit_for_all(
     }
     let schema = registry.find(kind, version)?;
     let data = envelope.data();
-    let tree = envelope.into_tree().map_err(|error| undecodable(bytes, &error))?;
+    let tree = envelope.into_tree().map_err(|error| undecodable(bytes, data, &error))?;
     schema.check(&tree, bytes.len())?;
     let data = data.filter(|data| *data != "null").ok_or_else(|| missing("data"))?;
     build(bytes, &tree, data, &schema.name, keyings)
@@ -64,7 +64,7 @@ pub fn admit_for_all(
 pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Refusal> {
     let envelope = envelope_of(bytes, payload_bytes_max)?;
     let data = envelope.data().ok_or_else(|| missing("data"))?;
-    let tree = envelope.into_tree().map_err(|error| undecodable(bytes, &error))?;
+    let tree = envelope.into_tree().map_err(|error| undecodable(bytes, Some(data), &error))?;
     let name = EventName { kind: TIMER_KIND.into(), version: 1 };
     let mut events = build(bytes, &tree, data, &name, &[&[] as &[String]])?;
     events.pop().ok_or_else(|| missing("key"))
@@ -80,7 +80,7 @@ fn envelope_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Envelope<'_>, 
         let at = error.valid_up_to();
         Refusal::Undecodable(format!("not UTF-8: byte {at} is 0x{:02x}", bytes[at]).into())
     })?;
-    Envelope::read(text).map_err(|error| undecodable(bytes, &error))
+    Envelope::read(text).map_err(|error| undecodable(bytes, None, &error))
 }
 
 /// The schema has been obeyed; what a lenient schema did not ask for is asked for here.
@@ -177,14 +177,28 @@ fn missing(member: &str) -> Refusal {
     Refusal::Invalid(format!("/{member}: missing").into())
 }
 
-fn undecodable(bytes: &[u8], error: &serde_json::Error) -> Refusal {
+/// `part`: what of the event was read, if not all of it; the place in the words is that in the event.
+fn undecodable(bytes: &[u8], part: Option<&str>, error: &serde_json::Error) -> Refusal {
     if bytes.is_empty() {
         return Refusal::Undecodable("the event is empty".into());
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Refusal::Undecodable("the event begins with a byte order mark (hint: write UTF-8 without it)".into());
     }
-    Refusal::Undecodable(format!("not an event envelope in JSON: {error}").into())
+    let said = error.to_string();
+    let (line, column) = (error.line(), error.column());
+    let what = said.strip_suffix(&format!(" at line {line} column {column}")).filter(|_| part.is_some());
+    let said = match (what, part) {
+        (Some(what), Some(part)) => {
+            let before = &bytes[..part.as_ptr() as usize - bytes.as_ptr() as usize];
+            let lines = before.iter().filter(|byte| **byte == b'\n').count();
+            let in_line = before.iter().rev().take_while(|byte| **byte != b'\n').count();
+            let column = if line == 1 { in_line + column } else { column };
+            format!("{what} at line {} column {column}", lines + line)
+        }
+        _ => said,
+    };
+    Refusal::Undecodable(format!("not an event envelope in JSON: {said}").into())
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::
     let give_up = tokio::time::Instant::now() + BACKEND_WAIT;
     let mut said = false;
     loop {
-        match backend::open(&url, options.clone()).await {
+        match backend::open(url.clone(), options.clone()).await {
             Err(error) if error.is_transient() && tokio::time::Instant::now() < give_up => {
                 if !said {
                     tracing::warn!(%error, "waiting up to {BACKEND_WAIT:?} for the backend");

@@ -12,12 +12,13 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, Error, NewEntry, Published};
 use crate::clock;
-use crate::model::event::Event;
+use crate::model::event::{Event, PayloadHash};
 use crate::model::outcome::Refusal;
+use crate::model::plain_text::PlainText;
 use crate::observe;
 use crate::policy::route::Streams;
 use crate::schema::Registry;
-use crate::schema::admit::{Terms, admit};
+use crate::schema::admit::{Terms, admit, payload_hash};
 
 /// Events that go to the backend in one call.
 pub const PUBLISH_BATCH: usize = 500;
@@ -34,6 +35,8 @@ pub struct Publisher {
 pub struct Ready {
     pub stream: Arc<str>,
     pub event: Event,
+    /// Of what the producer wrote. What is added differs each time, and must not make the same event another one.
+    given: PayloadHash,
 }
 
 /// Why an event is not published.
@@ -64,18 +67,28 @@ impl Publisher {
     fn admitted(&self, bytes: &[u8]) -> Result<Ready, Refused> {
         let event_id = event_id(bytes);
         let refused = |reason: String| Refused { event_id: event_id.clone(), reason };
-        let bytes = enrich(bytes);
+        let enriched = enrich(bytes);
         let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: self.payload_bytes_max };
-        let event = admit(&self.schemas, &bytes, &terms).map_err(|refusal| {
-            refused(match refusal {
-                Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text) => text.into(),
-                other => format!("{other:?}"),
-            })
+        let words = |refusal| match refusal {
+            Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text) => text.into(),
+            other => format!("{other:?}"),
+        };
+        let event = admit(&self.schemas, &enriched, &terms).map_err(|refusal| {
+            // The place of a mistake is told as it is in what the producer wrote.
+            let own = match refusal {
+                Refusal::Undecodable(_) if enriched.len() != bytes.len() => {
+                    admit(&self.schemas, &Bytes::copy_from_slice(bytes), &terms).err()
+                }
+                _ => None,
+            };
+            refused(words(own.filter(|own| matches!(own, Refusal::Undecodable(_))).unwrap_or(refusal)))
         })?;
+        let written = bytes.trim_ascii();
+        let given = if enriched.len() == written.len() { event.hash() } else { payload_hash(written) };
         let name = event.name();
         let stream = self.streams.find(&name.kind, name.version).cloned();
         let stream = stream.ok_or_else(|| refused(format!("no stream takes {name} (hint: [streams.NAME] events)")))?;
-        Ok(Ready { stream, event })
+        Ok(Ready { stream, event, given })
     }
 
     /// Puts events on their streams; answers come in the same order. The order within each stream is kept.
@@ -84,7 +97,7 @@ impl Publisher {
         for (index, ready) in ready.iter().enumerate() {
             let (indices, entries) = by_stream.entry(ready.stream.clone()).or_default();
             indices.push(index);
-            let mark = Some((ready.event.id(), ready.event.hash()));
+            let mark = Some((ready.event.id(), ready.given));
             entries.push(NewEntry { body: ready.event.envelope().clone(), mark });
         }
         let mut answers = vec![Published::Duplicate; ready.len()];
@@ -138,7 +151,9 @@ fn enrich(bytes: &[u8]) -> Bytes {
 
 fn event_id(bytes: &[u8]) -> Option<String> {
     let stamps: Stamps = serde_json::from_slice(bytes).ok()?;
-    serde_json::from_str(stamps.event_id?.get()).ok()
+    // It need not be a UUID.
+    let id: String = serde_json::from_str(stamps.event_id?.get()).ok()?;
+    Some(PlainText::from(id).into())
 }
 
 #[cfg(test)]

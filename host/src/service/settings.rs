@@ -39,7 +39,7 @@ type Said = fn(&Config) -> String;
 
 /// What is fixed for the life of a process, and how it is written.
 const FIXED: &[(&str, Said)] = &[
-    ("broker.url", Config::broker_url),
+    ("broker.url", |config| config.broker_url().to_string()),
     ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
     ("http.token_file", |config| config.token_file().display().to_string()),
     ("host.workers", |config| config.host.workers.to_string()),
@@ -236,6 +236,11 @@ fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
         if before != after {
             findings.push(format!("{key}: from \"{before}\" to \"{after}\"\n  hint: this takes a restart of the host"));
         }
+    }
+    let (before, after) = (running.config.broker_url(), config.broker_url());
+    if before != after && before.to_string() == after.to_string() {
+        let what = format!("broker.url: what is not shown of {after} is another one, such as the password");
+        findings.push(format!("{what}\n  hint: this takes a restart of the host"));
     }
     for name in running.behind_their_files() {
         findings.push(format!(

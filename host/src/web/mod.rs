@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::backend::{Backend, Error};
+use crate::model::plain_text;
 use crate::service::settings::Control;
 use crate::service::{Quiet, books, heart};
 
@@ -88,5 +89,5 @@ async fn all_metrics(State(view): State<View>) -> Response {
 }
 
 fn unavailable(error: &Error) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", plain_text::lines(&error.to_string()))).into_response()
 }

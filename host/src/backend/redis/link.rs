@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::gate;
 use super::replies::{Bounded, ReplyBounds};
+use crate::model::backend_url::BackendUrl;
 
 /// To connect, from the first packet to the last answer of the greeting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -45,8 +46,8 @@ struct State {
 }
 
 /// Reads the URL and settles how every connection to this server is made.
-pub(super) fn client(url: &str) -> RedisResult<Client> {
-    let info = url.into_connection_info()?;
+pub(super) fn client(url: &BackendUrl) -> RedisResult<Client> {
+    let info = url.expose().into_connection_info()?;
     // Answers are taken apart by hand, so their form must not depend on a parameter of the URL.
     let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
     Client::open(info.set_redis_settings(redis))
@@ -150,7 +151,8 @@ impl Link {
         let settings = self.client.get_connection_info().redis_settings();
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(CONNECT_MAX));
         let socket = Bounded::new(socket, self.bounds);
-        let (connection, driver) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
+        let greeted = MultiplexedConnection::new_with_config(settings, socket, config).await;
+        let (connection, driver) = greeted.map_err(|error| without(settings.password(), error))?;
         // Ends with the last handle of the connection.
         tokio::spawn(driver);
         Ok(connection)
@@ -182,6 +184,17 @@ async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Some servers and proxies answer a command that they do not know with its arguments, and AUTH has the password in them.
+fn without(password: Option<&str>, error: RedisError) -> RedisError {
+    let said = error.to_string();
+    let repeats = |password: &str| said.contains(password) || said.contains(&*password.escape_debug().to_string());
+    if !password.is_some_and(repeats) {
+        return error;
+    }
+    let instead = "the login is refused, in words that repeat the password and are not shown";
+    redis::make_extension_error("WRONGPASS".to_owned(), Some(instead.to_owned()))
 }
 
 /// An error that the server answers is an error.

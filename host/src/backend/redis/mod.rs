@@ -52,6 +52,7 @@ use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, HostNote, LookUp, NewEntry, Options,
     Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
 };
+use crate::model::backend_url::BackendUrl;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
 use link::Link;
@@ -73,8 +74,8 @@ pub struct Redis {
 
 impl Redis {
     /// Connects and looks whether this server will do. An absent server is an error at once: the caller tries again.
-    pub async fn open(url: &str, options: Options) -> Result<Self> {
-        let client = link::client(url).map_err(|error| server::bad_url(&error))?;
+    pub async fn open(url: &BackendUrl, options: Options) -> Result<Self> {
+        let client = server::client(url)?;
         let at = link::address(&client);
         let redis = Self::new(client, at, options, false);
         server::check(&redis.link, &redis.at).await?;

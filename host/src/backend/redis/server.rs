@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use redis::RedisError;
 
 use super::error::{meaning, plain};
-use super::link::Link;
+use super::link::{self, Link};
 use super::value;
 use crate::backend::{Error, Result};
+use crate::model::backend_url::BackendUrl;
 
 /// Scripts with flags and the lag of groups came with 7.0.
 const OLDEST: [u32; 2] = [7, 0];
@@ -15,11 +16,19 @@ const OLDEST: [u32; 2] = [7, 0];
 pub(super) const SAFE_POLICY: &str = "noeviction";
 pub(super) const POLICY_HINT: &str = "CONFIG SET maxmemory-policy noeviction, and the same in redis.conf";
 
-pub(super) fn bad_url(error: &RedisError) -> Error {
-    Error::Refused(format!(
-        "broker url cannot be used: {}\n  hint: write redis://HOST:PORT/DB; TLS (rediss://) is not built in, put a proxy in between",
-        plain(error)
-    ))
+/// Reads the URL. Neither what it answers nor why it cannot be used tells anybody the password.
+pub(super) fn client(url: &BackendUrl) -> Result<redis::Client> {
+    let refused =
+        |what: String, hint: &str| Error::Refused(format!("broker url {url} cannot be used: {what}\n  hint: {hint}"));
+    if let Some(what) = url.unencoded() {
+        let hint = "in user and password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and % as %25";
+        return Err(refused(what, hint));
+    }
+    link::client(url).map_err(|error| {
+        let hint = "write redis://USER:PASSWORD@HOST:PORT/DB, with what is not a letter or a digit in USER and PASSWORD as %XX; \
+                    TLS (rediss://) is not built in, put a proxy in between";
+        refused(plain(&error), hint)
+    })
 }
 
 /// Refuses a server that would lose data or does not know the commands.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::select::{PAGE, Selection, Walk};
 use crate::backend::{Act, Backend};
 use crate::cli::Refused;
+use crate::cli::out::{self, errln, outln};
 use crate::cli::table::thousands;
 use crate::fault;
 use crate::model::delivery::{EntryId, Source};
@@ -69,7 +70,7 @@ pub async fn act(
         return Err(Refused("name dead letters or a filter\n  hint: --all means all of them".to_owned()).into());
     }
     let (found, walk) = selection.walk().count(backend).await?;
-    eprintln!("{} dead letters{}", thousands(found), pace(deed, found));
+    errln!("{} dead letters{}", thousands(found), pace(deed, found));
     let mut done = 0;
     if found > 0 && !consent.dry_run {
         consent.ask(deed.verb())?;
@@ -77,9 +78,9 @@ pub async fn act(
         done = go_through(backend, walk, deed, found, &act).await?;
     }
     if as_json {
-        println!("{}", json!({ "found": found, deed.done(): done }));
+        out::json(&json!({ "found": found, deed.done(): done }));
     } else {
-        println!("{} {}", thousands(done), deed.done());
+        outln!("{} {}", thousands(done), deed.done());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -170,7 +171,7 @@ impl Consent {
             let text = "nobody is there to ask\n  hint: --yes goes ahead, --dry-run only looks";
             return Err(Refused(text.to_owned()).into());
         }
-        eprint!("{verb}? [y/N] ");
+        out::ask(&format!("{verb}? [y/N] "));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).context("reading the answer")?;
         if answer.trim().eq_ignore_ascii_case("y") {

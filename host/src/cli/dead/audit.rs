@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::time;
 use crate::backend::{AuditRecord, Backend};
+use crate::cli::out;
 use crate::cli::table::Table;
 use crate::model::delivery::{EntryId, Source};
 
@@ -21,7 +22,7 @@ pub async fn audit(backend: &dyn Backend, sources: &[Source], as_json: bool) -> 
             let page = backend.audit(source, after, PAGE).await?;
             for record in &page {
                 if as_json {
-                    println!("{}", to_json(source, record));
+                    out::json(&to_json(source, record));
                 } else {
                     table.row(row(source, record));
                 }
@@ -33,7 +34,7 @@ pub async fn audit(backend: &dyn Backend, sources: &[Source], as_json: bool) -> 
         }
     }
     if !as_json {
-        print!("{table}");
+        out::table(&table);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,11 +15,13 @@ use uuid::Uuid;
 use super::act::Consent;
 use super::select::{find, full_id};
 use crate::backend::Backend;
+use crate::cli::out::{self, errln};
 use crate::cli::{Globals, Refused};
 use crate::config::Config;
 use crate::fault;
 use crate::model::delivery::{Body, Source};
 use crate::model::outcome::Refusal;
+use crate::model::plain_text::PlainText;
 use crate::schema::admit::{Terms, admit, admit_timer};
 use crate::service::build;
 
@@ -64,7 +66,7 @@ pub async fn edit(
     let (source, letter) = find(backend, sources, &args.id).await?;
     let (id, event) = replacement(&letter.body, &read(&args.file)?, Uuid::now_v7()).map_err(Refused)?;
     valid(config, globals, &letter.body, &event)?;
-    eprintln!("{} would be replayed as event {id}", full_id(&source, letter.id));
+    errln!("{} would be replayed as event {id}", full_id(&source, letter.id));
     let mut edited = false;
     if !args.consent.dry_run {
         args.consent.ask("replay it so")?;
@@ -76,9 +78,9 @@ pub async fn edit(
         }
     }
     if globals.json {
-        println!("{}", json!({ "edited": edited, "event_id": id }));
+        out::json(&json!({ "edited": edited, "event_id": id }));
     } else {
-        println!("{}", String::from_utf8_lossy(&event));
+        out::quoted(&String::from_utf8_lossy(&event));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -111,6 +113,7 @@ fn replacement(old: &Body, new: &[u8], id: Uuid) -> Result<(Uuid, Bytes), String
     {
         let routing = [("event_type", before.event_type, &head.event_type), ("version", before.version, &head.version)];
         if let Some((field, was, is)) = routing.iter().find(|(_, was, is)| was != *is) {
+            let (is, was) = (PlainText::from(is.as_str()), PlainText::from(was.as_str()));
             return Err(format!(
                 "/{field}: \"{is}\" was \"{was}\"\n  hint: publish another kind of event as a new one"
             ));

@@ -9,6 +9,7 @@ use super::select::{Selection, fingerprint_of, full_id};
 use super::show::to_json;
 use super::time;
 use crate::backend::{Backend, Error, SourceStatus};
+use crate::cli::out::{self, errln};
 use crate::cli::table::{Table, thousands};
 use crate::model::dead_letter::{DeadLetter, ReasonClass};
 
@@ -70,7 +71,7 @@ pub async fn groups(
                 "handler": handler, "reason": class.as_str(), "fingerprint": fingerprint, "count": count,
                 "first_ms": first_ms, "last_ms": last_ms, "example": id, "text": text,
             });
-            println!("{line}");
+            out::json(&line);
         } else {
             let (first, last) = (time(first_ms), time(last_ms));
             let cells = [handler, class.to_string(), fingerprint, thousands(count), first, last, id, short(&text)];
@@ -78,11 +79,11 @@ pub async fn groups(
         }
     }
     if !as_json {
-        print!("{table}");
+        out::table(&table);
     }
     say_left(left as u64, "groups");
     if others > 0 {
-        eprintln!("{} letters of still other groups; a filter shows them", thousands(others));
+        errln!("{} letters of still other groups; a filter shows them", thousands(others));
     }
     say_evicted(backend, selection).await?;
     Ok(ExitCode::SUCCESS)
@@ -104,7 +105,7 @@ pub async fn flat(
             }
             shown += 1;
             if as_json {
-                println!("{}", to_json(source, &letter));
+                out::json(&to_json(source, &letter));
             } else {
                 let DeadLetter { id, reason, attempts, .. } = &letter;
                 let (id, class) = (full_id(source, *id), reason.class.to_string());
@@ -113,7 +114,7 @@ pub async fn flat(
         }
     }
     if !as_json {
-        print!("{table}");
+        out::table(&table);
     }
     say_left(left, "letters");
     say_evicted(backend, selection).await?;
@@ -122,7 +123,7 @@ pub async fn flat(
 
 fn say_left(left: u64, what: &str) {
     if left > 0 {
-        eprintln!("{} {what} more; --limit shows them", thousands(left));
+        errln!("{} {what} more; --limit shows them", thousands(left));
     }
 }
 
@@ -135,7 +136,7 @@ async fn say_evicted(backend: &dyn Backend, selection: &Selection) -> anyhow::Re
             Err(error) => return Err(error.into()),
         };
         if ran + unrun > 0 {
-            eprintln!(
+            errln!(
                 "{source}: {} letters of events that ran and {} of events that never ran went because of \
                  host.dead_letters_max and host.dead_letters_bytes_max",
                 thousands(ran),

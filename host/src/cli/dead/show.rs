@@ -1,6 +1,5 @@
 //! `tidemill dead show` and `dead export`: whole dead letters, for people and as JSON Lines.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 use super::select::{Selection, find, fingerprint_of, full_id};
 use super::time;
 use crate::backend::Backend;
+use crate::cli::out::{self, outln};
 use crate::cli::table::thousands;
 use crate::model::dead_letter::{AttemptRecord, DeadLetter};
 use crate::model::delivery::{Body, Source};
@@ -15,49 +15,48 @@ use crate::model::delivery::{Body, Source};
 pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: bool) -> anyhow::Result<ExitCode> {
     let (source, letter) = find(backend, sources, id).await?;
     if as_json {
-        println!("{}", to_json(&source, &letter));
+        out::json(&to_json(&source, &letter));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", full_id(&source, letter.id));
-    println!("  from entry {} of {}", letter.origin, source.stream);
-    println!("  {}: {}", letter.reason.class, letter.reason.text);
-    println!("  attempts {}, crashes {}, dead since {}", letter.attempts, letter.crashes, time(letter.at_ms));
+    outln!("{}", full_id(&source, letter.id));
+    outln!("  from entry {} of {}", letter.origin, source.stream);
+    outln!("  {}: {}", letter.reason.class, letter.reason.text);
+    outln!("  attempts {}, crashes {}, dead since {}", letter.attempts, letter.crashes, time(letter.at_ms));
     if let Some(replayed) = letter.replayed {
-        println!("  replayed {} times, the last time as letter {}", replayed.times, replayed.letter);
+        outln!("  replayed {} times, the last time as letter {}", replayed.times, replayed.letter);
     }
     let mut before = None;
     for record in &letter.history {
         match record.left_out(before) {
             0 => {}
-            count => println!("    ... {} attempts left out", thousands(count.into())),
+            count => outln!("    ... {} attempts left out", thousands(count.into())),
         }
         before = Some(record);
-        println!("    attempt {}, plugin {}: {}: {}", record.attempt, record.plugin, record.class, record.reason);
-        record.log.iter().for_each(|line| println!("      log: {line}"));
+        outln!("    attempt {}, plugin {}: {}: {}", record.attempt, record.plugin, record.class, record.reason);
+        record.log.iter().for_each(|line| outln!("      log: {line}"));
     }
     match &letter.body {
-        Body::Event(bytes) | Body::Timer(bytes) => println!("{}", String::from_utf8_lossy(bytes)),
+        Body::Event(bytes) | Body::Timer(bytes) => out::quoted(&String::from_utf8_lossy(bytes)),
         Body::Fields(fields) => {
             for (name, value) in fields {
-                println!("{} = {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+                outln!("{} = {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
             }
         }
         Body::Large(large) => {
-            println!("  too large to be kept: {large}; its first {} bytes:", large.prefix.len());
-            println!("{}", String::from_utf8_lossy(&large.prefix));
+            outln!("  too large to be kept: {large}; its first {} bytes:", large.prefix.len());
+            out::quoted(&String::from_utf8_lossy(&large.prefix));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn export(backend: &dyn Backend, selection: &Selection) -> anyhow::Result<ExitCode> {
-    let (mut walk, mut out) = (selection.walk(), std::io::BufWriter::new(std::io::stdout().lock()));
+    let mut walk = selection.walk();
     while let Some((source, letters)) = walk.next(backend).await? {
         for letter in &letters {
-            writeln!(out, "{}", to_json(source, letter))?;
+            out::json(&to_json(source, letter));
         }
     }
-    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,10 +15,12 @@ use serde_json::json;
 
 use self::account::Account;
 use self::shop::{Shop, Truth};
+use super::out::{self, outln};
 use super::table::{Table, thousands};
 use super::{Globals, Refused, run, status};
 use crate::backend::{Backend, NewEntry};
 use crate::config::Config;
+use crate::model::backend_url::BackendUrl;
 use crate::model::delivery::Source;
 use crate::observe::Meters;
 use crate::pipeline::House;
@@ -41,7 +43,7 @@ pub struct Args {
 
     /// Run on this Redis instead of SQLite; its database must not hold the demo's streams yet.
     #[arg(long, value_name = "URL")]
-    redis: Option<String>,
+    redis: Option<BackendUrl>,
 }
 
 /// How it went, for the closing table.
@@ -58,7 +60,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let (mut config, checked) = globals.load_checked()?;
     config.broker.url = match &args.redis {
         Some(url) => url.clone(),
-        None => fresh_file(&config)?,
+        None => fresh_file(&config)?.into(),
     };
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     let run = super::block_on(async {
@@ -158,7 +160,7 @@ fn report(args: &Args, globals: &Globals, config: &Config, run: &Run) -> ExitCod
         value["seed"] = args.seed.into();
         value["seconds"] = run.took.as_secs_f64().into();
         value["differences"] = json!(differences);
-        println!("{value}");
+        out::json(&value);
     } else {
         print_report(args, config, run, &differences);
     }
@@ -167,48 +169,54 @@ fn report(args: &Args, globals: &Globals, config: &Config, run: &Run) -> ExitCod
 
 fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String]) {
     let truth = &run.truth;
-    println!("{} events (seed {}) on {}", thousands(args.events), args.seed, run.backend);
-    println!(
-        "among them {} invalid, {} repeated, {} whose payment fails once and {} whose payment always fails\n",
+    outln!("{} events (seed {}) on {}", thousands(args.events), args.seed, run.backend);
+    outln!(
+        "among them {} invalid, {} repeated, {} whose payment fails once and {} whose payment always fails",
         truth.invalid_users + truth.invalid_products + truth.invalid_orders,
         truth.repeated,
         truth.fail_once,
         truth.fail_always
     );
-    print!("{}", status::to_table(&run.account.rows, &[]));
-    println!("\ndead letters by reason");
+    outln!("");
+    out::table(&status::to_table(&run.account.rows, &[]));
+    outln!("");
+    outln!("dead letters by reason");
     let mut table = Table::new(["handler", "reason", "count"]);
     for ((handler, class), count) in &run.account.dead {
         table.row([handler.clone(), class.to_string(), thousands(*count)]);
     }
-    print!("{table}");
+    out::table(&table);
     print_times(run);
     if differences.is_empty() {
-        println!("\nevery event is accounted for: yes");
+        outln!("");
+        outln!("every event is accounted for: yes");
         let url = &config.broker.url;
-        println!("look around:");
+        outln!("look around:");
         for command in ["status", "dead ls", "state inventory-service"] {
-            println!("  tidemill --broker {url} {command}");
+            outln!("  tidemill --broker {url} {command}");
         }
     } else {
-        println!("\nevery event is accounted for: NO");
-        differences.iter().for_each(|difference| println!("  {difference}"));
+        outln!("");
+        outln!("every event is accounted for: NO");
+        differences.iter().for_each(|difference| outln!("  {difference}"));
     }
 }
 
 fn print_times(run: &Run) {
     let deliveries: u64 = run.account.rows.values().map(|streams| books::total(streams).published).sum();
     let meters = &run.house.meters;
-    println!("\ntime        p50        p90        p99");
+    outln!("");
+    outln!("time        p50        p90        p99");
     for (what, meter) in
         [("plugin call", &meters.call_us), ("settlement", &meters.settle_us), ("whole batch", &meters.batch_us)]
     {
         let at = |quantile| micros(Meters::quantile(meter, quantile));
-        println!("{what:<12}{:<11}{:<11}{}", at(0.5), at(0.9), at(0.99));
+        outln!("{what:<12}{:<11}{:<11}{}", at(0.5), at(0.9), at(0.99));
     }
     let seconds = run.took.as_secs_f64();
-    println!(
-        "\n{} deliveries in {seconds:.1} s ({} a second), waiting for retries included",
+    outln!("");
+    outln!(
+        "{} deliveries in {seconds:.1} s ({} a second), waiting for retries included",
         thousands(deliveries),
         thousands((deliveries as f64 / seconds) as u64)
     );

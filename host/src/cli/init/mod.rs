@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::Refused;
+use super::out::outln;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -57,11 +58,12 @@ pub fn init(args: &Args) -> anyhow::Result<ExitCode> {
     for (name, text) in FILES {
         write(&args.folder.join(name), text)?;
     }
-    println!("a project in {}:\n", args.folder.display());
-    println!("  tidemill plugin build plugins     # builds plugins/dist/order-service.wasm");
-    println!("  tidemill publish events.jsonl     # three orders: two go on the stream, one is refused");
-    println!("  tidemill run --until-idle         # handles the others");
-    println!("  tidemill status");
+    outln!("a project in {}:", args.folder.display());
+    outln!("");
+    outln!("  tidemill plugin build plugins     # builds plugins/dist/order-service.wasm");
+    outln!("  tidemill publish events.jsonl     # three orders: two go on the stream, one is refused");
+    outln!("  tidemill run --until-idle         # handles the others");
+    outln!("  tidemill status");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -102,3 +102,20 @@ fn retries_have_a_bound() {
     assert!(said(1001).contains("handlers.a.retry.max: out of range\n  hint: 0 to 1000"), "{}", said(1001));
     assert!(!said(1000).contains("retry"), "{}", said(1000));
 }
+
+#[test]
+fn a_finding_names_the_line_of_its_key_however_the_key_is_written() {
+    let line = |text: &str, key: &str| line_of(text, key);
+    let inline =
+        "[handlers.a]\nplugin = \"a\"\nlimits = { memory = \"1GiB\", tables = 1 }\n[handlers.a.grants]\nstate = true\n";
+    assert_eq!(line(inline, "handlers.a.limits.memory"), Some(3));
+    assert_eq!(line(inline, "handlers.a.grants.emit"), Some(4), "the table, where the key is missing");
+    assert_eq!(line(inline, "handlers.a.deadline"), Some(1));
+    let over_lines = "[handlers]\na = { plugin = \"a\", limits = {\n  # memory = 1\n  memory = \"1GiB\",\n} }\n";
+    assert_eq!(line(over_lines, "handlers.a.limits.memory"), Some(4));
+    assert_eq!(line("handlers.a.limits.memory = 1\n\nhandlers.a.plugin = \"a\"\n", "handlers.a.plugin"), Some(3));
+    let dotted = "[streams.\"a.b\"]\nmaxlen = 0\n[streams.a]\nmaxlen = 1\n[routing]\n\"Order.Created\" = []\n";
+    assert_eq!((line(dotted, "streams.a.b.maxlen"), line(dotted, "streams.a.maxlen")), (Some(2), Some(4)));
+    assert_eq!(line(dotted, "routing.\"Order.Created\""), Some(6));
+    assert_eq!((line(dotted, "host.batch"), line("no toml", "host.batch")), (None, None));
+}

@@ -1,0 +1,29 @@
+//! From a URL to the backend that it names.
+
+use std::sync::Arc;
+
+use super::{Backend, Error, Finding, Options, Result, findings, redis, sqlite};
+use crate::model::backend_url::BackendUrl;
+
+/// Opens the backend that the URL names: `sqlite:FILE`, `sqlite::memory:`, or `redis://HOST:PORT/DB`.
+pub async fn open(url: impl Into<BackendUrl>, options: Options) -> Result<Arc<dyn Backend>> {
+    let url = url.into();
+    if let Some(file) = url.sqlite_file() {
+        return Ok(Arc::new(sqlite::Sqlite::open(file, options).await?));
+    }
+    match url.scheme().as_deref() {
+        Some("redis" | "rediss") => Ok(Arc::new(redis::Redis::open(&url, options).await?)),
+        _ => Err(Error::Refused(format!(
+            "broker url \"{url}\" names no backend\n  \
+             hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379, which is how a Valkey is named, too"
+        ))),
+    }
+}
+
+/// What takes long: reads all that the backend has written, where it lies in a file that can be read.
+pub async fn examine_deeply(url: &BackendUrl) -> Result<Vec<Finding>> {
+    match url.sqlite_file() {
+        Some(":memory:") | None => Ok(vec![findings::good("integrity", "there is no file to read")]),
+        Some(file) => sqlite::check_file(file.to_owned()).await,
+    }
+}
