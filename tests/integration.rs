@@ -16,6 +16,7 @@ mod http;
 mod io_lane;
 mod kills;
 mod letters;
+mod lives;
 mod metrics;
 mod model;
 mod plugins;

@@ -17,8 +17,9 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// The layers of `host/src`, from the bottom. A module may use those with a lower number.
-const LAYERS: [(&str, u32); 15] = [
+const LAYERS: [(&str, u32); 16] = [
     ("fault", 0),
+    ("tasks", 5),
     ("model", 0),
     ("policy", 10),
     ("schema", 10),

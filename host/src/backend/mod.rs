@@ -391,6 +391,15 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
     }
 }
 
+/// Opens the backend for whoever only reads: in a SQLite file of this version nothing is written, also not by opening it,
+/// so that it may lie on a full disk or be held by another program. What writes is refused then.
+pub async fn open_to_read(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
+    match url.split_once(':') {
+        Some(("sqlite", file)) => Ok(Arc::new(sqlite::Sqlite::open_to_read(file, options).await?)),
+        _ => open(url, options).await,
+    }
+}
+
 /// What takes long: reads all that the backend has written, where it lies in a file that can be read.
 pub async fn examine_deeply(url: &str) -> Result<Vec<Finding>> {
     match url.strip_prefix("sqlite:") {

@@ -3,6 +3,8 @@
 //! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
 
 pub mod letters;
+mod life;
+pub mod log_writer;
 mod meters;
 pub mod metrics;
 mod recovery;
@@ -17,6 +19,7 @@ use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
+pub use life::{no_thread, start_waits};
 pub use meters::Meters;
 use metrics::process;
 use recovery::{HOST_DIED, LOST};

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::View;
 use crate::service::reloader::{Refused, Taken};
+use crate::tasks::{self, Task};
 
 /// The header that a change has to bear, with any value.
 const HEADER: &str = "x-tidemill";
@@ -75,7 +76,7 @@ pub(super) async fn rollback(State(view): State<View>, Path(handler): Path<Strin
 async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
-    tokio::spawn(work).await.unwrap_or(Err(Refused::Ending))
+    tasks::once(Task::Request, work).await.unwrap_or(Err(Refused::Ending))
 }
 
 fn answer(handler: &str, taken: Result<Taken, Refused>) -> Response {

@@ -17,8 +17,10 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::backend::{Backend, Error};
+use crate::observe::log_writer;
 use crate::service::settings::Control;
 use crate::service::{Quiet, books, heart};
+use crate::tasks;
 
 #[derive(Clone)]
 struct View {
@@ -36,7 +38,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until it is time to stop.
+/// Serves until it is time to stop. That it ends before that is the end of the host: nobody could ask it how it is.
 pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Arc<Control>, mut quiet: Quiet) {
     let view = View { backend, control, gauges: Arc::default() };
     let routes = Router::new()
@@ -46,22 +48,43 @@ pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Ar
         .route("/api/plugins/{handler}/rollback", post(admin::rollback))
         .route("/api/reload", post(admin::reload_settings))
         .layer(axum::middleware::from_fn(admin::guard))
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(|| async { alive() }))
         .route("/readyz", get(ready))
         .route("/metrics", get(all_metrics))
         .with_state(view);
     let stopped = async move { quiet.wait().await };
     if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "the HTTP side ended");
+        tasks::end_host(&format!("the HTTP side ended: {error}"));
     }
 }
 
-/// Ready = the backend answers.
-async fn ready(State(view): State<View>) -> Response {
-    match view.backend.describe().await {
-        Ok(backend) => format!("ready: {backend}\n").into_response(),
-        Err(error) => unavailable(&error),
+/// Alive = whoever looks after this process would gain nothing by starting another one.
+fn alive() -> Response {
+    match tasks::is_beyond_help() {
+        None => "alive\n".into_response(),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("not alive: {trouble}\n")).into_response(),
     }
+}
+
+/// Ready = everybody works, and the backend answers.
+async fn ready(State(view): State<View>) -> Response {
+    if let Some(trouble) = tasks::trouble() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {trouble}\n")).into_response();
+    }
+    let backend = match view.backend.describe().await {
+        Ok(backend) => backend,
+        Err(error) => return unavailable(&error),
+    };
+    let sum = |counts: &mut dyn Iterator<Item = u64>| counts.sum::<u64>();
+    let panics = sum(&mut tasks::panics().map(|(_, count)| count));
+    let lost = sum(&mut log_writer::lost().into_iter().map(|(_, count)| count));
+    let mut text = format!("ready: {backend}\n");
+    for (count, what) in [(panics, "panics since the start"), (lost, "log lines lost since the start")] {
+        if count > 0 {
+            text += &format!("{count} {what}\n");
+        }
+    }
+    text.into_response()
 }
 
 async fn api_status(State(view): State<View>) -> Response {

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::gate;
 use super::replies::{Bounded, ReplyBounds};
+use crate::tasks::{self, Task};
 
 /// To connect, from the first packet to the last answer of the greeting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -152,7 +153,7 @@ impl Link {
         let socket = Bounded::new(socket, self.bounds);
         let (connection, driver) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
         // Ends with the last handle of the connection.
-        tokio::spawn(driver);
+        tasks::once(Task::Connection, driver);
         Ok(connection)
     }
 
