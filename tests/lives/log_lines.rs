@@ -20,7 +20,7 @@ fn works_on(place: &Place, mut host: Running, cause: &str, dead: u64) {
     let lost = host.metric(&format!("tidemill_log_lines_lost_total{{cause=\"{cause}\"}}"));
     assert!(lost > 0, "{}", host.get("/metrics").1);
     let (status, text) = host.get("/readyz");
-    assert!(status == 200 && text.contains("log lines lost since the start"), "{status} {text}");
+    assert!(status == 200 && text.contains("log lines lost since the start: "), "{status} {text}");
     host.stops();
 }
 

@@ -102,7 +102,13 @@ impl Place {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = tidemill_tests::tidemill();
-        command.args(args).arg("--config").arg(self.file()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.file())
+            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG")
+            .env_remove("RUST_BACKTRACE");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }

@@ -123,16 +123,19 @@ fn start() {
             loop {
                 QUEUE.take(&mut lines);
                 tasks::alive();
-                write(&mut io::stderr(), &lines, &mut torn);
-                say_what_was_lost(torn, &mut said);
+                // Only where lines go through: else the word of what was lost would be lost, and so on.
+                if write(&mut io::stderr(), &lines, &mut torn) {
+                    say_what_was_lost(&mut said);
+                }
             }
         };
         let _ = tasks::serve_thread(Task::Log, "log".to_owned(), None, None, work);
     });
 }
 
-/// Writes these lines; those that cannot be written are counted. `torn`: the last one of them was written in part.
-fn write(to: &mut impl Write, mut lines: &[u8], torn: &mut bool) {
+/// Writes these lines; those that cannot be written are counted. `torn`: the last one of them was written in part. False:
+/// not all could be written.
+fn write(to: &mut impl Write, mut lines: &[u8], torn: &mut bool) -> bool {
     // A line of its own again.
     let begin: &[u8] = if std::mem::take(torn) { b"\n" } else { b"" };
     let mut begin = begin;
@@ -149,16 +152,17 @@ fn write(to: &mut impl Write, mut lines: &[u8], torn: &mut bool) {
             Ok(0) | Err(_) => {
                 let count = lines.iter().filter(|byte| **byte == b'\n').count();
                 UNWRITABLE.fetch_add(count as u64, Ordering::Relaxed);
-                return;
+                return false;
             }
         }
     }
+    true
 }
 
 /// Once lines go through again, one says how many did not.
-fn say_what_was_lost(torn: bool, said: &mut u64) {
+fn say_what_was_lost(said: &mut u64) {
     let lost: u64 = lost().iter().map(|(_, count)| count).sum();
-    if lost > *said && !torn {
+    if lost > *said {
         tracing::warn!(lines = lost - *said, "log lines were lost: nobody read them, or they could not be written");
         *said = lost;
     }
@@ -196,10 +200,10 @@ mod tests {
     fn what_cannot_be_written_is_counted_and_the_next_line_begins_anew() {
         let (mut to, mut torn) = (Takes(6, Vec::new()), false);
         let before = UNWRITABLE.load(Ordering::Relaxed);
-        write(&mut to, b"one\ntwo\nthree\n", &mut torn);
+        assert!(!write(&mut to, b"one\ntwo\nthree\n", &mut torn));
         assert!(torn && UNWRITABLE.load(Ordering::Relaxed) == before + 2);
         to.0 = 100;
-        write(&mut to, b"four\n", &mut torn);
+        assert!(write(&mut to, b"four\n", &mut torn));
         assert_eq!((String::from_utf8_lossy(&to.1), torn), ("one\ntw\nfour\n".into(), false));
     }
 

@@ -218,23 +218,23 @@ fn fetch_bytes(config: &Config) -> usize {
 /// Opens the backend for a command; one that is away for a moment (starting, loading, busy) is waited for.
 pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
     let url = config.broker_url();
-    for_a_command(async || backend::open(&url, backend_options(config)).await).await
+    for_a_command(|| backend::open(&url, backend_options(config))).await
 }
 
 /// The same for a command that only reads: nothing is written to a SQLite file, so that it may be full or busy.
 pub async fn open_backend_to_read(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
     let url = config.broker_url();
-    for_a_command(async || backend::open_to_read(&url, backend_options(config)).await).await
+    for_a_command(|| backend::open_to_read(&url, backend_options(config))).await
 }
 
 /// Opens the backend for a host, which has more patience; none if it is time to stop.
 pub async fn open_backend_for_host(config: &Config, quiet: Quiet) -> Result<Option<Arc<dyn Backend>>, backend::Error> {
     let (url, mut patience) = (config.broker_url(), Patience::new(Some(START_WAIT_MAX), quiet));
-    patience.out("opening", async || backend::open(&url, backend_options(config)).await).await
+    patience.out("opening", || backend::open(&url, backend_options(config))).await
 }
 
-async fn for_a_command(
-    open: impl AsyncFnMut() -> Result<Arc<dyn Backend>, backend::Error>,
+async fn for_a_command<F: Future<Output = Result<Arc<dyn Backend>, backend::Error>>>(
+    open: impl FnMut() -> F,
 ) -> Result<Arc<dyn Backend>, backend::Error> {
     let (_switch, quiet) = Switch::new();
     let opened = Patience::new(Some(COMMAND_WAIT_MAX), quiet).out("opening", open).await?;

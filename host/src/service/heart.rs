@@ -100,8 +100,8 @@ impl Heart {
         Self { house, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
     }
 
-    pub async fn beat(&mut self) -> Result<(), Error> {
-        let note = self.note().to_json(NOTE_BYTES_MAX);
+    async fn beat(&mut self) -> Result<(), Error> {
+        let note = self.note();
         self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL, &note).await
     }
 
@@ -117,7 +117,12 @@ impl Heart {
         }
     }
 
-    fn note(&mut self) -> Note {
+    /// What this host has to tell, as it is carried.
+    pub fn note(&mut self) -> String {
+        self.look().to_json(NOTE_BYTES_MAX)
+    }
+
+    fn look(&mut self) -> Note {
         let now = Instant::now();
         let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.source)).collect();
         self.past.push_back((now, committed.clone()));

@@ -50,6 +50,7 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
             examine_at = Instant::now() + EXAMINE_EVERY;
             examine(&host).await;
         }
+        tasks::idle();
         if quiet.sleep(TRIM_EVERY).await {
             return;
         }

@@ -151,19 +151,19 @@ impl Host {
     async fn start(&self, beating: &mut JoinSet<()>, quiet: Quiet) -> Result<Option<String>, Error> {
         let backend = &self.house.backend;
         let mut patience = Patience::new(self.start_wait, quiet);
-        let mut heart = Heart::new(self.house.clone(), self.consumers.clone());
-        if patience.out("heartbeat", async || heart.beat().await).await?.is_none() {
+        let (consumer, mut heart) = (&*self.house.consumer, Heart::new(self.house.clone(), self.consumers.clone()));
+        let note = heart.note();
+        if patience.out("heartbeat", || backend.beat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
             return Ok(None);
         }
         tasks::serve_in(beating, Task::Heart, String::new(), None, move || heart.clone().run());
         if !self.make_groups(&mut patience).await? {
             return Ok(None);
         }
-        let look = async || pause::look(&**backend, &self.consumers).await;
-        if patience.out("paused handlers", look).await?.is_none() {
+        if patience.out("paused handlers", || pause::look(&**backend, &self.consumers)).await?.is_none() {
             return Ok(None);
         }
-        patience.out("version", async || backend.describe().await).await
+        patience.out("version", || backend.describe()).await
     }
 
     /// Starts all who work.
@@ -204,7 +204,7 @@ impl Host {
     /// False: it is time to stop.
     async fn make_groups(&self, patience: &mut Patience) -> Result<bool, Error> {
         for consumer in &self.consumers {
-            let make = async || self.house.backend.ensure_group(&consumer.source, consumer.start).await;
+            let make = || self.house.backend.ensure_group(&consumer.source, consumer.start);
             if patience.out("groups", make).await?.is_none() {
                 return Ok(false);
             }

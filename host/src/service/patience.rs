@@ -34,10 +34,10 @@ impl Patience {
     ///
     /// # Errors
     /// What waiting does not mend, at once; else the last error when the time is up.
-    pub async fn out<T>(
+    pub async fn out<T, F: Future<Output = Result<T, Error>>>(
         &mut self,
         step: &'static str,
-        mut attempt: impl AsyncFnMut() -> Result<T, Error>,
+        mut attempt: impl FnMut() -> F,
     ) -> Result<Option<T>, Error> {
         loop {
             tasks::look();
@@ -94,13 +94,13 @@ mod tests {
         let (_switch, quiet) = Switch::new();
         let mut patience = Patience::new(Some(START_WAIT_MAX), quiet);
         let mut left = 20;
-        let passes = patience.out("one", async || {
+        let passes = patience.out("one", || {
             left -= 1;
-            if left > 0 { Err(away()) } else { Ok(()) }
+            std::future::ready(if left > 0 { Err(away()) } else { Ok(()) })
         });
         assert!(passes.await.is_ok_and(|done| done.is_some()));
         let begun = Instant::now();
-        let error = patience.out("two", async || Err::<(), _>(away())).await.expect_err("it never passes");
+        let error = patience.out("two", || async { Err::<(), _>(away()) }).await.expect_err("it never passes");
         assert!(error.to_string().contains("waited 60s"), "{error}");
         assert!(begun.elapsed() < START_WAIT_MAX, "what the first step took counts");
     }
@@ -110,7 +110,7 @@ mod tests {
         let (_switch, quiet) = Switch::new();
         let begun = Instant::now();
         let mut patience = Patience::new(Some(START_WAIT_MAX), quiet);
-        assert!(patience.out("one", async || Err::<(), _>(Error::Refused("no".into()))).await.is_err());
+        assert!(patience.out("one", || async { Err::<(), _>(Error::Refused("no".into())) }).await.is_err());
         assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 
@@ -119,7 +119,7 @@ mod tests {
         let (switch, quiet) = Switch::new();
         let begun = Instant::now();
         let mut patience = Patience::new(None, quiet);
-        let waits = patience.out("one", async || Err::<(), _>(away()));
+        let waits = patience.out("one", || async { Err::<(), _>(away()) });
         let stops = async {
             tokio::time::sleep(START_WAIT_MAX * 10).await;
             switch.quiet();
@@ -133,7 +133,7 @@ mod tests {
     async fn it_stops_in_the_middle_of_an_attempt() {
         let (switch, quiet) = Switch::new();
         let mut patience = Patience::new(None, quiet);
-        let waits = patience.out("one", async || std::future::pending::<Result<(), Error>>().await);
+        let waits = patience.out("one", std::future::pending::<Result<(), Error>>);
         let stops = async { switch.quiet() };
         assert!(tokio::join!(waits, stops).0.is_ok_and(|done| done.is_none()));
     }

@@ -88,7 +88,7 @@ impl Watched {
 
     pub fn name(&self) -> String {
         match &*self.of {
-            "" => self.task.name().to_owned(),
+            of if of.is_empty() || of == self.task.name() => self.task.name().to_owned(),
             of => format!("{} ({of})", self.task.name()),
         }
     }

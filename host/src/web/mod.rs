@@ -79,9 +79,9 @@ async fn ready(State(view): State<View>) -> Response {
     let panics = sum(&mut tasks::panics().map(|(_, count)| count));
     let lost = sum(&mut log_writer::lost().into_iter().map(|(_, count)| count));
     let mut text = format!("ready: {backend}\n");
-    for (count, what) in [(panics, "panics since the start"), (lost, "log lines lost since the start")] {
+    for (count, what) in [(panics, "panics"), (lost, "log lines lost")] {
         if count > 0 {
-            text += &format!("{count} {what}\n");
+            text += &format!("{what} since the start: {count}\n");
         }
     }
     text.into_response()
