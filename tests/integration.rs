@@ -18,6 +18,7 @@ mod http;
 mod io_lane;
 mod kills;
 mod letters;
+mod lives;
 mod loopback;
 mod metrics;
 mod model;

@@ -39,6 +39,15 @@ pub enum Mode {
     DropReplies,
 }
 
+/// How the network breaks at a command.
+#[derive(Debug, Clone, Copy)]
+pub enum Break {
+    /// The server does what it is asked to, and the connection is reset in the place of its answer.
+    Reply,
+    /// Every connection is reset, and every new one too, for so long.
+    Away(Duration),
+}
+
 /// Bytes that a request is searched for across two reads at most.
 const NEEDLE_MAX: usize = 64;
 
@@ -56,6 +65,10 @@ struct Shared {
     requests: AtomicU64,
     replies: AtomicU64,
     trap: Mutex<Trap>,
+    /// Commands that have come.
+    commands: AtomicU64,
+    /// At which of them to break, and how.
+    breaks: Mutex<Option<(u64, Break)>>,
 }
 
 /// What to do when a request holds these bytes.
@@ -78,6 +91,8 @@ impl Proxy {
             requests: AtomicU64::new(0),
             replies: AtomicU64::new(0),
             trap: Mutex::default(),
+            commands: AtomicU64::new(0),
+            breaks: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Self { port, shared, listener: accepting.abort_handle() }
@@ -107,6 +122,17 @@ impl Proxy {
         self.shared.trap().caught.clone()
     }
 
+    /// Commands that have come so far. What a client sends in one piece counts as one.
+    pub fn commands(&self) -> u64 {
+        self.shared.commands.load(Ordering::Relaxed)
+    }
+
+    /// Breaks once, at the n-th command from now on.
+    pub fn break_at(&self, n: u64, how: Break) {
+        let mut breaks = self.shared.breaks.lock().expect("nobody panics with it");
+        *breaks = Some((self.commands() + n, how));
+    }
+
     /// New connections go there.
     pub fn lead_to(&self, upstream_port: u16) {
         self.shared.upstream.store(upstream_port, Ordering::Relaxed);
@@ -128,6 +154,24 @@ impl Drop for Proxy {
 impl Shared {
     fn trap(&self) -> std::sync::MutexGuard<'_, Trap> {
         self.trap.lock().expect("nobody panics with it")
+    }
+
+    /// Another command has come, and may be the one to break at.
+    fn count(self: &Arc<Self>) {
+        let mut breaks = self.breaks.lock().expect("nobody panics with it");
+        let number = self.commands.fetch_add(1, Ordering::Relaxed) + 1;
+        match breaks.take_if(|(at, _)| number >= *at) {
+            Some((_, Break::Reply)) => drop(self.mode.send_replace(Mode::ResetMidReply(0))),
+            Some((_, Break::Away(time))) => {
+                self.mode.send_replace(Mode::Reset);
+                let shared = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    shared.mode.send_replace(Mode::Pass);
+                });
+            }
+            None => {}
+        }
     }
 
     /// Looks for the needle in `tail` and the new bytes, and keeps the last bytes in `tail` for the next time.
@@ -221,6 +265,7 @@ impl Pump {
             let Ok(count @ 1..) = read else { return End::Closed };
             if !self.replies {
                 self.shared.watch_for(&mut tail, &buffer[..count]);
+                self.shared.count();
             }
             if self.deliver(&mut to, &buffer[..count]).await.is_err() {
                 return End::Reset;

@@ -22,6 +22,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LAYERS: [(&str, u32); 16] = [
     ("fault", 0),
     ("files", 0),
+    ("tasks", 5),
     ("model", 0),
     ("policy", 10),
     ("schema", 10),
@@ -194,6 +195,28 @@ fn secrets_are_exposed_where_they_are_used() {
         }
     }
     none("a password is a text only where it is used", &findings);
+}
+
+/// One that is started elsewhere may die unseen (docs/decisions/0032).
+#[test]
+fn tasks_and_threads_are_started_in_one_place() {
+    let all = sources(&["host/src"]);
+    let mut exempt: Vec<String> = all.iter().flat_map(Source::test_modules).collect();
+    exempt.extend(["host/src/tasks/", "host/src/backend/conformance/", "host/src/cli/init/"].map(str::to_owned));
+    let mut findings = Vec::new();
+    for source in all.iter().filter(|source| !exempt.iter().any(|path| source.path.starts_with(path.as_str()))) {
+        let blocks = source.test_blocks();
+        let shipped = |at: &usize| !blocks.iter().any(|block| block.contains(at));
+        // A program of its own is started without an argument.
+        let bare = |at: &usize| !source.code[*at..].starts_with(".spawn()");
+        let started =
+            ["tokio::spawn", "spawn_blocking", "spawn_local", "spawn_scoped", "thread::spawn", "thread::Builder"];
+        let named = started.iter().flat_map(|name| source.words(name));
+        for at in named.chain(source.words(".spawn(").filter(bare)).filter(shipped) {
+            findings.push(format!("{}: start it by `tasks`, with a row in its table", source.place(at)));
+        }
+    }
+    none("tasks and threads are started in host/src/tasks alone", &findings);
 }
 
 #[test]

@@ -18,4 +18,5 @@ pub mod plugin;
 pub mod policy;
 pub mod schema;
 pub mod service;
+pub mod tasks;
 pub mod web;

@@ -35,6 +35,7 @@ use crate::policy::canary::CanaryPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::route::Pattern;
 use crate::schema::Registry;
+use crate::tasks;
 pub use admission::Admissions;
 pub use claims::{Claims, Turn};
 pub use kept::{Due, Kept, Refused};
@@ -156,7 +157,7 @@ pub async fn deliver(
     if serving.has_state() {
         report.again = take_repeated(&mut items);
         let keys = items.iter().filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
-        _claim = Some(turn.claim(keys).await);
+        _claim = Some(tasks::waits(turn.claim(keys)).await);
         report.kept = hands.kept.hold_back(&mut items);
         states = look_up(hands, &mut items).await?;
         // First of all: what repeats one of them must not go before it.

@@ -8,6 +8,7 @@ const COMMANDS: &str = "host/src/cli/mod.rs";
 const DISPOSITION: &str = "host/src/policy/disposition.rs";
 const METRICS: &str = "host/src/observe/metrics.rs";
 const OUTCOME: &str = "host/src/model/outcome.rs";
+const TASKS: &str = "host/src/tasks/mod.rs";
 const REASONS: &str = "host/src/model/dead_letter.rs";
 
 #[test]
@@ -20,6 +21,7 @@ fn docs_tables_match_the_code() {
     reasons(&mut findings);
     crashes(&mut findings);
     metrics(&mut findings);
+    tasks(&mut findings);
     none("the tables of the documents say what the code says", &findings);
 }
 
@@ -63,6 +65,34 @@ fn compare(page: &str, rows: &[(usize, String)], code: &str, wanted: &[String], 
 
 fn plain(cell: &str) -> String {
     cell.replace('`', "")
+}
+
+/// What each task's death means, in the words that its row begins with.
+fn tasks(findings: &mut Vec<String>) {
+    let page = "docs/guides/operating.md";
+    let text = read(TASKS);
+    let list = text.split_once("\ntasks! {").and_then(|(_, rest)| rest.split_once("\n}")).map_or("", |(list, _)| list);
+    let mut wanted = Vec::new();
+    for line in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("///")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, name, end] = words[..] else {
+            findings.push(format!("{TASKS}: `{line}`: a row is Name \"name\" End"));
+            continue;
+        };
+        let end = match end {
+            "Restarted" => "restarted",
+            "EndsHost" => "host ends",
+            _ => "told",
+        };
+        wanted.push(format!("{}, {end}", name.trim_matches('"')));
+    }
+    let said = |row: &Row| {
+        let end = plain(row.cells.get(2).map_or("", String::as_str));
+        let end = end.split([';', ':']).next().unwrap_or_default().to_owned();
+        (row.line, format!("{}, {end}", plain(&row.cells[0])))
+    };
+    let rows: Vec<_> = table(page, TASKS).iter().map(said).collect();
+    compare(page, &rows, TASKS, &wanted, findings);
 }
 
 fn capabilities(findings: &mut Vec<String>) {

@@ -28,7 +28,7 @@ use uuid::Uuid;
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
-pub use self::open::{examine_deeply, open};
+pub use self::open::{examine_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Options};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};

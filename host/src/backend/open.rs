@@ -20,6 +20,16 @@ pub async fn open(url: impl Into<BackendUrl>, options: Options) -> Result<Arc<dy
     }
 }
 
+/// Opens the backend for whoever only reads: in a SQLite file of this version nothing is written, also not by opening it,
+/// so that it may lie on a full disk or be held by another program. What writes is refused then.
+pub async fn open_to_read(url: impl Into<BackendUrl>, options: Options) -> Result<Arc<dyn Backend>> {
+    let url = url.into();
+    match url.sqlite_file() {
+        Some(file) => Ok(Arc::new(sqlite::Sqlite::open_to_read(file, options).await?)),
+        None => open(url, options).await,
+    }
+}
+
 /// What takes long: reads all that the backend has written, where it lies in a file that can be read.
 pub async fn examine_deeply(url: &BackendUrl) -> Result<Vec<Finding>> {
     match url.sqlite_file() {

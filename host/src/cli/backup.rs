@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::out::{self, outln};
 use super::{Globals, Refused};
 use crate::backend;
 use crate::service::build;
@@ -25,9 +26,9 @@ pub fn backup(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     };
     let file = args.file.display().to_string();
     if globals.json {
-        println!("{}", json!({ "file": file, "bytes": bytes }));
+        out::json(&json!({ "file": file, "bytes": bytes }));
     } else {
-        println!("{file}: {} KiB, read through and on the disk", bytes.div_ceil(1024));
+        outln!("{file}: {} KiB, read through and on the disk", bytes.div_ceil(1024));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -59,16 +59,16 @@ fn configured(config: &Config) -> Vec<Finding> {
 
 async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
     let sources: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
-    let mut found = match build::open_backend(config).await {
+    let mut found = match build::open_backend_to_read(config).await {
         Ok(backend) => match backend.examine(&sources, &build::targets(config)).await {
             Ok(mut found) => {
                 found.extend(kept(&*backend, &sources).await);
                 found
             }
-            Err(error) => vec![refused("backend", &error.to_string())],
+            Err(error) => vec![away(&error, config)],
         },
         // What refuses a host to start is the first thing to mend; more cannot be seen before.
-        Err(error) => vec![refused("backend", &error.to_string())],
+        Err(error) => vec![away(&error, config)],
     };
     if args.deep {
         found.extend(backend::examine_deeply(&config.broker_url()).await?);
@@ -92,6 +92,18 @@ async fn kept(backend: &dyn Backend, sources: &[Source]) -> Vec<Finding> {
         (told.refused > 0).then(|| findings::bad("refused", text, hint))
     };
     handlers.into_iter().filter_map(finding).collect()
+}
+
+/// A backend that cannot be asked.
+fn away(error: &Error, config: &Config) -> Finding {
+    match error {
+        Error::Unavailable { .. } if config.broker_url().sqlite_file().is_some() => findings::bad(
+            "backend",
+            error.to_string(),
+            "is the disk full or broken, and does another program hold the file for long (lsof FILE)?",
+        ),
+        _ => refused("backend", &error.to_string()),
+    }
 }
 
 fn refused(check: &'static str, text: &str) -> Finding {

@@ -25,6 +25,7 @@ mod table;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -34,7 +35,9 @@ use crate::config::check::describe;
 use crate::config::read::read;
 use crate::model::backend_url::BackendUrl;
 use crate::observe::log_text;
+use crate::observe::log_writer::{self, LogLine};
 use crate::service::{build, settings};
+use crate::tasks;
 
 /// Validates and routes stream events to sandboxed WebAssembly handlers, and settles what they do exactly once.
 #[derive(Parser)]
@@ -112,7 +115,9 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let globals = Globals { config: cli.config, broker: cli.broker, json: cli.json, log_json: cli.log_json };
-    match dispatch(cli.command, &globals) {
+    let ended = dispatch(cli.command, &globals);
+    log_writer::flush();
+    match ended {
         Ok(code) => code,
         Err(error) => {
             out::notes(&message(&error));
@@ -210,12 +215,15 @@ impl Globals {
     fn log(&self, level: &str) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
         let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(!plain);
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogLine).with_ansi(!plain);
+        // It would say on stderr that it cannot write to stderr, and panic when it cannot do that.
+        let builder = builder.log_internal_errors(false);
         if self.log_json {
             builder.json().map_event_format(log_text::JsonLines).init();
         } else {
             builder.fmt_fields(log_text::fields()).init();
         }
+        tasks::report_panics();
     }
 }
 
@@ -254,7 +262,14 @@ fn sqlite_path(file: &str) -> Result<(), Refused> {
     Ok(())
 }
 
+/// How long a command that has ended waits for what it began on other threads.
+const SHUTDOWN_MAX: Duration = Duration::from_millis(200);
+
 /// Runs a command's async part.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A plugin that is still being loaded, say, is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    done
 }

@@ -4,12 +4,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Globals;
 use crate::config::Config;
+use crate::observe::log_writer;
 use crate::service::settings::{self, Control, Seen};
 use crate::service::token::Token;
-use crate::service::{Switch, build};
+use crate::service::{Quiet, Switch, build};
+use crate::tasks::{self, Task};
 use crate::web;
 
 #[derive(clap::Args)]
@@ -21,33 +24,13 @@ pub struct Args {
 
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("info");
-    let (config, checked) = globals.load_checked()?;
-    globals.warn(&checked);
-    let seen = Seen::of(&globals.config, &config);
-    let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     super::block_on(async {
-        let listener = match &config.http {
-            Some(http) => {
-                let listener = web::listen(http.listen).await?;
-                make_token(&config);
-                Some(listener)
-            }
-            None => None,
-        };
-        let backend = build::open_backend(&config).await?;
-        let host = build::host(&config, &checked, plugins, backend.clone())?;
+        // Signals first: from here on they mean what the guide says, however long the start takes.
         let (switch, quiet) = Switch::new();
         let switch = Arc::new(switch);
         stop_on_signal(switch.clone())?;
-        let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());
-        reload_on_signal(control.clone())?;
-        if let Some(listener) = listener {
-            tokio::spawn(web::serve(listener, backend, control.clone(), quiet.clone()));
-        }
-        if !args.until_idle {
-            tokio::spawn(control.clone().watch(quiet.clone()));
-        }
-        settings::run(host, control, following, switch, quiet, args.until_idle).await.context("the host ended")
+        let hangups = signal(SignalKind::hangup())?;
+        serve(args.until_idle, globals, switch, quiet, hangups).await
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -62,32 +45,84 @@ fn make_token(config: &Config) {
     }
 }
 
-/// SIGHUP: the settings are read again, and every plugin with them.
-fn reload_on_signal(control: Arc<Control>) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            // A refusal is logged where it is found.
-            let _ = control.reload().await;
+async fn serve(
+    until_idle: bool,
+    globals: &Globals,
+    switch: Arc<Switch>,
+    mut quiet: Quiet,
+    hangups: Signal,
+) -> anyhow::Result<()> {
+    let (config, checked) = globals.load_checked()?;
+    globals.warn(&checked);
+    let seen = Seen::of(&globals.config, &config);
+    let loading = {
+        let (config, checked) = (config.clone(), checked.clone());
+        tasks::blocking(Task::Load, move || build::plugins(&config, &checked))
+    };
+    let plugins = tokio::select! {
+        loaded = loading => loaded.context("loading the plugins")?.map_err(|error| globals.refused(error))?,
+        () = quiet.wait() => return Ok(()),
+    };
+    let listener = match &config.http {
+        Some(http) => {
+            let listener = web::listen(http.listen).await?;
+            make_token(&config);
+            Some(listener)
+        }
+        None => None,
+    };
+    let Some(backend) = build::open_backend_for_host(&config, quiet.clone()).await? else { return Ok(()) };
+    let host = build::host(&config, &checked, plugins, backend.clone())?;
+    let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());
+    reload_on_signal(control.clone(), hangups);
+    if let Some(listener) = listener {
+        let mut served = Some(web::serve(listener, backend, control.clone(), quiet.clone()));
+        // It cannot begin anew: without it the host ends.
+        tasks::serve(Task::Http, move || {
+            let served = served.take();
+            async move { served.unwrap_or_else(|| tasks::die()).await }
+        });
+    }
+    if !until_idle {
+        let (control, quiet) = (control.clone(), quiet.clone());
+        tasks::serve(Task::Files, move || control.clone().watch(quiet.clone()));
+    }
+    settings::run(host, control, following, switch, quiet, until_idle).await.context("the host ended")
+}
+
+/// SIGHUP: the settings are read again, and every plugin with them; also for one that came during the start.
+fn reload_on_signal(control: Arc<Control>, hangups: Signal) {
+    let mut first = Some(hangups);
+    tasks::serve(Task::Hangup, move || {
+        let (control, first) = (control.clone(), first.take());
+        async move {
+            // The system's handler is there, so there is no error.
+            let Some(mut hangups) = first.or_else(|| signal(SignalKind::hangup()).ok()) else { return };
+            while hangups.recv().await.is_some() {
+                // A refusal is logged where it is found.
+                let _ = control.reload().await;
+            }
         }
     });
-    Ok(())
 }
 
 /// The first signal stops fetching and lets what is in hand be settled; the second one ends at once. Nothing is lost
 /// by that: what was not settled is still pending.
 pub fn stop_on_signal(switch: Arc<Switch>) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            if first {
-                tracing::info!("stopping: finishing what is in hand; a second signal ends at once");
-                switch.quiet();
-            } else {
-                std::process::exit(1);
+    let mut signals = Some((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
+    tasks::serve(Task::Signals, move || {
+        let (signals, switch) = (signals.take(), switch.clone());
+        async move {
+            let (mut interrupt, mut terminate) = signals.unwrap_or_else(|| tasks::die());
+            for first in [true, false] {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+                if first {
+                    tracing::info!("stopping: finishing what is in hand; a second signal ends at once");
+                    switch.quiet();
+                } else {
+                    log_writer::flush();
+                    std::process::exit(1);
+                }
             }
         }
     });

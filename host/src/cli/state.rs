@@ -34,7 +34,7 @@ pub fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         return Err(Refused(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into());
     }
     super::block_on(async {
-        let backend = build::open_backend(&config).await?;
+        let backend = build::open_backend_to_read(&config).await?;
         for source in &sources {
             let mut after: Option<String> = None;
             loop {

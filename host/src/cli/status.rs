@@ -15,7 +15,7 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
     let (status, backend, rows, hosts) = super::block_on(async {
-        let backend = build::open_backend(&config).await?;
+        let backend = build::open_backend_to_read(&config).await?;
         let sources: Vec<Source> = build::sources(&config).into_iter().map(|(source, _)| source).collect();
         let hosts = heart::hosts(&*backend, &sources).await?;
         let (about, rows) = (backend.describe().await?, collect(&*backend, &sources).await?);

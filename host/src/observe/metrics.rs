@@ -17,6 +17,9 @@ use prometheus_client::metrics::family::Family;
 pub use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::log_writer;
+use crate::tasks::panics;
+
 pub type Gauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
 
 /// Upper bounds of the buckets of every histogram, in seconds: from a plugin that adds two numbers to the longest
@@ -161,6 +164,8 @@ metrics! {
     plugin_generation: Gauge "tidemill_plugin_generation" [handler] "How many versions have served the handler since this host began"
     settings_reloads: Counter "tidemill_settings_reloads_total" [result] "Times that other settings were tried, by what came of it"
     settings_generation: Gauge "tidemill_settings_generation" [] "How many settings have been in force since this host began"
+    panics: Counter "tidemill_panics_total" [task] "Panics of this process, by the task or thread that they happened in"
+    log_lines_lost: Counter "tidemill_log_lines_lost_total" [cause] "Log lines that could not be written, or for which there was no room"
     build_info: Gauge "tidemill_build_info" [version] "Always 1; the version is in the label"
     host_start_time: Gauge "tidemill_host_start_time_seconds" [] "Unix time at which this process began"
 }
@@ -206,8 +211,16 @@ pub(super) fn process() -> &'static Process {
     &COUNTED.metrics
 }
 
+/// What is counted where no metric may be reached: in a panic, and by whoever writes the log.
+fn fill_own() {
+    let set = |counter: Counter, count| counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+    panics().for_each(|(task, count)| set(process().panics.with(&[task]), count));
+    log_writer::lost().into_iter().for_each(|(cause, count)| set(process().log_lines_lost.with(&[cause]), count));
+}
+
 /// All metrics in OpenMetrics text. `fill` writes down what the backend says at this moment.
 pub fn render(fill: impl FnOnce(&Backend)) -> String {
+    fill_own();
     let mut registry = Registry::default();
     fill(&Backend::register(&mut registry));
     let mut text = String::new();

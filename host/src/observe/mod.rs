@@ -3,7 +3,9 @@
 //! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
 
 pub mod letters;
+mod life;
 pub mod log_text;
+pub mod log_writer;
 mod meters;
 pub mod metrics;
 mod recovery;
@@ -18,6 +20,7 @@ use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
+pub use life::{no_thread, start_waits};
 pub use meters::Meters;
 use metrics::process;
 use recovery::{HOST_DIED, LOST};

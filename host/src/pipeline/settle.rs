@@ -18,6 +18,7 @@ use crate::plugin::Plugin;
 use crate::plugin::serving::{Contest, Serving};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::{Facts, decide};
+use crate::tasks;
 
 /// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
 /// state is run again, and timers without room are a limit that was reached.
@@ -156,6 +157,8 @@ async fn settle_entries(
 async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Settled>, Error> {
     let mut wait = RESEND_FIRST;
     loop {
+        // A backend that is away for long is no reason to take this one for stuck.
+        tasks::alive();
         fault::point("settling");
         match backend.settle(settlement).await {
             Err(error @ Error::Unavailable { .. }) => {

@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit};
 use super::engine;
 use crate::config::{self, limits};
 use crate::model::plain_text::PlainText;
+use crate::tasks::{self, Task};
 
 /// The first argument that makes a child of the program. Not a command for people.
 const COMMAND: &str = "compile-component";
@@ -152,21 +153,26 @@ fn program() -> Result<PathBuf, Failure> {
     })
 }
 
+/// Loading is a task that may panic: it is refused then.
+const NO_THREAD: &str = "a machine without a thread to spare compiles nothing";
+
 fn run(mut child: Child, wasm: &[u8], wall: Duration, code_max: u64) -> End {
     let begun = Instant::now();
     let (input, output, words) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let start = |thread: std::io::Result<_>| thread.expect(NO_THREAD);
+        start(tasks::scoped(scope, Task::Compile, move || {
             // A child that ends early closes its end, and its exit tells why.
             let _ = input.map(|mut input| input.write_all(wasm));
-        });
-        let words = scope.spawn(move || words.map(read_words).unwrap_or_default());
+        }));
+        let words = tasks::scoped(scope, Task::Compile, move || words.map(read_words).unwrap_or_default());
+        let words = words.expect(NO_THREAD);
         let (sender, receiver) = mpsc::channel();
-        scope.spawn(move || {
+        start(tasks::scoped(scope, Task::Compile, move || {
             let mut code = Vec::new();
             let _ = output.map(|output| output.take(code_max + 1).read_to_end(&mut code));
             let _ = sender.send(code);
-        });
+        }));
         let end = match receiver.recv_timeout(wall) {
             Err(_) => None,
             Ok(code) if code.len() as u64 > code_max => Some((None, code)),

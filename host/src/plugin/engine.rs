@@ -7,6 +7,7 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::Error;
 use crate::capability::meter::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 use crate::config::limits;
+use crate::tasks::{self, STUCK_MAX, Task};
 
 /// How often the epoch moves on. A guest that overruns its deadline is stopped at the next tick: at most this much
 /// late. 200 wakings a second cost up to 1 % of a core on a small virtual machine that is idle, and next to nothing on a busy one.
@@ -40,15 +41,15 @@ impl Engine {
             }
         };
         let weak = inner.weak();
-        std::thread::Builder::new()
-            .name("epoch".to_owned())
-            .spawn(move || {
-                while let Some(engine) = weak.upgrade() {
-                    engine.increment_epoch();
-                    drop(engine);
-                    std::thread::sleep(EPOCH_TICK);
-                }
-            })
+        let tick = move || {
+            while let Some(engine) = weak.upgrade() {
+                tasks::turn();
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(EPOCH_TICK);
+            }
+        };
+        tasks::serve_thread(Task::Epoch, "epoch".to_owned(), None, Some(STUCK_MAX), tick)
             .map_err(|error| Error::Engine(format!("no thread for the epoch ticker: {error}")))?;
         Ok(Self { inner, pooled, guest_stack_bytes })
     }

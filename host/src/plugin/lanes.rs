@@ -16,6 +16,7 @@ use super::calls::{self, Called, Job, JobCall, Lives};
 use super::slow::Slow;
 use super::workers::Workers;
 use crate::model::delivery::KeyState;
+use crate::tasks::{self, Task};
 
 pub struct Lanes {
     /// Guests that may compute at once.
@@ -48,8 +49,8 @@ impl Lanes {
         let mut all: Vec<Option<Called>> = job.calls.iter().map(|_| None).collect();
         if !job.plugin.blocking() {
             let handler = job.plugin.handler.clone();
-            let _place = self.slow.place(&handler).await;
-            let _room = self.compute.acquire().await.ok()?;
+            let _place = tasks::waits(self.slow.place(&handler)).await;
+            let _room = tasks::waits(self.compute.acquire()).await.ok()?;
             let answer = calls::run(lives, job);
             self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
             return Some(answer.map(|called| {
@@ -60,16 +61,20 @@ impl Lanes {
         let mut running = JoinSet::new();
         for (places, part) in split(job) {
             let (io, permits) = (self.io.clone(), permits.clone());
-            running.spawn(async move {
+            tasks::once_in(&mut running, Task::Call, async move {
                 let _permit = permits.acquire_owned().await.ok()?;
                 Some((places, io.run(part).await?))
             });
         }
         let mut trouble = None;
-        while let Some(part) = running.join_next().await {
-            match part.ok()?? {
-                (places, Ok(called)) => places.into_iter().zip(called).for_each(|(at, one)| all[at] = Some(one)),
-                (_, Err(error)) => trouble = Some(error),
+        // The workers are watched for themselves.
+        while let Some(part) = tasks::waits(running.join_next()).await {
+            match part {
+                Ok(Some((places, Ok(called)))) => {
+                    places.into_iter().zip(called).for_each(|(at, one)| all[at] = Some(one));
+                }
+                Ok(Some((_, Err(error)))) => trouble = Some(error),
+                Ok(None) | Err(_) => trouble = Some("the worker of a call has died".to_owned()),
             }
         }
         // What ran stands: it may have told others already. The rest comes back untouched.

@@ -17,6 +17,7 @@ use super::manifest::{self, Manifest};
 use super::trust::{Origin, Trust};
 use super::{Engine, Error};
 use crate::capability::context::{Context, Terms};
+use crate::tasks::{self, Task};
 
 /// A compiled plugin with its grants: ready to make instances of. Immutable, and cheap to clone.
 #[derive(Clone)]
@@ -176,10 +177,8 @@ impl Plugin {
 /// of its own, with a stack for guests: a start function that recurses would overflow the caller's.
 fn trial(engine: &Engine, plugin: &Plugin) -> Result<(), String> {
     let plugin = Arc::new(plugin.clone());
-    let made = std::thread::Builder::new()
-        .name("trial".to_owned())
-        .stack_size(engine.thread_stack_bytes())
-        .spawn(move || Live::new(&plugin).map(drop))
+    let try_it = move || Live::new(&plugin).map(drop);
+    let made = tasks::thread(Task::Trial, "trial".to_owned(), Some(engine.thread_stack_bytes()), None, try_it)
         .map_err(|error| format!("no thread for it: {error}"))?
         .join();
     match made {

@@ -6,9 +6,14 @@ use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::oneshot;
 
 use super::calls::{self, Answer, Job, Lives, SWEEP_EVERY};
+use crate::config::limits;
+use crate::tasks::{self, STUCK_MAX, Task};
 
 /// Batches that may wait for a worker. Consumers keep no more in flight than a few each, so it is rarely reached.
 const JOBS_MAX: usize = 1024;
+
+/// A job may take the longest deadline, and the call that is running then as long again.
+const SILENT_MAX: Duration = STUCK_MAX.saturating_add(limits::DEADLINE_MAX).saturating_add(limits::DEADLINE_MAX);
 
 /// A job, and whom to tell what came of it.
 type Asked = (Job, oneshot::Sender<Answer>);
@@ -23,25 +28,32 @@ impl Workers {
         let (jobs, queue) = crossbeam_channel::bounded::<Asked>(JOBS_MAX);
         for number in 0..threads {
             let queue = queue.clone();
-            std::thread::Builder::new().name(format!("{name}-{number}")).stack_size(stack_bytes).spawn(move || {
-                let mut lives = Lives::default();
-                loop {
-                    match queue.recv_timeout(SWEEP_EVERY) {
-                        // Nobody waits any more if the host is ending: what was not begun is left, what was done is simply
-                        // not settled.
-                        Ok((_, reply)) if reply.is_closed() => {}
-                        Ok((job, reply)) => drop(reply.send(calls::run(&mut lives, job))),
-                        Err(RecvTimeoutError::Timeout) => {}
-                        Err(RecvTimeoutError::Disconnected) => return,
+            tasks::serve_thread(
+                Task::Io,
+                format!("{name}-{number}"),
+                Some(stack_bytes),
+                Some(SILENT_MAX),
+                move || {
+                    let mut lives = Lives::default();
+                    loop {
+                        tasks::turn();
+                        match queue.recv_timeout(SWEEP_EVERY) {
+                            // Nobody waits any more if the host is ending: what was not begun is left, what was done is simply
+                            // not settled.
+                            Ok((_, reply)) if reply.is_closed() => {}
+                            Ok((job, reply)) => drop(reply.send(calls::run(&mut lives, job))),
+                            Err(RecvTimeoutError::Timeout) => {}
+                            Err(RecvTimeoutError::Disconnected) => return,
+                        }
+                        lives.sweep();
                     }
-                    lives.sweep();
-                }
-            })?;
+                },
+            )?;
         }
         Ok(Self { jobs })
     }
 
-    /// Runs a job. None: the workers are gone, the process is ending.
+    /// Runs a job. None: its worker has died of it, or the process is ending.
     pub async fn run(&self, job: Job) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         let (mut asked, jobs) = ((job, reply), &self.jobs);

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytesize::ByteSize;
@@ -12,8 +11,9 @@ use uuid::Uuid;
 
 use super::consumer::{Consumer, LANES};
 use super::janitor::StreamBounds;
+use super::patience::{COMMAND_WAIT_MAX, Patience, START_WAIT_MAX};
 use super::reloader::Reloader;
-use super::{Host, exposed};
+use super::{Host, Quiet, Switch, exposed};
 use crate::backend::{self, Backend, Bounds, ENTRY_FACTS_BYTES, Options, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::capability::http::Outbound;
@@ -221,31 +221,35 @@ fn fetch_bytes(config: &Config) -> usize {
     share.max(config.host.payload_bytes_max.as_u64() as usize + ENTRY_FACTS_BYTES)
 }
 
-/// How long to look for a backend that does not answer before giving up.
-const BACKEND_WAIT: Duration = Duration::from_secs(10);
-
-/// Opens the backend; one that is away for a moment (starting, loading) is waited for.
+/// Opens the backend for a command; one that is away for a moment (starting, loading, busy) is waited for.
 pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
-    let (url, options) = (config.broker_url(), backend_options(config));
-    let give_up = tokio::time::Instant::now() + BACKEND_WAIT;
-    let mut said = false;
-    loop {
-        match backend::open(url.clone(), options.clone()).await {
-            Err(error) if error.is_transient() && tokio::time::Instant::now() < give_up => {
-                if !said {
-                    tracing::warn!(%error, "waiting up to {BACKEND_WAIT:?} for the backend");
-                    said = true;
-                }
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            result => return result,
-        }
-    }
+    let url = config.broker_url();
+    for_a_command(|| backend::open(url.clone(), backend_options(config))).await
+}
+
+/// The same for a command that only reads: nothing is written to a SQLite file, so that it may be full or busy.
+pub async fn open_backend_to_read(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
+    let url = config.broker_url();
+    for_a_command(|| backend::open_to_read(url.clone(), backend_options(config))).await
+}
+
+/// Opens the backend for a host, which has more patience; none if it is time to stop.
+pub async fn open_backend_for_host(config: &Config, quiet: Quiet) -> Result<Option<Arc<dyn Backend>>, backend::Error> {
+    let (url, mut patience) = (config.broker_url(), Patience::new(Some(START_WAIT_MAX), quiet));
+    patience.out("opening", || backend::open(url.clone(), backend_options(config))).await
+}
+
+async fn for_a_command<F: Future<Output = Result<Arc<dyn Backend>, backend::Error>>>(
+    open: impl FnMut() -> F,
+) -> Result<Arc<dyn Backend>, backend::Error> {
+    let (_switch, quiet) = Switch::new();
+    let opened = Patience::new(Some(COMMAND_WAIT_MAX), quiet).out("opening", open).await?;
+    opened.ok_or_else(|| backend::Error::Refused("stopped before the backend was there".to_owned()))
 }
 
 /// Copies a database that is a file to a new file, while hosts work, and answers its bytes.
 pub async fn backup(config: &Config, to: PathBuf) -> Result<u64, backend::Error> {
-    match config.broker_url().strip_prefix("sqlite:") {
+    match config.broker_url().sqlite_file() {
         Some(file) => backend::sqlite::backup(file, to).await,
         None => Err(backend::Error::Refused(
             "only a SQLite file is copied by Tidemill\n  hint: Redis saves itself: copy its append-only file or its snapshot, \
@@ -329,7 +333,9 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, overflow: overflow(stream.overflow) },
     });
     let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers, before);
-    Host { streams: streams.collect(), targets: targets(config), house, consumers, reloader: Arc::new(reloader) }
+    let start_wait = before.is_none().then_some(START_WAIT_MAX);
+    let (targets, reloader) = (targets(config), Arc::new(reloader));
+    Host { streams: streams.collect(), targets, house, consumers, reloader, start_wait }
 }
 
 fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Handler {

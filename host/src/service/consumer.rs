@@ -234,20 +234,19 @@ impl Consumer {
         company: Company,
         turn: Turn<'_>,
     ) -> Result<(), Duration> {
-        self.busy.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
-        let ids: Vec<(Lane, EntryId)> = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
+        let mut in_hand = InHand::new(self, &batch);
         let mut report = Report::default();
         let delivered = deliver(hands, batch, company, turn, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
-        let mut keep: HashSet<_> = report.kept.iter().copied().collect();
+        in_hand.keep.extend(report.kept.iter().copied());
         let mut result = Ok(());
         match delivered {
             Ok(()) => {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
-                keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                in_hand.keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {
@@ -258,11 +257,6 @@ impl Consumer {
                 result = Err(wait);
             }
         }
-        let mut held = lock(&self.held);
-        for id in ids.iter().filter(|id| !keep.contains(*id)) {
-            held.remove(id);
-        }
-        self.busy.fetch_sub(1, Ordering::Relaxed);
         result
     }
 
@@ -280,6 +274,35 @@ impl Consumer {
         if report.put_off > 0 {
             self.put_off.notify_one();
         }
+    }
+}
+
+/// A batch that is being run. Whatever becomes of it: what is not kept is no longer held, so that it can be found again.
+struct InHand<'a> {
+    consumer: &'a Consumer,
+    ids: Vec<(Lane, EntryId)>,
+    keep: HashSet<(Lane, EntryId)>,
+}
+
+impl<'a> InHand<'a> {
+    fn new(consumer: &'a Consumer, batch: &[Delivery]) -> Self {
+        consumer.busy.fetch_add(1, Ordering::Relaxed);
+        let ids = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
+        Self { consumer, ids, keep: HashSet::new() }
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        let mut held = lock(&self.consumer.held);
+        for id in self.ids.iter().filter(|id| !self.keep.contains(*id)) {
+            held.remove(id);
+        }
+        drop(held);
+        if std::thread::panicking() {
+            self.consumer.lost.store(true, Ordering::Relaxed);
+        }
+        self.consumer.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -13,11 +13,12 @@ use crate::clock;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::House;
+use crate::tasks;
 
 /// A consumer counts as dead when it has not said otherwise for this long.
 pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
 /// A beat may be late twice before anybody thinks that this host is dead.
-const HEARTBEAT_EVERY: Duration = Duration::from_millis(1500);
+const HEARTBEAT_EVERY: Duration = tasks::LOOK_EVERY;
 /// Rates are taken over this many beats: about 10 s.
 const RATE_BEATS: usize = 7;
 /// A note is carried with each beat and read by everybody who looks.
@@ -84,6 +85,7 @@ pub async fn hosts(backend: &dyn Backend, sources: &[Source]) -> Result<Vec<Note
     Ok(notes.filter(|note| note.more > 0 || note.handlers.iter().any(ours)).collect())
 }
 
+#[derive(Clone)]
 pub struct Heart {
     house: Arc<House>,
     consumers: Vec<Arc<Consumer>>,
@@ -98,21 +100,29 @@ impl Heart {
         Self { house, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
     }
 
-    pub async fn beat(&mut self) -> Result<(), Error> {
-        let note = self.note().to_json(NOTE_BYTES_MAX);
+    async fn beat(&mut self) -> Result<(), Error> {
+        let note = self.note();
         self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL, &note).await
     }
 
+    /// Beats on and on, and looks each time whether those turn who do the work.
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
+            tasks::turn();
+            tasks::look();
             if let Err(error) = self.beat().await {
                 observe::task_trouble("heartbeat", &error);
             }
         }
     }
 
-    fn note(&mut self) -> Note {
+    /// What this host has to tell, as it is carried.
+    pub fn note(&mut self) -> String {
+        self.look().to_json(NOTE_BYTES_MAX)
+    }
+
+    fn look(&mut self) -> Note {
         let now = Instant::now();
         let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.source)).collect();
         self.past.push_back((now, committed.clone()));

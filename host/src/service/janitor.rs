@@ -13,6 +13,7 @@ use crate::backend::{Bounds, Error, Level, SourceStatus, Trimmed};
 use crate::fault;
 use crate::model::delivery::Source;
 use crate::observe;
+use crate::tasks;
 
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// The same warning about a stream comes at most this often.
@@ -37,6 +38,7 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
     let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());
     loop {
+        tasks::turn();
         for (stream, warned) in host.streams.iter().zip(&mut warned) {
             trim(&host, stream, warned).await;
         }
@@ -48,6 +50,7 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
             examine_at = Instant::now() + EXAMINE_EVERY;
             examine(&host).await;
         }
+        tasks::idle();
         if quiet.sleep(TRIM_EVERY).await {
             return;
         }
@@ -60,6 +63,7 @@ type Evicted = HashMap<Source, (u64, u64)>;
 async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
     for consumer in &host.consumers {
         let source = &consumer.source;
+        tasks::alive();
         match host.house.backend.status(source).await {
             Ok(status) => {
                 if let Some((ran, never_ran)) = newly_evicted(evicted, source, &status) {
@@ -82,6 +86,7 @@ fn newly_evicted(evicted: &mut Evicted, source: &Source, status: &SourceStatus) 
 }
 
 async fn trim(host: &Host, stream: &StreamBounds, warned: &mut Option<Instant>) {
+    tasks::alive();
     fault::point("trimming");
     let trimmed = host.house.backend.trim(&stream.name, &stream.bounds).await;
     fault::point("trimmed");

@@ -21,6 +21,7 @@ pub mod consumer;
 mod exposed;
 pub mod heart;
 pub mod janitor;
+pub mod patience;
 pub mod pause;
 pub mod publisher;
 pub mod reloader;
@@ -39,10 +40,12 @@ use crate::backend::Error;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
+use crate::tasks::{self, STUCK_MAX, Task};
 use consumer::Consumer;
 pub use heart::HEARTBEAT_TTL;
 use heart::Heart;
 use janitor::StreamBounds;
+use patience::Patience;
 
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
 /// What ending may take beyond the last batch: its settlements.
@@ -58,6 +61,8 @@ pub struct Host {
     /// The streams that handlers may emit to.
     pub targets: Vec<Arc<str>>,
     pub reloader: Arc<reloader::Reloader>,
+    /// How long its start waits for a backend that is away; none: as long as it takes, as a host does that runs.
+    pub start_wait: Option<Duration>,
 }
 
 /// Tells every task to stop fetching. Cheap to clone and to ask.
@@ -96,36 +101,39 @@ impl Switch {
     }
 }
 
+/// The work of one task.
+type Work = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl Host {
     /// Runs until `quiet` is set, or until nothing waits any more if `until_idle`.
+    ///
+    /// # Errors
+    /// The backend refuses a step of the start, or is away for longer than [`Self::start_wait`]; or a task or thread has
+    /// died or is stuck, and others are to take over.
     pub async fn run(self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
         let backend = self.house.backend.clone();
-        let mut heart = Heart::new(self.house.clone(), self.consumers.clone());
-        heart.beat().await?;
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let mut beating = JoinSet::new();
-        beating.spawn(heart.run());
-        self.make_groups().await?;
-        pause::look(&*backend, &self.consumers).await?;
-        observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
+        let Some(about) = self.start(&mut beating, quiet.clone()).await? else { return Ok(()) };
+        tasks::start_is_over();
+        observe::host_started(&self.house.consumer, &about, self.consumers.len());
         let host = Arc::new(self);
-        let mut tasks = JoinSet::new();
-        for consumer in &host.consumers {
-            for lane in 0..consumer::LANES {
-                let lane = consumer.clone().lane(lane, quiet.clone());
-                let what = || format!("a thread for {}", consumer.source);
-                tasks.spawn(lane.map_err(|error| Error::Unavailable { what: what(), cause: error.to_string() })?);
+        let mut working = host.work(&switch, &quiet, until_idle);
+        tokio::select! {
+            () = host.drain(&mut working, quiet.clone()) => {}
+            _ = tasks::fatal() => {
+                switch.quiet();
+                host.drain(&mut working, quiet).await;
             }
-            tasks.spawn(consumer::resend::run(consumer.clone(), quiet.clone()));
-            tasks.spawn(scheduler::run(consumer.clone(), quiet.clone()));
         }
-        tasks.spawn(janitor::run(host.clone(), quiet.clone()));
-        tasks.spawn(pause::run(backend.clone(), host.consumers.clone(), quiet.clone()));
-        if until_idle {
-            tasks.spawn(host.clone().idle(switch, quiet.clone()));
-        }
-        host.drain(tasks, quiet).await;
+        working.abort_all();
         beating.shutdown().await;
+        if let Some(reason) = tasks::is_fatal() {
+            // No leave is taken: what is still in hand may be what this host dies of, and counts as that with the next.
+            let hint =
+                "others take over; the log says what has happened, and it is a bug of Tidemill: please report it";
+            return Err(Error::Refused(format!("{reason}\n  hint: {hint}")));
+        }
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
         if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
@@ -140,29 +148,88 @@ impl Host {
         Ok(())
     }
 
-    async fn make_groups(&self) -> Result<(), Error> {
-        for consumer in &self.consumers {
-            self.house.backend.ensure_group(&consumer.source, consumer.start).await?;
+    /// All that has to be done before the first fetch, with the heart beating as soon as it can. Answers what the backend
+    /// says of itself; none if it is time to stop.
+    async fn start(&self, beating: &mut JoinSet<()>, quiet: Quiet) -> Result<Option<String>, Error> {
+        let backend = &self.house.backend;
+        let mut patience = Patience::new(self.start_wait, quiet);
+        let (consumer, mut heart) = (&*self.house.consumer, Heart::new(self.house.clone(), self.consumers.clone()));
+        let note = heart.note();
+        if patience.out("heartbeat", || backend.beat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
+            return Ok(None);
         }
-        Ok(())
+        tasks::serve_in(beating, Task::Heart, String::new(), None, move || heart.clone().run());
+        if !self.make_groups(&mut patience).await? {
+            return Ok(None);
+        }
+        if patience.out("paused handlers", || pause::look(&**backend, &self.consumers)).await?.is_none() {
+            return Ok(None);
+        }
+        patience.out("version", || backend.describe()).await
+    }
+
+    /// Starts all who work.
+    fn work(self: &Arc<Self>, switch: &Arc<Switch>, quiet: &Quiet, until_idle: bool) -> JoinSet<()> {
+        let mut working = JoinSet::new();
+        let mut serve = |task, of: String, make: Box<dyn FnMut() -> Work + Send>| {
+            let silent_max = (task != Task::Lane && task != Task::Idle).then_some(STUCK_MAX);
+            tasks::serve_in(&mut working, task, of, silent_max, make);
+        };
+        for consumer in &self.consumers {
+            let of = consumer.source.to_string();
+            for lane in 0..consumer::LANES {
+                let (consumer, quiet) = (consumer.clone(), quiet.clone());
+                let make = move || Box::pin(consumer.clone().lane(lane, quiet.clone())) as Work;
+                serve(Task::Lane, of.clone(), Box::new(make));
+            }
+            let (resent, quiet) = ((consumer.clone(), quiet.clone()), quiet.clone());
+            let make = move || Box::pin(consumer::resend::run(resent.0.clone(), resent.1.clone())) as Work;
+            serve(Task::Resend, of.clone(), Box::new(make));
+            let consumer = consumer.clone();
+            let make = move || Box::pin(scheduler::run(consumer.clone(), quiet.clone())) as Work;
+            serve(Task::Scheduler, of, Box::new(make));
+        }
+        let (host, when) = (self.clone(), quiet.clone());
+        let make = move || Box::pin(janitor::run(host.clone(), when.clone())) as Work;
+        serve(Task::Janitor, String::new(), Box::new(make));
+        let (host, when) = (self.clone(), quiet.clone());
+        let look = move || pause::run(host.house.backend.clone(), host.consumers.clone(), when.clone());
+        serve(Task::Pause, String::new(), Box::new(move || Box::pin(look()) as Work));
+        if until_idle {
+            let (host, switch, quiet) = (self.clone(), switch.clone(), quiet.clone());
+            let make = move || Box::pin(host.clone().idle(switch.clone(), quiet.clone())) as Work;
+            serve(Task::Idle, String::new(), Box::new(make));
+        }
+        working
+    }
+
+    /// False: it is time to stop.
+    async fn make_groups(&self, patience: &mut Patience) -> Result<bool, Error> {
+        for consumer in &self.consumers {
+            let make = || self.house.backend.ensure_group(&consumer.source, consumer.start);
+            if patience.out("groups", make).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Waits for all tasks; once it is time to stop, not longer than a batch of the slowest handler and a margin.
-    async fn drain(&self, mut tasks: JoinSet<()>, mut quiet: Quiet) {
-        let all = async { while tasks.join_next().await.is_some() {} };
+    async fn drain(&self, working: &mut JoinSet<()>, mut quiet: Quiet) {
+        let all = async { while working.join_next().await.is_some() {} };
         let longest = self.consumers.iter().map(|consumer| consumer.handler.deadline).max().unwrap_or_default();
         let late = async {
             while !quiet.sleep(Duration::from_secs(3600)).await {}
             tokio::time::sleep(longest * 2 + DRAIN_MARGIN).await;
         };
         tokio::select! { () = all => {}, () = late => {} }
-        tasks.abort_all();
     }
 
     /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come, and no timer
     /// within [`FAR`](crate::backend::FAR).
     async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
         while !quiet.sleep(IDLE_CHECK_EVERY).await {
+            tasks::turn();
             if self.consumers.iter().any(|consumer| consumer.is_busy()) {
                 continue;
             }

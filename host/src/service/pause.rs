@@ -10,12 +10,14 @@ use super::consumer::Consumer;
 use crate::backend::{Backend, Error};
 use crate::model::delivery::Source;
 use crate::observe;
+use crate::tasks;
 
 /// How long a host may go on fetching after somebody has paused a source, a fetch that waits not counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Quiet) {
     while !quiet.sleep(LOOK_EVERY).await {
+        tasks::turn();
         if let Err(error) = look(&*backend, &consumers).await {
             observe::task_trouble("pause", &error);
         }

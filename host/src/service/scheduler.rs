@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Quiet;
 use super::consumer::Consumer;
-use crate::{fault, observe};
+use crate::{fault, observe, tasks};
 
 /// Deliveries moved in one step.
 const PROMOTE_MAX: usize = 500;
@@ -16,6 +16,7 @@ const LOOK_SOONEST: Duration = Duration::from_millis(10);
 
 pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
     while !quiet.is_set() {
+        tasks::turn();
         fault::point("promoting");
         let promoted = consumer.house.backend.promote(&consumer.source, PROMOTE_MAX).await;
         fault::point("promoted");

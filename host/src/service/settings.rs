@@ -11,12 +11,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::patience::Patience;
 use super::reloader::history::Refusal;
 use super::reloader::watch::{self, Ears};
 use super::reloader::{Refused, Reloader};
@@ -27,9 +27,7 @@ use crate::config::Config;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::House;
-
-/// How long to wait before asking a backend again that is away when the next host is to begin.
-const BEGIN_AGAIN: Duration = Duration::from_millis(500);
+use crate::tasks::{self, Task};
 
 /// Reads the configuration as the command line says.
 pub type Read = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -98,13 +96,14 @@ impl Seen {
     async fn again(&self, file: &Path) -> Self {
         let (file, paths) = (file.to_owned(), self.rest.iter().map(|(path, _)| path.clone()).collect());
         let read = move || Self { config: watch::digest_of(&file), rest: digests(paths) };
-        tokio::task::spawn_blocking(read).await.unwrap_or(Self { config: None, rest: Vec::new() })
+        tasks::blocking(Task::Digest, read).await.unwrap_or(Self { config: None, rest: Vec::new() })
     }
 }
 
 struct Next {
     host: Host,
-    begun: oneshot::Sender<()>,
+    /// Whether it has begun; or why the backend refuses it.
+    begun: oneshot::Sender<Result<(), Error>>,
 }
 
 fn digests(paths: Vec<PathBuf>) -> Vec<(PathBuf, Option<String>)> {
@@ -157,19 +156,23 @@ impl Control {
             Ok(host) => {
                 let (begun, beginning) = oneshot::channel();
                 self.next.send(Next { host, begun }).await.map_err(|_| Refused::Ending)?;
-                beginning.await.map_err(|_| Refused::Ending)?;
+                if let Err(error) = beginning.await.map_err(|_| Refused::Ending)? {
+                    return Err(self.refuse(error.to_string()));
+                }
                 *self.refused() = None;
                 seen.rest.truncate(1);
                 let number = self.now().number;
                 observe::settings_taken(number);
                 Ok(number)
             }
-            Err(reason) => {
-                observe::settings_refused(&reason);
-                *self.refused() = Some(Refusal { at_ms: clock::now_ms(), digest: None, reason: reason.clone() });
-                Err(Refused::Settings(reason))
-            }
+            Err(reason) => Err(self.refuse(reason)),
         }
+    }
+
+    fn refuse(&self, reason: String) -> Refused {
+        observe::settings_refused(&reason);
+        *self.refused() = Some(Refusal { at_ms: clock::now_ms(), digest: None, reason: reason.clone() });
+        Refused::Settings(reason)
     }
 
     /// A host with the settings as they are in their files. Nothing of it runs yet.
@@ -179,7 +182,7 @@ impl Control {
         // Looked at before they are loaded: what changes from here on is seen as a change.
         let plugins = config.handlers.values().map(|handler| config.path(&handler.plugin));
         let files = std::iter::once(config.path(&config.schemas.path)).chain(plugins).collect();
-        seen.rest = tokio::task::spawn_blocking(move || digests(files)).await.unwrap_or_default();
+        seen.rest = tasks::blocking(Task::Digest, move || digests(files)).await.unwrap_or_default();
         let findings = fixed(&now.reloader, &config);
         if !findings.is_empty() {
             return Err(findings.join("\n"));
@@ -189,7 +192,7 @@ impl Control {
             let plugins = build::plugins(&config, &checked)?;
             Ok(build::next(&config, &checked, plugins, &now.house, &now.reloader))
         };
-        let built = tokio::task::spawn_blocking(build).await.map_err(|error| error.to_string())?;
+        let built = tasks::blocking(Task::Load, build).await.map_err(|error| error.to_string())?;
         built.map_err(|error: build::Error| error.to_string())
     }
 
@@ -263,29 +266,40 @@ pub async fn run(
     loop {
         let (stop, stopped) = Switch::new();
         let stop = Arc::new(stop);
-        let mut running = std::pin::pin!(host.run(stop.clone(), stopped, until_idle));
-        let next = tokio::select! {
-            ended = &mut running => {
-                switch.quiet();
-                return ended;
+        let mut running = std::pin::pin!(host.run(stop.clone(), stopped.clone(), until_idle));
+        let next = loop {
+            tokio::select! {
+                ended = &mut running => {
+                    switch.quiet();
+                    return ended;
+                }
+                () = quiet.wait() => break None,
+                next = following.0.recv() => {
+                    let Some(Next { host, begun }) = next else { break None };
+                    // While the one before still works: what the backend refuses is then no more than that.
+                    let mut patience = Patience::new(None, stopped.clone());
+                    let made = tokio::select! {
+                        ended = &mut running => {
+                            switch.quiet();
+                            return ended;
+                        }
+                        () = quiet.wait() => break None,
+                        made = host.make_groups(&mut patience) => made,
+                    };
+                    match made {
+                        Ok(_) => break Some((host, begun)),
+                        Err(error) => {
+                            let _ = begun.send(Err(error)); // whoever asked may have gone
+                        }
+                    }
+                }
             }
-            () = quiet.wait() => None,
-            next = following.0.recv() => next,
         };
         stop.quiet();
         running.await?;
-        let Some(Next { host: following, begun }) = next else { return Ok(()) };
-        while let Err(error) = following.make_groups().await {
-            if !error.is_transient() {
-                return Err(error);
-            }
-            observe::task_trouble("new settings", &error);
-            if quiet.sleep(BEGIN_AGAIN).await {
-                return Ok(());
-            }
-        }
+        let Some((following, begun)) = next else { return Ok(()) };
         control.now.store(Settings::of(&following, control.now().number + 1));
-        let _ = begun.send(()); // whoever asked may have gone
+        let _ = begun.send(Ok(()));
         host = following;
     }
 }

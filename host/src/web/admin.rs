@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::View;
 use crate::service::reloader::{Refused, Taken};
+use crate::tasks::{self, Task};
 
 pub(super) async fn plugins(State(view): State<View>) -> Response {
     Json(view.control.to_json()).into_response()
@@ -37,7 +38,7 @@ pub(super) async fn rollback(State(view): State<View>, Path(handler): Path<Strin
 async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
-    tokio::spawn(work).await.unwrap_or(Err(Refused::Ending))
+    tasks::once(Task::Request, work).await.unwrap_or(Err(Refused::Ending))
 }
 
 fn answer(handler: &str, taken: Result<Taken, Refused>) -> Response {

@@ -16,6 +16,7 @@ use axum::response::Response;
 
 use super::{View, admin};
 use crate::service::token::Token;
+use crate::tasks::{self, Task};
 
 /// What answers without a token, to whoever may connect: nothing in it is of one event or one customer.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -82,7 +83,7 @@ async fn borne(view: &View, headers: &HeaderMap) -> Result<(), Refusal> {
         );
     };
     let path = view.control.now().reloader.config.token_file();
-    match tokio::task::spawn_blocking(move || Token::read(&path)).await {
+    match tasks::blocking(Task::Token, move || Token::read(&path)).await {
         Ok(Ok(token)) if token.is(given) => Ok(()),
         Ok(Ok(_)) => refused(
             "this is not the host's token",

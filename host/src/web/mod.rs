@@ -20,8 +20,10 @@ use tokio::net::TcpListener;
 
 use crate::backend::{Backend, Error};
 use crate::model::plain_text;
+use crate::observe::log_writer;
 use crate::service::settings::Control;
 use crate::service::{Quiet, books, heart};
+use crate::tasks;
 
 #[derive(Clone)]
 struct View {
@@ -48,7 +50,7 @@ pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Ar
         .route("/api/plugins/{handler}/reload", post(admin::reload))
         .route("/api/plugins/{handler}/rollback", post(admin::rollback))
         .route("/api/reload", post(admin::reload_settings))
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(|| async { alive() }))
         .route("/readyz", get(ready))
         .route("/metrics", get(all_metrics))
         // Around what is not there, too: without a token nobody learns what is.
@@ -57,12 +59,33 @@ pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Ar
     serve::serve(listener, routes, quiet).await;
 }
 
-/// Ready = the backend answers.
-async fn ready(State(view): State<View>) -> Response {
-    match view.backend.describe().await {
-        Ok(backend) => format!("ready: {backend}\n").into_response(),
-        Err(error) => unavailable(&error),
+/// Alive = whoever looks after this process would gain nothing by starting another one.
+fn alive() -> Response {
+    match tasks::is_beyond_help() {
+        None => "alive\n".into_response(),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("not alive: {trouble}\n")).into_response(),
     }
+}
+
+/// Ready = everybody works, and the backend answers.
+async fn ready(State(view): State<View>) -> Response {
+    if let Some(trouble) = tasks::trouble() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {trouble}\n")).into_response();
+    }
+    let backend = match view.backend.describe().await {
+        Ok(backend) => backend,
+        Err(error) => return unavailable(&error),
+    };
+    let sum = |counts: &mut dyn Iterator<Item = u64>| counts.sum::<u64>();
+    let panics = sum(&mut tasks::panics().map(|(_, count)| count));
+    let lost = sum(&mut log_writer::lost().into_iter().map(|(_, count)| count));
+    let mut text = format!("ready: {backend}\n");
+    for (count, what) in [(panics, "panics"), (lost, "log lines lost")] {
+        if count > 0 {
+            text += &format!("{what} since the start: {count}\n");
+        }
+    }
+    text.into_response()
 }
 
 async fn api_status(State(view): State<View>) -> Response {

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::service::Quiet;
+use crate::tasks::{self, Task};
 
 /// Connections at a time. The next one waits in the system's queue until one of these ends.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -36,7 +37,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, mut quiet: Quie
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let routes = routes.clone();
-                    tokio::spawn(async move {
+                    tasks::once(Task::Client, async move {
                         // Whoever is too slow is left.
                         let _ = tokio::time::timeout(CONNECTION_MAX, answer(stream, routes)).await;
                         drop(place);

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::gate;
 use super::replies::{Bounded, ReplyBounds};
 use crate::model::backend_url::BackendUrl;
+use crate::tasks::{self, Task};
 
 /// To connect, from the first packet to the last answer of the greeting.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -154,7 +155,7 @@ impl Link {
         let greeted = MultiplexedConnection::new_with_config(settings, socket, config).await;
         let (connection, driver) = greeted.map_err(|error| without(settings.password(), error))?;
         // Ends with the last handle of the connection.
-        tokio::spawn(driver);
+        tasks::once(Task::Connection, driver);
         Ok(connection)
     }
 

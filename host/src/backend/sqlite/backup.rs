@@ -9,6 +9,7 @@ use super::error::lost_thread;
 use super::open::{self, Place, refused};
 use crate::backend::{Error, Result};
 use crate::files;
+use crate::tasks::{self, Task};
 
 /// Copies the database in `file` to a new file that only this user may read, and answers its bytes. The copy takes its place
 /// when it is whole, has been read through, and is on the disk.
@@ -17,7 +18,7 @@ pub async fn backup(file: &str, to: PathBuf) -> Result<u64> {
         return Err(refused(":memory:", "the database is in memory and ends with each process", "give a file"));
     };
     let work = move || copy(&from, &to);
-    tokio::task::spawn_blocking(work).await.map_err(|error| lost_thread(&error.to_string()))?
+    tasks::blocking(Task::Integrity, work).await.map_err(|error| lost_thread(&error.to_string()))?
 }
 
 fn copy(from: &Path, to: &Path) -> Result<u64> {

@@ -61,8 +61,8 @@ pub fn copy(error: &Error) -> Error {
     }
 }
 
-/// Only a bug (a panic) or a machine without threads can bring this about.
+/// Only a bug (a panic) or a machine without threads can bring this about. The thread goes on, or the host ends: either
+/// way, what was asked is to be asked again.
 pub fn lost_thread(how: &str) -> Error {
-    let hint = "restart the host; what was answered is safe in the file";
-    Error::Refused(format!("the thread that owns the SQLite database is gone: {how}\n  hint: {hint}"))
+    Error::Unavailable { what: "the thread that has the SQLite database".to_owned(), cause: how.to_owned() }
 }

@@ -13,6 +13,7 @@ use crate::backend::findings::{Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Options, Result};
 use crate::files::open_mode;
 use crate::model::delivery::Source;
+use crate::tasks::{self, Task};
 
 /// The log is copied into the file when it has 16 MiB: one of this size is kept from that.
 const LOG_BYTES_MAX: u64 = 128 << 20;
@@ -181,7 +182,7 @@ pub async fn check_file(file: String) -> Result<Vec<Finding>> {
         let mut check = conn.prepare(&format!("PRAGMA quick_check({DAMAGE_MAX})"))?;
         check.query_map([], |row| row.get(0))?.collect()
     };
-    let said = tokio::task::spawn_blocking(read).await.map_err(|error| lost_thread(&error.to_string()))?;
+    let said = tasks::blocking(Task::Integrity, read).await.map_err(|error| lost_thread(&error.to_string()))?;
     let hint = "stop all hosts, keep a copy, and bring back a backup; `sqlite3 FILE .recover` saves what can be read";
     Ok(match said {
         Ok(lines) if lines.iter().all(|line| line == "ok") => vec![good("integrity", "the whole file is sound")],

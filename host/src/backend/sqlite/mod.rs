@@ -23,6 +23,7 @@ mod inbox;
 mod job;
 mod lookup;
 mod open;
+mod open_to_read;
 mod pack;
 mod parcel;
 mod plan;
@@ -71,6 +72,13 @@ impl Sqlite {
     /// Opens or makes the file; `:memory:` is a database that nobody else sees and that ends with this value.
     pub async fn open(file: &str, options: Options) -> Result<Self> {
         let place = open::Place::parse(file)?;
+        let in_memory = place.is_memory();
+        Ok(Self { db: Db::start(place).await?, options, in_memory })
+    }
+
+    /// Opens a file to read it. What has to be made or brought up to date first is opened to be written.
+    pub async fn open_to_read(file: &str, options: Options) -> Result<Self> {
+        let place = open::Place::parse(file)?.to_read();
         let in_memory = place.is_memory();
         Ok(Self { db: Db::start(place).await?, options, in_memory })
     }

@@ -8,19 +8,20 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::beside;
 use super::error::is_passing;
+use super::open_to_read;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
 
 /// "TDML": this file is Tidemill's. `file` and SQLite's own tools show it.
-const APPLICATION_ID: i64 = 0x5444_4D4C;
+pub(super) const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
-const LAYOUT_VERSION: i64 = 4;
+pub(super) const LAYOUT_VERSION: i64 = 4;
 /// From layout 1 to 2, from 2 to 3, from 3 to 4.
 const UPGRADES: &[&str] = &[include_str!("upgrade.sql"), include_str!("upgrade_3.sql"), include_str!("upgrade_4.sql")];
 /// How long to wait for another process's transaction before saying "busy".
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this backend has; a statement that falls out is only compiled again.
-const STATEMENTS_CACHED: usize = 128;
+pub(super) const STATEMENTS_CACHED: usize = 128;
 /// `wal_autocheckpoint`: pages in the log before they are copied into the file. Each copy costs two fsyncs and writes a
 /// page once, however often it changed since the last one, so a longer log is less work; 4096 pages are 16 MiB.
 /// `cache_size` in KiB. More is no faster: SQLite looks through the whole cache at most commits.
@@ -37,6 +38,8 @@ const SET_UP: &str = "
 pub enum Place {
     Memory,
     File(PathBuf),
+    /// To be read only, if that can be.
+    ToRead(PathBuf),
 }
 
 impl Place {
@@ -48,6 +51,13 @@ impl Place {
         }
     }
 
+    pub fn to_read(self) -> Self {
+        match self {
+            Self::File(path) => Self::ToRead(path),
+            other => other,
+        }
+    }
+
     pub fn is_memory(&self) -> bool {
         matches!(self, Self::Memory)
     }
@@ -55,7 +65,7 @@ impl Place {
     pub fn name(&self) -> String {
         match self {
             Self::Memory => ":memory:".into(),
-            Self::File(path) => path.display().to_string(),
+            Self::File(path) | Self::ToRead(path) => path.display().to_string(),
         }
     }
 
@@ -63,6 +73,10 @@ impl Place {
         let mut conn = match self {
             Self::Memory => Connection::open_in_memory()?,
             Self::File(path) => open_file(path)?,
+            Self::ToRead(path) => match open_to_read::open(path)? {
+                Some(conn) => return Ok(conn),
+                None => open_file(path)?,
+            },
         };
         let name = self.name();
         set_up(&mut conn, &name).map_err(|error| match error {

@@ -12,6 +12,7 @@ use super::job::{Access, Job, Ticket};
 use super::open::Place;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
+use crate::tasks::{self, STUCK_MAX, Task};
 
 /// How many jobs share a transaction at most. A settlement may hold hundreds of entries, and nobody hears before all
 /// are done.
@@ -32,15 +33,24 @@ impl Db {
         let (opened, open) = oneshot::channel();
         let db = Self { jobs, bell: Arc::default(), place: place.name().into() };
         let bell = db.bell.clone();
-        let work = move || match place.open() {
-            Ok(conn) => {
-                if opened.send(Ok(())).is_ok() {
-                    Worker { conn, bell, synced: None }.work(&waiting);
-                }
+        let (mut opened, mut worker) = (Some(opened), None);
+        let work = move || {
+            if worker.is_none() {
+                let (answer, conn) = match place.open() {
+                    Ok(conn) => (Ok(()), Some(conn)),
+                    Err(error) => (Err(error), None),
+                };
+                worker = conn.map(|conn| Worker { conn, bell: bell.clone(), synced: None });
+                // Whoever asked to open it may have gone.
+                let is_wanted = opened.take().is_some_and(|opened| opened.send(answer).is_ok());
+                worker.take_if(|_| !is_wanted);
             }
-            Err(error) => drop(opened.send(Err(error))),
+            if let Some(worker) = &mut worker {
+                worker.work(&waiting);
+            }
         };
-        std::thread::Builder::new().name("sqlite".into()).spawn(work).map_err(|e| lost_thread(&e.to_string()))?;
+        let started = tasks::serve_thread(Task::Sqlite, "sqlite".to_owned(), None, Some(STUCK_MAX), work);
+        started.map_err(|error| lost_thread(&error.to_string()))?;
         open.await.map_err(|_| lost_thread("it ended while opening the database"))??;
         Ok(db)
     }
@@ -70,8 +80,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(mut self, waiting: &mpsc::Receiver<Box<dyn Job>>) {
-        while let Ok(first) = waiting.recv() {
+    /// Serves until the last caller has gone. After a panic in a job this goes on with the next one: the callers of those
+    /// that shared its transaction hear that it is lost, and ask again.
+    fn work(&mut self, waiting: &mpsc::Receiver<Box<dyn Job>>) {
+        self.end_transaction();
+        loop {
+            tasks::idle();
+            let Ok(first) = waiting.recv() else { return };
+            tasks::turn();
             let jobs = std::iter::once(first).chain(waiting.try_iter().take(JOBS_PER_TRANSACTION_MAX - 1));
             // What needs no sync goes first and does not wait for one: handlers run on what was fetched meanwhile.
             let (keep, light): (Vec<_>, Vec<_>) = jobs.partition(|job| job.access() == Access::Keep);
@@ -84,15 +100,22 @@ impl Worker {
     fn serve(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let mut rung = Vec::new();
         let outcome = self.transaction(&mut jobs, &mut rung);
-        if outcome.is_err() && !self.conn.is_autocommit() {
-            // If this fails too, the next BEGIN says so.
-            drop(self.conn.execute_batch("ROLLBACK"));
+        if outcome.is_err() {
+            self.end_transaction();
         }
         for job in jobs {
             job.answer(&outcome);
         }
         if outcome.is_ok() {
             self.bell.ring(&rung);
+        }
+    }
+
+    /// Ends a transaction that came to nothing.
+    fn end_transaction(&self) {
+        if !self.conn.is_autocommit() {
+            // If this fails too, the next BEGIN says so.
+            drop(self.conn.execute_batch("ROLLBACK"));
         }
     }
 

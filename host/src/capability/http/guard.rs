@@ -15,6 +15,7 @@ use ureq::unversioned::transport::NextTimeout;
 use ureq::{Error, Timeout};
 
 use crate::policy::address::forbidden;
+use crate::tasks::{self, Task};
 
 /// Look-ups of names that may be under way in this process. The system's resolver cannot be stopped: one that hangs
 /// keeps its thread for longer than anybody waits for it.
@@ -58,7 +59,7 @@ impl Guard {
         let _slot = Slot::take().ok_or_else(|| std::io::Error::other("too many look-ups of names hang"))?;
         let (found, answer) = sync_channel(1);
         let (look_up, name) = (self.look_up.clone(), host.to_owned());
-        std::thread::Builder::new().name("look-up".to_owned()).spawn(move || {
+        tasks::thread(Task::LookUp, "look-up".to_owned(), None, None, move || {
             let _slot = _slot;
             // Nobody waits any more if it took too long.
             let _ = found.send(look_up(&name, port));

@@ -71,7 +71,12 @@ pub fn dead(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
     super::block_on(async {
-        let backend = build::open_backend(&config).await?;
+        let backend = match &command {
+            Command::Ls { .. } | Command::Show { .. } | Command::Export { .. } | Command::Audit { .. } => {
+                build::open_backend_to_read(&config).await?
+            }
+            Command::Replay { .. } | Command::Edit(_) | Command::Drop { .. } => build::open_backend(&config).await?,
+        };
         run(command, &config, &*backend, globals).await
     })
 }

@@ -26,6 +26,7 @@ use crate::observe::Meters;
 use crate::pipeline::House;
 use crate::service::publisher::PUBLISH_BATCH;
 use crate::service::{Switch, books, build};
+use crate::tasks::{self, Task};
 
 /// Where the demo keeps its events unless told otherwise. It begins anew each time.
 const DEMO_FILE: &str = "tidemill-demo.db";
@@ -77,7 +78,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let switch = Arc::new(switch);
         run::stop_on_signal(switch.clone())?;
         let begun = Instant::now();
-        let host = tokio::spawn(host.run(switch.clone(), quiet, false));
+        let host = tasks::once(Task::Demo, host.run(switch.clone(), quiet, false));
         let truth = fill(&*backend, args).await?;
         watch(&*backend, &sources, &host).await?;
         let took = begun.elapsed();

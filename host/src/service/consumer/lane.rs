@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, oneshot};
 
-use super::{Consumer, FETCH_WAIT, Gate, Quiet, lock};
+use super::{Consumer, FETCH_WAIT, Gate, Quiet, lease, lock};
 use crate::observe;
 use crate::pipeline::{Company, Hands};
 use crate::plugin::calls::Lives;
 use crate::policy::breaker::Permit;
+use crate::tasks::{self, STUCK_MAX, Task};
 
 /// Suspects that are run in a row, while everybody else in this host stands still.
 const SUSPECTS_MAX: usize = 50;
@@ -22,25 +23,34 @@ const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
 const FEW: usize = 8;
 
 impl Consumer {
-    /// Starts a lane on a thread of its own, and answers what waits for its end: when it is time to stop, or, after the
-    /// call that is running, when nobody waits any more.
-    pub fn lane(self: Arc<Self>, number: usize, quiet: Quiet) -> std::io::Result<impl Future<Output = ()>> {
-        let (started, is_started) = std::sync::mpsc::channel();
+    /// Runs a lane on a thread of its own until it is time to stop, or, after the call that is running, until nobody waits
+    /// for this any more.
+    ///
+    /// # Panics
+    /// When its thread has, or there is none to be had.
+    pub async fn lane(self: Arc<Self>, number: usize, quiet: Quiet) {
         let (mut ended, is_ended) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name(format!("{}-{number}", self.handler.name));
-        thread.stack_size(self.house.lanes.stack_bytes()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = match runtime {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(started.send(Err(error))),
-            };
-            drop(started.send(Ok(())));
+        let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.house.lanes.stack_bytes());
+        let silent_max = STUCK_MAX + lease(&self.handler);
+        let thread = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 tokio::select! { () = self.work(number, quiet) => {}, () = ended.closed() => {} }
             });
-        })?;
-        is_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("its thread has ended")))?;
-        Ok(async { drop(is_ended.await) })
+            // Nobody may wait any more.
+            let _ = ended.send(());
+            Ok(())
+        };
+        let started = tasks::thread(Task::Lane, name, Some(stack_bytes), Some(silent_max), move || {
+            let ran: std::io::Result<()> = thread();
+            ran.inspect_err(observe::no_thread)
+        });
+        match started {
+            Err(error) => observe::no_thread(&error),
+            Ok(_) if is_ended.await.is_ok() => return,
+            Ok(_) => {}
+        }
+        tasks::die();
     }
 
     async fn work(&self, number: usize, mut quiet: Quiet) {
@@ -55,6 +65,7 @@ impl Consumer {
         };
         let mut kept = None;
         while !quiet.is_set() {
+            tasks::turn();
             if self.is_paused() && lock(&self.carry).is_empty() {
                 kept = None;
                 quiet.sleep(FETCH_WAIT).await;
@@ -108,8 +119,8 @@ impl Consumer {
         // What is in hand already waits for nobody who fetches.
         let carried = self.take_carried(max);
         if !carried.is_empty() {
-            let _shared = self.house.room.read().await;
-            let turn = self.claims.turn().await;
+            let _shared = tasks::waits(self.house.room.read()).await;
+            let turn = tasks::waits(self.claims.turn()).await;
             self.run(hands, carried, Company::Others, turn).await?;
             return Ok(kept);
         }
@@ -120,12 +131,12 @@ impl Consumer {
                 Err(_) => return Ok(None),
             },
         };
-        let _shared = self.house.room.read().await;
+        let _shared = tasks::waits(self.house.room.read()).await;
         let batch = self.fetch(&*hands.backend, &mut gate, max, quiet).await?;
         if batch.is_empty() {
             return Ok(None);
         }
-        let turn = self.claims.turn().await;
+        let turn = tasks::waits(self.claims.turn()).await;
         // Who has caught up and is back in no time fetches again: waking another lane would take as long as the batch.
         let keeps = batch.len() <= FEW && self.quick.load(Ordering::Relaxed);
         let kept = keeps.then_some(gate);
@@ -140,11 +151,12 @@ impl Consumer {
 
     /// Runs suspects, one by one, with nothing else in hand: should this host die of one, nobody else is suspected.
     async fn run_suspects(&self, hands: &mut Hands, quiet: &Quiet) {
-        let _alone = self.house.room.write().await;
+        let _alone = tasks::waits(self.house.room.write()).await;
         for _ in 0..SUSPECTS_MAX {
             if quiet.is_set() {
                 return;
             }
+            tasks::alive();
             match hands.backend.take_suspect(&self.source, &self.house.consumer).await {
                 Ok(Some(suspect)) => {
                     observe::running_alone(&self.source, &suspect);

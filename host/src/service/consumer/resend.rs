@@ -13,6 +13,7 @@ use crate::observe;
 use crate::pipeline::{Due, Refused, turn};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::given_up;
+use crate::tasks;
 
 /// How long to sleep when nothing is kept: whoever keeps something wakes this.
 const NOTHING: Duration = Duration::from_secs(60);
@@ -20,13 +21,16 @@ const NOTHING: Duration = Duration::from_secs(60);
 /// One for each consumer, beside its lanes, which never wait for it.
 pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
     loop {
+        tasks::turn();
         let wait = consumer.resend().await;
+        tasks::idle();
         let is_ending = tokio::select! {
             is_ending = quiet.sleep(wait) => is_ending,
             () = consumer.kept.changed() => false,
         };
         if is_ending {
             // What cannot be settled even now stays pending: whoever takes it over runs it again.
+            tasks::alive();
             consumer.kept.hurry();
             consumer.resend().await;
             return;
@@ -51,6 +55,7 @@ impl Consumer {
 
     /// Under the token of the first time: should it have been settled after all, its receipt says so, or it is fenced.
     async fn send_again(&self, refused: Refused, due: Due) {
+        tasks::alive();
         let begun = Instant::now();
         match self.house.backend.settle(&refused.settlement).await {
             Ok(results) => {

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::observe;
 use crate::pipeline::Handler;
 use crate::plugin::{self, Plugin, Serving};
+use crate::tasks::{self, Task};
 
 /// Why something that was asked for was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +130,7 @@ impl Reloader {
             }
             *seen = stamp;
             let file = slot.file.clone();
-            let digest = tokio::task::spawn_blocking(move || watch::digest_of(&file)).await.ok().flatten();
+            let digest = tasks::blocking(Task::Digest, move || watch::digest_of(&file)).await.ok().flatten();
             if digest.is_none() || digest == slot.history().considered {
                 continue;
             }
@@ -146,7 +147,7 @@ impl Reloader {
             let digest = watch::digest_of(&this.config.path(&this.config.handlers[&*handler].plugin));
             (digest, this.loader.load(&this.config, &this.checked, &handler))
         };
-        let loaded = tokio::task::spawn_blocking(load).await;
+        let loaded = tasks::blocking(Task::Load, load).await;
         let (digest, loaded) =
             loaded.unwrap_or_else(|error| (None, Err(plugin::Error::Engine(format!("loading it: {error}")))));
         match loaded {

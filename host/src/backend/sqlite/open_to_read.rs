@@ -1,0 +1,70 @@
+//! Opening the file for whoever only looks: nothing is written, so that a full disk or a busy file is in nobody's way.
+
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::open::{APPLICATION_ID, BUSY_TIMEOUT, LAYOUT_VERSION, STATEMENTS_CACHED};
+use crate::backend::{Error, Result};
+
+/// A connection that cannot write; none if there is no such file, or none of this layout: opening it to write says what
+/// is wrong, makes it, or brings it up to date.
+pub fn open(path: &Path) -> Result<Option<Connection>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    match look(path, false) {
+        // Beside the file there has to be an index of its log, which no program has open and no disk has room for.
+        Err(error) if needs_room(&error) && !has_log(path) => found(path, look(path, true)),
+        looked => found(path, looked),
+    }
+}
+
+fn found(path: &Path, looked: rusqlite::Result<Option<Connection>>) -> Result<Option<Connection>> {
+    match looked {
+        Ok(found) => Ok(found),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Ok(None),
+        Err(error) => {
+            let what = format!("SQLite {}, open to read", path.display());
+            Err(Error::Unavailable { what, cause: error.to_string() })
+        }
+    }
+}
+
+/// `immutable`: the file is read as if nobody could change it, without its log and without a lock.
+fn look(path: &Path, immutable: bool) -> rusqlite::Result<Option<Connection>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = if immutable {
+        let uri = format!("file:{}?immutable=1", percent_encoded(path));
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+    } else {
+        Connection::open_with_flags(path, flags)?
+    };
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let is_ours =
+        number("PRAGMA application_id")? == APPLICATION_ID && number("PRAGMA user_version")? == LAYOUT_VERSION;
+    // Reads the schema, and so the log.
+    number("SELECT count(*) FROM sqlite_schema")?;
+    Ok(is_ours.then_some(conn))
+}
+
+fn needs_room(error: &rusqlite::Error) -> bool {
+    use ErrorCode::*;
+    matches!(error.sqlite_error_code(), Some(CannotOpen | SystemIoFailure | DiskFull | ReadOnly))
+}
+
+/// Whether something lies in the log that the file has not.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|data| data.len() > 0)
+}
+
+fn percent_encoded(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte);
+    let bytes = path.as_os_str().as_bytes().iter();
+    bytes.map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}

@@ -1,0 +1,140 @@
+//! What a start does about a backend that is away, busy or loading: it waits, within a bound, and says what for.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Quiet;
+use crate::backend::Error;
+use crate::{observe, tasks};
+
+/// How long the start of a host waits for its backend, over all of its steps; the step that is running then is tried to
+/// its end.
+pub const START_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The same for other commands, whose callers wait.
+pub const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
+/// One start's patience.
+pub struct Patience {
+    /// None: as long as it takes.
+    wait_max: Option<Duration>,
+    begun: Instant,
+    quiet: Quiet,
+    /// The step whose trouble was said last.
+    said: &'static str,
+}
+
+impl Patience {
+    pub fn new(wait_max: Option<Duration>, quiet: Quiet) -> Self {
+        Self { wait_max, begun: Instant::now(), quiet, said: "" }
+    }
+
+    /// Tries a step until it is done; none if it is time to stop.
+    ///
+    /// # Errors
+    /// What waiting does not mend, at once; else the last error when the time is up.
+    pub async fn out<T, F: Future<Output = Result<T, Error>>>(
+        &mut self,
+        step: &'static str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<Option<T>, Error> {
+        loop {
+            tasks::look();
+            if let Some(reason) = tasks::is_fatal() {
+                return Err(Error::Refused(reason.to_string()));
+            }
+            let error = tokio::select! {
+                biased;
+                () = self.quiet.wait() => return Ok(None),
+                tried = attempt() => match tried {
+                    Ok(done) => return Ok(Some(done)),
+                    Err(error) => error,
+                },
+            };
+            if !error.is_transient() {
+                return Err(error);
+            }
+            if let Some(wait_max) = self.wait_max
+                && self.begun.elapsed() >= wait_max
+            {
+                return Err(waited(error, wait_max));
+            }
+            if self.said != step {
+                self.said = step;
+                observe::start_waits(step, &error, self.wait_max);
+            }
+            if self.quiet.sleep(TRY_EVERY).await {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn waited(error: Error, wait_max: Duration) -> Error {
+    match error {
+        Error::Unavailable { what, cause } => {
+            Error::Unavailable { what, cause: format!("{cause} (waited {wait_max:?} for it)") }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Switch;
+    use super::*;
+
+    fn away() -> Error {
+        Error::Unavailable { what: "x".into(), cause: "away".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_waited_out_over_all_steps_and_no_longer() {
+        let (_switch, quiet) = Switch::new();
+        let mut patience = Patience::new(Some(START_WAIT_MAX), quiet);
+        let mut left = 20;
+        let passes = patience.out("one", || {
+            left -= 1;
+            std::future::ready(if left > 0 { Err(away()) } else { Ok(()) })
+        });
+        assert!(passes.await.is_ok_and(|done| done.is_some()));
+        let begun = Instant::now();
+        let error = patience.out("two", || async { Err::<(), _>(away()) }).await.expect_err("it never passes");
+        assert!(error.to_string().contains("waited 60s"), "{error}");
+        assert!(begun.elapsed() < START_WAIT_MAX, "what the first step took counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_pass_is_said_at_once() {
+        let (_switch, quiet) = Switch::new();
+        let begun = Instant::now();
+        let mut patience = Patience::new(Some(START_WAIT_MAX), quiet);
+        assert!(patience.out("one", || async { Err::<(), _>(Error::Refused("no".into())) }).await.is_err());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_bound_it_waits_until_it_is_told_to_stop() {
+        let (switch, quiet) = Switch::new();
+        let begun = Instant::now();
+        let mut patience = Patience::new(None, quiet);
+        let waits = patience.out("one", || async { Err::<(), _>(away()) });
+        let stops = async {
+            tokio::time::sleep(START_WAIT_MAX * 10).await;
+            switch.quiet();
+        };
+        let (ended, ()) = tokio::join!(waits, stops);
+        assert!(ended.is_ok_and(|done| done.is_none()) && begun.elapsed() == START_WAIT_MAX * 10);
+    }
+
+    /// An attempt that hangs does not keep a host from ending.
+    #[tokio::test(start_paused = true)]
+    async fn it_stops_in_the_middle_of_an_attempt() {
+        let (switch, quiet) = Switch::new();
+        let mut patience = Patience::new(None, quiet);
+        let waits = patience.out("one", std::future::pending::<Result<(), Error>>);
+        let stops = async { switch.quiet() };
+        assert!(tokio::join!(waits, stops).0.is_ok_and(|done| done.is_none()));
+    }
+}
