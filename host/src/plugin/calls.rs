@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Plugin;
 use super::invoke::{Call, Live, NoInstance, Ran};
 use crate::capability::http::Sent;
+use crate::capability::ids::Ids;
 use crate::config::limits::INSTANCE_IDLE_MAX;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
@@ -27,6 +28,7 @@ pub struct Job {
     pub plugin: Arc<Plugin>,
     pub stream: Arc<str>,
     pub now: Arc<str>,
+    pub ids: Ids,
     pub calls: Vec<JobCall>,
     /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
     pub states: HashMap<Arc<str>, KeyState>,
@@ -156,6 +158,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         event,
         stream: &job.stream,
         now: &job.now,
+        ids: job.ids,
         attempt: *attempt,
         values: values.clone(),
         deadline: job.deadline,

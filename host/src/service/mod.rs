@@ -28,12 +28,13 @@ pub mod settings;
 pub mod shadow;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::backend::Error;
+use crate::capability::ids::Ids;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
@@ -43,6 +44,8 @@ use heart::Heart;
 use janitor::StreamBounds;
 
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is said what keeps it from being idle.
+const STILL_WAITING_EVERY: Duration = Duration::from_secs(10);
 /// What ending may take beyond the last batch: its settlements.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// What taking leave may take.
@@ -103,6 +106,8 @@ impl Host {
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let mut beating = JoinSet::new();
         beating.spawn(heart.run());
+        let ids = Ids::new(backend.ids_key(rand::random()).await?);
+        self.house.ids.get_or_init(|| ids);
         self.make_groups().await?;
         pause::look(&*backend, &self.consumers).await?;
         observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
@@ -160,11 +165,16 @@ impl Host {
     /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come, and no timer
     /// within [`FAR`](crate::backend::FAR).
     async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
+        let mut said = Instant::now();
         while !quiet.sleep(IDLE_CHECK_EVERY).await {
+            let say = said.elapsed() >= STILL_WAITING_EVERY;
+            if say {
+                said = Instant::now();
+            }
             if self.consumers.iter().any(|consumer| consumer.is_busy()) {
                 continue;
             }
-            match self.waiting().await {
+            match self.waiting(say).await {
                 Ok(0) => {
                     self.say_what_is_left().await;
                     switch.quiet();
@@ -175,12 +185,16 @@ impl Host {
         }
     }
 
-    /// What waits for this host: not for a person to resume it, nor for a time that is far away.
-    async fn waiting(&self) -> Result<u64, Error> {
+    /// What waits for this host: not for a person to resume it, nor for a time that is far away. It can be said of each source.
+    async fn waiting(&self, say: bool) -> Result<u64, Error> {
         let mut waiting = 0;
         for consumer in self.consumers.iter().filter(|consumer| !consumer.is_paused()) {
             let status = self.house.backend.status(&consumer.source).await?;
-            waiting += status.waiting().saturating_sub(status.far);
+            let here = status.waiting().saturating_sub(status.far);
+            if say && here > 0 {
+                observe::still_waiting(&consumer.source, &status);
+            }
+            waiting += here;
         }
         Ok(waiting)
     }

@@ -10,6 +10,7 @@ use super::bell::Bell;
 use super::error::{lost_thread, named};
 use super::job::{Access, Job, Ticket};
 use super::open::Place;
+use super::steady::Steady;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
 
@@ -32,10 +33,10 @@ impl Db {
         let (opened, open) = oneshot::channel();
         let db = Self { jobs, bell: Arc::default(), place: place.name().into() };
         let bell = db.bell.clone();
-        let work = move || match place.open() {
-            Ok(conn) => {
+        let work = move || match place.open().and_then(|conn| Ok((Steady::open(&conn)?, conn))) {
+            Ok((steady, conn)) => {
                 if opened.send(Ok(())).is_ok() {
-                    Worker { conn, bell, synced: None }.work(&waiting);
+                    Worker { conn, steady, bell, synced: None }.work(&waiting);
                 }
             }
             Err(error) => drop(opened.send(Err(error))),
@@ -64,6 +65,7 @@ impl Db {
 
 struct Worker {
     conn: Connection,
+    steady: Steady,
     bell: Arc<Bell>,
     /// Whether commits are synced as the connection is set now.
     synced: Option<bool>,
@@ -105,7 +107,7 @@ impl Worker {
         self.statement(if access == Access::Look { "BEGIN" } else { "BEGIN IMMEDIATE" })?;
         for job in jobs {
             let changes = self.conn.total_changes();
-            let went_well = job.run(&mut Tx::new(&self.conn, rung));
+            let went_well = job.run(&mut Tx::new(&self.conn, &self.steady, rung));
             if !went_well && (self.conn.total_changes() != changes || self.conn.is_autocommit()) {
                 let cause = "another job of the same transaction failed half way".into();
                 return Err(Error::Unavailable { what: "SQLite".into(), cause });
