@@ -86,7 +86,7 @@ impl Live {
             store.data_mut().flush_stdio();
             // It belongs to no delivery: what it asked for takes no effect, and what it was refused refuses it.
             let attempt = std::mem::take(&mut store.data_mut().attempt);
-            let refused = attempt.refusal().map(|(_, reason)| reason.to_owned());
+            let refused = attempt.refused.map(|refused| refused.reason);
             if let Some(reason) = answer.err().or(refused) {
                 let reason = plugin.terms.secrets.redact(format!("lifecycle.init: {reason}"));
                 return Err(NoInstance::Guest(Crash::Init, cut(reason, REASON_BYTES_MAX)));

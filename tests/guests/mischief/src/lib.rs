@@ -28,7 +28,6 @@
 //! | `timer-then-trap` | sets a timer, then panics | |
 //! | `tell-timer` | emits {"n": 1} with the attribute `timer`: the name of the timer whose event this is | |
 //! | `emit-again` | emits `Test.Thing.Asked.v1` with its own data: a handler that wants it goes round in a circle | `count`, `stubborn` |
-//! | `timer-again` | sets a timer with its own data and emits {"n": `count`} | `after_ms`, `count` |
 //! | `fail-until` | retries, and at that attempt emits {"n": the attempt} | `attempt` |
 //!
 //! Without `count` there is no end.
@@ -104,12 +103,9 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "return-big" => return Err(Failure::reject("x".repeat(data.bytes))),
         "remember" => emit_n(remember()).map(drop)?,
         "emit-again" => {
-            let emit = |_| data.unless_stubborn(emit("Test.Thing.Asked.v1", &event.json::<Value>()?));
-            (0..data.count.unwrap_or(1)).try_for_each(emit)?;
-        }
-        "timer-again" => {
-            timer::after(Duration::from_millis(data.after_ms), "again", &event.json::<Value>()?)?;
-            emit_n(count).map(drop)?;
+            let mine: Value = event.json()?;
+            let again = |_| data.unless_stubborn(emit("Test.Thing.Asked.v1", &mine));
+            (0..data.count.unwrap_or(1)).try_for_each(again)?;
         }
         "fail-until" if event.attempt < data.attempt => return Err(Failure::retry("as told, too early")),
         "fail-until" => emit_n(event.attempt.into()).map(drop)?,
