@@ -25,6 +25,9 @@ const BURIAL_CALLS_MAX: usize = 50;
 /// one as long as it lives; shorter than a heartbeat, so that its own death delays nothing.
 const RECLAIMER_LEASE: Duration = Duration::from_secs(3);
 
+/// Who has been seen without a heartbeat for so long, by this host's own clock, has no lease any more.
+const SILENT_LONG: Duration = Duration::from_secs(30);
+
 /// The names under which entries are pending that are in nobody's hands; `common.lua` has them, too.
 const RELEASED: &str = "(released)";
 const QUARANTINE: &str = "(quarantine)";
@@ -88,9 +91,10 @@ impl Redis {
                     continue;
                 }
                 RELEASED => From { consumer: RELEASED, note: Note::Nothing, lease: Duration::ZERO },
-                // By the server's clock, which may have been put back; or by what was seen from here.
+                // By the server's clock. Where that was put back, delivery times lie in the future: so also by what was seen
+                // from here.
                 dead => {
-                    let lease = if other.silent >= lease { Duration::ZERO } else { lease };
+                    let lease = if other.silent >= lease.max(SILENT_LONG) { Duration::ZERO } else { lease };
                     From { consumer: dead, note: Note::Crash, lease }
                 }
             };
