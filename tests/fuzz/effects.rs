@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tidemill::capability::ids::Ids;
 use tidemill::config::{limits, read};
 use tidemill::model::delivery::Effects;
 use tidemill::model::event::Event;
@@ -82,7 +83,9 @@ impl Puppet {
         let mut live = self.live.take().unwrap_or_else(|| Live::new(&self.plugin).expect("an instance"));
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_secs(1));
-        let outcome = live.call(&Call { event, stream: &stream, now: &now, attempt: 1, values, deadline }).outcome;
+        let outcome = live
+            .call(&Call { event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline })
+            .outcome;
         if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < self.instance_events_max {
             self.live = Some(live);
         }
