@@ -261,7 +261,7 @@ async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
         }
         run(&server.url(), &format!("XGROUP CREATECONSUMER {lane} mischief (released)"));
     }
-    backend.beat("alive", Duration::from_secs(600), "").await.unwrap();
+    backend.beat("alive", Duration::from_secs(120), "").await.unwrap();
     run(&server.url(), "XGROUP CREATECONSUMER asked mischief alive");
     tokio::time::sleep(Duration::from_millis(20)).await;
     let (held, lease) = (Default::default(), Duration::from_millis(1));

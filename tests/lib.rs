@@ -1,10 +1,11 @@
-//! What the tests share: redis-servers of their own, a network that fails on request; worlds: a host with the hostile guest
+//! What the tests share: redis-servers of their own, clocks that are moved, a network that fails on request; worlds: a host with the hostile guest
 //! on a backend, and two versions of a plugin beside each other; ledgers: hosts as processes, to be killed, and the checker that judges what they leave behind.
 
 pub mod amplification;
 pub mod beside;
 pub mod chance;
 pub mod checker;
+pub mod clock;
 pub mod fuzz;
 pub mod ledger;
 pub mod proxy;

@@ -3,11 +3,13 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use redis::{FromRedisValue, Value};
+
+use crate::clock::Clock;
 
 /// How long a server may take to come up, or to go down.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -20,6 +22,8 @@ pub struct RedisServer {
     options: Vec<String>,
     /// A shell that kills the server as soon as this pipe closes, which it does even if we are killed.
     keeper: Option<(Child, ChildStdin)>,
+    /// The clock that it goes by, if it is not the machine's.
+    clock: Option<Arc<Clock>>,
 }
 
 impl RedisServer {
@@ -30,9 +34,18 @@ impl RedisServer {
 
     /// Starts a server on what lies in this folder.
     pub fn start_in(folder: tempfile::TempDir, options: &[&str]) -> Self {
+        Self::start_with(folder, options, None)
+    }
+
+    /// Starts a server that goes by this clock.
+    pub fn start_by(clock: &Arc<Clock>, options: &[&str]) -> Self {
+        Self::start_with(tempfile::tempdir().expect("a folder"), options, Some(clock.clone()))
+    }
+
+    fn start_with(folder: tempfile::TempDir, options: &[&str], clock: Option<Arc<Clock>>) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let (port, _claim) = free_port();
-        let mut server = Self { port, _claim, folder, options, keeper: None };
+        let mut server = Self { port, _claim, folder, options, keeper: None, clock };
         server.again();
         server
     }
@@ -75,7 +88,11 @@ impl RedisServer {
     /// Starts it (again), on the same port and folder.
     pub fn again(&mut self) {
         let program = std::env::var("TIDEMILL_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-        let mut shell = Command::new("sh")
+        let mut shell = Command::new("sh");
+        if let Some(clock) = &self.clock {
+            clock.of(&mut shell);
+        }
+        let mut shell = shell
             .args(["-c", r#""$@" >>log 2>&1 & read -r _; kill -9 $!; wait $! 2>/dev/null"#, "keeper", &program])
             .args(["--port", &self.port.to_string()])
             .args(&self.options)

@@ -42,8 +42,9 @@ crate::on_both_backends! {
         world.run().await;
         let emitted = world.emitted().await;
         assert_eq!(emitted.len(), 2);
+        let ids = world.ids().await;
         for (index, event) in emitted.iter().enumerate() {
-            assert_eq!(event["event_id"], Uuid::new_v5(&id, format!("mischief/{index}").as_bytes()).to_string());
+            assert_eq!(event["event_id"], ids.of(id, "mischief", &index.to_string()).to_string());
             assert_eq!((&event["causation_id"], &event["source"], &event["key"]), (&json!(id), &json!("mischief"), &json!("k")));
             assert_eq!(event["correlation_id"], "0191d3a0-0000-7000-8000-00000000c0de");
         }

@@ -28,7 +28,7 @@ crate::on_both_backends! {
         world.run().await;
         let emitted = world.emitted().await;
         assert_eq!(emitted.len(), 1);
-        let timer = Uuid::new_v5(&id, b"mischief/timer-0").to_string();
+        let timer = world.ids().await.of(id, "mischief", "timer-0").to_string();
         assert_eq!((&emitted[0]["causation_id"], &emitted[0]["key"]), (&json!(timer), &json!("k")));
         assert_eq!(emitted[0]["correlation_id"], "0191d3a0-0000-7000-8000-00000000c0de");
         assert_eq!(emitted[0]["attributes"], json!({ "timer": "again" }));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidemill::backend::{Backend, Error, NewEntry, SourceStatus};
+use tidemill::capability::ids::Ids;
 use tidemill::config::{Config, read};
 use tidemill::model::dead_letter::DeadLetter;
 use tidemill::model::delivery::Source;
@@ -142,6 +143,11 @@ impl World {
     pub async fn emitted(&self) -> Vec<Value> {
         let entries = self.backend.entries(&self.done, None, 10_000).await.expect("entries");
         entries.iter().map(|(_, bytes)| serde_json::from_slice(bytes).expect("an emitted event is JSON")).collect()
+    }
+
+    /// What makes the ids of emitted events, by the secret that lies in the backend.
+    pub async fn ids(&self) -> Ids {
+        Ids::new(self.backend.ids_key([0; 32]).await.expect("a secret"))
     }
 
     /// How many events the plugin emitted, however many.

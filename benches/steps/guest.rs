@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidemill::capability::ids::Ids;
 use tidemill::model::event::Event;
 use tidemill::model::outcome::Outcome;
 use tidemill::plugin::Plugin;
@@ -45,6 +46,7 @@ impl Guest {
             event: &self.event,
             stream: &self.stream,
             now: &self.now,
+            ids: Ids::default(),
             attempt: 1,
             values: Arc::default(),
             // Under valgrind everything takes 50 times as long.

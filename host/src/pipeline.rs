@@ -12,7 +12,7 @@ mod kept;
 mod settle;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::backend::{Backend, CRASHES_MAX, DataPlane, Entry, Error, Settlement};
+use crate::capability::ids::Ids;
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -52,6 +53,8 @@ pub struct House {
     pub room: tokio::sync::RwLock<()>,
     pub payload_bytes_max: usize,
     pub meters: Arc<Meters>,
+    /// What makes the ids of emitted events; set before the first batch is fetched.
+    pub ids: OnceLock<Ids>,
 }
 
 /// A route bound to a plugin, with its policies.
@@ -277,6 +280,7 @@ async fn call(
         plugin: plugin.clone(),
         stream: source.stream.clone(),
         now: clock::now_rfc3339(),
+        ids: house.ids.get().copied().unwrap_or_default(),
         calls,
         states,
         deadline: handler.deadline,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidemill::capability::ids::Ids;
 use tidemill::config::read;
 use tidemill::plugin::inspect::inspect;
 use tidemill::plugin::invoke::{Call, Live};
@@ -91,7 +92,8 @@ pub fn component(folder: &Path) -> Target {
         };
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_millis(50));
-        let call = Call { event: &event, stream: &stream, now: &now, attempt: 1, values, deadline };
+        let call =
+            Call { event: &event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline };
         match Live::new(&plugin) {
             Ok(mut live) => format!("{:?}", live.call(&call).outcome),
             Err(error) => format!("{error:?}"),

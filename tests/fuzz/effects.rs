@@ -9,6 +9,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tidemill::capability::ids::Ids;
 use tidemill::config::{limits, read};
 use tidemill::model::delivery::Effects;
 use tidemill::model::event::Event;
@@ -96,7 +97,9 @@ impl Puppet {
         let mut live = self.live.take().unwrap_or_else(|| Live::new(&self.plugin).expect("an instance"));
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_secs(1));
-        let outcome = live.call(&Call { event, stream: &stream, now: &now, attempt: 1, values, deadline }).outcome;
+        let outcome = live
+            .call(&Call { event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline })
+            .outcome;
         if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < self.instance_events_max {
             self.live = Some(live);
         }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
+
 /// A host says its name as soon as it has reached the broker, which may be away for a while.
 const NAME_MAX: Duration = Duration::from_secs(60);
 const SIGABRT: i32 = 6;
@@ -18,11 +20,19 @@ pub struct Host {
 
 impl Host {
     pub fn start(config: &Path, log: &Path, args: &[&str], fault: Option<&str>) -> Self {
+        Self::start_by(None, config, log, args, fault)
+    }
+
+    /// Starts one that goes by this clock.
+    pub fn start_by(clock: Option<&Clock>, config: &Path, log: &Path, args: &[&str], fault: Option<&str>) -> Self {
         let file = std::fs::File::create(log).expect("a log file");
         let mut command = crate::tidemill();
         command.args(args).arg("--config").arg(config).env("RUST_LOG", "info").env("NO_COLOR", "1");
         if let Some(fault) = fault {
             command.env("TIDEMILL_FAULT", fault);
+        }
+        if let Some(clock) = clock {
+            clock.of(&mut command);
         }
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         Self { child: command.spawn().expect("the host starts"), log: log.to_owned(), exit: None, consumer: None }

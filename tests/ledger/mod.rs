@@ -5,12 +5,14 @@ pub mod host;
 pub mod producer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use crate::checker::{Broker, Report, Store, Terms, judge, read_log};
+use crate::clock::Clock;
 use host::Host;
 use producer::{Mix, Producer};
 
@@ -23,6 +25,8 @@ pub struct Ledger {
     pub url: String,
     pub folder: tempfile::TempDir,
     hosts: AtomicUsize,
+    /// The clock that its hosts go by, if it is not the machine's.
+    clock: Option<Arc<Clock>>,
 }
 
 /// What differs between ledgers.
@@ -65,7 +69,12 @@ impl Ledger {
         let (input, output) = (format!("posted-{suffix}"), format!("booked-{suffix}"));
         let store = Store { broker, input, output, handler: "ledger".to_owned() };
         std::fs::write(folder.path().join("tidemill.toml"), config(&store, &url, options)).expect("a writable folder");
-        Self { store, url, folder, hosts: AtomicUsize::new(0) }
+        Self { store, url, folder, hosts: AtomicUsize::new(0), clock: None }
+    }
+
+    /// From now on hosts are started by this clock.
+    pub fn go_by(&mut self, clock: &Arc<Clock>) {
+        self.clock = Some(clock.clone());
     }
 
     pub fn config(&self) -> PathBuf {
@@ -85,7 +94,8 @@ impl Ledger {
     /// Starts any command of tidemill on this world.
     pub fn spawn(&self, args: &[&str], fault: Option<&str>) -> Host {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
-        Host::start(&self.config(), &self.folder.path().join(format!("host-{number}.log")), args, fault)
+        let log = self.folder.path().join(format!("host-{number}.log"));
+        Host::start_by(self.clock.as_deref(), &self.config(), &log, args, fault)
     }
 
     /// Events of a mix, so many a second, until the producer is told to stop.

@@ -112,7 +112,7 @@ async fn a_pending_entry_without_body_is_recorded() {
 /// future (a primary whose clock was ahead), and then ones with the server's own time behind them, which Redis gives the
 /// next id instead. Times of retries are the server's, so a host's clock has no say in them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn clock_jumps_do_no_harm() {
+async fn ids_a_day_ahead_do_no_harm() {
     let (server, rig) = start().await;
     let world = &rig.world;
     let hosts = rig.hosts(2).await;

@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 use crate::checker::{Report, Terms};
+use crate::clock::Clock;
 use crate::ledger::producer::EVERYTHING;
 use crate::ledger::{Ledger, Options};
 use crate::server::RedisServer;
@@ -59,17 +60,23 @@ pub struct Outcome {
 
 pub fn round(plan: Plan) -> Outcome {
     let mut dice = StdRng::seed_from_u64(plan.seed);
-    let (server, ledger) = match plan.kind {
+    let clock = Arc::new(Clock::new());
+    let (server, mut ledger) = match plan.kind {
         Kind::Redis => {
-            let server = RedisServer::start(&DURABLE);
+            let server = RedisServer::start_by(&clock, &DURABLE);
             let ledger = Ledger::on_redis(&server.url(), &server.url(), WORLD);
             (Some(server), ledger)
         }
         Kind::Sqlite => (None, Ledger::on_sqlite(WORLD)),
     };
+    if server.is_none() {
+        // Then it is the machine's clock that all goes by.
+        ledger.go_by(&clock);
+    }
     let ledger = Arc::new(ledger);
     let producer = ledger.produce(EVERYTHING, EVENTS_PER_SECOND, plan.seed);
-    let mut field = Field { server, crew: Crew::new(ledger.clone(), dice.random()), faults: BTreeMap::new() };
+    let crew = Crew::new(ledger.clone(), dice.random());
+    let mut field = Field { server, clock, crew, faults: BTreeMap::new() };
     let possible: Vec<_> = FAULTS.iter().filter(|fault| field.server.is_some() || !fault.needs_server).collect();
     let end = Instant::now() + plan.length;
     while Instant::now() < end {

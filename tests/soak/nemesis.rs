@@ -1,17 +1,21 @@
 //! What the nemesis can do, one row each. A new fault is a new row.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::crew::Crew;
+use crate::clock::Clock;
 use crate::server::RedisServer;
 
 /// All that can be harmed.
 pub struct Field {
     pub server: Option<RedisServer>,
+    /// The server's, or that of the hosts where there is none.
+    pub clock: Arc<Clock>,
     pub crew: Crew,
     pub faults: BTreeMap<String, u32>,
 }
@@ -29,6 +33,10 @@ const STOP_MS: std::ops::Range<u64> = 7_000..14_000;
 /// The server is away, or does not answer.
 const AWAY_MS: std::ops::Range<u64> = 50..2_500;
 
+/// How wrong a clock may be, either way. Beyond the life of any lease; together less than the inbox's window, which on Redis
+/// goes by the server's clock.
+const CLOCK_WRONG_S: std::ops::Range<u64> = 0..1_500;
+
 const fn of_hosts(name: &'static str, run: fn(&mut Field, &mut StdRng) -> bool) -> Fault {
     Fault { name, needs_server: false, run }
 }
@@ -45,6 +53,15 @@ pub const FAULTS: &[Fault] = &[
         field.crew.stop_one(dice, time)
     }),
     of_hosts("host drained", |field, dice| field.crew.drain_one(dice)),
+    of_hosts("clock set", |field, dice| {
+        let by = Duration::from_secs(dice.random_range(CLOCK_WRONG_S));
+        if dice.random() {
+            field.clock.ahead(by)
+        } else {
+            field.clock.behind(by)
+        }
+        true
+    }),
     of_server("server killed", |field, dice| {
         with_server_away(field, dice, |_| {});
         true

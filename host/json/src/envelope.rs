@@ -39,6 +39,11 @@ impl<'a> Envelope<'a> {
         self.members.iter().rev().find(|member| member.name == name).map(|member| &member.value)
     }
 
+    /// Takes a member other than `data` out of it, all if it is there several times; the last one counts.
+    pub fn take(&mut self, name: &str) -> Option<Json<'a>> {
+        self.members.extract_if(.., |member| member.name == name).last().map(|member| member.value)
+    }
+
     /// The member `data`, as it is written.
     pub fn data(&self) -> Option<&'a str> {
         self.data
@@ -112,6 +117,14 @@ mod tests {
         for (pointer, number) in [("/n", "6"), ("/data/x/1", "7"), ("/m/1", "8")] {
             assert_eq!(tree.pointer(pointer), Some(&Json::Long(format!("1844674407370955161{number}").into())));
         }
+    }
+
+    #[test]
+    fn what_is_taken_is_gone_and_the_last_counts() {
+        let mut envelope = Envelope::read(r#"{"h":1,"data":{"h":3},"h":2,"i":4}"#).unwrap();
+        assert_eq!((envelope.take("h"), envelope.take("h")), (Some(Json::Number(2.into())), None));
+        let tree = envelope.into_tree().unwrap();
+        assert_eq!(tree.to_value().to_string(), r#"{"data":{"h":3},"i":4}"#);
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! How much of a stream is kept, and what trimming it did.
+//! How much of a stream is kept, and what trimming it did; and how long a heartbeat may last.
 
 use std::time::Duration;
+
+/// The longest that a heartbeat may last. One that ends later than this from now was taken before the clock was put back.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(120);
 
 /// How much of a stream is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! The contract, in short:
 //! - a *source* is one handler (consumer group) on one stream; what one source does never shows in another;
 //! - everything that a delivery changes, changes in [`DataPlane::settle`], whole or not at all;
-//! - every time is the backend's own clock, never a host's;
+//! - every time is the backend's own clock, never a host's; delays and leases go on evenly when it is set (`docs/decisions/0030`);
 //! - an `Err` says that the backend could not do its work; it never says anything about an event.
 
 pub mod acts;
@@ -26,22 +26,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
-pub use self::bounds::{Bounds, Overflow, Trimmed};
+pub use self::bounds::{Bounds, HEARTBEAT_MAX, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
 pub use self::open::{examine_deeply, open, open_to_read};
-pub use self::options::{ENTRY_FACTS_BYTES, Options};
+pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
-
-/// What a backend claims. The conformance suite holds it to that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// What is written survives the end of this process.
-    pub durable: bool,
-    /// Hosts on several machines may share it.
-    pub shared: bool,
-}
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
 pub const CRASHES_MAX: u32 = 3;
@@ -121,7 +112,7 @@ pub trait ControlPlane: Send + Sync {
     async fn ensure_group(&self, source: &Source, start: Start) -> Result<()>;
 
     /// Says that `consumer` lives, and what it has to tell of itself (`note`, see [`Self::hosts`]); it counts as dead
-    /// when this has not been said for `ttl`.
+    /// when this has not been said for `ttl`, [`HEARTBEAT_MAX`] at most.
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
 
     /// The consumers of these sources that live, each once, with the note of its last beat. There may be more of them:
@@ -131,6 +122,9 @@ pub trait ControlPlane: Send + Sync {
     /// Takes leave: releases what is pending under the consumer, for whoever recovers next and with no crash counted,
     /// removes the consumer from `sources` and ends the heartbeat. Answers how many deliveries were released.
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64>;
+
+    /// The secret by which emitted events get ids that nobody else can tell: it lies with the data. `fresh` if there is none.
+    async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]>;
 
     /// Moves retries and timers that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
     async fn promote(&self, source: &Source, max: usize) -> Result<Promoted>;

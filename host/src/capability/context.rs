@@ -8,6 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::http::{Outbound, Sent};
+use super::ids::Ids;
 use super::log::LogGate;
 use super::meter::{Meter, Stop};
 use super::secrets::Secrets;
@@ -52,6 +53,8 @@ pub struct Limits {
     pub handles_max: usize,
     pub host_calls_max: u32,
     pub emits_max: usize,
+    /// By how many hops an emitted event may have come about.
+    pub hops_max: u32,
     pub emit_bytes_max: usize,
     /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
     pub payload_bytes_max: usize,
@@ -87,6 +90,8 @@ pub struct Attempt {
     pub stream: Arc<str>,
     /// The time that emitted events bear, RFC 3339.
     pub now: Arc<str>,
+    /// What makes their ids.
+    pub ids: Ids,
     /// The key's values as they were before this attempt. None between attempts: an empty map would be allocated.
     pub values: Option<Arc<BTreeMap<String, Bytes>>>,
     pub state_touched: bool,
@@ -117,6 +122,8 @@ pub struct Attempt {
 pub struct Refused {
     /// The limit that was reached, which counts as a crash; none: it was something that the plugin may never do.
     pub crash: Option<Crash>,
+    /// An event has come about by more hops than may be.
+    pub looped: bool,
     pub reason: String,
 }
 
@@ -148,7 +155,13 @@ impl Context {
     /// Marks the attempt as one that never commits, and gives the reason back for the guest.
     pub fn refuse(&mut self, crash: Option<Crash>, reason: String) -> String {
         let reason = cut(reason, REASON_BYTES_MAX);
-        self.attempt.refused.get_or_insert(Refused { crash, reason: reason.clone() });
+        self.attempt.refused.get_or_insert(Refused { crash, looped: false, reason: reason.clone() });
+        reason
+    }
+
+    /// The same for an event that would be one hop too many: whatever the attempt is given, it goes round for ever.
+    pub fn refuse_hop(&mut self, reason: String) -> String {
+        self.attempt.refused.get_or_insert(Refused { crash: None, looped: true, reason: reason.clone() });
         reason
     }
 
@@ -158,10 +171,10 @@ impl Context {
     }
 
     /// The id of the next emitted event: the same for the same delivery, handler and place, whenever it is tried again
-    /// (UUIDv5, RFC 9562 section 5.5).
+    /// (see [`Ids`]).
     pub fn next_emit_id(&self) -> wasmtime::Result<Uuid> {
-        let name = format!("{}/{}", self.terms.handler, self.attempt.effects.emits.len());
-        Ok(Uuid::new_v5(&self.event()?.id(), name.as_bytes()))
+        let place = self.attempt.effects.emits.len().to_string();
+        Ok(self.attempt.ids.of(self.event()?.id(), &self.terms.handler, &place))
     }
 }
 
@@ -172,11 +185,6 @@ impl Attempt {
             Some(written) => written.as_ref(),
             None => self.values.as_ref()?.get(name),
         }
-    }
-
-    /// How it ended, if something was refused on the way.
-    pub fn refusal(&self) -> Option<(Option<Crash>, &str)> {
-        self.refused.as_ref().map(|refused| (refused.crash, refused.reason.as_str()))
     }
 
     /// Notes that something was left out.

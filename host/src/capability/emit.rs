@@ -28,17 +28,27 @@ impl emit::Host for Context {
                 self.push_emit(stream, Bytes::from(body));
                 Ok(Ok(id))
             }
-            Err((crash, reason)) => {
+            Err(no) => {
                 // Refusing it takes as much as taking it.
                 self.attempt.emit_bytes += asked_bytes(&event);
-                Ok(Err(self.refuse(crash, reason)))
+                Ok(Err(match no {
+                    No::Limit(crash, reason) => self.refuse(Some(crash), reason),
+                    No::Never(reason) => self.refuse(None, reason),
+                    No::Hops(reason) => self.refuse_hop(reason),
+                }))
             }
         }
     }
 }
 
-/// Why an event may not be emitted, and the limit that it reached, if it is one.
-type No = (Option<Crash>, String);
+/// Why an event may not be emitted.
+enum No {
+    /// It reached a limit.
+    Limit(Crash, String),
+    Never(String),
+    /// It would be one hop too many.
+    Hops(String),
+}
 
 /// The least that the event will have as an envelope.
 fn asked_bytes(event: &NewEvent) -> usize {
@@ -50,10 +60,10 @@ fn asked_bytes(event: &NewEvent) -> usize {
 impl Context {
     /// The stream that it goes to, and what is published there.
     fn ready(&self, event: &NewEvent, id: &str, source: &Event) -> Result<(Arc<str>, Vec<u8>), No> {
-        let no = |reason| (None, reason);
         // Before anything is made of it: what the guest hands over may be many times of what it may emit.
         self.room_for(asked_bytes(event))?;
-        let stream = self.stream_for(event).map_err(no)?;
+        let stream = self.stream_for(event).map_err(No::Never)?;
+        let hops = self.next_hop(event, source)?;
         let (kind, version) = (&*event.kind, event.version);
         let [correlation_id, causation_id] = [source.correlation_id(), source.id()].map(|id| id.to_string());
         let version_text = version.to_string();
@@ -67,11 +77,11 @@ impl Context {
             ("source", &self.terms.handler),
             ("key", event.key.as_deref().unwrap_or(source.key())),
         ];
-        let outgoing = Outgoing::new(texts, &event.attributes, &event.data)
-            .map_err(|error| no(format!("emit: the data of {kind}.v{version} is not JSON: {error}")))?;
+        let outgoing = Outgoing::new(texts, hops, &event.attributes, &event.data)
+            .map_err(|error| No::Never(format!("emit: the data of {kind}.v{version} is not JSON: {error}")))?;
         let body = outgoing.bytes();
         self.room_for(body.len())?;
-        self.check(kind, version, &outgoing.into_tree(), body.len()).map_err(no)?;
+        self.check(kind, version, &outgoing.into_tree(), body.len()).map_err(No::Never)?;
         Ok((stream, body))
     }
 
@@ -80,19 +90,32 @@ impl Context {
         let limits = &self.terms.limits;
         if self.attempt.effects.emits.len() >= limits.emits_max {
             let reason = format!("emit: an attempt may emit {} events (limits.emits)", limits.emits_max);
-            return Err((Some(Crash::Emits), reason));
+            return Err(No::Limit(Crash::Emits, reason));
         }
         if bytes > limits.payload_bytes_max {
             let max = limits.payload_bytes_max;
             let reason =
                 format!("emit: the event has {bytes} bytes; at most {max} (host.payload_bytes_max) are allowed");
-            return Err((Some(Crash::EventBytes), reason));
+            return Err(No::Limit(Crash::EventBytes, reason));
         }
         if self.attempt.emit_bytes + bytes > limits.emit_bytes_max {
             let reason = format!("emit: an attempt may emit {} bytes (limits.emit_bytes)", limits.emit_bytes_max);
-            return Err((Some(Crash::EmitBytes), reason));
+            return Err(No::Limit(Crash::EmitBytes, reason));
         }
         Ok(())
+    }
+
+    /// By how many hops it will have come about. Handlers that emit what each other want would go on for ever.
+    fn next_hop(&self, event: &NewEvent, source: &Event) -> Result<u32, No> {
+        let (hops, max) = (source.hops().saturating_add(1), self.terms.limits.hops_max);
+        if hops <= max {
+            return Ok(hops);
+        }
+        Err(No::Hops(format!(
+            "emit: {}.v{} would be hop {hops} from the event that all this began with; at most {max} (limits.hops) are \
+             allowed (hint: `tidemill config check` names handlers that can go round in a circle)",
+            event.kind, event.version
+        )))
     }
 
     /// Granted, known, and with a stream to go to.

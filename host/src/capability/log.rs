@@ -2,6 +2,7 @@
 //! of a failed attempt, so that whoever reads the dead letter sees what the plugin said.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::context::{Context, cut};
 use crate::clock;
@@ -35,7 +36,7 @@ impl Context {
         if self.attempt.log_lines > limits.log_lines_max {
             self.attempt.leave_out(Cut::LogLines);
             let handler = &*self.terms.handler;
-            if self.terms.log_gate.admits(clock::now_ms()) {
+            if self.terms.log_gate.admits(clock::since_boot()) {
                 tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
             }
             return;
@@ -45,7 +46,7 @@ impl Context {
             self.attempt.leave_out(Cut::LogBytes);
             line = cut(line, limits.log_bytes_max);
         }
-        if self.terms.log_gate.admits(clock::now_ms()) {
+        if self.terms.log_gate.admits(clock::since_boot()) {
             self.write(level, &line);
         } else {
             self.attempt.leave_out(Cut::LogRate);
@@ -84,9 +85,9 @@ impl LogGate {
         Self { lines_max, second: AtomicU64::new(0), lines: AtomicU32::new(0) }
     }
 
-    /// Whether one more line may be written at this Unix time.
-    fn admits(&self, now_ms: u64) -> bool {
-        let second = now_ms / 1000;
+    /// Whether one more line may be written, so long after the machine was started.
+    fn admits(&self, now: Duration) -> bool {
+        let second = now.as_secs();
         // Two threads at the turn of a second may let some more lines through, which does not matter.
         if self.second.swap(second, Relaxed) != second {
             self.lines.store(0, Relaxed);
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn each_second_has_its_lines() {
         let gate = LogGate::new(2);
-        let admitted = [1000, 1400, 1900, 2000, 2001, 2999].map(|now_ms| gate.admits(now_ms));
+        let admitted = [1000, 1400, 1900, 2000, 2001, 2999].map(|ms| gate.admits(Duration::from_millis(ms)));
         assert_eq!(admitted, [true, true, false, true, true, false]);
     }
 }

@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod emit;
 mod envelope;
 pub mod http;
+pub mod ids;
 pub mod log;
 pub mod meter;
 pub mod secrets;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::context::Context;
 use crate::model::delivery::Timer;
+use crate::model::event::HOPS_MEMBER;
 use crate::model::name::TIMER_KIND;
 use crate::model::outcome::{Crash, Refusal};
 use crate::plugin::abi::latest::tidemill::plugin::timer;
@@ -76,15 +76,17 @@ impl Context {
         };
         let (source, handler) = (self.event()?, &*self.terms.handler);
         // The same id whenever this attempt is tried again, and none that an emitted event has.
-        let place = format!("{handler}/timer-{}", self.attempt.effects.timers.len());
+        let place = format!("timer-{}", self.attempt.effects.timers.len());
         let body = Bytes::from(format!(
-            r#"{{"event_id":"{}","event_type":"{TIMER_KIND}","version":"1","timestamp":"{}","correlation_id":"{}","causation_id":"{}","source":{},"key":{},"attributes":{{"timer":{}}},"data":{data}}}"#,
-            Uuid::new_v5(&source.id(), place.as_bytes()),
+            r#"{{"event_id":"{}","event_type":"{TIMER_KIND}","version":"1","timestamp":"{}","correlation_id":"{}","causation_id":"{}","source":{},"key":{},"{HOPS_MEMBER}":{},"attributes":{{"timer":{}}},"data":{data}}}"#,
+            self.attempt.ids.of(source.id(), handler, &place),
             self.attempt.now,
             source.correlation_id(),
             source.id(),
             Value::from(handler),
             Value::from(&**source.key()),
+            // A timer is no hop: one that sets the next is a clock, and no loop. What it emits is one more than what set it.
+            source.hops(),
             Value::from(name),
         ));
         Ok(match admit_timer(&body, self.terms.limits.payload_bytes_max) {

@@ -1,6 +1,7 @@
 //! Holding the configuration together: names that refer to each other, values that make sense. Everything that is
 //! wrong is found in one go.
 
+mod loops;
 mod outside;
 mod ranges;
 
@@ -13,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::read::nearest;
 use super::{Config, Overflow, limits};
+use crate::policy::address::Networks;
 use crate::policy::route::{Pattern, Streams};
 use crate::schema::Registry;
 
@@ -49,6 +51,7 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
         check.outside(name);
     }
     check.known_types(schemas);
+    check.loops(schemas);
     check.host();
     check.plugins();
     check.networks();
@@ -64,9 +67,12 @@ pub fn streams(config: &Config) -> Streams {
     Streams { rows: config.streams.iter().map(row).collect() }
 }
 
-/// The networks that `[host] http_private` opens. Those that cannot be read are left out; `check` names them.
-pub fn networks(config: &Config) -> Vec<ipnet::IpNet> {
-    config.host.http_private.iter().filter_map(|text| text.parse().ok()).collect()
+/// The networks of `[host] http_private` and `http_nat64`. Those that cannot be read are left out; `check` names them.
+pub fn networks(config: &Config) -> Networks {
+    Networks {
+        open: config.host.http_private.iter().filter_map(|text| text.parse().ok()).collect(),
+        nat64: config.host.http_nat64.iter().filter_map(|text| text.parse().ok()).collect(),
+    }
 }
 
 pub fn patterns(texts: &[&str]) -> Vec<Pattern> {

@@ -136,6 +136,8 @@ pub struct Limits {
     pub handles: usize,
     pub emits: usize,
     pub emit_bytes: ByteSize,
+    /// By how many emits an event may have come about.
+    pub hops: u32,
     /// What one attempt may write.
     pub state: ByteSize,
     /// What one key may hold.
@@ -166,6 +168,7 @@ impl Default for Limits {
             handles: limits::HANDLES,
             emits: limits::EMITS,
             emit_bytes: limits::EMIT_BYTES,
+            hops: limits::HOPS,
             state: limits::STATE,
             state_total: limits::STATE_TOTAL,
             timers: limits::TIMERS,

@@ -17,6 +17,8 @@ pub const MEMORY: ByteSize = ByteSize::mib(64);
 /// Events that one attempt may emit, and their bytes in all.
 pub const EMITS: usize = 256;
 pub const EMIT_BYTES: ByteSize = ByteSize::mib(4);
+/// By how many emits an event may have come about, each on the one before. Handlers that go round in a circle end here.
+pub const HOPS: u32 = 64;
 /// What one attempt may write to its state, in bytes.
 pub const STATE: ByteSize = ByteSize::kib(256);
 /// What one key may hold in its handler's state: every event of the key has to read it.

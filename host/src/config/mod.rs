@@ -125,6 +125,8 @@ pub struct Host {
     pub io_workers: usize,
     /// Networks besides the public internet that requests of plugins may go to, such as `10.1.0.0/16`.
     pub http_private: Vec<String>,
+    /// Prefixes of IPv6 behind which a NAT64 gateway of this network translates to IPv4.
+    pub http_nat64: Vec<String>,
     /// Deliveries that are fetched and settled together.
     pub batch: usize,
     pub payload_bytes_max: ByteSize,
@@ -146,6 +148,7 @@ impl Default for Host {
             workers: 0,
             io_workers: limits::IO_WORKERS,
             http_private: Vec::new(),
+            http_nat64: Vec::new(),
             batch: limits::BATCH,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             fetch_bytes_max: limits::FETCH_BYTES,

@@ -30,10 +30,12 @@ pub enum ReasonClass {
     Poison,
     /// The plugin was run, and the backend refused what it asked for until there was no room or time to keep it.
     Refused,
+    /// What it asked for would be one hop too many: handlers emit in a circle.
+    Looped,
 }
 
 impl ReasonClass {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Undecodable,
         Self::Invalid,
         Self::Unknown,
@@ -42,6 +44,7 @@ impl ReasonClass {
         Self::Exhausted,
         Self::Poison,
         Self::Refused,
+        Self::Looped,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -54,6 +57,7 @@ impl ReasonClass {
             Self::Exhausted => "exhausted",
             Self::Poison => "poison",
             Self::Refused => "refused",
+            Self::Looped => "looped",
         }
     }
 
@@ -62,7 +66,7 @@ impl ReasonClass {
     pub fn ran(self) -> bool {
         match self {
             Self::Undecodable | Self::Invalid | Self::Unknown | Self::Conflict => false,
-            Self::Rejected | Self::Exhausted | Self::Poison | Self::Refused => true,
+            Self::Rejected | Self::Exhausted | Self::Poison | Self::Refused | Self::Looped => true,
         }
     }
 

@@ -12,6 +12,12 @@ use super::name::EventName;
 /// that bears the same id.
 pub type PayloadHash = [u8; 16];
 
+/// The member of an envelope in which the host writes how many events an emitted one goes back on, each emitted by a
+/// handler of the one before. What was published from outside has none.
+pub const HOPS_MEMBER: &str = "tidemill_hops";
+/// The most that `limits.hops` can be: no host writes more.
+pub const HOPS_MOST: u32 = 10_000;
+
 /// A valid event, as one handler sees it. Only admission (`schema::admit`) makes one, so nobody asks "is it valid?" again.
 #[derive(Debug)]
 pub struct Event {
@@ -31,6 +37,7 @@ pub(crate) struct Facts {
     pub correlation_id: Uuid,
     pub causation_id: Option<Uuid>,
     pub attributes: Vec<(String, String)>,
+    pub hops: u32,
 }
 
 impl Event {
@@ -53,6 +60,10 @@ impl Event {
     }
     pub fn causation_id(&self) -> Option<Uuid> {
         self.facts.causation_id
+    }
+    /// By how many emits it has come about; 0: it came from outside. See [`HOPS_MEMBER`].
+    pub fn hops(&self) -> u32 {
+        self.facts.hops
     }
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.facts.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())

@@ -24,6 +24,11 @@ pub enum Outcome {
         reason: String,
         log: Vec<String>,
     },
+    /// It asked for an event that would be one hop too many from the one that all began with.
+    Looped {
+        reason: String,
+        log: Vec<String>,
+    },
     /// It broke, or was stopped.
     Crashed {
         crash: Crash,

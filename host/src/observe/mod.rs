@@ -13,7 +13,7 @@ mod refusals;
 
 use std::time::Duration;
 
-use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, Trimmed};
+use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, SourceStatus, Trimmed};
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
@@ -359,6 +359,13 @@ pub fn paused(source: &Source) {
 
 pub fn resumed(source: &Source) {
     tracing::info!(%source, "resumed");
+}
+
+/// What `run --until-idle` waits for, said while it does.
+pub fn still_waiting(source: &Source, status: &SourceStatus) {
+    let SourceStatus { lag, pending, again, due, far, .. } = status;
+    let put_off = due.saturating_sub(*far);
+    tracing::info!(%source, new = lag + again, in_hand = pending, put_off, "not idle yet");
 }
 
 pub fn left_timers(source: &Source, timers: u64) {

@@ -83,7 +83,7 @@ fn by_version(serving: &Serving, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Ite
 
 fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
     match verdict {
-        Ok(Outcome::Done(_) | Outcome::Rejected { .. }) => tally.good += 1,
+        Ok(Outcome::Done(_) | Outcome::Rejected { .. } | Outcome::Looped { .. }) => tally.good += 1,
         Ok(Outcome::Failed { .. } | Outcome::Crashed { .. }) if attempts == 0 => tally.bad += 1,
         Ok(Outcome::Failed { .. } | Outcome::Crashed { .. }) => tally.bad_again += 1,
         Err(_) => {}

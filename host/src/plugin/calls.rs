@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Plugin;
 use super::invoke::{Call, Live, NoInstance, Ran};
 use crate::capability::http::Sent;
+use crate::capability::ids::Ids;
 use crate::config::limits::INSTANCE_IDLE_MAX;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
@@ -25,6 +26,7 @@ pub struct Job {
     pub plugin: Arc<Plugin>,
     pub stream: Arc<str>,
     pub now: Arc<str>,
+    pub ids: Ids,
     pub calls: Vec<JobCall>,
     /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
     pub states: HashMap<Arc<str>, KeyState>,
@@ -154,6 +156,7 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
         event,
         stream: &job.stream,
         now: &job.now,
+        ids: job.ids,
         attempt: *attempt,
         values: values.clone(),
         deadline: job.deadline,

@@ -12,8 +12,9 @@ use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use super::abi::latest::tidemill::plugin::types::RetryHint;
 use super::{Engine, Plugin};
-use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, cut};
+use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, Refused, cut};
 use crate::capability::http::Sent;
+use crate::capability::ids::Ids;
 use crate::capability::meter::Stop;
 use crate::model::event::Event;
 use crate::model::outcome::{Crash, Cut, Outcome};
@@ -36,6 +37,7 @@ pub struct Call<'a> {
     pub event: &'a Arc<Event>,
     pub stream: &'a Arc<str>,
     pub now: &'a Arc<str>,
+    pub ids: Ids,
     /// 1 = the first try.
     pub attempt: u32,
     pub values: Arc<BTreeMap<String, Bytes>>,
@@ -84,7 +86,7 @@ impl Live {
             store.data_mut().flush_stdio();
             // It belongs to no delivery: what it asked for takes no effect, and what it was refused refuses it.
             let attempt = std::mem::take(&mut store.data_mut().attempt);
-            let refused = attempt.refusal().map(|(_, reason)| reason.to_owned());
+            let refused = attempt.refused.map(|refused| refused.reason);
             if let Some(reason) = answer.err().or(refused) {
                 let reason = plugin.terms.secrets.redact(format!("lifecycle.init: {reason}"));
                 return Err(NoInstance::Guest(Crash::Init, cut(reason, REASON_BYTES_MAX)));
@@ -120,6 +122,7 @@ impl Live {
             event: Some(call.event.clone()),
             stream: call.stream.clone(),
             now: call.now.clone(),
+            ids: call.ids,
             values: Some(call.values.clone()),
             ends: begun.checked_add(call.deadline),
             ..Attempt::default()
@@ -150,22 +153,24 @@ impl Live {
     }
 
     fn outcome(&self, result: wasmtime::Result<Result<(), Failure>>, attempt: Attempt, deadline: Duration) -> Outcome {
-        let refused = attempt.refusal().map(|(crash, reason)| (crash, reason.to_owned()));
-        let log = attempt.log;
+        let Attempt { refused, log, effects, .. } = attempt;
         match (result, refused) {
             (Err(error), refused) => {
                 let (crash, reason) = crash(&error, deadline, &self.plugin.terms.limits);
                 // The limit that was reached first is the cause; what came of it is told after it.
                 let (crash, reason) = match refused {
-                    Some((Some(first), why)) => (first, format!("{why}\nthen {}: {reason}", crash.as_str())),
+                    Some(Refused { crash: Some(first), reason: why, .. }) => {
+                        (first, format!("{why}\nthen {}: {reason}", crash.as_str()))
+                    }
                     _ => (crash, reason),
                 };
                 Outcome::Crashed { crash, reason: self.said(reason), log }
             }
             // Whatever the guest made of a refusal: the refusal decides.
-            (Ok(_), Some((Some(crash), reason))) => Outcome::Crashed { crash, reason, log },
-            (Ok(_), Some((None, reason))) => Outcome::Rejected { reason, log },
-            (Ok(Ok(())), None) => Outcome::Done(attempt.effects),
+            (Ok(_), Some(Refused { crash: Some(crash), reason, .. })) => Outcome::Crashed { crash, reason, log },
+            (Ok(_), Some(Refused { looped: true, reason, .. })) => Outcome::Looped { reason, log },
+            (Ok(_), Some(Refused { reason, .. })) => Outcome::Rejected { reason, log },
+            (Ok(Ok(())), None) => Outcome::Done(effects),
             (Ok(Err(Failure::Retry(hint))), None) => {
                 Outcome::Failed { reason: self.said(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }
             }

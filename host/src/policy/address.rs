@@ -4,15 +4,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-/// IPv4 ranges that are not the public internet (IANA's special-purpose registry), and what each of them is.
-const NOT_PUBLIC_V4: [([u8; 4], u8, &str); 16] = [
+/// IPv4 ranges that are not the public internet (IANA's special-purpose registry), and what each of them is. The metadata
+/// services of other clouds lie in these ranges: 169.254.169.254, 100.100.100.200 (Alibaba), 192.0.0.192 (Oracle).
+const NOT_PUBLIC_V4: [([u8; 4], u8, &str); 17] = [
     ([0, 0, 0, 0], 8, "this network"),
     ([10, 0, 0, 0], 8, "private"),
     ([100, 64, 0, 0], 10, "carrier-grade NAT"),
     ([127, 0, 0, 0], 8, "loopback"),
     ([169, 254, 0, 0], 16, "link-local"),
+    // Public by its number, but each virtual machine of Azure reaches its own host there, with what that knows of it.
+    ([168, 63, 129, 16], 32, "a cloud's metadata service"),
     ([172, 16, 0, 0], 12, "private"),
     ([192, 0, 0, 0], 24, "protocol assignments"),
     ([192, 0, 2, 0], 24, "documentation"),
@@ -34,19 +37,32 @@ const NOT_PUBLIC_V6: [([u16; 8], u8, &str); 4] = [
     ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20, "documentation"),
 ];
 
+/// What the operator says of the networks.
+#[derive(Debug, Clone, Default)]
+pub struct Networks {
+    /// Where requests may go besides the public internet.
+    pub open: Vec<IpNet>,
+    /// Prefixes behind which a NAT64 gateway translates to IPv4, besides the well-known one; of [`NAT64_BITS`].
+    pub nat64: Vec<Ipv6Net>,
+}
+
+/// The lengths that a NAT64 prefix may have (RFC 6052), in bits.
+pub const NAT64_BITS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
 /// Why nothing may be sent to this address; nothing if it may.
 ///
 /// ```
-/// # use tidemill::policy::address::forbidden;
-/// assert_eq!(forbidden("93.184.216.34".parse().unwrap(), &[]), None);
-/// assert_eq!(forbidden("::ffff:127.0.0.1".parse().unwrap(), &[]), Some("loopback"));
-/// let open = ["10.1.0.0/16".parse().unwrap()];
-/// assert_eq!(forbidden("10.1.2.3".parse().unwrap(), &open), None);
-/// assert_eq!(forbidden("10.2.2.3".parse().unwrap(), &open), Some("private"));
+/// # use tidemill::policy::address::{Networks, forbidden};
+/// let mut networks = Networks::default();
+/// assert_eq!(forbidden("93.184.216.34".parse().unwrap(), &networks), None);
+/// assert_eq!(forbidden("::ffff:127.0.0.1".parse().unwrap(), &networks), Some("loopback"));
+/// networks.open.push("10.1.0.0/16".parse().unwrap());
+/// assert_eq!(forbidden("10.1.2.3".parse().unwrap(), &networks), None);
+/// assert_eq!(forbidden("10.2.2.3".parse().unwrap(), &networks), Some("private"));
 /// ```
-pub fn forbidden(address: IpAddr, open: &[IpNet]) -> Option<&'static str> {
-    let address = embedded(address);
-    if open.iter().any(|net| net.contains(&address)) {
+pub fn forbidden(address: IpAddr, networks: &Networks) -> Option<&'static str> {
+    let address = embedded(address, &networks.nat64);
+    if networks.open.iter().any(|net| net.contains(&address)) {
         return None;
     }
     match address {
@@ -56,14 +72,23 @@ pub fn forbidden(address: IpAddr, open: &[IpNet]) -> Option<&'static str> {
 }
 
 /// The IPv4 address that packets to this IPv6 address end at: mapped ones, and those that a NAT64 gateway translates.
-fn embedded(address: IpAddr) -> IpAddr {
+fn embedded(address: IpAddr, nat64: &[Ipv6Net]) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
-    let [a, b, c, d, e, f, high, low] = v6.segments();
-    if [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0] {
-        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-        return Ipv4Addr::new(a, b, c, d).into();
+    if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
+        return translated(v6, 96).into();
     }
-    v6.to_canonical()
+    match nat64.iter().find(|net| net.contains(&v6)) {
+        Some(net) => translated(v6, net.prefix_len()).into(),
+        None => v6.to_canonical(),
+    }
+}
+
+/// Behind the prefix come the four bytes, but none of them is the byte 8 (RFC 6052, section 2.2).
+fn translated(address: Ipv6Addr, prefix_bits: u8) -> Ipv4Addr {
+    let bytes = address.octets();
+    let mut behind = (usize::from(prefix_bits / 8)..bytes.len()).filter(|at| *at != 8).map(|at| bytes[at]);
+    let mut next = || behind.next().unwrap_or_default();
+    Ipv4Addr::new(next(), next(), next(), next())
 }
 
 fn not_public_v4(address: Ipv4Addr) -> Option<&'static str> {
@@ -90,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_not_public_is_refused() {
-        let said = |text: &str| forbidden(text.parse().unwrap(), &[]);
+        let said = |text: &str| forbidden(text.parse().unwrap(), &Networks::default());
         let private = [
             "0.0.0.0",
             "0.1.2.3",
@@ -99,6 +124,7 @@ mod tests {
             "100.127.255.255",
             "127.0.0.1",
             "127.255.0.9",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -118,6 +144,10 @@ mod tests {
             "::1",
             "::ffff:10.0.0.1",
             "::ffff:169.254.169.254",
+            "::ffff:168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "fd00:ec2::254",
             "::127.0.0.1",
             "64:ff9b::7f00:1",
             "64:ff9b::a9fe:a9fe",
@@ -143,6 +173,8 @@ mod tests {
             "11.0.0.0",
             "100.63.255.255",
             "100.128.0.0",
+            "168.63.129.15",
+            "168.63.129.17",
             "172.15.0.1",
             "172.32.0.1",
             "192.0.1.1",
@@ -159,9 +191,33 @@ mod tests {
         }
     }
 
+    /// The examples of RFC 6052, section 2.4, all of 192.0.2.33; and what they are here.
+    #[test]
+    fn an_address_behind_a_nat64_prefix_is_the_one_that_it_is_translated_to() {
+        let rows = [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+        ];
+        for (prefix, address) in rows {
+            let nat64 = vec![prefix.parse::<Ipv6Net>().unwrap()];
+            assert!(NAT64_BITS.contains(&nat64[0].prefix_len()));
+            assert_eq!(embedded(address.parse().unwrap(), &nat64), IpAddr::from([192, 0, 2, 33]), "{prefix}");
+        }
+        let known = Networks { nat64: vec!["2a00:64::/96".parse().unwrap()], ..Networks::default() };
+        let said = |text: &str| forbidden(text.parse().unwrap(), &known);
+        assert_eq!(said("2a00:64::10.0.0.1"), Some("private"));
+        assert_eq!(said("2a00:64::a9fe:a9fe"), Some("link-local"));
+        assert_eq!((said("2a00:64::1.1.1.1"), said("2a00:65::1")), (None, None));
+    }
+
     #[test]
     fn an_opened_network_is_open_in_every_spelling_of_its_addresses() {
-        let open: Vec<IpNet> = vec!["127.0.0.1/32".parse().unwrap(), "fd00:1::/32".parse().unwrap()];
+        let open = vec!["127.0.0.1/32".parse().unwrap(), "fd00:1::/32".parse().unwrap()];
+        let open = Networks { open, ..Networks::default() };
         for text in ["127.0.0.1", "::ffff:127.0.0.1", "fd00:1::5"] {
             assert_eq!(forbidden(text.parse().unwrap(), &open), None, "{text}");
         }

@@ -130,7 +130,9 @@ impl Round {
         }
         match verdict {
             Ok(Outcome::Done(_)) => self.good += 1,
-            Ok(Outcome::Failed { .. } | Outcome::Crashed { .. } | Outcome::Rejected { .. }) => self.bad += 1,
+            Ok(
+                Outcome::Failed { .. } | Outcome::Crashed { .. } | Outcome::Rejected { .. } | Outcome::Looped { .. },
+            ) => self.bad += 1,
             // The plugin was not called.
             Err(_) => return,
         }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Done | Commit | Commit |
 //! | Failed, Crashed | Retry | DeadLetter(exhausted) |
-//! | Rejected, Undecodable, Invalid, Unknown, Conflict, Poison | DeadLetter | DeadLetter |
+//! | Rejected, Looped, Undecodable, Invalid, Unknown, Conflict, Poison | DeadLetter | DeadLetter |
 //! | Duplicate, NotWanted | Skip | Skip |
 //! | Suspect | Quarantine | Quarantine |
 //!
@@ -40,13 +40,9 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
         Ok(Outcome::Failed { reason, after, log }) => again(facts, "failed", reason, after, log),
         Ok(Outcome::Crashed { crash, reason, log }) => again(facts, crash.as_str(), reason, None, log),
         Ok(Outcome::Rejected { reason, log }) if facts.canary => again(facts, "rejected", reason, None, log),
-        Ok(Outcome::Rejected { reason, log }) => {
-            let record = record(facts, "rejected", reason.clone(), log);
-            Disposition::DeadLetter {
-                reason: Reason { class: ReasonClass::Rejected, text: reason },
-                record: Some(record),
-            }
-        }
+        Ok(Outcome::Looped { reason, log }) if facts.canary => again(facts, "looped", reason, None, log),
+        Ok(Outcome::Rejected { reason, log }) => last(facts, ReasonClass::Rejected, reason, log),
+        Ok(Outcome::Looped { reason, log }) => last(facts, ReasonClass::Looped, reason, log),
         Err(Refusal::Undecodable(text)) => dead(ReasonClass::Undecodable, text),
         Err(Refusal::Invalid(text)) => dead(ReasonClass::Invalid, text),
         Err(Refusal::Unknown(text)) => dead(ReasonClass::Unknown, text),
@@ -83,6 +79,12 @@ fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>
     }
     let text = format!("{failed} attempts failed, the last one: {class}: {}", record.reason);
     Disposition::DeadLetter { reason: Reason { class: ReasonClass::Exhausted, text }, record: Some(record) }
+}
+
+/// Another try would end in the same way: the class of the attempt is that of the letter.
+fn last(facts: &Facts<'_>, class: ReasonClass, reason: String, log: Vec<String>) -> Disposition {
+    let record = record(facts, class.as_str(), reason.clone(), log);
+    Disposition::DeadLetter { reason: Reason { class, text: reason }, record: Some(record) }
 }
 
 fn dead(class: ReasonClass, text: impl Into<String>) -> Disposition {
@@ -129,12 +131,14 @@ mod tests {
         let failed = |after| Ok(Outcome::Failed { reason: "busy".into(), after, log: vec![] });
         let crashed = || Ok(Outcome::Crashed { crash: Crash::Deadline, reason: "1s".into(), log: vec![] });
         let rejected = || Ok(Outcome::Rejected { reason: "no".into(), log: vec![] });
+        let looped = || Ok(Outcome::Looped { reason: "hop 65".into(), log: vec![] });
         let rows: Vec<(Verdict, &str, &str)> = vec![
             (Ok(Outcome::Done(Effects::default())), "commit", "commit"),
             (failed(None), "retry 1 in 1s", "dead exhausted"),
             (failed(Some(Duration::from_secs(9))), "retry 1 in 9s", "dead exhausted"),
             (crashed(), "retry 1 in 1s", "dead exhausted"),
             (rejected(), "dead rejected", "dead rejected"),
+            (looped(), "dead looped", "dead looped"),
             (Err(Refusal::Undecodable("x".into())), "dead undecodable", "dead undecodable"),
             (Err(Refusal::Invalid("x".into())), "dead invalid", "dead invalid"),
             (Err(Refusal::Unknown("x".into())), "dead unknown", "dead unknown"),
@@ -152,10 +156,11 @@ mod tests {
 
     #[test]
     fn a_canary_never_has_the_last_word() {
-        let verdicts: [Verdict; 3] = [
+        let verdicts: [Verdict; 4] = [
             Ok(Outcome::Failed { reason: "busy".into(), after: None, log: vec![] }),
             Ok(Outcome::Crashed { crash: Crash::Trap, reason: "x".into(), log: vec![] }),
             Ok(Outcome::Rejected { reason: "no".into(), log: vec![] }),
+            Ok(Outcome::Looped { reason: "no".into(), log: vec![] }),
         ];
         for verdict in verdicts {
             assert_eq!(decided_by(true, verdict.clone(), 0), "retry 1 in 1s", "{verdict:?}");

@@ -9,7 +9,7 @@ use tidemill_json::{Envelope, Json};
 use uuid::Uuid;
 
 use super::registry::Registry;
-use crate::model::event::{Event, Facts, PayloadHash};
+use crate::model::event::{Event, Facts, HOPS_MEMBER, HOPS_MOST, PayloadHash};
 use crate::model::name::{EventName, TIMER_KIND, is_reserved, parse_version};
 use crate::model::outcome::Refusal;
 
@@ -37,7 +37,9 @@ pub fn admit_for_all(
     keyings: &[impl AsRef<[String]>],
     payload_bytes_max: usize,
 ) -> Result<Vec<Event>, Refusal> {
-    let envelope = envelope_of(bytes, payload_bytes_max)?;
+    let mut envelope = envelope_of(bytes, payload_bytes_max)?;
+    // No schema has to know of it.
+    let hops = hops_of(envelope.take(HOPS_MEMBER));
     let kind = text_member(&envelope, "event_type", "a string such as \"Order.Created\"")?;
     let version = text_member(&envelope, "version", "the major version as a string, such as \"1\"")?;
     let Some(version) = parse_version(version) else {
@@ -56,17 +58,18 @@ pub fn admit_for_all(
     let tree = envelope.into_tree().map_err(|error| undecodable(bytes, data, &error))?;
     schema.check(&tree, bytes.len())?;
     let data = data.filter(|data| *data != "null").ok_or_else(|| missing("data"))?;
-    build(bytes, &tree, data, &schema.name, keyings)
+    build(bytes, &tree, data, (&schema.name, hops), keyings)
 }
 
 /// Decodes the event of a timer. The host wrote it, so it has no schema, and every handler wants its own. The key is that
 /// of the delivery which set the timer, whatever pointers the handler has.
 pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Refusal> {
-    let envelope = envelope_of(bytes, payload_bytes_max)?;
+    let mut envelope = envelope_of(bytes, payload_bytes_max)?;
+    let hops = hops_of(envelope.take(HOPS_MEMBER));
     let data = envelope.data().ok_or_else(|| missing("data"))?;
     let tree = envelope.into_tree().map_err(|error| undecodable(bytes, Some(data), &error))?;
     let name = EventName { kind: TIMER_KIND.into(), version: 1 };
-    let mut events = build(bytes, &tree, data, &name, &[&[] as &[String]])?;
+    let mut events = build(bytes, &tree, data, (&name, hops), &[&[] as &[String]])?;
     events.pop().ok_or_else(|| missing("key"))
 }
 
@@ -88,7 +91,7 @@ fn build(
     bytes: &Bytes,
     tree: &Json<'_>,
     data: &str,
-    name: &EventName,
+    (name, hops): (&EventName, u32),
     keyings: &[impl AsRef<[String]>],
 ) -> Result<Vec<Event>, Refusal> {
     let id = uuid_member(tree, "event_id")?.ok_or_else(|| missing("event_id"))?;
@@ -105,9 +108,22 @@ fn build(
         correlation_id,
         causation_id: uuid_member(tree, "causation_id")?,
         attributes: attributes(tree)?,
+        hops,
     });
     let key = |pointers: &[String]| key_of(bytes, tree, pointers).unwrap_or_else(|| id.to_string()).into();
     Ok(keyings.iter().map(|pointers| Event { facts: facts.clone(), key: key(pointers.as_ref()) }).collect())
+}
+
+/// What no host would have written there is a stranger's, and counts as none: text, a fraction, less than none, or more than
+/// any bound can be.
+fn hops_of(member: Option<Json<'_>>) -> u32 {
+    match member {
+        Some(Json::Number(number)) => {
+            number.as_u64().and_then(|hops| u32::try_from(hops).ok()).filter(|hops| *hops <= HOPS_MOST)
+        }
+        _ => None,
+    }
+    .unwrap_or(0)
 }
 
 /// The first 128 bits of the SHA-256 of an event's bytes.
@@ -296,6 +312,36 @@ mod tests {
         assert_eq!(admit_timer(&null, 4096).unwrap().data(), b"null");
         assert_eq!(refusal(&null), "invalid: /data: missing");
         assert!(refusal(&timer).starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"));
+    }
+
+    #[test]
+    fn a_hop_count_that_no_host_wrote_counts_as_none() {
+        let mut strict = Registry::default();
+        let schema = r#"{"additionalProperties":false,"properties":{"event_id":{},"event_type":{},"version":{},"timestamp":{},
+                         "correlation_id":{},"data":{}}}"#;
+        strict.add("Order.Created.v1", schema).unwrap();
+        let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 4096 };
+        for (written, hops) in [
+            ("3", 3),
+            ("0", 0),
+            ("10000", 10_000),
+            ("10001", 0),
+            ("-1", 0),
+            ("3.5", 0),
+            ("1e300", 0),
+            ("184467440737095516160000", 0),
+            ("\"3\"", 0),
+            ("null", 0),
+            ("[[3]]", 0),
+            ("{\"a\":3}", 0),
+            ("7,\"tidemill_hops\":2", 2),
+        ] {
+            let text = String::from_utf8(event(|_| ()).to_vec()).unwrap();
+            let text = text.replacen('{', &format!("{{\"tidemill_hops\":{written},"), 1);
+            let event = admit(&strict, &Bytes::from(text), &terms).unwrap_or_else(|no| panic!("{written}: {no:?}"));
+            assert_eq!(event.hops(), hops, "{written}");
+        }
+        assert_eq!(admit(&strict, &event(|_| ()), &terms).unwrap().hops(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! is wrong is found here, before the first event.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytesize::ByteSize;
@@ -142,7 +142,7 @@ pub fn terms(
         wasi: handler.grants.wasi.clone(),
         http: handler.grants.http.as_ref().map(|grants| {
             let grants = grants.iter().filter_map(|text| text.parse().ok()).collect();
-            Outbound::new(grants, check::networks(config), handler.breaker.policy())
+            Outbound::new(name, grants, check::networks(config), handler.breaker.policy())
         }),
         secrets: secrets(config, name, handler)?,
         config: handler.config.clone(),
@@ -181,6 +181,7 @@ fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
         handles_max: limits.handles,
         host_calls_max: limits.host_calls,
         emits_max: limits.emits,
+        hops_max: limits.hops,
         emit_bytes_max: bytes(limits.emit_bytes),
         payload_bytes_max: bytes(config.host.payload_bytes_max),
         state_bytes_max: bytes(limits.state),
@@ -303,6 +304,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         meters,
         room: tokio::sync::RwLock::default(),
+        ids: OnceLock::new(),
     });
     let mut handlers = Vec::new();
     let mut consumers = Vec::new();

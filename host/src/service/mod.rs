@@ -31,12 +31,13 @@ pub mod shadow;
 pub mod token;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::backend::Error;
+use crate::capability::ids::Ids;
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
@@ -48,6 +49,8 @@ use janitor::StreamBounds;
 use patience::Patience;
 
 const IDLE_CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is said what keeps it from being idle.
+const STILL_WAITING_EVERY: Duration = Duration::from_secs(10);
 /// What ending may take beyond the last batch: its settlements.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// What taking leave may take.
@@ -159,6 +162,8 @@ impl Host {
             return Ok(None);
         }
         tasks::serve_in(beating, Task::Heart, String::new(), None, move || heart.clone().run());
+        let Some(key) = patience.out("key of ids", || backend.ids_key(rand::random())).await? else { return Ok(None) };
+        self.house.ids.get_or_init(|| Ids::new(key));
         if !self.make_groups(&mut patience).await? {
             return Ok(None);
         }
@@ -228,12 +233,17 @@ impl Host {
     /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come, and no timer
     /// within [`FAR`](crate::backend::FAR).
     async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
+        let mut said = Instant::now();
         while !quiet.sleep(IDLE_CHECK_EVERY).await {
             tasks::turn();
+            let say = said.elapsed() >= STILL_WAITING_EVERY;
+            if say {
+                said = Instant::now();
+            }
             if self.consumers.iter().any(|consumer| consumer.is_busy()) {
                 continue;
             }
-            match self.waiting().await {
+            match self.waiting(say).await {
                 Ok(0) => {
                     self.say_what_is_left().await;
                     switch.quiet();
@@ -244,12 +254,16 @@ impl Host {
         }
     }
 
-    /// What waits for this host: not for a person to resume it, nor for a time that is far away.
-    async fn waiting(&self) -> Result<u64, Error> {
+    /// What waits for this host: not for a person to resume it, nor for a time that is far away. It can be said of each source.
+    async fn waiting(&self, say: bool) -> Result<u64, Error> {
         let mut waiting = 0;
         for consumer in self.consumers.iter().filter(|consumer| !consumer.is_paused()) {
             let status = self.house.backend.status(&consumer.source).await?;
-            waiting += status.waiting().saturating_sub(status.far);
+            let here = status.waiting().saturating_sub(status.far);
+            if say && here > 0 {
+                observe::still_waiting(&consumer.source, &status);
+            }
+            waiting += here;
         }
         Ok(waiting)
     }

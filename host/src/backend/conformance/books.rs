@@ -154,6 +154,11 @@ pub async fn consumers_are_counted(backend: Arc<dyn Backend>) {
     assert!(books.consumers >= 1, "a dead one that holds something is still one: {books:?}");
 }
 
+pub async fn the_secret_for_ids_is_made_once(backend: Arc<dyn Backend>) {
+    let first = backend.ids_key([1; 32]).await.expect("a secret");
+    assert_eq!(backend.ids_key([2; 32]).await.expect("a secret"), first, "whoever comes later has the same");
+}
+
 pub async fn a_backend_has_a_size(backend: Arc<dyn Backend>) {
     let size = backend.size_bytes().await.expect("size_bytes");
     assert!(size > 0, "it holds the streams of all other stories");

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::backend::{
-    self, Backend, Entry, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start, VersionBook,
+    self, Backend, Entry, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start,
+    VersionBook,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -45,7 +46,7 @@ impl Desk {
     /// Another consumer of the same handler.
     pub async fn consumer(&self) -> Self {
         let consumer: Arc<str> = fresh("consumer").into();
-        self.backend.beat(&consumer, Duration::from_secs(600), "").await.expect("beat");
+        self.backend.beat(&consumer, HEARTBEAT_MAX, "").await.expect("beat");
         Self { backend: self.backend.clone(), source: self.source.clone(), consumer }
     }
 

@@ -197,6 +197,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         what_is_in_hand_has_an_age_of_its_own
         consumers_are_counted
         a_backend_has_a_size
+        the_secret_for_ids_is_made_once
         a_duplicate_is_booked_as_skipped
         each_version_of_a_plugin_has_its_book
         the_books_of_old_versions_become_one;

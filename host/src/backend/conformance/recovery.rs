@@ -163,13 +163,13 @@ pub async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Back
     // It has never read anything, and is known all the same.
     assert_eq!(told(&desk.consumer).await.as_deref(), Some(""));
     for note in [r#"{"n":1}"#, r#"{"n":2,"text":"\u00e9 \"quoted\""}"#] {
-        backend.beat(&desk.consumer, Duration::from_secs(600), note).await.expect("beat");
+        backend.beat(&desk.consumer, Duration::from_secs(120), note).await.expect("beat");
         assert_eq!(told(&desk.consumer).await.as_deref(), Some(note));
     }
     let other = desk.consumer().await;
     other.dies().await;
     assert_eq!(told(&other.consumer).await, None, "its heartbeat has run out");
-    backend.beat(&other.consumer, Duration::from_secs(600), "back").await.expect("beat");
+    backend.beat(&other.consumer, Duration::from_secs(120), "back").await.expect("beat");
     assert_eq!(told(&other.consumer).await.as_deref(), Some("back"), "it was only slow");
     backend.leave(&other.consumer, std::slice::from_ref(&desk.source)).await.expect("leave");
     assert_eq!(told(&other.consumer).await, None, "it has taken leave");

@@ -4,9 +4,11 @@
 --
 -- KEYS     1 stream  2 again
 -- ARGV     1 group  2 lease in ms  3 how many at most, on each lane  4 what the names of heartbeats begin with
+--          5 the longest that a heartbeat may last, in ms
 -- returns  how many were removed from the lane that lost more
 
 local group, lease, max, heartbeat = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local heartbeat_max = tonumber(ARGV[5])
 
 -- Names in parentheses stand for no host. One that is not plain text is a stranger's, who may look after it.
 local function is_a_host(name)
@@ -18,7 +20,7 @@ local function bury(key)
     for _, list in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
         local info = named(list)
         local idle = info.pending == 0 and info.idle >= lease and is_a_host(info.name)
-        if idle and redis.call('EXISTS', heartbeat .. info.name) == 0 then
+        if idle and not lives(heartbeat .. info.name, heartbeat_max) then
             redis.call('XGROUP', 'DELCONSUMER', key, group, info.name)
             gone = gone + 1
             if gone == max then break end

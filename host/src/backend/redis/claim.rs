@@ -9,9 +9,11 @@ use redis::{Pipeline, Value};
 use super::keys::{self, Keys};
 use super::record::WriteBounds;
 use super::recover::{Found, LANES, PAGE, key_of, name_of, to_u32};
-use super::script::{BURY, CLAIM, RECLAIMER};
+use super::script::{BURY, CLAIM, RECLAIMER, SILENT};
+use super::witness::Told;
 use super::{Redis, millis, value};
-use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, Result};
+use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, HEARTBEAT_MAX, Result};
+use crate::clock;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 
 /// Dead consumers with nothing left that are removed in one call, and such calls in a row. They are many where hosts
@@ -22,6 +24,9 @@ const BURIAL_CALLS_MAX: usize = 50;
 /// For so long one consumer alone looks for what others left. Longer than it is between two looks, so that it is the same
 /// one as long as it lives; shorter than a heartbeat, so that its own death delays nothing.
 const RECLAIMER_LEASE: Duration = Duration::from_secs(3);
+
+/// Who has been seen without a heartbeat for so long, by this host's own clock, has no lease any more.
+const SILENT_LONG: Duration = Duration::from_secs(30);
 
 /// The names under which entries are pending that are in nobody's hands; `common.lua` has them, too.
 const RELEASED: &str = "(released)";
@@ -86,7 +91,12 @@ impl Redis {
                     continue;
                 }
                 RELEASED => From { consumer: RELEASED, note: Note::Nothing, lease: Duration::ZERO },
-                dead => From { consumer: dead, note: Note::Crash, lease },
+                // By the server's clock. Where that was put back, delivery times lie in the future: so also by what was seen
+                // from here.
+                dead => {
+                    let lease = if other.silent >= lease.max(SILENT_LONG) { Duration::ZERO } else { lease };
+                    From { consumer: dead, note: Note::Crash, lease }
+                }
             };
             for (lane, pending) in other.pending {
                 while pending > 0 && !found.is_full() {
@@ -112,6 +122,7 @@ impl Redis {
     async fn bury(&self, source: &Source, keys: &Keys, lease: Duration) -> Result<()> {
         let mut call = BURY.call(&[keys.stream(), keys.again()]);
         call.arg(&*source.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
+        call.arg(millis(HEARTBEAT_MAX));
         for _ in 0..BURIAL_CALLS_MAX {
             if value::count(&self.run_script(&BURY, &call, source).await?)? < BURIALS_MAX {
                 break;
@@ -121,11 +132,15 @@ impl Redis {
     }
 
     /// Whether this consumer is the one that looks after what others left, which one at a time does: with many hosts, the
-    /// looking would cost more than what is found. Two at once do no harm, the scripts see to that.
+    /// looking would cost more than what is found. Two at once do no harm, the scripts see to that. Nobody does while
+    /// heartbeats cannot be believed.
     async fn is_reclaimer(&self, source: &Source, keys: &Keys, consumer: &str) -> Result<bool> {
         let mut call = RECLAIMER.call(&[keys.reclaimer()]);
         call.arg(consumer).arg(millis(RECLAIMER_LEASE));
-        Ok(value::count(&self.run_script(&RECLAIMER, &call, source).await?)? == 1)
+        let at = clock::since_boot();
+        let [is_it, now] = value::tuple(self.run_script(&RECLAIMER, &call, source).await?)?;
+        let believed = self.witness.look(source, Told { ms: value::count(&now)?, at });
+        Ok(value::count(&is_it)? == 1 && believed)
     }
 
     /// Takes one delivery out of quarantine.
@@ -193,12 +208,16 @@ impl Redis {
             return Ok(Vec::new());
         }
         let others: Vec<DeadConsumer> = others.into_values().collect();
-        let mut beats = redis::cmd("MGET");
-        for other in &others {
-            beats.arg(keys::heartbeat(&other.name));
-        }
-        let beats = value::array(self.run(&beats, source).await?)?;
-        Ok(others.into_iter().zip(beats).filter(|(_, beat)| *beat == Value::Nil).map(|(dead, _)| dead).collect())
+        let beats: Vec<String> = others.iter().map(|other| keys::heartbeat(&other.name)).collect();
+        let mut call = SILENT.call(&beats);
+        call.arg(millis(HEARTBEAT_MAX));
+        let silent = value::array(self.run_script(&SILENT, &call, source).await?)?;
+        let others = others.into_iter().zip(silent);
+        let mut dead: Vec<_> = others.filter(|(_, silent)| *silent == Value::Int(1)).map(|(dead, _)| dead).collect();
+        let names: Vec<&str> = dead.iter().map(|dead| &*dead.name).collect();
+        let times = self.witness.silent(source, &names);
+        dead.iter_mut().zip(times).for_each(|(dead, time)| dead.silent = time);
+        Ok(dead)
     }
 }
 
@@ -206,11 +225,13 @@ struct DeadConsumer {
     name: String,
     /// On each of the [`LANES`].
     pending: [(Lane, u64); 2],
+    /// How long it has been seen to have no heartbeat.
+    silent: Duration,
 }
 
 impl DeadConsumer {
     fn new(name: String) -> Self {
-        Self { name, pending: LANES.map(|lane| (lane, 0)) }
+        Self { name, pending: LANES.map(|lane| (lane, 0)), silent: Duration::ZERO }
     }
 }
 

@@ -26,6 +26,38 @@ local function clock()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A change of the clock by more than this against the time that has passed is a step: somebody has set it, or another
+-- server is the primary now. Longer than a command can be on its way twice.
+local STEP_MS = 60000
+
+-- The steady clock of a source: the server's, with its steps taken out. What is put off waits for its own delay by it,
+-- however the server's clock is set meanwhile. It never goes back; it goes forward with a step only if no host was there
+-- to see that (see promote.lua). The books hold what has to be taken off the server's time, and the latest time that was
+-- told, as `<ms>:<ms>` in `clock`. Answers the time and what is taken off; then the latest time before, and what was.
+local function steady(stats, now)
+    local before, latest = string.match(redis.call('HGET', stats, 'clock') or '', '^(-?%d+):(%d+)$')
+    before, latest = tonumber(before) or 0, tonumber(latest) or 0
+    local off = math.min(before, now - latest)
+    return now - off, off, latest, before
+end
+
+local function keep_steady(stats, time, off)
+    redis.call('HSET', stats, 'clock', whole(off) .. ':' .. whole(time))
+end
+
+-- A lease that ends later than its longest length from now was taken before the clock was put back: it is cut to a length
+-- in which whoever lives renews it. Answers whether it is held at all.
+local function cut_lease(key, longest, to)
+    local left = redis.call('PTTL', key)
+    if left > longest then redis.call('PEXPIRE', key, to) end
+    return left ~= -2
+end
+
+local HEARTBEAT_LEFT_MS = 10000
+local function lives(heartbeat, longest)
+    return cut_lease(heartbeat, longest, HEARTBEAT_LEFT_MS)
+end
+
 -- Raises an error if the user that runs this script may not run a command. Scripts ask before they write anything.
 local function may(...)
     if not redis.acl_check_cmd(...) then

@@ -8,8 +8,9 @@ use super::keys::{self, Keys};
 use super::record::WriteBounds;
 use super::recover::{LANES, PAGE, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TRIM};
-use super::{Redis, millis, value};
-use crate::backend::{Bounds, HostNote, Overflow, Result, Start, Trimmed};
+use super::{Redis, error, millis, value};
+use crate::backend::{Bounds, HEARTBEAT_MAX, HostNote, Overflow, Result, Start, Trimmed};
+use crate::clock;
 use crate::model::delivery::Source;
 
 /// Hosts that are listed at most; those that were heard last.
@@ -33,7 +34,7 @@ impl Redis {
 
     pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         let mut call = BEAT.call(&[keys::heartbeat(consumer), keys::HOSTS.to_owned()]);
-        call.arg(consumer).arg(millis(ttl).max(1)).arg(note);
+        call.arg(consumer).arg(millis(ttl.min(HEARTBEAT_MAX)).max(1)).arg(note);
         self.run_script_on(&self.pulse, &BEAT, &call, &consumer).await?;
         Ok(())
     }
@@ -55,6 +56,15 @@ impl Redis {
         // A heartbeat that has run out is gone at once, its row here only with the next beat of somebody else.
         let alive = names.into_iter().zip(beats).filter(|(_, beat)| *beat != Value::Nil);
         alive.map(|(consumer, beat)| Ok(HostNote { consumer, note: value::text(beat)? })).collect()
+    }
+
+    /// One secret for all hosts of this server, made by the first of them.
+    pub(super) async fn find_or_keep_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
+        let mut both = Pipeline::with_capacity(2);
+        both.cmd("SET").arg(keys::IDS_KEY).arg(&fresh).arg("NX");
+        both.cmd("GET").arg(keys::IDS_KEY);
+        let [_, key] = value::tuple(Value::Array(self.run_all(&both, &keys::IDS_KEY).await?))?;
+        value::bytes(key)?.try_into().map_err(|_| error::odd_answer("a secret of 32 bytes in tm:ids-key"))
     }
 
     /// The heartbeat ends last: until all is released, nobody is to think that this host has died with it.
@@ -98,7 +108,7 @@ impl Redis {
         let mut call = TRIM.call(&[stream.to_owned()]);
         call.arg(bounds.maxlen.map(|max| max.to_string()).unwrap_or_default());
         call.arg(bounds.retention.map(|age| millis(age).to_string()).unwrap_or_default());
-        call.arg(u8::from(bounds.overflow == Overflow::Drop)).arg(keys::stats_prefix(stream));
+        call.arg(u8::from(bounds.overflow == Overflow::Drop)).arg(keys::stats_prefix(stream)).arg(clock::now_ms());
         let mut trimmed = Trimmed::default();
         for _ in 0..TRIM_CALLS_MAX {
             let [removed, lost, length, age, held] = value::tuple(self.run_script(&TRIM, &call, &stream).await?)?;

@@ -20,6 +20,7 @@
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
 //! | `tm:host:<consumer>` | string | the heartbeat of a host: what it tells of itself |
 //! | `tm:hosts` | sorted set | the hosts that live, by the time at which their heartbeats run out |
+//! | `tm:ids-key` | string | the secret by which emitted events get their ids |
 //! | `tm:rewritten` | string | the server's `run_id` for which its append-only file was rewritten (see `gate`) |
 
 use std::borrow::Cow;
@@ -101,6 +102,8 @@ impl Keys {
 pub(super) fn published_ids(stream: &str) -> String {
     prefix(stream) + "ids"
 }
+
+pub(super) const IDS_KEY: &str = "tm:ids-key";
 
 pub(super) const REWRITTEN: &str = "tm:rewritten";
 

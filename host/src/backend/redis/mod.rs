@@ -9,6 +9,7 @@
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
 //! | `settle`, `fetch`, `publish`, `recover`, `claim` | the data plane |
+//! | `witness` | what this host has seen of time, whatever the server's clock says |
 //! | `groups`, `again`, `inspect`, `desk` | the control plane |
 //! | `examine`, `bugs`, `rights`, `survey` | what `doctor` looks at |
 //!
@@ -37,6 +38,7 @@ mod server;
 mod settle;
 mod survey;
 mod value;
+mod witness;
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -58,6 +60,7 @@ use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
 use link::Link;
 use replies::ReplyBounds;
 use script::Script;
+use witness::Witness;
 
 pub struct Redis {
     client: redis::Client,
@@ -70,6 +73,7 @@ pub struct Redis {
     /// For heartbeats, which go on while the gate is shut.
     pulse: Link,
     readers: fetch::Readers,
+    witness: Arc<Witness>,
 }
 
 impl Redis {
@@ -77,16 +81,16 @@ impl Redis {
     pub async fn open(url: &BackendUrl, options: Options) -> Result<Self> {
         let client = server::client(url)?;
         let at = link::address(&client);
-        let redis = Self::new(client, at, options, false);
+        let redis = Self::new(client, at, options, false, Arc::default());
         server::check(&redis.link, &redis.at).await?;
         Ok(redis)
     }
 
-    fn new(client: redis::Client, at: String, options: Options, one_task: bool) -> Self {
+    fn new(client: redis::Client, at: String, options: Options, one_task: bool, witness: Arc<Witness>) -> Self {
         let bounds = reply_bounds(&options);
         let link = Arc::new(Link::gated(client.clone(), bounds));
         let pulse = Link::pulse(client.clone(), bounds);
-        Self { client, at, options, link, one_task, pulse, readers: fetch::Readers::default() }
+        Self { client, at, options, link, one_task, pulse, readers: fetch::Readers::default(), witness }
     }
 
     /// Runs one command; `subject` is the source or the stream that it is about.
@@ -170,7 +174,8 @@ impl DataPlane for Redis {
         self.take_from_quarantine(source, consumer).await
     }
     fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
-        Some(Arc::new(Self::new(self.client.clone(), self.at.clone(), self.options.clone(), true)))
+        let witness = self.witness.clone();
+        Some(Arc::new(Self::new(self.client.clone(), self.at.clone(), self.options.clone(), true, witness)))
     }
 }
 
@@ -196,6 +201,9 @@ impl ControlPlane for Redis {
     }
     async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
         self.take_leave(consumer, sources).await
+    }
+    async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
+        self.find_or_keep_key(fresh).await
     }
     async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {
         self.promote_due(source, max).await

@@ -2,17 +2,33 @@
 -- Moves retries and timers that are due to the lane `again`: no more bytes at once than a script may hold, but one in any
 -- case. What is left is due at once.
 --
--- KEYS     1 again  2 due  3 bodies of what is due  4 timers
--- ARGV     1 how many at most
--- returns  how many were moved, and in how many ms the next one is due (-1: none waits)
+-- Due is what is due by the steady clock (common.lua). Here is where steps of the server's clock are seen: whoever asks
+-- says which time it was told last, and how much time has passed since by a clock of its own that nobody sets.
+--
+-- KEYS     1 again  2 due  3 bodies of what is due  4 timers  5 stats
+-- ARGV     1 how many at most  2 the time that the caller was told last ('' = it is new)  3 ms that have passed since
+-- returns  1 how many were moved  2 in how many ms the next one is due (-1: none waits)  3 the time
 
 local PROMOTE_BYTES_MAX = 16777216
 
-local again, bodies, max = KEYS[1], KEYS[3], tonumber(ARGV[1])
-local now, moved, bytes, next_in = clock(), 0, 0, -1
+local again, bodies, stats, max = KEYS[1], KEYS[3], KEYS[5], tonumber(ARGV[1])
+local moved, bytes, next_in = 0, 0, -1
+
+local now = clock()
+local time, off, latest, before = steady(stats, now)
+if redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[4]) == 0 then return {0, -1, whole(time)} end
+
+local told = tonumber(ARGV[2])
+local wanted = told and math.max(told + ARGV[3], latest)
+if wanted and math.abs(time - wanted) > STEP_MS then time, off = wanted, now - wanted end
+-- Once a second is enough: no more is lost by a step back that nobody sees.
+if time - latest >= 1000 or off ~= before then
+    may('HSET', stats, '', '')
+    keep_steady(stats, time, off)
+end
 
 local function move(waiting)
-    local names = redis.call('ZRANGEBYSCORE', waiting, '-inf', whole(now), 'LIMIT', 0, max - moved)
+    local names = redis.call('ZRANGEBYSCORE', waiting, '-inf', whole(time), 'LIMIT', 0, max - moved)
     if #names == 0 then return end
     redis.call('XLEN', again)
     may('XADD', again, '*', 'event', '')
@@ -35,7 +51,7 @@ end
 for _, waiting in ipairs({KEYS[2], KEYS[4]}) do
     move(waiting)
     local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
-    local left = first[2] and math.max(0, first[2] - now)
+    local left = first[2] and math.max(0, first[2] - time)
     if left and (next_in < 0 or left < next_in) then next_in = left end
 end
-return {moved, next_in}
+return {moved, next_in, whole(time)}

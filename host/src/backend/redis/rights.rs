@@ -36,6 +36,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("settle", "UNLINK @seen"),
     ("settle", "HINCRBY @stats committed 1"),
     ("settle", "HSET @stats x 1"),
+    ("settle", "HGET @stats x"),
+    ("settle", "ZCARD @due"),
     ("settle", "HDEL @stats x"),
     ("settle", "HGETALL @stats"),
     ("settle", "HSET @state v 1"),
@@ -55,6 +57,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("promote", "ZRANGE @due 0 0"),
     ("promote", "HGET @bodies x"),
     ("promote", "ZREM @due x"),
+    ("promote", "HSET @stats x 1"),
     ("promote", "ZREM @timers x"),
     ("promote", "HDEL @bodies x"),
     ("promote", "XADD @again * x x"),
@@ -63,6 +66,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("claim", "HSET @tries x 1"),
     ("claim", "SET @reclaimer x PX 1"),
     ("claim", "GET @reclaimer"),
+    ("claim", "PTTL @heartbeat"),
+    ("claim", "PEXPIRE @heartbeat 1"),
+    ("claim", "PTTL @reclaimer"),
+    ("claim", "PEXPIRE @reclaimer 1"),
     ("settle", "XCLAIM @stream % doctor 0 0-1"),
     ("settle", "HDEL @tries x"),
     ("bury", "XINFO CONSUMERS @stream %"),
@@ -77,6 +84,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("beat", "ZADD @hosts 0 x"),
     ("beat", "ZREMRANGEBYSCORE @hosts -inf 0"),
     ("beat", "DEL @heartbeat"),
+    ("start", "SET @ids-key x NX"),
+    ("start", "GET @ids-key"),
     (GATE, "GET @rewritten"),
     (GATE, "SET @rewritten x"),
     (GATE, "BGREWRITEAOF"),
@@ -190,6 +199,7 @@ impl Redis {
     async fn remove_scratch(&self, scratch: &Source, token: Uuid) -> Result<()> {
         let (keys, consumer) = (Keys::of(scratch), consumer_of(token));
         self.readers.close(&consumer);
+        self.witness.forget(scratch);
         let mut cmd = redis::cmd("UNLINK");
         for key in [keys.stream(), keys.again(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
         {
@@ -302,6 +312,7 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@audit" => keys.audit(),
         "@reclaimer" => keys.reclaimer(),
         "@hosts" => keys::HOSTS.to_owned(),
+        "@ids-key" => keys::IDS_KEY.to_owned(),
         "@rewritten" => keys::REWRITTEN.to_owned(),
         "@heartbeat" => keys::heartbeat("doctor"),
         "%" => source.handler.to_string(),

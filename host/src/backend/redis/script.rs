@@ -36,6 +36,7 @@ scripts! {
     REPLAY "replay.lua" "letters.lua"
     RIGHTS "rights.lua"
     SETTLE "settle.lua" "letters.lua"
+    SILENT "silent.lua"
     STATUS "status.lua"
     SURVEY "survey.lua"
     TRIM "trim.lua"

@@ -133,9 +133,21 @@ local set = 0 -- how many timers
 local marks_left_out = {} -- positions of marks that are not kept
 local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0}
 
+-- The time by which delays are counted, asked once. While something waits, the time is told every second (promote.lua): a
+-- clock that is far ahead of that is not believed until it was looked at there.
+local put_off_at
 local function put_off(waiting, at)
+    if not put_off_at then
+        local time, off, latest = steady(stats, now)
+        if time - latest > STEP_MS and redis.call('ZCARD', due) + redis.call('ZCARD', timers) > 0 then
+            put_off_at = latest
+        else
+            put_off_at = time
+            keep_steady(stats, time, off)
+        end
+    end
     redis.call('HSET', due_bodies, ARGV[at], cmsgpack.pack({unpack(ARGV, at + 2, at + RETRY_ARGS - 1)}))
-    redis.call('ZADD', waiting, whole(now + ARGV[at + 1]), ARGV[at])
+    redis.call('ZADD', waiting, whole(put_off_at + ARGV[at + 1]), ARGV[at])
 end
 
 local function decide_each()

@@ -9,7 +9,7 @@
 --
 -- KEYS     1 stream
 -- ARGV     1 entries at most ('' = any number)  2 age in ms at most ('' = any age)  3 1: drop what is not finished
---          4 what the names of the groups' books begin with
+--          4 what the names of the groups' books begin with  5 the caller's own time in ms
 -- returns  1 how many were removed; there may be more to remove if it is many  2 how many of them a group had not
 --          finished  3 length  4 age of the oldest in ms (-1: none)  5 how many stay over the bounds for some group
 
@@ -42,6 +42,10 @@ local function first_id()
     return first and first[1]
 end
 
+local now = clock()
+-- Two clocks have to agree before what is not finished is thrown away for its age: one of them may have been set wrongly.
+if drop and math.abs(now - ARGV[5]) > STEP_MS then age_max = nil end
+
 if redis.call('EXISTS', stream) == 0 then return {0, 0, 0, -1, 0} end
 
 -- What each group needs: `unread`, the first id that it has not been given, and all that is pending before it. Books
@@ -68,7 +72,7 @@ for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 table.sort(groups, function(a, b) return before(a.unread, b.unread) end)
 
-local now, removed, oldest_before = clock(), 0, drop and first_id()
+local removed, oldest_before = 0, drop and first_id()
 
 -- Removes at most `max` entries before an id. Answers how many, and whether there are none left before it.
 local function cut(id, max)

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::steady;
 use super::tx::{Tx, millis};
-use crate::backend::{HostNote, Result};
+use crate::backend::{HEARTBEAT_MAX, HostNote, Result};
 use crate::model::delivery::Source;
 
 /// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.
@@ -28,9 +29,9 @@ pub fn seek(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
 }
 
 pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()> {
-    let until = tx.now_ms.saturating_add(millis(ttl));
+    let until = tx.now_ms.saturating_add(millis(ttl.min(HEARTBEAT_MAX)));
     tx.run("UPDATE consumers SET until_ms = ?2, note = ?3 WHERE id = ?1", (make(tx, name)?, until, note))?;
-    Ok(())
+    steady::note(tx)
 }
 
 /// Those that live. A host is a consumer of every source in its configuration, and this file is one machine's: all.

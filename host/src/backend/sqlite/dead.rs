@@ -23,7 +23,7 @@ pub fn bury(tx: &Tx<'_>, source: i64, reason: &Reason, parcel: &Parcel) -> Resul
     let text = &reason.text;
     let params = rusqlite::params![
         source,
-        tx.now_ms,
+        tx.wall_ms,
         class,
         ran,
         bytes,

@@ -85,7 +85,7 @@ pub fn paused(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<bool>> {
 fn write_down(tx: &Tx<'_>, source: i64, verb: &str, done: &[i64], act: &Act) -> Result<()> {
     let ids: Vec<String> = done.iter().take(AUDIT_IDS_MAX).map(i64::to_string).collect();
     let sql = "INSERT INTO audit (source, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    tx.run(sql, (source, tx.now_ms, verb, limit(done.len()), ids.join(" "), &act.who, &act.note))?;
+    tx.run(sql, (source, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.who, &act.note))?;
     // One came, so one goes at most; the newest that has to go is `AUDIT_MAX` behind.
     let sql = "DELETE FROM audit WHERE source = ?1 AND id <= (
                  SELECT id FROM audit WHERE source = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";

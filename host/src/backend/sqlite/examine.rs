@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::lost_thread;
 use super::open::literal;
 use super::tx::{Tx, millis};
-use super::{beside, dead, sources};
+use super::{beside, dead, sources, steady};
 use crate::backend::findings::{Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Options, Result};
 use crate::files::open_mode;
@@ -17,8 +17,6 @@ use crate::tasks::{self, Task};
 
 /// The log is copied into the file when it has 16 MiB: one of this size is kept from that.
 const LOG_BYTES_MAX: u64 = 128 << 20;
-/// How far the newest entry may be ahead of the clock. A clock that was put back a little is no alarm.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Consumers are forgotten an hour after their death while a host runs. More than these leak.
 const DEAD_CONSUMERS_MAX: i64 = 1000;
 /// A thousand events a microsecond for a century do not get there.
@@ -94,18 +92,24 @@ fn look_at_file(tx: &Tx<'_>, file: &str) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Times are this machine's. A clock that was put back makes waiting longer, and retention too.
+/// How long it is told that the clock was set.
+const STEP_TOLD: Duration = Duration::from_secs(86_400);
+
+/// What waits, lasts or ages does not go by the machine's clock; but events bear its times.
 fn clock(tx: &Tx<'_>) -> Result<Finding> {
-    let newest = tx.get("SELECT at_ms FROM entries ORDER BY id DESC LIMIT 1", [], |row| row.get::<_, i64>(0))?;
-    let ahead = Duration::from_millis(u64::try_from(newest.unwrap_or(0).saturating_sub(tx.now_ms)).unwrap_or(0));
-    Ok(if ahead > AHEAD_MAX {
-        bad(
-            "clock",
-            format!("the newest entry lies {} in the future: the clock was put back", short(ahead)),
-            "set the clock right, and run a time service (chrony, systemd-timesyncd)",
-        )
-    } else {
-        good("clock", "the clock is not behind the newest entry")
+    let last = steady::last_step(tx)?.filter(|(_, ago)| *ago < millis(STEP_TOLD));
+    Ok(match last {
+        Some((step, ago)) => {
+            let which = if step < 0 { "back" } else { "forward" };
+            let [by, ago] = [step, ago].map(|ms| short(Duration::from_millis(ms.unsigned_abs())));
+            warning(
+                "clock",
+                format!("this machine's clock was put {which} by {by}, {ago} ago"),
+                "retries, leases and the inbox go by a clock that cannot be set, so nothing came early or waits longer; \
+                 run a time service (chrony, systemd-timesyncd), so that events and records bear the right times",
+            )
+        }
+        None => good("clock", "it has not been set while a host ran"),
     })
 }
 

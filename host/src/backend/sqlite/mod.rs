@@ -35,6 +35,7 @@ mod settle;
 mod sources;
 mod state;
 mod status;
+mod steady;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -174,6 +175,10 @@ impl ControlPlane for Sqlite {
     async fn leave(&self, consumer: &str, _sources: &[Source]) -> Result<u64> {
         let consumer = consumer.to_owned();
         self.db.ask(Access::Note, "leave", move |tx| consumers::leave(tx, &consumer)).await
+    }
+
+    async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
+        self.db.ask(Access::Keep, "keep a secret", move |tx| sources::ids_key(tx, fresh)).await
     }
 
     async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {

@@ -15,9 +15,14 @@ use crate::backend::{Error, Result};
 /// "TDML": this file is Tidemill's. `file` and SQLite's own tools show it.
 pub(super) const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
-pub(super) const LAYOUT_VERSION: i64 = 4;
-/// From layout 1 to 2, from 2 to 3, from 3 to 4.
-const UPGRADES: &[&str] = &[include_str!("upgrade.sql"), include_str!("upgrade_3.sql"), include_str!("upgrade_4.sql")];
+pub(super) const LAYOUT_VERSION: i64 = 5;
+/// From layout 1 to 2, and so on.
+const UPGRADES: &[&str] = &[
+    include_str!("upgrade.sql"),
+    include_str!("upgrade_3.sql"),
+    include_str!("upgrade_4.sql"),
+    include_str!("upgrade_5.sql"),
+];
 /// How long to wait for another process's transaction before saying "busy".
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this backend has; a statement that falls out is only compiled again.
@@ -237,7 +242,7 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
 enum Content {
     Nothing,
     /// Of this layout: 1 is before pausing and audit records, 2 before timers, and before versions of plugins were booked,
-    /// 3 before dead letters had bounds by class and bytes.
+    /// 3 before dead letters had bounds by class and bytes, 4 before there was a clock of its own.
     Older(usize),
     Ours,
 }
@@ -252,6 +257,7 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
         (APPLICATION_ID, 1) => Ok(Content::Older(1)),
         (APPLICATION_ID, 2) => Ok(Content::Older(2)),
         (APPLICATION_ID, 3) => Ok(Content::Older(3)),
+        (APPLICATION_ID, 4) => Ok(Content::Older(4)),
         (APPLICATION_ID, _) => {
             let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
             Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))

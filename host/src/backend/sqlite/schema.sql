@@ -1,6 +1,7 @@
--- The file's layout, version 4; `upgrade.sql` makes version 2 of version 1, `upgrade_3.sql` version 3 of version 2, and
--- `upgrade_4.sql` this one of version 3. Names that would stand in every row (streams, handlers, consumers) stand once
--- and are numbers elsewhere. Times are Unix milliseconds by this machine's clock.
+-- The file's layout, version 5; `upgrade.sql` makes version 2 of version 1, `upgrade_3.sql` version 3 of version 2,
+-- `upgrade_4.sql` version 4 of version 3, and `upgrade_5.sql` this one of version 4. Names that would stand in every row
+-- (streams, handlers, consumers) stand once and are numbers elsewhere. Times are milliseconds by the steady clock
+-- (`steady.rs`), which began as Unix time; those in `dead`, `audit` and `versions` are for people: Unix time.
 
 -- `added - trimmed` entries lie on the stream now.
 CREATE TABLE streams (
@@ -188,3 +189,21 @@ CREATE TABLE audit (
   note   TEXT    NOT NULL
 ) STRICT;
 CREATE INDEX audit_by_source ON audit (source);
+
+-- What was noted of the machine's clocks last, one row: which start of the machine it was, the time since then, the steady
+-- clock, and the wall clock. `step_ms`: by how much that was set last, at `stepped_ms` of the steady clock.
+CREATE TABLE clock (
+  id         INTEGER PRIMARY KEY CHECK (id = 1),
+  boot_id    TEXT    NOT NULL,
+  boot_ms    INTEGER NOT NULL,
+  steady_ms  INTEGER NOT NULL,
+  wall_ms    INTEGER NOT NULL,
+  step_ms    INTEGER NOT NULL DEFAULT 0,
+  stepped_ms INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- The secret by which emitted events get their ids, one row.
+CREATE TABLE ids_key (
+  id  INTEGER PRIMARY KEY CHECK (id = 1),
+  key BLOB    NOT NULL
+) STRICT;

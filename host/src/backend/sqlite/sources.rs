@@ -46,6 +46,13 @@ pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Resul
     Ok(())
 }
 
+/// The secret for ids: made by the first host on this file.
+pub fn ids_key(tx: &Tx<'_>, fresh: [u8; 32]) -> Result<[u8; 32]> {
+    tx.run("INSERT INTO ids_key (id, key) VALUES (1, ?1) ON CONFLICT DO NOTHING", [fresh])?;
+    let key = tx.get("SELECT key FROM ids_key WHERE id = 1", [], |row| row.get(0))?;
+    Ok(key.unwrap_or(fresh))
+}
+
 pub fn seek_stream(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
     Ok(tx.get("SELECT id FROM streams WHERE name = ?1", [name], |row| row.get(0))?)
 }

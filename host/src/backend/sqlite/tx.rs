@@ -6,22 +6,31 @@ use std::time::{Duration, SystemTime};
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, Params, Row};
 
+use super::steady::Steady;
+
 pub struct Tx<'a> {
     conn: &'a Connection,
-    /// The backend's clock, read once for the whole job.
+    /// The backend's clock (`steady`), read once for the whole job. What waits, lasts or ages goes by it.
     pub now_ms: i64,
+    /// The wall clock: for people.
+    pub wall_ms: i64,
     rung: &'a mut Vec<Arc<str>>,
 }
 
 impl<'a> Tx<'a> {
-    pub fn new(conn: &'a Connection, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self { conn, now_ms: now_ms(), rung }
+    pub fn new(conn: &'a Connection, steady: &Steady, rung: &'a mut Vec<Arc<str>>) -> Self {
+        Self { conn, now_ms: steady.now_ms(), wall_ms: wall_ms(), rung }
     }
 
     /// For tests, which set the clock.
     #[cfg(test)]
     pub fn at(conn: &'a Connection, now_ms: i64, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self { conn, now_ms, rung }
+        Self::at_both(conn, now_ms, now_ms, rung)
+    }
+
+    #[cfg(test)]
+    pub fn at_both(conn: &'a Connection, now_ms: i64, wall_ms: i64, rung: &'a mut Vec<Arc<str>>) -> Self {
+        Self { conn, now_ms, wall_ms, rung }
     }
 
     /// Answers how many rows were changed.
@@ -90,8 +99,8 @@ impl<'a> Tx<'a> {
     }
 }
 
-fn now_ms() -> i64 {
-    // A clock before 1970 is set wrongly, but it is no reason to stop: all that counts is that it goes forward.
+pub fn wall_ms() -> i64 {
+    // A clock before 1970 is set wrongly, but it is no reason to stop.
     millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 

@@ -12,7 +12,7 @@ pub fn book(tx: &Tx<'_>, source: i64, digest: &str, committed: i64) -> Result<()
     }
     let sql = "INSERT INTO versions (source, digest, committed, since_ms) VALUES (?1, ?2, ?3, ?4)
                ON CONFLICT DO UPDATE SET committed = committed + excluded.committed RETURNING committed";
-    let total: Option<i64> = tx.get(sql, (source, digest, committed, tx.now_ms), |row| row.get(0))?;
+    let total: Option<i64> = tx.get(sql, (source, digest, committed, tx.wall_ms), |row| row.get(0))?;
     if total == Some(committed) {
         forget_oldest(tx, source)?;
     }

@@ -10,6 +10,7 @@ use super::bell::Bell;
 use super::error::{lost_thread, named};
 use super::job::{Access, Job, Ticket};
 use super::open::Place;
+use super::steady::Steady;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
 use crate::tasks::{self, STUCK_MAX, Task};
@@ -36,11 +37,11 @@ impl Db {
         let (mut opened, mut worker) = (Some(opened), None);
         let work = move || {
             if worker.is_none() {
-                let (answer, conn) = match place.open() {
-                    Ok(conn) => (Ok(()), Some(conn)),
+                let (answer, conn) = match place.open().and_then(|conn| Ok((Steady::open(&conn)?, conn))) {
+                    Ok(opened) => (Ok(()), Some(opened)),
                     Err(error) => (Err(error), None),
                 };
-                worker = conn.map(|conn| Worker { conn, bell: bell.clone(), synced: None });
+                worker = conn.map(|(steady, conn)| Worker { conn, steady, bell: bell.clone(), synced: None });
                 // Whoever asked to open it may have gone.
                 let is_wanted = opened.take().is_some_and(|opened| opened.send(answer).is_ok());
                 worker.take_if(|_| !is_wanted);
@@ -74,6 +75,7 @@ impl Db {
 
 struct Worker {
     conn: Connection,
+    steady: Steady,
     bell: Arc<Bell>,
     /// Whether commits are synced as the connection is set now.
     synced: Option<bool>,
@@ -128,7 +130,7 @@ impl Worker {
         self.statement(if access == Access::Look { "BEGIN" } else { "BEGIN IMMEDIATE" })?;
         for job in jobs {
             let changes = self.conn.total_changes();
-            let went_well = job.run(&mut Tx::new(&self.conn, rung));
+            let went_well = job.run(&mut Tx::new(&self.conn, &self.steady, rung));
             if !went_well && (self.conn.total_changes() != changes || self.conn.is_autocommit()) {
                 let cause = "another job of the same transaction failed half way".into();
                 return Err(Error::Unavailable { what: "SQLite".into(), cause });

@@ -1,33 +1,34 @@
 //! Between a name and a connection: every address that the name resolves to is looked at, and the connection goes to one
 //! of those very addresses. A name that changes its mind in between (DNS rebinding) gains nothing by it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use ipnet::IpNet;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Error, Timeout};
 
-use crate::policy::address::forbidden;
+use crate::policy::address::{Networks, forbidden};
 use crate::tasks::{self, Task};
 
-/// Look-ups of names that may be under way in this process. The system's resolver cannot be stopped: one that hangs
-/// keeps its thread for longer than anybody waits for it.
-const LOOKUPS_MAX: usize = 64;
+/// Look-ups of names that one handler may have under way. The system's resolver cannot be stopped: one that hangs keeps its
+/// thread for longer than anybody waits for it. Each handler has its own share, so that none starves another.
+const LOOKUPS_MAX: usize = 16;
 
-static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+/// How many each handler has under way, in this process: versions of its plugin come and go.
+static LOOKUPS: LazyLock<Mutex<HashMap<Arc<str>, usize>>> = LazyLock::new(Mutex::default);
 
 type LookUp = dyn Fn(&str, u16) -> std::io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Resolves names, and refuses those that lead to where no request may go.
 pub struct Guard {
-    open: Vec<IpNet>,
+    handler: Arc<str>,
+    networks: Networks,
     look_up: Arc<LookUp>,
 }
 
@@ -41,14 +42,19 @@ pub struct Forbidden {
 }
 
 impl Guard {
-    /// Requests may go to public addresses and to these networks.
-    pub fn new(open: Vec<IpNet>) -> Self {
-        Self { open, look_up: Arc::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)) }
+    /// Requests of this handler may go to public addresses and to the networks that are open.
+    pub fn new(handler: &str, networks: Networks) -> Self {
+        let handler = handler.into();
+        Self {
+            handler,
+            networks,
+            look_up: Arc::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)),
+        }
     }
 
     /// One address that is forbidden forbids the name: who owns the name has put it there.
     fn check(&self, host: &str, found: &[SocketAddr]) -> Result<(), Forbidden> {
-        let wrong = found.iter().find_map(|address| Some((address.ip(), forbidden(address.ip(), &self.open)?)));
+        let wrong = found.iter().find_map(|address| Some((address.ip(), forbidden(address.ip(), &self.networks)?)));
         wrong.map_or(Ok(()), |(address, why)| Err(Forbidden { host: host.to_owned(), address, why }))
     }
 
@@ -56,7 +62,8 @@ impl Guard {
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let _slot = Slot::take().ok_or_else(|| std::io::Error::other("too many look-ups of names hang"))?;
+        let too_many = || format!("{LOOKUPS_MAX} look-ups of names by this handler hang");
+        let _slot = Slot::take(&self.handler).ok_or_else(|| std::io::Error::other(too_many()))?;
         let (found, answer) = sync_channel(1);
         let (look_up, name) = (self.look_up.clone(), host.to_owned());
         tasks::thread(Task::LookUp, "look-up".to_owned(), None, None, move || {
@@ -90,30 +97,42 @@ const MAX_ADDRESSES: usize = 16;
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Guard").field("networks", &self.networks).finish_non_exhaustive()
     }
 }
 
-/// One of `LOOKUPS_MAX`.
-struct Slot;
+/// One of `LOOKUPS_MAX` of a handler.
+struct Slot(Arc<str>);
 
 impl Slot {
-    fn take() -> Option<Self> {
-        let taken = LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < LOOKUPS_MAX).then_some(n + 1));
-        taken.ok().map(|_| Self)
+    fn take(handler: &Arc<str>) -> Option<Self> {
+        let mut all = Self::all();
+        let taken = all.entry(handler.clone()).or_default();
+        (*taken < LOOKUPS_MAX).then(|| {
+            *taken += 1;
+            Self(handler.clone())
+        })
+    }
+
+    fn all() -> MutexGuard<'static, HashMap<Arc<str>, usize>> {
+        LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+        let mut all = Self::all();
+        if let Some(taken) = all.get_mut(&self.0) {
+            *taken -= 1;
+            if *taken == 0 {
+                all.remove(&self.0);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, RwLock};
-
     use super::*;
 
     /// A guard whose name server gives these answers, one after the other.
@@ -124,14 +143,10 @@ mod tests {
             let addresses = answers.lock().unwrap().pop().ok_or_else(|| std::io::Error::other("no answer"))?;
             Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
         };
-        Guard { open: Vec::new(), look_up: Arc::new(look_up) }
+        Guard { handler: "h".into(), networks: Networks::default(), look_up: Arc::new(look_up) }
     }
 
-    /// The places for look-ups are the process's: who takes them all does so alone.
-    static ROOM: RwLock<()> = RwLock::new(());
-
     fn resolved(guard: &Guard, url: &str) -> Result<Vec<SocketAddr>, String> {
-        let _shared = ROOM.read().unwrap();
         let timeout = NextTimeout { after: std::time::Duration::from_secs(60).into(), ..NextTimeout::default() };
         let uri: Uri = url.parse().unwrap();
         let found = guard.resolve(&uri, &Config::default(), timeout).map_err(|error| error.to_string())?;
@@ -183,36 +198,34 @@ mod tests {
 
     /// Reaches `LOOKUPS_MAX`.
     #[test]
-    fn look_ups_that_hang_have_a_bound() {
-        let (release, gate) = std::sync::mpsc::channel::<()>();
-        let gate = Mutex::new(gate);
-        let hang = move |_: &str, _| {
-            let _ = gate.lock().unwrap().recv(); // until the test is over
-            Err(std::io::Error::other("no answer"))
+    fn a_handler_whose_look_ups_hang_takes_none_from_another() {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hangs = |handler: &str| {
+            let held = held.clone();
+            let look_up = move |_: &str, _| {
+                // Until the test is over.
+                let _ = held.lock().unwrap().recv();
+                Err(std::io::Error::other("no answer"))
+            };
+            Guard { handler: handler.into(), networks: Networks::default(), look_up: Arc::new(look_up) }
         };
-        let hanging = Guard { open: Vec::new(), look_up: Arc::new(hang) };
-        let asks = |after: std::time::Duration| {
-            let timeout = NextTimeout { after: after.into(), ..NextTimeout::default() };
-            hanging.resolve(&"http://h.example.org/".parse().unwrap(), &Config::default(), timeout)
-        };
-        let _alone = ROOM.write().unwrap();
+        let soon = || NextTimeout { after: std::time::Duration::from_millis(1).into(), ..NextTimeout::default() };
+        let greedy = hangs("greedy");
         for _ in 0..LOOKUPS_MAX {
-            let answer = asks(std::time::Duration::from_millis(1));
-            assert!(matches!(answer, Err(Error::Timeout(Timeout::Resolve))), "it hangs");
+            assert!(matches!(greedy.find("h.example.org", 80, soon()), Err(Error::Timeout(_))));
         }
-        let refused = asks(std::time::Duration::from_secs(60)).unwrap_err().to_string();
-        assert!(refused.contains("too many look-ups of names hang"), "{refused}");
-        drop(release);
-        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while LOOKUPS.load(Ordering::Relaxed) > 0 {
-            assert!(std::time::Instant::now() < give_up, "the places are not given back");
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        let said = greedy.find("h.example.org", 80, soon()).unwrap_err().to_string();
+        assert!(said.contains("16 look-ups of names by this handler hang"), "{said}");
+        let again = hangs("greedy").find("h.example.org", 80, soon()).unwrap_err().to_string();
+        assert!(again.contains("hang"), "another version of it has no more: {again}");
+        assert!(matches!(hangs("other").find("h.example.org", 80, soon()), Err(Error::Timeout(_))));
+        drop(hold);
     }
 
     /// The system's own answer for a name that every machine has.
     #[test]
     fn localhost_is_loopback() {
-        assert!(resolved(&Guard::new(Vec::new()), "http://localhost/").unwrap_err().contains("loopback"));
+        assert!(resolved(&Guard::new("h", Networks::default()), "http://localhost/").unwrap_err().contains("loopback"));
     }
 }

@@ -12,7 +12,6 @@ mod headers;
 
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use ureq::http::{HeaderValue, Method, Response, header};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Error};
@@ -21,6 +20,7 @@ use uuid::Uuid;
 use super::context::Context;
 use crate::model::outcome::Crash;
 use crate::plugin::abi::latest::tidemill::plugin::http::{self, HttpError, Request};
+use crate::policy::address::Networks;
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::outbound::{Grant, METHODS, unknown_method};
 use crate::policy::target::Target;
@@ -57,7 +57,7 @@ pub const RESULTS: [&str; 9] = ["2xx", "3xx", "4xx", "5xx", "denied", "unreachab
 
 impl Outbound {
     /// Requests that one of the grants allows may go to public addresses, and to those networks.
-    pub fn new(grants: Vec<Grant>, open: Vec<IpNet>, breaker: BreakerPolicy) -> Self {
+    pub fn new(handler: &str, grants: Vec<Grant>, networks: Networks, breaker: BreakerPolicy) -> Self {
         let config = Agent::config_builder()
             // The environment is the operator's, not the plugin's; and a proxy would resolve names by itself.
             .proxy(None)
@@ -71,7 +71,7 @@ impl Outbound {
             .max_idle_connections(IDLE_CONNECTIONS_MAX)
             .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), Guard::new(open));
+        let agent = Agent::with_parts(config, DefaultConnector::default(), Guard::new(handler, networks));
         Self { grants, asked: None, gates: Gates::new(breaker), agent }
     }
 

@@ -29,7 +29,7 @@ pub struct Filter {
     /// Of this handler.
     #[arg(long)]
     pub handler: Option<String>,
-    /// Of this class: undecodable, invalid, unknown, conflict, rejected, exhausted, poison or refused.
+    /// Of this class: undecodable, invalid, unknown, conflict, rejected, exhausted, poison, refused or looped.
     #[arg(long)]
     pub reason: Option<String>,
     /// Of this group, as `ls` prints it.

@@ -1,9 +1,10 @@
 //! What lets a handler out of the sandbox: grants of `http`, secrets, and private networks.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::Check;
 use crate::config::read::nearest;
+use crate::policy::address::NAT64_BITS;
 use crate::policy::outbound::Grant;
 
 /// The longest name of a secret, in bytes.
@@ -55,6 +56,14 @@ impl Check<'_> {
                 "write \"10.1.0.0/16\", \"10.1.2.3/32\" or \"fd00::/8\"",
             );
         }
+        let good = |text: &str| text.parse::<Ipv6Net>().is_ok_and(|net| NAT64_BITS.contains(&net.prefix_len()));
+        for text in self.config.host.http_nat64.iter().filter(|text| !good(text)) {
+            self.find(
+                "host.http_nat64",
+                format!("\"{text}\" is not a NAT64 prefix"),
+                "an IPv6 network of 32, 40, 48, 56, 64 or 96 bits (RFC 6052), such as \"2001:db8:64::/96\"",
+            );
+        }
     }
 }
 
@@ -102,6 +111,8 @@ mod tests {
             ("[handlers.a.limits]\nio_calls = 0", "handlers.a.limits.io_calls: out of range"),
             ("[host]\nio_workers = 0", "host.io_workers: out of range\n  hint: 1 to 512"),
             ("[host]\nhttp_private = [\"10.1.2.3\"]", "host.http_private: \"10.1.2.3\" is not a network"),
+            ("[host]\nhttp_nat64 = [\"2001:db8::/95\"]", "host.http_nat64: \"2001:db8::/95\" is not a NAT64 prefix"),
+            ("[host]\nhttp_nat64 = [\"10.0.0.0/8\"]", "host.http_nat64: \"10.0.0.0/8\" is not a NAT64 prefix"),
         ];
         for (text, wanted) in rows {
             let found = findings(text);

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 
 use super::Check;
 use crate::config::{Config, Handler, Stream, limits};
+use crate::model::event::HOPS_MOST;
 
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 enum Amount {
@@ -190,6 +191,7 @@ const HANDLER: &[Row<Handler>] = &[
     row("limits.handles", |h| Some(Count(h.limits.handles as u64)), NONE, MILLION, ""),
     row("limits.emits", |h| Some(Count(h.limits.emits as u64)), NONE, MANY, ""),
     row("limits.emit_bytes", |h| Some(bytes(h.limits.emit_bytes)), NO_BYTES, LARGE, ""),
+    row("limits.hops", |h| Some(Count(h.limits.hops.into())), ONE, Count(HOPS_MOST as u64), ""),
     row("limits.state", |h| Some(bytes(h.limits.state)), NO_BYTES, LARGE, ""),
     row("limits.state_total", |h| Some(bytes(h.limits.state_total)), NO_BYTES, LARGE, ""),
     row("limits.timers", |h| Some(Count(h.limits.timers as u64)), NONE, MANY, ""),

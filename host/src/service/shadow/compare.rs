@@ -83,6 +83,7 @@ pub fn class(outcome: &Outcome) -> &'static str {
         Outcome::Done(_) => "done",
         Outcome::Failed { .. } => "failed",
         Outcome::Rejected { .. } => "rejected",
+        Outcome::Looped { .. } => "looped",
         Outcome::Crashed { crash, .. } => crash.as_str(),
     }
 }
@@ -99,7 +100,10 @@ pub fn shown(outcome: &Outcome) -> Value {
                 effects.writes.iter().take(WRITES_SHOWN).map(|(name, bytes)| (name.clone(), written(bytes))).collect();
             json!({ "outcome": class, "emitted": effects.emits.len(), "emits": emits, "writes": writes, "timers": effects.timers.len() })
         }
-        Outcome::Failed { reason, .. } | Outcome::Rejected { reason, .. } | Outcome::Crashed { reason, .. } => {
+        Outcome::Failed { reason, .. }
+        | Outcome::Rejected { reason, .. }
+        | Outcome::Looped { reason, .. }
+        | Outcome::Crashed { reason, .. } => {
             json!({ "outcome": class, "reason": cut(reason) })
         }
     }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::build::Checked;
 use crate::backend::{self, Backend};
+use crate::capability::ids::Ids;
 use crate::clock;
 use crate::config::{Config, check};
 use crate::model::delivery::{EntryId, KeyState, Source};
@@ -150,6 +151,8 @@ impl Shadow<'_> {
             plugin: plugin.clone(),
             stream: source.stream.clone(),
             now: now.clone(),
+            // Nothing leaves: both versions have the same, and that is all.
+            ids: Ids::default(),
             calls: vec![JobCall { event: event.clone(), attempt: 1 }],
             states: state.into_iter().map(|state| (event.key().clone(), state)).collect(),
             deadline: handler.deadline,

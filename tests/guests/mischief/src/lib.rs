@@ -29,6 +29,7 @@
 //! | `timer-bomb` | sets as many timers as it may, and each of them does the same | |
 //! | `timer-then-trap` | sets a timer, then panics | |
 //! | `tell-timer` | emits {"n": 1} with the attribute `timer`: the name of the timer whose event this is | |
+//! | `emit-again` | emits `Test.Thing.Asked.v1` with its own data: a handler that wants it goes round in a circle | `count`, `stubborn` |
 //! | `fail-until` | retries, and at that attempt emits {"n": the attempt} | `attempt` |
 //!
 //! Without `count` there is no end.
@@ -108,6 +109,11 @@ fn handle(event: &Event) -> Result<(), Failure> {
         "state-delete-many" => (0..count).for_each(|n| state::delete(&format!("{n:0200}"))),
         "return-big" => return Err(Failure::reject("x".repeat(data.bytes))),
         "remember" => emit_n(remember()).map(drop)?,
+        "emit-again" => {
+            let mine: Value = event.json()?;
+            let again = |_| data.unless_stubborn(emit("Test.Thing.Asked.v1", &mine));
+            (0..data.count.unwrap_or(1)).try_for_each(again)?;
+        }
         "fail-until" if event.attempt < data.attempt => return Err(Failure::retry("as told, too early")),
         "fail-until" => emit_n(event.attempt.into()).map(drop)?,
         unknown => return Err(Failure::reject(format!("no mischief is called {unknown:?}"))),

@@ -1,0 +1,134 @@
+//! What this host has seen of time, by a clock that nobody sets (docs/decisions/0030). The server's clock may be set while it
+//! runs, or become another server's: whoever was there can tell, the server cannot.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock;
+use crate::model::delivery::Source;
+
+/// A change of the server's clock by more than this against the time that has passed is a step. `common.lua` has it, too.
+const STEP_MIN: Duration = Duration::from_secs(60);
+/// After a step forward all heartbeats have run out: so long nobody is taken for dead, and whoever lives has said so by then.
+const STEP_PAUSE: Duration = Duration::from_secs(5);
+
+/// All times are those since the machine was started ([`clock::since_boot`]), or by the server's clock where they end in `_ms`.
+#[derive(Default)]
+pub(super) struct Witness(Mutex<HashMap<Source, Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    /// The steady time that was told last, and when it was asked for.
+    told: Option<Told>,
+    /// The server's time at the last look for what others left.
+    looked: Option<Told>,
+    /// Until then nobody is taken for dead.
+    wait_until: Duration,
+    /// The consumers without a heartbeat, and since when they have been seen to have none.
+    silent: HashMap<String, Duration>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    pub ms: u64,
+    pub at: Duration,
+}
+
+impl Witness {
+    pub fn told(&self, source: &Source) -> Option<Told> {
+        self.seen().get(source)?.told
+    }
+
+    pub fn tell(&self, source: &Source, told: Told) {
+        self.of(source, |seen| seen.told = Some(told));
+    }
+
+    /// Takes note of the server's time. Whether heartbeats can be believed: they cannot for a while after a step forward.
+    pub fn look(&self, source: &Source, now: Told) -> bool {
+        self.of(source, |seen| {
+            let before = seen.looked.replace(now);
+            if before.is_some_and(|before| steps_forward(before, now)) {
+                seen.wait_until = now.at + STEP_PAUSE;
+                seen.silent.clear();
+            }
+            now.at >= seen.wait_until
+        })
+    }
+
+    /// Takes note of all consumers that have no heartbeat; for each, how long that has been so.
+    pub fn silent(&self, source: &Source, names: &[&str]) -> Vec<Duration> {
+        let now = clock::since_boot();
+        self.of(source, |seen| {
+            let mut before = std::mem::take(&mut seen.silent);
+            let since = |name: &&str| (name.to_string(), before.remove(*name).unwrap_or(now));
+            let silent: Vec<(String, Duration)> = names.iter().map(since).collect();
+            let times = silent.iter().map(|(_, since)| now.saturating_sub(*since)).collect();
+            seen.silent = silent.into_iter().collect();
+            times
+        })
+    }
+
+    pub fn forget(&self, source: &Source) {
+        self.seen().remove(source);
+    }
+
+    fn of<T>(&self, source: &Source, work: impl FnOnce(&mut Seen) -> T) -> T {
+        let mut all = self.seen();
+        match all.get_mut(source) {
+            Some(seen) => work(seen),
+            None => work(all.entry(source.clone()).or_default()),
+        }
+    }
+
+    /// Plain values: as good as before if somebody panicked over them.
+    fn seen(&self) -> MutexGuard<'_, HashMap<Source, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn steps_forward(before: Told, now: Told) -> bool {
+    let passed = now.at.saturating_sub(before.at);
+    Duration::from_millis(now.ms.saturating_sub(before.ms)) > passed + STEP_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source() -> Source {
+        Source { stream: "s".into(), handler: "h".into() }
+    }
+
+    fn at(seconds: u64, server_seconds: u64) -> Told {
+        Told { ms: server_seconds * 1000, at: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn after_a_step_forward_nobody_is_taken_for_dead_for_a_while() {
+        let witness = Witness::default();
+        let rows = [(10, 5000, true), (12, 5002, true), (14, 15_004, false), (18, 15_008, false), (19, 15_009, true)];
+        for (seconds, server, believed) in rows {
+            assert_eq!(witness.look(&source(), at(seconds, server)), believed, "at {seconds}");
+        }
+        assert!(witness.look(&source(), at(21, 5011)), "heartbeats last longer after a step back, and are cut");
+        assert!(witness.look(&source(), at(5021, 10_011)), "a host that looks seldom is no step");
+    }
+
+    #[test]
+    fn who_has_been_silent_is_known_until_it_speaks() {
+        let witness = Witness::default();
+        assert_eq!(witness.silent(&source(), &["a"]), [Duration::ZERO]);
+        std::thread::sleep(Duration::from_millis(20));
+        let [a, b] = witness.silent(&source(), &["a", "b"])[..] else { panic!("one for each") };
+        assert!(a >= Duration::from_millis(20) && b == Duration::ZERO);
+        witness.silent(&source(), &["b"]);
+        assert_eq!(witness.silent(&source(), &["a"]), [Duration::ZERO], "it has spoken meanwhile");
+    }
+
+    #[test]
+    fn the_scripts_know_the_same_step() {
+        let line = format!("local STEP_MS = {}", STEP_MIN.as_millis());
+        assert!(include_str!("common.lua").contains(&line), "common.lua has no {line}");
+    }
+}
