@@ -22,6 +22,7 @@ mod plugins;
 mod redis_faults;
 mod refusals;
 mod reloads;
+mod rollouts;
 mod sandbox;
 mod schemas;
 mod shadow;

@@ -1,5 +1,6 @@
 //! How much of a stream is kept, and what trimming it did.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How much of a stream is kept.
@@ -11,6 +12,9 @@ pub struct Bounds {
     pub retention: Option<Duration>,
     /// Hold to the bounds even if a group has not finished with what goes: it is lost to that group.
     pub overflow: Overflow,
+    /// Handlers that read it. Where the group of one is missing, nothing is removed: it was lost, and what it has not
+    /// finished is still needed.
+    pub groups: Vec<Arc<str>>,
 }
 
 /// What happens to a stream that is over its bounds with entries that a group has not finished.

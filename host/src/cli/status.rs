@@ -26,7 +26,7 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
         println!("{status}");
     } else {
         println!("{backend}\nhosts alive: {}", hosts.len());
-        print!("{}{}", to_table(&rows, &hosts), refusals(&rows, &hosts));
+        print!("{}{}{}", to_table(&rows, &hosts), refusals(&rows, &hosts), odd(&rows));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,7 +53,9 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
     for (handler, streams) in rows {
         let total = total(streams);
         let started = streams.iter().any(|row| row.status.is_some());
-        let books = if !started {
+        let books = if streams.iter().any(|row| row.lost) {
+            "position lost"
+        } else if !started {
             "not started yet"
         } else if total.balances() {
             "balance"
@@ -95,6 +97,35 @@ fn refusals(rows: &Rows, hosts: &[Note]) -> String {
             .then(|| format!("{handler}: {refused} kept, because the backend refuses to settle them: {refusal}\n"))
     };
     rows.keys().filter_map(line).collect()
+}
+
+/// A line for each thing that is out of the ordinary with a group.
+fn odd(rows: &Rows) -> String {
+    let mut text = String::new();
+    for row in rows.values().flatten() {
+        let (source, handler) = (&row.source, &row.source.handler);
+        if row.lost {
+            text += &format!(
+                "{source}: its group was lost, and nobody knows where it was; nothing is fetched until you say where to begin: \
+                 tidemill plugin resume {handler} --from ..\n"
+            );
+        }
+        let status = row.status.unwrap_or_default();
+        if status.left > 0 {
+            text += &format!("{source}: {} deliveries are left for hosts with other events that want them\n", status.left);
+        }
+        if status.strayed > 0 {
+            text += &format!(
+                "{source}: {} entries went with no settlement: somebody else acknowledged, deleted or trimmed them, or moved \
+                 the group on\n",
+                status.strayed
+            );
+        }
+        if status.repeated > 0 {
+            text += &format!("{source}: {} deliveries came once more: the group was lost or moved back\n", status.repeated);
+        }
+    }
+    text
 }
 
 /// Rate, breaker and plugin; nobody says anything of them where no host lives.

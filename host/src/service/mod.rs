@@ -6,6 +6,7 @@
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
 //!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
 //!                   +-- pause      sees what people have paused
+//!                   +-- agreement  tells other hosts what this one wants, and looks after the groups
 //!                   +-- heart      says that this host lives, and what it is doing
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
@@ -14,6 +15,7 @@
 //! Ending: first everybody stops fetching, then what is in hand is settled; what cannot be settled in time stays
 //! pending for the next host. No attempt is counted for it.
 
+pub mod agreement;
 pub mod books;
 pub mod build;
 pub mod canary;
@@ -33,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::backend::Error;
+use crate::backend::{Error, Group};
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::pipeline::{Handler, House};
@@ -104,6 +106,14 @@ impl Host {
         let mut beating = JoinSet::new();
         beating.spawn(heart.run());
         self.make_groups().await?;
+        if let Err(error) = agreement::begin(&self.consumers).await {
+            // Nobody is to wait for what this host wanted.
+            backend.leave(&self.house.consumer, &self.sources()).await?;
+            return Err(error);
+        }
+        for (source, status) in books::unreached(&*backend, &self.reloader.config).await? {
+            observe::unreached(&source, status.waiting() - status.lag, status.dead);
+        }
         pause::look(&*backend, &self.consumers).await?;
         observe::host_started(&self.house.consumer, &backend.describe().await?, self.consumers.len());
         let host = Arc::new(self);
@@ -119,17 +129,18 @@ impl Host {
         }
         tasks.spawn(janitor::run(host.clone(), quiet.clone()));
         tasks.spawn(pause::run(backend.clone(), host.consumers.clone(), quiet.clone()));
+        tasks.spawn(agreement::run(host.consumers.clone(), switch.clone(), quiet.clone()));
         if until_idle {
             tasks.spawn(host.clone().idle(switch, quiet.clone()));
         }
         host.drain(tasks, quiet).await;
         beating.shutdown().await;
+        agreement::end(&host.consumers).await?;
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
         if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
         }
-        let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
-        match backend.leave(&host.house.consumer, &sources).await {
+        match backend.leave(&host.house.consumer, &host.sources()).await {
             Ok(0) => {}
             Ok(count) => observe::released(count),
             Err(error) => observe::task_trouble("leave", &error),
@@ -138,9 +149,17 @@ impl Host {
         Ok(())
     }
 
+    fn sources(&self) -> Vec<Source> {
+        self.consumers.iter().map(|consumer| consumer.source.clone()).collect()
+    }
+
     async fn make_groups(&self) -> Result<(), Error> {
         for consumer in &self.consumers {
-            self.house.backend.ensure_group(&consumer.source, consumer.start).await?;
+            match self.house.backend.ensure_group(&consumer.source, consumer.start).await? {
+                Group::Restored => observe::group_remade(&consumer.source, Group::Restored),
+                // `pause` says so, when it looks.
+                Group::There | Group::New | Group::Lost => {}
+            }
         }
         Ok(())
     }

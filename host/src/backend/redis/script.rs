@@ -1,5 +1,6 @@
 //! The Lua scripts: each is one atomic step. They lie beside this file and open with a table of their keys and
-//! arguments; `common.lua` is put after the first line of each, and `letters.lua` behind it where dead letters come or go.
+//! arguments; `common.lua` is put after the first line of each, and behind it `letters.lua` where dead letters come or go, or
+//! `ids.lua` where entry ids are compared.
 
 use std::sync::LazyLock;
 
@@ -25,7 +26,7 @@ scripts! {
     CLAIM "claim.lua" "letters.lua"
     COUNT "count.lua"
     DROP "drop.lua" "letters.lua"
-    ENSURE "ensure.lua"
+    ENSURE "ensure.lua" "ids.lua"
     LEAVE "leave.lua"
     LOOK_UP "look_up.lua"
     PAUSE "pause.lua"
@@ -38,7 +39,8 @@ scripts! {
     SETTLE "settle.lua" "letters.lua"
     STATUS "status.lua"
     SURVEY "survey.lua"
-    TRIM "trim.lua"
+    TEND "tend.lua" "ids.lua"
+    TRIM "trim.lua" "ids.lua"
 }
 
 /// Settling that asks for no room to speak of, and so goes on when the server's memory is full: acks and dead letters

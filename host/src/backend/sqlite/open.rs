@@ -12,9 +12,14 @@ use crate::backend::{Error, Result};
 /// "TDML": this file is Tidemill's. `file` and SQLite's own tools show it.
 const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
-const LAYOUT_VERSION: i64 = 4;
-/// From layout 1 to 2, from 2 to 3, from 3 to 4.
-const UPGRADES: &[&str] = &[include_str!("upgrade.sql"), include_str!("upgrade_3.sql"), include_str!("upgrade_4.sql")];
+const LAYOUT_VERSION: i64 = 5;
+/// From layout 1 to 2, from 2 to 3, and so on.
+const UPGRADES: &[&str] = &[
+    include_str!("upgrade.sql"),
+    include_str!("upgrade_3.sql"),
+    include_str!("upgrade_4.sql"),
+    include_str!("upgrade_5.sql"),
+];
 /// How long to wait for another process's transaction before saying "busy".
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than this backend has; a statement that falls out is only compiled again.
@@ -31,6 +36,26 @@ const SET_UP: &str = "
     PRAGMA fullfsync = ON;
     PRAGMA trusted_schema = OFF;
 ";
+
+/// What tells one file from another, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(file: &std::fs::Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        Some(Self { device: file.dev(), inode: file.ino() })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_file: &std::fs::Metadata) -> Option<Self> {
+        None
+    }
+}
 
 pub enum Place {
     Memory,
@@ -55,6 +80,18 @@ impl Place {
             Self::Memory => ":memory:".into(),
             Self::File(path) => path.display().to_string(),
         }
+    }
+
+    /// Which file lies there now; none where none does, or it cannot be told.
+    pub fn identity(&self) -> Option<FileId> {
+        let Self::File(path) = self else { return None };
+        FileId::of(&std::fs::metadata(path).ok()?)
+    }
+
+    /// No file, or another one: not only that it could not be looked at.
+    pub fn is_known_gone(&self, found: Option<FileId>) -> bool {
+        let Self::File(path) = self else { return false };
+        found.is_some() || std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     pub fn open(&self) -> Result<Connection> {
@@ -144,7 +181,7 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
 enum Content {
     Nothing,
     /// Of this layout: 1 is before pausing and audit records, 2 before timers, and before versions of plugins were booked,
-    /// 3 before dead letters had bounds by class and bytes.
+    /// 3 before dead letters had bounds by class and bytes, 4 before hosts agreed on what they want.
     Older(usize),
     Ours,
 }
@@ -159,6 +196,7 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
         (APPLICATION_ID, 1) => Ok(Content::Older(1)),
         (APPLICATION_ID, 2) => Ok(Content::Older(2)),
         (APPLICATION_ID, 3) => Ok(Content::Older(3)),
+        (APPLICATION_ID, 4) => Ok(Content::Older(4)),
         (APPLICATION_ID, _) => {
             let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
             Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::bell::Bell;
 use super::error::{lost_thread, named};
 use super::job::{Access, Job, Ticket};
-use super::open::Place;
+use super::open::{FileId, Place};
 use super::tx::Tx;
 use crate::backend::{Error, Result};
 
@@ -34,8 +34,9 @@ impl Db {
         let bell = db.bell.clone();
         let work = move || match place.open() {
             Ok(conn) => {
+                let file = place.identity();
                 if opened.send(Ok(())).is_ok() {
-                    Worker { conn, bell, synced: None }.work(&waiting);
+                    Worker { conn, bell, synced: None, place, file }.work(&waiting);
                 }
             }
             Err(error) => drop(opened.send(Err(error))),
@@ -67,6 +68,9 @@ struct Worker {
     bell: Arc<Bell>,
     /// Whether commits are synced as the connection is set now.
     synced: Option<bool>,
+    place: Place,
+    /// Which file was opened.
+    file: Option<FileId>,
 }
 
 impl Worker {
@@ -83,7 +87,7 @@ impl Worker {
 
     fn serve(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let mut rung = Vec::new();
-        let outcome = self.transaction(&mut jobs, &mut rung);
+        let outcome = self.is_in_place().and_then(|()| self.transaction(&mut jobs, &mut rung));
         if outcome.is_err() && !self.conn.is_autocommit() {
             // If this fails too, the next BEGIN says so.
             drop(self.conn.execute_batch("ROLLBACK"));
@@ -94,6 +98,20 @@ impl Worker {
         if outcome.is_ok() {
             self.bell.ring(&rung);
         }
+    }
+
+    /// Asked before each transaction, which takes far longer: what is written into a file that lies there no more is lost.
+    fn is_in_place(&self) -> Result<()> {
+        let now = self.place.identity();
+        if self.file.is_none() || now == self.file || !self.place.is_known_gone(now) {
+            return Ok(());
+        }
+        let what = if now.is_some() { "another file was put in its place" } else { "it was deleted" };
+        let name = self.place.name();
+        Err(Error::Replaced(format!(
+            "SQLite {name}: {what} while it was open; nothing more is written\n  hint: start the host again, on the file that \
+             is to be used (stop all hosts before a file is restored)"
+        )))
     }
 
     /// Jobs look before they write. One that fails having written nothing is alone in that; one that fails later met a
