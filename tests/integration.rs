@@ -30,6 +30,7 @@ mod publishing;
 mod redis_faults;
 mod refusals;
 mod reloads;
+mod rollouts;
 mod sandbox;
 mod schemas;
 mod secrets;

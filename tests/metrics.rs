@@ -123,7 +123,7 @@ async fn every_row_appears_and_says_its_kind() {
     world.run().await;
     let source = Source { stream: format!("rare-{}", Uuid::new_v4().simple()).into(), handler: "rare".into() };
     let labels = [format!("stream=\"{}\"", source.stream)];
-    observe::group_remade(&source);
+    observe::group_remade(&source, tidemill::backend::Group::New);
     observe::breaker_changed("rare", "open");
     observe::canary_served("rare", 1, 0);
     observe::recovered(&source, &[]);

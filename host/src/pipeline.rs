@@ -7,6 +7,7 @@
 //! ```
 
 mod admission;
+mod agreed;
 mod claims;
 mod kept;
 mod settle;
@@ -38,6 +39,7 @@ use crate::policy::route::Pattern;
 use crate::schema::Registry;
 use crate::tasks;
 pub use admission::Admissions;
+pub use agreed::{Agreed, Agreement};
 pub use claims::{Claims, Turn};
 pub use kept::{Due, Kept, Refused};
 pub use settle::turn;
@@ -52,6 +54,8 @@ pub struct House {
     /// Batches share it; a suspect that is run alone has it for itself.
     pub room: tokio::sync::RwLock<()>,
     pub payload_bytes_max: usize,
+    /// `idempotency.window`.
+    pub inbox_window: Duration,
     pub meters: Arc<Meters>,
     /// What makes the ids of emitted events; set before the first batch is fetched.
     pub ids: OnceLock<Ids>,
@@ -82,6 +86,8 @@ pub struct Hands {
     pub lives: Lives,
     /// What all who serve this source keep of what the backend refused.
     pub kept: Arc<Kept>,
+    /// What hosts want of this source.
+    pub agreed: Agreement,
 }
 
 impl Hands {
@@ -112,6 +118,8 @@ pub struct Report {
     pub contest: Option<Contest>,
     /// Set aside, to be run alone.
     pub suspects: u64,
+    /// Hosts have agreed on something else: to be asked before anything is handled again.
+    pub outdated: bool,
 }
 
 /// A delivery on its way: with its event if it has one, and its verdict as soon as there is one.
@@ -154,7 +162,8 @@ pub async fn deliver(
     report: &mut Report,
 ) -> Result<(), Error> {
     let begun = Instant::now();
-    let mut items = admission::admitted(&hands.house, &hands.handler, &hands.source, batch, company);
+    let agreed = hands.agreed.load_full();
+    let mut items = admission::admitted(&hands.house, &hands.handler, &agreed, &hands.source, batch, company);
     let serving = hands.handler.serving.load_full();
     let (mut states, mut _claim) = (HashMap::new(), None);
     if serving.has_state() {

@@ -78,6 +78,7 @@ impl Group {
                 self.dead.push(number);
                 Settled::Dead
             }
+            Disposition::Pass { .. } | Disposition::Leave => unreachable!("no step does that"),
             Disposition::Quarantine => {
                 self.set_aside(number);
                 Settled::Quarantined

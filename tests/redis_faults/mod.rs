@@ -2,6 +2,7 @@
 //! count: each event that was published has had its one effect, and no attempt was burned.
 
 mod aof_cut;
+mod groups;
 mod lost_streams;
 mod memory_and_rights;
 mod network;
@@ -9,3 +10,4 @@ mod replicas;
 mod restarts;
 mod rig;
 mod strangers;
+mod windows;

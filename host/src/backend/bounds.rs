@@ -1,5 +1,6 @@
 //! How much of a stream is kept, and what trimming it did; and how long a heartbeat may last.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest that a heartbeat may last. One that ends later than this from now was taken before the clock was put back.
@@ -14,6 +15,9 @@ pub struct Bounds {
     pub retention: Option<Duration>,
     /// Hold to the bounds even if a group has not finished with what goes: it is lost to that group.
     pub overflow: Overflow,
+    /// Handlers that read it. Where the group of one is missing, nothing is removed: it was lost, and what it has not
+    /// finished is still needed.
+    pub groups: Vec<Arc<str>>,
 }
 
 /// What happens to a stream that is over its bounds with entries that a group has not finished.

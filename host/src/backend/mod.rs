@@ -11,6 +11,7 @@ pub mod acts;
 pub mod bounds;
 pub mod conformance;
 pub mod findings;
+pub mod group;
 mod open;
 mod options;
 pub mod redis;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, HEARTBEAT_MAX, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
+pub use self::group::{Group, Pause, Place, Start, Tended, VERSIONS_MAX, VersionBook, Wish};
 pub use self::open::{examine_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
 use crate::model::dead_letter::DeadLetter;
@@ -39,13 +41,6 @@ pub const CRASHES_MAX: u32 = 3;
 
 /// What two or more dead hosts have had in hand counts for so many of a batch when it is taken over.
 const CRASHED_WEIGHT: usize = 4;
-
-/// Where a new group begins on a stream that already holds entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    Beginning,
-    New,
-}
 
 /// Deliveries in, effects out. Called for each batch.
 #[async_trait]
@@ -90,6 +85,9 @@ pub trait DataPlane: Send + Sync {
     /// it, whoever recovers it is told (`died_alone`).
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>>;
 
+    /// Takes up to `max` of what was left for others (`Disposition::Leave`) into the hands of `consumer`.
+    async fn take_left(&self, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>>;
+
     /// The same data plane for one task that does one thing after the other: over a connection of its own, which ends with
     /// the runtime that it is used from. `None`: this one serves everybody equally well.
     fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
@@ -108,8 +106,18 @@ pub trait ControlPlane: Send + Sync {
     /// How large it is: memory that Redis uses, whoever uses it, or the pages of the SQLite file.
     async fn size_bytes(&self) -> Result<u64>;
 
-    /// Makes the group of this source (and the stream) unless it is there.
-    async fn ensure_group(&self, source: &Source, start: Start) -> Result<()>;
+    /// Makes the group (and the stream) unless it is there: a new one where `start` says, one that was lost where it was.
+    async fn ensure_group(&self, source: &Source, start: Start) -> Result<Group>;
+
+    /// Makes a group whose position is lost begin here. `false`: it is not lost, and nothing was done.
+    async fn begin_at(&self, source: &Source, place: Place, act: &Act) -> Result<bool>;
+
+    /// Looks after a source: says what the host `consumer` wishes, notes how far the group has come (it is made anew
+    /// there), and books what strangers have done to it.
+    async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended>;
+
+    /// What hosts wish of a source.
+    async fn wishes(&self, source: &Source) -> Result<Vec<Wish>>;
 
     /// Says that `consumer` lives, and what it has to tell of itself (`note`, see [`Self::hosts`]); it counts as dead
     /// when this has not been said for `ttl`, [`HEARTBEAT_MAX`] at most.
@@ -152,7 +160,7 @@ pub trait ControlPlane: Send + Sync {
     async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()>;
 
     /// Which of these sources are paused, in the order of the question.
-    async fn paused(&self, sources: &[Source]) -> Result<Vec<bool>>;
+    async fn paused(&self, sources: &[Source]) -> Result<Vec<Pause>>;
 
     /// What people did to a source, after `after` in the order of time, at most `max`. The newest `AUDIT_MAX` are kept.
     async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>>;
@@ -255,6 +263,10 @@ pub enum Settled {
     Fenced,
     /// It would set more timers than may wait: nothing was done, the delivery is still pending.
     Full,
+    /// Still pending, but for a host that wants it (`take_left`).
+    Left,
+    /// Hosts wish other things by now: nothing was done, the delivery is still pending.
+    Outdated,
 }
 
 /// An event for a stream. With a `mark`, the stream's own inbox is asked first.
@@ -279,21 +291,8 @@ pub struct Promoted {
     pub next_in: Option<Duration>,
 }
 
-/// Versions of its plugin that the books of a source tell apart.
-pub const VERSIONS_MAX: usize = 64;
-
-/// What one version of a source's plugin has committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionBook {
-    /// As in [`Settlement`]; empty for all that are too old to be told apart.
-    pub digest: String,
-    pub committed: u64,
-    /// When it committed for the first time, Unix time in milliseconds; 0 where that is not known.
-    pub since_ms: u64,
-}
-
-/// The books of one source. They balance: `published + timers = committed + skipped + dead + dropped + waiting`, where
-/// waiting is `lag + pending + due + again`.
+/// The books of one source. They balance: `published + timers + repeated = committed + skipped + dead + dropped + strayed +
+/// waiting`, where waiting is `lag + pending + due + again`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceStatus {
     /// Entries of the stream that are this group's business: all since the group's start.
@@ -320,6 +319,10 @@ pub struct SourceStatus {
     /// Of those dropped: letters that ran, and letters that did not, which went because of the bounds.
     pub evicted_ran: u64,
     pub evicted_unrun: u64,
+    /// Entries that went with no settlement, by a stranger's hand; known once all is fetched.
+    pub strayed: u64,
+    /// Deliveries that came once more: a stranger moved the group back, or it had been lost.
+    pub repeated: u64,
     /// Not yet fetched by anybody.
     pub lag: u64,
     /// In some consumer's hands (both lanes).
@@ -332,6 +335,8 @@ pub struct SourceStatus {
     pub again: u64,
     /// Of those pending: set aside because hosts died with them, to be run alone.
     pub quarantined: u64,
+    /// Of those pending: left for hosts that want them.
+    pub left: u64,
     /// Age of the oldest delivery in a consumer's hands, since its entry was added to its lane.
     pub oldest_pending_age: Option<Duration>,
     /// Settlements that broke off half way. Has to be 0; a backend with transactions has none.
@@ -348,7 +353,8 @@ impl SourceStatus {
     }
 
     pub fn balances(&self) -> bool {
-        self.published + self.timers == self.committed + self.skipped + self.dead + self.dropped + self.waiting()
+        let gone = self.committed + self.skipped + self.dead + self.dropped + self.strayed;
+        self.published + self.timers + self.repeated == gone + self.waiting()
     }
 }
 
@@ -362,9 +368,12 @@ pub enum Error {
     Unavailable { what: String, cause: String },
     /// The stream or the group is gone: somebody deleted it, or the data was lost.
     #[error(
-        "{source_name}: the stream or its group is gone\n  hint: it is made anew from the configured start; what it held is lost"
+        "{source_name}: the stream or its group is gone\n  hint: a host makes it anew where it was, or says that a person has to tell where"
     )]
     GroupGone { source_name: String },
+    /// The SQLite file was deleted, or another one put in its place: what is written now would be lost with the old one.
+    #[error("{0}")]
+    Replaced(String),
     /// Wrong address, wrong version, wrong rights, wrong type of a key: trying again is no use.
     #[error("{0}")]
     Refused(String),
@@ -372,6 +381,6 @@ pub enum Error {
 
 impl Error {
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::Replaced(_))
     }
 }

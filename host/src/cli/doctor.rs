@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::Globals;
 use super::out::{self, outln};
-use crate::backend::{self, Backend, Error, Finding, Level, findings};
+use crate::backend::{self, Backend, Error, Finding, Level, Pause, SourceStatus, Wish, findings};
 use crate::config::{Config, check};
 use crate::model::delivery::Source;
-use crate::service::books::told;
+use crate::service::agreement::Wanted;
+use crate::service::books::{self, told};
 use crate::service::{build, heart};
 
 #[derive(clap::Args)]
@@ -63,6 +64,7 @@ async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
         Ok(backend) => match backend.examine(&sources, &build::targets(config)).await {
             Ok(mut found) => {
                 found.extend(kept(&*backend, &sources).await);
+                found.extend(groups(&*backend, config, &sources).await);
                 found
             }
             Err(error) => vec![away(&error, config)],
@@ -104,6 +106,71 @@ fn away(error: &Error, config: &Config) -> Finding {
         ),
         _ => refused("backend", &error.to_string()),
     }
+}
+
+/// Groups that were lost, streams that a handler does not reach any more, and hosts that want unlike things.
+async fn groups(backend: &dyn Backend, config: &Config, sources: &[Source]) -> Vec<Finding> {
+    look_at_groups(backend, config, sources).await.unwrap_or_else(|error| vec![refused("groups", &error.to_string())])
+}
+
+async fn look_at_groups(backend: &dyn Backend, config: &Config, sources: &[Source]) -> Result<Vec<Finding>, Error> {
+    let mut found = Vec::new();
+    for (source, pause) in sources.iter().zip(backend.paused(sources).await?) {
+        if pause == Pause::Lost {
+            found.push(findings::bad(
+                "groups",
+                format!("{source}: its group was lost, and nobody knows where it was: nothing is fetched"),
+                format!("say where to begin: tidemill plugin resume {} --from ..", source.handler),
+            ));
+        }
+        found.extend(strangers(source, &backend.status(source).await));
+        found.extend(unlike(source, config, &backend.wishes(source).await?));
+    }
+    for (source, status) in books::unreached(backend, config).await? {
+        let (waiting, dead) = (status.waiting() - status.lag, status.dead);
+        found.push(findings::warning(
+            "groups",
+            format!(
+                "{source}: the handler's events do not reach this stream any more, and {waiting} deliveries and {dead} dead \
+                 letters of it lie there: nobody runs them"
+            ),
+            "put the pattern back until they are finished (tidemill dead ls), and only then take it out",
+        ));
+    }
+    Ok(found)
+}
+
+/// What strangers have done to a group, by its books.
+fn strangers(source: &Source, status: &Result<SourceStatus, Error>) -> Option<Finding> {
+    let status = status.as_ref().ok()?;
+    let text = format!(
+        "{source}: {} entries went with no settlement, {} deliveries came once more",
+        status.strayed, status.repeated
+    );
+    let hint = "somebody else acknowledges, deletes or trims (XACK, XDEL, XTRIM), or has moved or destroyed the group (XGROUP): \
+                take these rights from them (ACL)";
+    (status.strayed + status.repeated > 0).then(|| findings::warning("strangers", text, hint))
+}
+
+/// In what the hosts that live differ from this configuration.
+fn unlike(source: &Source, config: &Config, wishes: &[Wish]) -> Vec<Finding> {
+    let Some(handler) = config.handlers.get(&*source.handler) else { return Vec::new() };
+    let events = check::patterns(&config.events_of(&source.handler));
+    let key = handler.grants.state.then(|| handler.key.clone());
+    let ours = Wanted::new(&events, key, config.idempotency.window);
+    let theirs: BTreeSet<_> = wishes
+        .iter()
+        .filter(|wish| wish.alive)
+        .filter_map(Wanted::read)
+        .flat_map(|theirs| ours.differences(&theirs))
+        .collect();
+    let hint = "see docs/guides/rolling-changes.md for how to roll such a change out; if it has been, stop the host that still \
+                has the old one";
+    let finding = |(what, theirs, ours): (&str, String, String)| {
+        let text = format!("{source}: {what} is {ours} here, and a host that lives has {theirs}");
+        findings::warning("hosts", text, hint)
+    };
+    theirs.into_iter().map(finding).collect()
 }
 
 fn refused(check: &'static str, text: &str) -> Finding {

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use crate::tasks::{self, Task};
+
 /// What is read from the input at once.
 const READ_BYTES: usize = 64 << 10;
 /// Lines that are handed over together, as far as they are there.
@@ -26,7 +28,7 @@ pub struct Line {
 pub fn read(input: impl Read + Send + 'static, line_bytes_max: usize) -> io::Result<Receiver<io::Result<Vec<Line>>>> {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD_MAX);
     let input = BufReader::with_capacity(READ_BYTES, input);
-    std::thread::Builder::new().name("input".to_owned()).spawn(move || {
+    tasks::thread(Task::Input, "input".to_owned(), None, None, move || {
         if let Err(error) = hand_over(input, line_bytes_max, &sender) {
             // Nobody listens: the command has ended.
             let _ = sender.blocking_send(Err(error));

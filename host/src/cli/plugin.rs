@@ -42,8 +42,8 @@ pub enum Command {
     },
     /// Let no host fetch anything for a handler until it is resumed. What is in hand is finished.
     Pause(pause::Args),
-    /// Let a paused handler go on.
-    Resume(pause::Args),
+    /// Let a paused handler go on, or one whose group was lost.
+    Resume(pause::ResumeArgs),
     /// Run the last events on another version of a plugin, beside the configured one, and show what would be different.
     /// Nothing is settled.
     Shadow(shadow::Args),
@@ -59,8 +59,8 @@ pub fn plugin(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Check { file } => component::check(&file, globals),
         Command::Stamp { component, manifest, out } => component::stamp(&component, &manifest, out),
         Command::Build { folder, out, stack } => build_all(&folder, out, stack, globals),
-        Command::Pause(args) => pause::set(&args, true, globals),
-        Command::Resume(args) => pause::set(&args, false, globals),
+        Command::Pause(args) => pause::pause(&args, globals),
+        Command::Resume(args) => pause::resume(&args, globals),
         Command::Shadow(args) => shadow::shadow(&args, globals),
         Command::Reload(args) => reload::plugin(&args, "reload", globals),
         Command::Rollback(args) => reload::plugin(&args, "rollback", globals),

@@ -30,6 +30,7 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
         outln!("hosts alive: {}", hosts.len());
         out::table(&to_table(&rows, &hosts));
         print_refusals(&rows, &hosts);
+        print_odd(&rows);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -56,7 +57,9 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
     for (handler, streams) in rows {
         let total = total(streams);
         let started = streams.iter().any(|row| row.status.is_some());
-        let books = if !started {
+        let books = if streams.iter().any(|row| row.lost) {
+            "position lost"
+        } else if !started {
             "not started yet"
         } else if total.balances() {
             "balance"
@@ -97,6 +100,33 @@ fn print_refusals(rows: &Rows, hosts: &[Note]) {
         if refused > 0 {
             let text = format!("{handler}: {refused} kept, because the backend refuses to settle them: {refusal}");
             out::lines(&text);
+        }
+    }
+}
+
+/// A line for each thing that is out of the ordinary with a group.
+fn print_odd(rows: &Rows) {
+    for row in rows.values().flatten() {
+        let (source, handler) = (&row.source, &row.source.handler);
+        if row.lost {
+            outln!(
+                "{source}: its group was lost, and nobody knows where it was; nothing is fetched until you say where to begin: \
+                 tidemill plugin resume {handler} --from .."
+            );
+        }
+        let status = row.status.unwrap_or_default();
+        if status.left > 0 {
+            outln!("{source}: {} deliveries are left for hosts with other events that want them", status.left);
+        }
+        if status.strayed > 0 {
+            outln!(
+                "{source}: {} entries went with no settlement: somebody else acknowledged, deleted or trimmed them, or moved \
+                 the group on",
+                status.strayed
+            );
+        }
+        if status.repeated > 0 {
+            outln!("{source}: {} deliveries came once more: the group was lost or moved back", status.repeated);
         }
     }
 }

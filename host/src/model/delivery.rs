@@ -129,6 +129,11 @@ pub enum Disposition {
     Commit(Effects),
     /// Ack, no effects: another handler's event, or (a duplicate) one that was handled before.
     Skip { duplicate: bool },
+    /// Ack, no effects: no host wants it, by what hosts agreed on under this number (`backend::Tended`).
+    /// Nothing is done if that is another one by now.
+    Pass { agreed: u64 },
+    /// Not acked but left for another host, which wants it.
+    Leave,
     /// Ack, and come back after this delay.
     Retry { after: std::time::Duration, record: AttemptRecord },
     /// Not acked but set aside, to be run alone: hosts have died with it in hand.

@@ -122,8 +122,10 @@ pub enum Refusal {
     Invalid(PlainText),
     /// An envelope of a type and version that have no schema.
     Unknown(PlainText),
-    /// An event that this handler's routes do not ask for.
-    NotWanted,
+    /// An event that this handler's routes do not ask for, on no host, by what hosts agreed on under this number.
+    NotWanted(u64),
+    /// One that the routes of another host ask for.
+    WantedElsewhere,
     /// The inbox holds this very event.
     Duplicate,
     /// The inbox holds another event with this id.

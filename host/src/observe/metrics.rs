@@ -187,12 +187,14 @@ metrics! {
     dead_bytes: Gauge "tidemill_dead_bytes" [handler stream] "Bytes of the dead letters that lie here now"
     dead_evicted: Counter "tidemill_dead_evicted_total" [handler stream ran] "Dead letters that went because of their bounds, by whether their event had run"
     quarantined: Gauge "tidemill_quarantined" [handler stream] "Of those pending: set aside because hosts died with them"
+    left: Gauge "tidemill_left" [handler stream] "Of those pending: left for hosts with other events that want them"
     oldest_unprocessed: Gauge "tidemill_oldest_unprocessed_age_seconds" [handler stream] "Age of the oldest entry that is not settled; 0 if there is none"
     oldest_pending: Gauge "tidemill_oldest_pending_age_seconds" [handler stream] "Age of the oldest entry in some host's hands; 0 if there is none"
     consumers: Gauge "tidemill_consumers" [handler stream] "Consumers that the group knows"
     torn: Gauge "tidemill_torn" [handler stream] "Settlements that broke off half way: has to be 0"
     balanced: Gauge "tidemill_books_balanced" [handler stream] "1 if every entry published is in exactly one place, else 0"
     paused: Gauge "tidemill_paused" [handler stream] "1 while an operator has stopped the fetching, else 0"
+    position_lost: Gauge "tidemill_position_lost" [handler stream] "1 while nothing is fetched because the group was lost and nobody knows where it was, else 0"
 }
 
 struct Counted {

@@ -2,6 +2,7 @@
 //!
 //! `metrics` is the table of what is counted; `meters` measures exactly, for the demo and the benches.
 
+mod groups;
 pub mod letters;
 mod life;
 pub mod log_text;
@@ -20,6 +21,7 @@ use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
+pub use groups::{differs, group_remade, paused, position_lost, replaced, resumed, set_back, strangers, unreached};
 pub use life::{no_thread, start_waits};
 pub use meters::Meters;
 use metrics::process;
@@ -38,8 +40,20 @@ pub fn host_stopped(consumer: &str) {
 }
 
 /// What a delivery can come to, as the label `result` says it.
-const RESULTS: [&str; 10] =
-    ["committed", "skipped", "retried", "dead", "quarantined", "duplicate", "conflict", "stale", "fenced", "full"];
+const RESULTS: [&str; 12] = [
+    "committed",
+    "skipped",
+    "retried",
+    "dead",
+    "quarantined",
+    "duplicate",
+    "conflict",
+    "stale",
+    "fenced",
+    "full",
+    "left",
+    "outdated",
+];
 
 /// This host begins with a source. Its counters stand at 0 from now on: a rate needs a first value, and an alert on what
 /// should never happen needs something to look at.
@@ -179,6 +193,8 @@ fn name_of(result: Settled, disposition: &Disposition) -> &'static str {
         Settled::Stale => "stale",
         Settled::Fenced => "fenced",
         Settled::Full => "full",
+        Settled::Left => "left",
+        Settled::Outdated => "outdated",
     }
 }
 
@@ -203,11 +219,6 @@ fn logged(reason: &str) -> &str {
 /// How many deliveries of a source this process has committed since it began.
 pub fn committed(source: &Source) -> u64 {
     process().deliveries.with(&[&source.handler, &source.stream, "committed"]).get()
-}
-
-pub fn group_remade(source: &Source) {
-    process().stream_lost.add(&[&source.handler, &source.stream], 1);
-    tracing::error!(%source, "stream lost: the stream or its group was gone and has been made anew; what it held is lost");
 }
 
 pub fn released(count: u64) {
@@ -351,14 +362,6 @@ pub fn retention_short(stream: &str, asked: Duration, effective: Duration) {
         ?effective,
         "maxlen cuts the retention short: the oldest entry is younger than asked"
     );
-}
-
-pub fn paused(source: &Source) {
-    tracing::warn!(%source, "paused: nothing is fetched until somebody resumes it");
-}
-
-pub fn resumed(source: &Source) {
-    tracing::info!(%source, "resumed");
 }
 
 /// What `run --until-idle` waits for, said while it does.

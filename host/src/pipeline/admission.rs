@@ -1,12 +1,13 @@
 //! Admission of a batch. What one handler has found out about an entry serves the others that read the same stream: seven
 //! handlers do not parse and validate an event seven times.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Company, Handler, House, Item, suspicion};
+use super::{Agreed, Company, Handler, House, Item, suspicion};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
 use crate::model::event::Event;
 use crate::model::outcome::Refusal;
@@ -64,6 +65,7 @@ impl Admissions {
 pub(super) fn admitted(
     house: &House,
     handler: &Handler,
+    agreed: &Agreed,
     source: &Source,
     batch: Vec<Delivery>,
     company: Company,
@@ -80,14 +82,26 @@ pub(super) fn admitted(
     let known = stream.recall(&batch);
     let mut fresh = Vec::new();
     let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
+    let unwanted = |kind: &str, version: u32| match agreed.wants(kind, version) {
+        true => Refusal::WantedElsewhere,
+        false => Refusal::NotWanted(agreed.number),
+    };
     let mut admit = |delivery: &Delivery, known: Option<Known>| match &delivery.body {
         Body::Event(bytes) => {
             let known = match known.filter(|known| known[keying].envelope() == bytes) {
                 Some(known) if wants(&known[keying].name().kind, known[keying].name().version) => known,
-                Some(_) => return Err(Refusal::NotWanted),
+                Some(known) => return Err(unwanted(&known[keying].name().kind, known[keying].name().version)),
                 None => {
                     let max = house.payload_bytes_max;
-                    let events = admit_for_all(&house.schemas, bytes, &wants, &stream.keyings, max)?;
+                    // What comes back was wanted once, and is handled whatever is wanted now.
+                    let refusal = Cell::new(None);
+                    let asks = |kind: &str, version: u32| {
+                        let wanted = delivery.lane == Lane::Again || wants(kind, version);
+                        refusal.set((!wanted).then(|| unwanted(kind, version)));
+                        wanted
+                    };
+                    let events = admit_for_all(&house.schemas, bytes, &asks, &stream.keyings, max);
+                    let events = events.map_err(|error| refusal.take().unwrap_or(error))?;
                     let known: Known = events.into_iter().map(Arc::new).collect();
                     fresh.push((delivery.lane, delivery.entry, known.clone()));
                     known

@@ -58,6 +58,10 @@ pub(super) async fn settle(
         for (entry, settled) in settle_entries(hands, &plugin.digest, is_canary, entries, report).await? {
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
+                Settled::Outdated => {
+                    report.outdated = true;
+                    report.again.push(entry.delivery);
+                }
                 Settled::Conflict | Settled::Full => {
                     turned.extend(turn(&hands.handler, &plugin.digest, is_canary, entry.delivery, settled));
                 }

@@ -5,7 +5,9 @@
 //! | Done | Commit | Commit |
 //! | Failed, Crashed | Retry | DeadLetter(exhausted) |
 //! | Rejected, Looped, Undecodable, Invalid, Unknown, Conflict, Poison | DeadLetter | DeadLetter |
-//! | Duplicate, NotWanted | Skip | Skip |
+//! | Duplicate | Skip | Skip |
+//! | NotWanted | Pass | Pass |
+//! | WantedElsewhere | Leave | Leave |
 //! | Suspect | Quarantine | Quarantine |
 //!
 //! A canary's word is never the last: where the table says DeadLetter of what the plugin did, it is Retry if a canary did
@@ -50,7 +52,8 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
         Err(Refusal::Conflict) => {
             dead(ReasonClass::Conflict, "another event with this event_id and other content was handled before")
         }
-        Err(Refusal::NotWanted) => Disposition::Skip { duplicate: false },
+        Err(Refusal::NotWanted(agreed)) => Disposition::Pass { agreed },
+        Err(Refusal::WantedElsewhere) => Disposition::Leave,
         Err(Refusal::Duplicate) => Disposition::Skip { duplicate: true },
         Err(Refusal::Suspect) => Disposition::Quarantine,
     }
@@ -62,7 +65,11 @@ pub fn given_up(decided: &Disposition, refusal: &str) -> Option<Disposition> {
     let record = match decided {
         Disposition::Commit(_) => None,
         Disposition::Retry { record, .. } => Some(record.clone()),
-        Disposition::Skip { .. } | Disposition::Quarantine | Disposition::DeadLetter { .. } => return None,
+        Disposition::Skip { .. }
+        | Disposition::Pass { .. }
+        | Disposition::Leave
+        | Disposition::Quarantine
+        | Disposition::DeadLetter { .. } => return None,
     };
     // One line: hints of errors stand in a line of their own.
     let refusal = refusal.replace("\n  hint: ", "; hint: ");
@@ -120,6 +127,8 @@ mod tests {
         match decide(verdict, &facts) {
             Disposition::Commit(_) => "commit".to_owned(),
             Disposition::Skip { .. } => "skip".to_owned(),
+            Disposition::Pass { agreed } => format!("pass {agreed}"),
+            Disposition::Leave => "leave".to_owned(),
             Disposition::Quarantine => "quarantine".to_owned(),
             Disposition::Retry { after, record } => format!("retry {} in {after:?}", record.attempt),
             Disposition::DeadLetter { reason, .. } => format!("dead {}", reason.class),
@@ -145,7 +154,8 @@ mod tests {
             (Err(Refusal::Poison("x".into())), "dead poison", "dead poison"),
             (Err(Refusal::Conflict), "dead conflict", "dead conflict"),
             (Err(Refusal::Duplicate), "skip", "skip"),
-            (Err(Refusal::NotWanted), "skip", "skip"),
+            (Err(Refusal::NotWanted(7)), "pass 7", "pass 7"),
+            (Err(Refusal::WantedElsewhere), "leave", "leave"),
             (Err(Refusal::Suspect), "quarantine", "quarantine"),
         ];
         for (verdict, first, last) in rows {

@@ -26,7 +26,7 @@ pub struct Terms<'a> {
 pub fn admit(registry: &Registry, bytes: &Bytes, terms: &Terms<'_>) -> Result<Event, Refusal> {
     let keyings = [terms.key];
     let event = admit_for_all(registry, bytes, terms.wants, &keyings, terms.payload_bytes_max)?;
-    event.into_iter().next().ok_or(Refusal::NotWanted)
+    event.into_iter().next().ok_or(Refusal::NotWanted(0))
 }
 
 /// The same for handlers that make their keys in other ways: for each list of pointers the event with its key.
@@ -47,7 +47,7 @@ pub fn admit_for_all(
         return Err(Refusal::Invalid(said.into()));
     };
     if !wants(kind, version) {
-        return Err(Refusal::NotWanted);
+        return Err(Refusal::NotWanted(0));
     }
     if is_reserved(kind) {
         let said = format!("/event_type: \"{}\" is the host's own, and nobody else publishes it", shown(kind));

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::build;
 use super::heart::Note;
-use crate::backend::{Backend, Error, SourceStatus, VersionBook};
+use crate::backend::{Backend, Error, Pause, SourceStatus, VersionBook};
 use crate::clock;
+use crate::config::Config;
 use crate::model::delivery::Source;
 
 /// A handler's streams.
@@ -18,20 +20,44 @@ pub struct Row {
     pub status: Option<SourceStatus>,
     /// Nothing is fetched until somebody resumes it.
     pub paused: bool,
+    /// Its group was lost, and nobody knows where it was: nothing is fetched until a person says where to begin.
+    pub lost: bool,
 }
 
 pub async fn collect(backend: &dyn Backend, sources: &[Source]) -> Result<Rows, Error> {
     let mut rows = Rows::new();
     let paused = backend.paused(sources).await?;
-    for (source, paused) in sources.iter().zip(paused) {
+    for (source, pause) in sources.iter().zip(paused) {
+        let (paused, lost) = (pause != Pause::No, pause == Pause::Lost);
         let status = match backend.status(source).await {
             Ok(status) => Some(status),
             Err(Error::GroupGone { .. }) => None,
             Err(error) => return Err(error),
         };
-        rows.entry(source.handler.to_string()).or_default().push(Row { source: source.clone(), status, paused });
+        rows.entry(source.handler.to_string()).or_default().push(Row { source: source.clone(), status, paused, lost });
     }
     Ok(rows)
+}
+
+/// Streams that a handler read once and does not reach any more, by its settings, where something of it waits or lies as a
+/// dead letter: nobody runs that.
+pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Source, SourceStatus)>, Error> {
+    let read: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
+    let mut found = Vec::new();
+    for handler in config.handlers.keys() {
+        for stream in config.streams.keys() {
+            let source = Source { stream: stream.as_str().into(), handler: handler.as_str().into() };
+            if read.contains(&source) {
+                continue;
+            }
+            match backend.status(&source).await {
+                Ok(status) if status.pending + status.due + status.again + status.dead > 0 => found.push((source, status)),
+                Ok(_) | Err(Error::GroupGone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The books of a handler over all its streams.
@@ -50,12 +76,15 @@ pub fn total(streams: &[Row]) -> SourceStatus {
         total.dropped += status.dropped;
         total.evicted_ran += status.evicted_ran;
         total.evicted_unrun += status.evicted_unrun;
+        total.strayed += status.strayed;
+        total.repeated += status.repeated;
         total.lag += status.lag;
         total.pending += status.pending;
         total.due += status.due;
         total.far += status.far;
         total.again += status.again;
         total.quarantined += status.quarantined;
+        total.left += status.left;
         total.torn += status.torn;
         total.oldest_pending_age = total.oldest_pending_age.max(status.oldest_pending_age);
         total.consumers = total.consumers.max(status.consumers);
@@ -143,10 +172,12 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
             value["plugins"] = told.plugins.into();
             value["started"] = streams.iter().all(|row| row.status.is_some()).into();
             value["paused"] = streams.iter().all(|row| row.paused).into();
+            value["position_lost"] = streams.iter().any(|row| row.lost).into();
             let streams = streams.iter().map(|row| {
                 let mut value = row.status.as_ref().map(books).unwrap_or_else(|| json!({}));
                 value["stream"] = (&*row.source.stream).into();
                 value["paused"] = row.paused.into();
+                value["position_lost"] = row.lost.into();
                 value
             });
             value["streams"] = streams.collect();
@@ -161,9 +192,9 @@ fn books(status: &SourceStatus) -> Value {
         "published": status.published, "timers": status.timers, "committed": status.committed, "skipped": status.skipped,
         "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dead_unrun": status.dead_unrun,
         "dead_bytes": status.dead_bytes, "dropped": status.dropped, "evicted_ran": status.evicted_ran,
-        "evicted_unrun": status.evicted_unrun,
+        "evicted_unrun": status.evicted_unrun, "strayed": status.strayed, "repeated": status.repeated,
         "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.again,
-        "quarantined": status.quarantined, "torn": status.torn, "consumers": status.consumers,
+        "quarantined": status.quarantined, "left": status.left, "torn": status.torn, "consumers": status.consumers,
         "oldest_pending_age_ms": status.oldest_pending_age.map(|age| age.as_millis() as u64),
         "oldest_age_ms": status.oldest_age.map(|age| age.as_millis() as u64), "balanced": status.balances(),
     })

@@ -302,6 +302,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         lanes,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
+        inbox_window: config.idempotency.window,
         meters,
         room: tokio::sync::RwLock::default(),
         ids: OnceLock::new(),
@@ -330,9 +331,13 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
             )));
         }
     }
-    let streams = config.streams.iter().map(|(name, stream)| StreamBounds {
-        name: name.clone(),
-        bounds: Bounds { maxlen: stream.maxlen, retention: stream.retention, overflow: overflow(stream.overflow) },
+    let groups = |name: &str| {
+        let readers = consumers.iter().filter(|consumer| *consumer.source.stream == *name);
+        readers.map(|consumer| consumer.source.handler.clone()).collect()
+    };
+    let streams = config.streams.iter().map(|(name, stream)| {
+        let (maxlen, retention, overflow) = (stream.maxlen, stream.retention, overflow(stream.overflow));
+        StreamBounds { name: name.clone(), bounds: Bounds { maxlen, retention, overflow, groups: groups(name) } }
     });
     let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers, before);
     let start_wait = before.is_none().then_some(START_WAIT_MAX);

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::agreement::{self, Wanted};
 use super::{Quiet, canary, lease};
-use crate::backend::{DataPlane, Entry, Error, Settlement, Start};
+use crate::backend::{DataPlane, Entry, Error, Group, Settlement, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
-use crate::pipeline::{Claims, Company, Handler, Hands, House, Kept, Report, Turn, deliver};
+use crate::pipeline::{Agreement, Claims, Company, Handler, Hands, House, Kept, Report, Turn, deliver};
 use crate::policy::breaker::Breaker;
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
@@ -46,6 +47,10 @@ pub struct Consumer {
     pub put_off: Notify,
     /// A person has stopped the fetching (`service::pause` keeps this up to date).
     pub paused: AtomicBool,
+    /// Of these: because nobody knows where its group was.
+    pub lost_position: AtomicBool,
+    /// What hosts want of this source (`service::agreement` keeps this up to date).
+    pub agreed: Agreement,
     /// Held while fetching or recovering, so that one lane does it at a time.
     gate: tokio::sync::Mutex<Gate>,
     claims: Claims,
@@ -89,6 +94,8 @@ impl Consumer {
             breaker,
             put_off: Notify::new(),
             paused: AtomicBool::new(false),
+            lost_position: AtomicBool::new(false),
+            agreed: Agreement::default(),
             gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
             claims: Claims::default(),
             quick: AtomicBool::new(false),
@@ -130,6 +137,11 @@ impl Consumer {
 
     pub fn breaker_name(&self) -> &'static str {
         lock(&self.breaker).name()
+    }
+
+    /// What this host wants of the source.
+    pub fn wanted(&self) -> Wanted {
+        Wanted::of(&self.handler, self.house.inbox_window)
     }
 
     pub fn is_paused(&self) -> bool {
@@ -209,6 +221,10 @@ impl Consumer {
                 observe::recovered(&self.source, &found.deliveries);
                 return Ok(found.deliveries);
             }
+            let taken = self.take_left(backend, gate, max).await?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
         }
         let begun = Instant::now();
         let fetched = backend.fetch(&self.source, consumer, max, FETCH_WAIT).await?;
@@ -219,9 +235,29 @@ impl Consumer {
         Ok(fetched.deliveries)
     }
 
-    async fn make_group_again(&self) {
+    /// Takes what was left for hosts that want it, if this is one of them.
+    async fn take_left(&self, backend: &dyn DataPlane, gate: &mut Gate, max: usize) -> Result<Vec<Delivery>, Error> {
+        let agreed = self.agreed.load();
+        if agreed.left == 0 || !agreed.takes {
+            return Ok(Vec::new());
+        }
+        let taken = backend.take_left(&self.source, &self.house.consumer, max).await?;
+        if taken.len() == max {
+            // There may be more.
+            gate.recover_at = Instant::now();
+        }
+        Ok(taken)
+    }
+
+    pub async fn make_group_again(&self) {
         match self.house.backend.ensure_group(&self.source, self.start).await {
-            Ok(()) => observe::group_remade(&self.source),
+            Ok(Group::Lost) => {
+                self.paused.store(true, Ordering::Relaxed);
+                if !self.lost_position.swap(true, Ordering::Relaxed) {
+                    observe::position_lost(&self.source);
+                }
+            }
+            Ok(group) => observe::group_remade(&self.source, group),
             Err(error) => observe::task_trouble("making the group again", &error),
         }
     }
@@ -247,6 +283,11 @@ impl Consumer {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
                 in_hand.keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                // Before what is outdated is handled again.
+                if report.outdated {
+                    // What cannot be asked now is said, and asked again soon.
+                    let _ = agreement::ask(self).await;
+                }
                 lock(&self.carry).extend(report.again);
             }
             Err(error) => {

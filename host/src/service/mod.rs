@@ -6,6 +6,7 @@
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
 //!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
 //!                   +-- pause      sees what people have paused
+//!                   +-- agreement  tells other hosts what this one wants, and looks after the groups
 //!                   +-- heart      says that this host lives, and what it is doing
 //!                   `-- idle       for `run --until-idle`: ends the host when nothing waits any more
 //! ```
@@ -14,6 +15,7 @@
 //! Ending: first everybody stops fetching, then what is in hand is settled; what cannot be settled in time stays
 //! pending for the next host. No attempt is counted for it.
 
+pub mod agreement;
 pub mod books;
 pub mod build;
 pub mod canary;
@@ -36,7 +38,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::backend::Error;
+use crate::backend::{Error, Group};
 use crate::capability::ids::Ids;
 use crate::model::delivery::Source;
 use crate::observe;
@@ -137,12 +139,12 @@ impl Host {
                 "others take over; the log says what has happened, and it is a bug of Tidemill: please report it";
             return Err(Error::Refused(format!("{reason}\n  hint: {hint}")));
         }
+        agreement::end(&host.consumers).await?;
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
         if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
         }
-        let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
-        match backend.leave(&host.house.consumer, &sources).await {
+        match backend.leave(&host.house.consumer, &host.sources()).await {
             Ok(0) => {}
             Ok(count) => observe::released(count),
             Err(error) => observe::task_trouble("leave", &error),
@@ -166,6 +168,15 @@ impl Host {
         self.house.ids.get_or_init(|| Ids::new(key));
         if !self.make_groups(&mut patience).await? {
             return Ok(None);
+        }
+        if let Err(error) = patience.out("agreement", || agreement::begin(&self.consumers)).await {
+            // Nobody is to wait for what this host wanted.
+            backend.leave(consumer, &self.sources()).await?;
+            return Err(error);
+        }
+        let unreached = || books::unreached(&**backend, &self.reloader.config);
+        for (source, status) in patience.out("books", unreached).await?.unwrap_or_default() {
+            observe::unreached(&source, status.waiting() - status.lag, status.dead);
         }
         if patience.out("paused handlers", || pause::look(&**backend, &self.consumers)).await?.is_none() {
             return Ok(None);
@@ -200,6 +211,9 @@ impl Host {
         let (host, when) = (self.clone(), quiet.clone());
         let look = move || pause::run(host.house.backend.clone(), host.consumers.clone(), when.clone());
         serve(Task::Pause, String::new(), Box::new(move || Box::pin(look()) as Work));
+        let (consumers, ends, when) = (self.consumers.clone(), switch.clone(), quiet.clone());
+        let make = move || Box::pin(agreement::run(consumers.clone(), ends.clone(), when.clone())) as Work;
+        serve(Task::Agreement, String::new(), Box::new(make));
         if until_idle {
             let (host, switch, quiet) = (self.clone(), switch.clone(), quiet.clone());
             let make = move || Box::pin(host.clone().idle(switch.clone(), quiet.clone())) as Work;
@@ -208,12 +222,19 @@ impl Host {
         working
     }
 
+    fn sources(&self) -> Vec<Source> {
+        self.consumers.iter().map(|consumer| consumer.source.clone()).collect()
+    }
+
     /// False: it is time to stop.
     async fn make_groups(&self, patience: &mut Patience) -> Result<bool, Error> {
         for consumer in &self.consumers {
             let make = || self.house.backend.ensure_group(&consumer.source, consumer.start);
-            if patience.out("groups", make).await?.is_none() {
-                return Ok(false);
+            match patience.out("groups", make).await? {
+                Some(Group::Restored) => observe::group_remade(&consumer.source, Group::Restored),
+                // `pause` says so, when it looks.
+                Some(Group::There | Group::New | Group::Lost) => {}
+                None => return Ok(false),
             }
         }
         Ok(true)

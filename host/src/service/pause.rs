@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Quiet;
 use super::consumer::Consumer;
-use crate::backend::{Backend, Error};
+use crate::backend::{Backend, Error, Pause};
 use crate::model::delivery::Source;
 use crate::observe;
 use crate::tasks;
@@ -27,9 +27,12 @@ pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut q
 /// Looks once. A host does that before it fetches anything.
 pub async fn look(backend: &dyn Backend, consumers: &[Arc<Consumer>]) -> Result<(), Error> {
     let sources: Vec<Source> = consumers.iter().map(|consumer| consumer.source.clone()).collect();
-    for (consumer, paused) in consumers.iter().zip(backend.paused(&sources).await?) {
+    for (consumer, pause) in consumers.iter().zip(backend.paused(&sources).await?) {
+        let (paused, lost) = (pause != Pause::No, pause == Pause::Lost);
+        let was_lost = consumer.lost_position.swap(lost, Ordering::Relaxed);
         match (consumer.paused.swap(paused, Ordering::Relaxed), paused) {
-            (false, true) => observe::paused(&consumer.source),
+            _ if lost && !was_lost => observe::position_lost(&consumer.source),
+            (false, true) if !lost => observe::paused(&consumer.source),
             (true, false) => observe::resumed(&consumer.source),
             _ => {}
         }

@@ -20,7 +20,7 @@ use super::patience::Patience;
 use super::reloader::history::Refusal;
 use super::reloader::watch::{self, Ears};
 use super::reloader::{Refused, Reloader};
-use super::{Host, Quiet, Switch, build};
+use super::{Host, Quiet, Switch, agreement, build};
 use crate::backend::Error;
 use crate::clock;
 use crate::config::Config;
@@ -193,7 +193,16 @@ impl Control {
             Ok(build::next(&config, &checked, plugins, &now.house, &now.reloader))
         };
         let built = tasks::blocking(Task::Load, build).await.map_err(|error| error.to_string())?;
-        built.map_err(|error: build::Error| error.to_string())
+        let host = built.map_err(|error: build::Error| error.to_string())?;
+        for consumer in &host.consumers {
+            let own = &self.now().house.consumer;
+            match agreement::look(&*host.house.backend, &consumer.source, &consumer.wanted(), own).await {
+                Err(error) if !error.is_transient() => return Err(error.to_string()),
+                // Looked at once more when it begins.
+                _ => {}
+            }
+        }
+        Ok(host)
     }
 
     /// Looks after files that change, until it is time to stop.

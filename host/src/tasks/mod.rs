@@ -78,6 +78,8 @@ tasks! {
     Scheduler "scheduler" Restarted
     Janitor "janitor" Restarted
     Pause "pause" Restarted
+    /// Says what this host wants, and hears what others do.
+    Agreement "agreement" Restarted
     Heart "heart" Restarted
     /// Ends `run --until-idle`.
     Idle "idle" Restarted
@@ -119,6 +121,8 @@ tasks! {
     Integrity "integrity" Told
     /// Reads the token of the API.
     Token "token" Told
+    /// A thread: reads what `publish` is given.
+    Input "input" Told
     /// The host in `demo`.
     Demo "demo" Told
 }

@@ -25,6 +25,8 @@ pub struct Gauges(Mutex<Option<(Instant, Option<Arc<Answer>>)>>);
 struct Answer {
     size_bytes: u64,
     hosts: usize,
+    /// Whether its position is lost, and which it is: such a one has no books.
+    lost: Vec<(bool, Source)>,
     /// Whether it is paused, which it is, its books.
     sources: Vec<(bool, Source, SourceStatus)>,
 }
@@ -56,8 +58,11 @@ impl Gauges {
 
 async fn ask(backend: &dyn Backend, sources: &[Source]) -> Result<Answer, Error> {
     let rows = books::collect(backend, sources).await?;
-    let started = rows.into_values().flatten().filter_map(|row| Some((row.paused, row.source, row.status?)));
+    let rows: Vec<books::Row> = rows.into_values().flatten().collect();
+    let lost = rows.iter().map(|row| (row.lost, row.source.clone())).collect();
+    let started = rows.into_iter().filter_map(|row| Some((row.paused, row.source, row.status?)));
     Ok(Answer {
+        lost,
         size_bytes: backend.size_bytes().await?,
         hosts: heart::hosts(backend, sources).await?.len(),
         sources: started.collect(),
@@ -69,6 +74,9 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
     let Some(answer) = answer else { return };
     gauges.size.set(&[], answer.size_bytes as f64);
     gauges.hosts.set(&[], answer.hosts as f64);
+    for (lost, source) in &answer.lost {
+        gauges.position_lost.set(&[&source.handler, &source.stream], f64::from(u8::from(*lost)));
+    }
     for (paused, source, status) in &answer.sources {
         let labels: &[&str] = &[&source.handler, &source.stream];
         let books = [
@@ -79,6 +87,8 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
             ("duplicates", status.duplicates),
             ("retried", status.retried),
             ("dropped", status.dropped),
+            ("strayed", status.strayed),
+            ("repeated", status.repeated),
         ];
         for (book, count) in books {
             gauges.entries.add(&[&source.handler, &source.stream, book], count);
@@ -95,6 +105,7 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
             (&gauges.dead_unrun, status.dead_unrun),
             (&gauges.dead_bytes, status.dead_bytes),
             (&gauges.quarantined, status.quarantined),
+            (&gauges.left, status.left),
             (&gauges.consumers, status.consumers),
             (&gauges.torn, status.torn),
             (&gauges.balanced, u64::from(status.balances())),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::dead_letters::kill;
 use super::desk::{Desk, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{AUDIT_MAX, Act, AuditRecord, Backend, Error};
+use crate::backend::{Pause, AUDIT_MAX, Act, AuditRecord, Backend, Error};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Body, EntryId, Lane, Replayed, Source};
 
@@ -136,7 +136,7 @@ pub async fn an_act_on_nothing_leaves_no_record(backend: Arc<dyn Backend>) {
     assert!(audit(&desk).await.is_empty(), "it was not paused");
     let refused = backend.set_paused(&nobody, true, &Act::default()).await;
     assert!(matches!(refused, Err(Error::GroupGone { .. })), "there is nothing to pause: {refused:?}");
-    assert_eq!(backend.paused(&[nobody]).await.expect("paused"), [false]);
+    assert_eq!(backend.paused(&[nobody]).await.expect("paused"), [Pause::No]);
 }
 
 /// Many switch it on and off at once. Some find it as they want it; the others leave a record each.
@@ -164,7 +164,7 @@ pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
 
 pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let flag = async || backend.paused(std::slice::from_ref(&desk.source)).await.expect("paused")[0];
+    let flag = async || backend.paused(std::slice::from_ref(&desk.source)).await.expect("paused")[0] == Pause::Asked;
     assert!(!flag().await, "nobody has paused it");
     for _ in 0..2 {
         pause(&desk, true, &Act::default()).await;
@@ -191,7 +191,7 @@ pub async fn acts_on_one_source_do_not_show_in_another(backend: Arc<dyn Backend>
     pause(&one, true, &Act::default()).await;
     let sources = [&two, &one, &elsewhere, &one].map(|desk| desk.source.clone());
     let flags = backend.paused(&sources).await.expect("paused");
-    assert_eq!(flags, [false, true, false, true], "in the order of the question");
+    assert_eq!(flags, [Pause::No, Pause::Asked, Pause::No, Pause::Asked], "in the order of the question");
     assert!(backend.paused(&[]).await.expect("paused").is_empty());
     backend.drop_dead(&one.source, &ids[..1], &Act::default()).await.expect("drop_dead");
     assert_eq!(backend.drop_dead(&elsewhere.source, &ids[1..2], &Act::default()).await.expect("drop_dead"), 0);

@@ -11,6 +11,7 @@ mod desk;
 mod forms;
 
 mod acts;
+mod agreement;
 mod books;
 mod bounds;
 mod dead_letters;
@@ -165,6 +166,12 @@ pub const STORIES: &[(&str, Story)] = stories! {
         audit_records_are_bounded
         a_pause_stays_until_it_is_ended
         acts_on_one_source_do_not_show_in_another;
+    agreement:
+        a_group_is_made_once_and_never_begins_elsewhere
+        hosts_are_told_what_others_wish
+        what_nobody_wants_is_skipped_by_the_agreement_alone
+        what_is_left_waits_for_who_takes_it
+        looking_after_a_source_changes_no_books;
     recovery:
         own_pending_is_found_again_minus_what_is_held
         what_a_dead_consumer_held_is_recovered_with_a_crash_counted

@@ -10,9 +10,9 @@
 local group, lease, max, heartbeat = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local heartbeat_max = tonumber(ARGV[5])
 
--- Names in parentheses stand for no host. One that is not plain text is a stranger's, who may look after it.
+-- Names in parentheses stand for no host.
 local function is_a_host(name)
-    return not string.find(name, '^%(') and not string.find(name, '[\128-\255]')
+    return not string.find(name, '^%(')
 end
 
 local function bury(key)

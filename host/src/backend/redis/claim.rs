@@ -12,6 +12,7 @@ use super::recover::{Found, LANES, PAGE, key_of, name_of, to_u32};
 use super::script::{BURY, CLAIM, RECLAIMER, SILENT};
 use super::witness::Told;
 use super::{Redis, millis, value};
+use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, HEARTBEAT_MAX, Result};
 use crate::clock;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
@@ -29,12 +30,13 @@ const RECLAIMER_LEASE: Duration = Duration::from_secs(3);
 const SILENT_LONG: Duration = Duration::from_secs(30);
 
 /// The names under which entries are pending that are in nobody's hands; `common.lua` has them, too.
-const RELEASED: &str = "(released)";
-const QUARANTINE: &str = "(quarantine)";
+const RELEASED: &[u8] = b"(released)";
+const QUARANTINE: &[u8] = b"(quarantine)";
+const ELSEWHERE: &[u8] = b"(elsewhere)";
 
 /// From whom deliveries are taken over, and what is noted of them.
 struct From<'a> {
-    consumer: &'a str,
+    consumer: &'a [u8],
     note: Note,
     lease: Duration,
 }
@@ -86,6 +88,7 @@ impl Redis {
         let (mut suspects, mut quarantined) = (0, Vec::new());
         for other in self.dead_consumers(source, keys, consumer).await? {
             let from = match &*other.name {
+                ELSEWHERE => continue,
                 QUARANTINE => {
                     suspects += other.pending.iter().map(|(_, pending)| pending).sum::<u64>();
                     continue;
@@ -157,6 +160,19 @@ impl Redis {
         Ok(None)
     }
 
+    /// Takes what was left for other hosts. What has just been left waits: others may be on their way.
+    pub(super) async fn take_what_was_left(
+        &self,
+        source: &Source,
+        consumer: &str,
+        max: usize,
+    ) -> Result<Vec<Delivery>> {
+        let (keys, mut found) = (Keys::of(source), Found::new(max, self.options.fetch_bytes_max));
+        let from = From { consumer: ELSEWHERE, note: Note::Nothing, lease: LEFT_FOR };
+        self.claim(source, &keys, Lane::Input, consumer, &from, max, &mut found).await?;
+        Ok(found.deliveries)
+    }
+
     /// Takes over up to `count` and reads them. Answers which went into quarantine.
     #[expect(clippy::too_many_arguments, reason = "of one source's lane, from one consumer to another")]
     async fn claim(
@@ -194,12 +210,13 @@ impl Redis {
         for lane in LANES {
             ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, lane)).arg(&*source.handler);
         }
-        let mut others: HashMap<String, DeadConsumer> = HashMap::new();
+        let mut others: HashMap<Vec<u8>, DeadConsumer> = HashMap::new();
         for (lane, answer) in LANES.into_iter().zip(self.run_all(&ask, source).await?) {
             for row in value::array(answer)? {
                 let (name, pending) = consumer_row(row)?;
-                // Ours all have names that are text: any other is a stranger's, who may look after it.
-                let Some(name) = name.filter(|name| name != consumer) else { continue };
+                if name == consumer.as_bytes() {
+                    continue;
+                }
                 let other = others.entry(name.clone()).or_insert_with(|| DeadConsumer::new(name));
                 other.pending[lane as usize].1 = pending;
             }
@@ -208,13 +225,14 @@ impl Redis {
             return Ok(Vec::new());
         }
         let others: Vec<DeadConsumer> = others.into_values().collect();
-        let beats: Vec<String> = others.iter().map(|other| keys::heartbeat(&other.name)).collect();
+        let beat = |other: &DeadConsumer| [keys::HEARTBEAT_PREFIX.as_bytes(), &other.name].concat();
+        let beats: Vec<Vec<u8>> = others.iter().map(beat).collect();
         let mut call = SILENT.call(&beats);
         call.arg(millis(HEARTBEAT_MAX));
         let silent = value::array(self.run_script(&SILENT, &call, source).await?)?;
         let others = others.into_iter().zip(silent);
         let mut dead: Vec<_> = others.filter(|(_, silent)| *silent == Value::Int(1)).map(|(dead, _)| dead).collect();
-        let names: Vec<&str> = dead.iter().map(|dead| &*dead.name).collect();
+        let names: Vec<&[u8]> = dead.iter().map(|dead| &*dead.name).collect();
         let times = self.witness.silent(source, &names);
         dead.iter_mut().zip(times).for_each(|(dead, time)| dead.silent = time);
         Ok(dead)
@@ -222,7 +240,8 @@ impl Redis {
 }
 
 struct DeadConsumer {
-    name: String,
+    /// Ours are text; a stranger's may be any bytes.
+    name: Vec<u8>,
     /// On each of the [`LANES`].
     pending: [(Lane, u64); 2],
     /// How long it has been seen to have no heartbeat.
@@ -230,17 +249,17 @@ struct DeadConsumer {
 }
 
 impl DeadConsumer {
-    fn new(name: String) -> Self {
+    fn new(name: Vec<u8>) -> Self {
         Self { name, pending: LANES.map(|lane| (lane, 0)), silent: Duration::ZERO }
     }
 }
 
-fn consumer_row(row: Value) -> Result<(Option<String>, u64)> {
-    let (mut name, mut pending) = (None, 0);
+fn consumer_row(row: Value) -> Result<(Vec<u8>, u64)> {
+    let (mut name, mut pending) = (Vec::new(), 0);
     let mut fields = value::array(row)?.into_iter();
     while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
         match &value::bytes(field)?[..] {
-            b"name" => name = value::text(value).ok(),
+            b"name" => name = value::bytes(value)?,
             b"pending" => pending = value::count(&value)?,
             _ => {}
         }

@@ -84,7 +84,7 @@ local function group_info(key, group)
 end
 
 -- Consumers that are nobody: what is pending under their names is in no host's hands. No host can have such a name.
-local RELEASED, QUARANTINE = '(released)', '(quarantine)'
+local RELEASED, QUARANTINE, ELSEWHERE = '(released)', '(quarantine)', '(elsewhere)'
 
 -- What `tries` holds of a delivery: how many hosts have died with it, when the last one did (ms), and `a` if it is being
 -- run alone.
@@ -103,50 +103,95 @@ local function set_aside(key, group, nobody, id)
     return #redis.call('XCLAIM', key, group, nobody, 0, id, 'JUSTID') > 0
 end
 
--- An inbox is a hash of event id -> payload hash for each window of time, named `<base>:<number of the window>`. Both
--- the current and the one before are asked, so an id is known for at least one window and at most two. These keys
--- cannot be among KEYS because only the server's clock says which they are; they share the slot of their base.
-local function bucket(base, window, now, back)
-    return base .. ':' .. whole(math.floor(now / window) - back)
+-- An inbox is a hash of event id -> payload hash for each window of time, named `<base>:<number of the window>`. `<base>`
+-- itself lists those that are there: number -> window in ms. All that are listed are asked, whatever the clock says and
+-- whatever window a host has, so an id is known for at least the window of the host that wrote it, and for two at most.
+-- The keys of the windows cannot be among KEYS because only the server's clock says which they are; they share the slot of
+-- their base.
+local function bucket(base, number)
+    return base .. ':' .. number
 end
 
 -- The payload hashes that the inbox holds for `ids`, by their positions (what it does not know is not in the answer),
--- and the current bucket: its key, and whether it is there already.
+-- and the box that new ones go into, for `remember`.
 local function recall(base, window, now, ids)
-    local seen, current, there = {}, nil, false
-    -- The one to come is there if the clock has been put back, or if a server whose clock was ahead is no primary now.
-    for back = #ids > 0 and 1 or -2, -1, -1 do
-        local key = bucket(base, window, now, back)
-        local exists = redis.call('EXISTS', key) == 1
-        for from = 1, exists and #ids or 0, PIECE do
+    local seen, number = {}, math.floor(now / window)
+    local box = {base = base, number = number, window = window, now = now, key = bucket(base, whole(number))}
+    if #ids == 0 then return seen, box end
+    local listed, names = redis.call('HGETALL', base), {}
+    box.listed = listed
+    for i = 1, #listed, 2 do
+        names[#names + 1] = listed[i]
+        -- One that hosts with a shorter window have begun is to live longer.
+        if listed[i] == whole(number) then box.there = tonumber(listed[i + 1]) >= window end
+    end
+    if not box.there then
+        -- A Tidemill that keeps no list may have written them.
+        local known = named(listed)
+        for n = number - 1, number + 1 do
+            local name = whole(n)
+            if not known[name] and redis.call('EXISTS', bucket(base, name)) == 1 then names[#names + 1] = name end
+        end
+    end
+    for b = 1, #names do
+        local key = bucket(base, names[b])
+        for from = 1, #ids, PIECE do
             local found = redis.call('HMGET', key, unpack(ids, from, math.min(from + PIECE - 1, #ids)))
             for i = 1, #found do
                 if found[i] then seen[from + i - 1] = found[i] end
             end
         end
-        if back == 0 then current, there = key, exists end
     end
-    return seen, current, there
+    return seen, box
 end
 
 -- Asks beforehand whether `remember` would be allowed.
-local function may_remember(current, there)
-    may('HSET', current, '', '')
-    if not there then
-        may('PEXPIRE', current, '1')
-        may('UNLINK', current)
+local function may_remember(box)
+    may('HSET', box.key, '', '')
+    if not box.there then
+        may('HSET', box.base, '', '')
+        may('HDEL', box.base, '')
+        may('PEXPIRE', box.key, '1')
+        may('UNLINK', box.key)
     end
 end
 
--- Writes marks[first..last] (id, hash, id, hash, ...) into the current bucket, as `recall` has found it.
-local function remember(base, window, now, current, there, marks, first, last)
-    if first > last then return end
-    call_with(marks, first, last, 'HSET', current)
-    if not there then
-        redis.call('PEXPIRE', current, whole(2 * window + 60000))
-        -- Nobody asks this one any more. Left to its TTL it would be freed in one go, and a bucket may be large.
-        redis.call('UNLINK', bucket(base, window, now, 2))
+-- A new window has begun: it is listed, and those that nobody asks any more go. Left to their time to live they would be
+-- freed in one go, and they may be large. That one follows the other tells that the clock has gone evenly; where it has
+-- not, it was perhaps put ahead, so what seems to be over is not all forgotten.
+local function begin_box(box)
+    local LATER_MS, KEPT = 86400000, 2
+    local known, over = named(box.listed), {}
+    for number, text in pairs(known) do
+        local window, n = tonumber(text), tonumber(number)
+        if not window or not n then
+            redis.call('HDEL', box.base, number)
+        elseif (n + 2) * window <= box.now then
+            over[#over + 1] = {number = number, ends = (n + 1) * window}
+        end
     end
+    table.sort(over, function(a, b) return a.ends < b.ends end)
+    local evenly = known[whole(box.number - 1)]
+    for i = 1, #over - (evenly and 0 or KEPT) do
+        redis.call('UNLINK', bucket(box.base, over[i].number))
+        redis.call('HDEL', box.base, over[i].number)
+    end
+    -- What an older Tidemill wrote before this is asked from now on, too.
+    local before = whole(box.number - 1)
+    if not evenly and redis.call('EXISTS', bucket(box.base, before)) == 1 then
+        redis.call('HSET', box.base, before, whole(box.window))
+    end
+    redis.call('HSET', box.base, whole(box.number), whole(box.window))
+    local ttl = whole(2 * box.window + LATER_MS)
+    redis.call('PEXPIRE', box.key, ttl)
+    if redis.call('PEXPIRE', box.base, ttl, 'NX') == 0 then redis.call('PEXPIRE', box.base, ttl, 'GT') end
+end
+
+-- Writes marks[first..last] (id, hash, id, hash, ...) into the box that `recall` has found.
+local function remember(box, marks, first, last)
+    if first > last then return end
+    call_with(marks, first, last, 'HSET', box.key)
+    if not box.there then begin_box(box) end
 end
 
 -- Asks beforehand whether `audit` would be allowed.

@@ -7,7 +7,7 @@ use super::keys::Keys;
 use super::record::{WriteId, for_each_pair, parse};
 use super::script::{DROP, PAUSE, REPLAY, Script};
 use super::{Redis, value};
-use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Result};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Pause, Result};
 use crate::model::delivery::{EntryId, Source};
 
 /// A script holds up the server while it runs: no call touches more letters than this, nor (the scripts see to that) more
@@ -61,16 +61,23 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn which_are_paused(&self, sources: &[Source]) -> Result<Vec<bool>> {
-        let mut read = Pipeline::with_capacity(sources.len());
+    pub(super) async fn which_are_paused(&self, sources: &[Source]) -> Result<Vec<Pause>> {
+        let mut read = Pipeline::with_capacity(2 * sources.len());
         for source in sources {
-            read.cmd("HGET").arg(Keys::of(source).stats()).arg("paused");
+            let keys = Keys::of(source);
+            read.cmd("HGET").arg(keys.stats()).arg("paused");
+            read.cmd("HGET").arg(keys.position()).arg("lost");
         }
         if sources.is_empty() {
             return Ok(Vec::new());
         }
         let flags = self.run_all(&read, &"what is paused").await?;
-        Ok(flags.into_iter().map(|flag| flag == Value::BulkString(b"1".to_vec())).collect())
+        let pause = |flags: &[Value]| match flags {
+            [_, Value::BulkString(_)] => Pause::Lost,
+            [Value::BulkString(paused), _] if paused == b"1" => Pause::Asked,
+            _ => Pause::No,
+        };
+        Ok(flags.chunks(2).map(pause).collect())
     }
 
     pub(super) async fn list_audit(
@@ -96,7 +103,7 @@ fn replay_keys(source: &Source) -> [String; 4] {
 }
 
 /// A call whose first arguments say whose act it is.
-fn begin(script: &Script, keys: &[String], act: &Act) -> Cmd {
+pub(super) fn begin(script: &Script, keys: &[String], act: &Act) -> Cmd {
     let mut call = script.call(keys);
     call.arg(&act.who).arg(&act.note).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
     call

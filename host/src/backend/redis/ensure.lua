@@ -1,44 +1,110 @@
 #!lua
--- Makes the group of a source on both lanes unless it is there, and opens its books.
+-- Makes the group of a source on both lanes unless it is there, and opens its books. One that was lost goes on where
+-- tend.lua noted that it was; where that is not known well enough, it is not made, and a person has to say where.
 --
--- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers
--- ARGV     1 group  2 where it begins: 0 (with what is there), $ (with what comes)
--- returns  1 if the group on the stream was made now, 0 if it was there
+-- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 base of the inbox  9 audit
+-- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 group
+--          6 where a new one begins: 0 (with what is there), $ (with what comes)  7 inbox window in ms
+--          8 the last id handed out that the caller remembers ('': none)
+--          9 where a lost one is to begin, by the word of a person: 0, $, an id ('': where it was)
+-- returns  0 it is there, 1 it is new, 2 it goes on where it was, or where the person said, 3 it is lost
 
-local stream, again, due, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local group, start = ARGV[1], ARGV[2]
+local stream, again, due, dead, stats, position = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
+local group, start, window, remembered, place = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
 local booked = redis.call('XLEN', again) + redis.call('ZCARD', due) + redis.call('XLEN', dead) + redis.call('ZCARD', KEYS[6])
 local totals = redis.call('HMGET', stats, 'committed', 'skipped', 'dropped', 'timers')
 for i = 1, 3 do booked = booked + (tonumber(totals[i] or '0') or 0) end
 -- Timers were never on the stream.
 booked = booked - (tonumber(totals[4] or '0') or 0)
+local note = named(redis.call('HGETALL', position))
 may('HSET', stats, 'base', '0')
+may('HSET', position, 'lost', '0')
+may('HDEL', position, 'lost')
+if place ~= '' then may_audit(KEYS[9]) end
 
+local info = group_info(stream, group)
+if place ~= '' and info then return 0 end
 if not group_info(again, group) then
     redis.call('XGROUP', 'CREATE', again, group, '0', 'MKSTREAM')
 end
 
-local added, length = 0, redis.call('XLEN', stream)
+local length, added, last, first = redis.call('XLEN', stream), 0, '0-0', nil
 if redis.call('EXISTS', stream) == 1 then
-    added = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
+    local facts = named(redis.call('XINFO', 'STREAM', stream))
+    added, last, first = facts['entries-added'], facts['last-generated-id'], facts['first-entry'] and facts['first-entry'][1]
 end
-local info = group_info(stream, group)
-local waiting = nil
-if not info then
-    -- Redis can tell how many entries wait for a group only if it knows how many it has passed.
-    waiting = start == '0' and length or 0
-    redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM', 'ENTRIESREAD', whole(added - waiting))
-elseif not redis.call('HGET', stats, 'base') then
-    -- Somebody else's group. While Redis cannot say how many entries it has before it, it stays without a base.
-    local new = redis.call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
-    local lag = new and info.lag or (not new and 0)
-    waiting = lag and lag + info.pending
+local base = redis.call('HGET', stats, 'base')
+
+if info then
+    if note.lost then redis.call('HDEL', position, 'lost') end
+    if not base then
+        -- Somebody else's group. While Redis cannot say how many entries it has before it, it stays without a base.
+        local new = redis.call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
+        local lag = new and info.lag or (not new and 0)
+        if lag then redis.call('HSET', stats, 'base', whole(added - lag - info.pending - booked)) end
+    end
+    return 0
+end
+
+-- It is not there. Was it ever?
+local known = note.last or (remembered ~= '' and remembered) or nil
+local worked = known or base or booked > 0
+
+-- The stream is the one of the note: none that was made anew under its name, or brought back from an older copy.
+local function is_same()
+    return note.last and added >= (tonumber(note.added) or 0) and not before(last, note.last)
+end
+
+-- Nothing was settled since the note; or else the inbox knows all that was.
+local function is_exact()
+    return note.cut == '0' and note.sum == sum_of(stats, dead)
+end
+local function is_remembered()
+    local since = note.cut == '1' and string.match(note.delivered, '^%d+') or note.at
+    return clock() - since < window and redis.call('EXISTS', KEYS[8]) == 1
+end
+
+local at, kind, read = start, 1, nil
+if place ~= '' then
+    at, kind = place, 2
+elseif not worked then
+    at = start
+elseif not first or (known and before(known, first)) then
+    -- Nothing that lies here was ever handed to it.
+    at = '0'
+elseif is_same() and (is_exact() or is_remembered()) then
+    at, kind, read = note.delivered, 2, note.read
+else
+    if not note.lost then redis.call('HSET', position, 'lost', whole(clock())) end
+    return 3
+end
+
+-- Redis can tell how many entries wait for a group only if it knows how many it has passed.
+local waiting = at == '0' and length or (at == '$' and 0) or nil
+if waiting then read = whole(added - waiting) end
+if read and read ~= '' then
+    redis.call('XGROUP', 'CREATE', stream, group, at, 'MKSTREAM', 'ENTRIESREAD', read)
+else
+    redis.call('XGROUP', 'CREATE', stream, group, at, 'MKSTREAM')
+end
+local pending = {}
+for id in string.gmatch(kind == 2 and place == '' and note.pending or '', '[^ ]+') do pending[#pending + 1] = id end
+if #pending > 0 then
+    pending[#pending + 1], pending[#pending + 2] = 'FORCE', 'JUSTID'
+    redis.call('XCLAIM', stream, group, RELEASED, 0, unpack(pending))
 end
 
 -- What was added to the stream up to the base is not this group's business. A group that is made anew after its stream
 -- was lost has a past all the same: what it has booked is added to what it will find.
-if waiting then
+if waiting and not (base and is_same()) then
     redis.call('HSET', stats, 'base', whole(added - waiting - booked))
 end
-return info and 0 or 1
+redis.call('HDEL', position, 'lost')
+if kind == 2 and place == '' then
+    redis.call('HSET', position, 'last', at)
+else
+    redis.call('HDEL', position, 'last', 'delivered', 'pending', 'at')
+end
+if place ~= '' then audit(KEYS[9], 'resume', {}, act_of(ARGV)) end
+return kind

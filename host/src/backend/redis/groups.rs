@@ -1,18 +1,25 @@
 //! Groups and consumers: made, alive, gone; and the trimming of streams, which has to spare what groups still need.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
+use super::desk::begin;
 use super::keys::{self, Keys};
 use super::record::WriteBounds;
 use super::recover::{LANES, PAGE, key_of};
-use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TRIM};
-use super::{Redis, error, millis, value};
-use crate::backend::{Bounds, HEARTBEAT_MAX, HostNote, Overflow, Result, Start, Trimmed};
+use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TEND, TRIM};
+use super::{Redis, millis, value};
+use crate::backend::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
+use crate::backend::{
+    Act, Bounds, Group, HEARTBEAT_MAX, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
+};
 use crate::clock;
 use crate::model::delivery::Source;
 
+/// A position is noted again after so long, by whichever host comes first.
+const POSITION_EVERY: Duration = Duration::from_millis(900);
 /// Hosts that are listed at most; those that were heard last.
 const HOSTS_MAX: usize = 1000;
 /// A call of the script that removed this many has met its own bound; then it is called again, this often at most.
@@ -20,16 +27,101 @@ const TRIM_MORE: u64 = 50_000;
 const TRIM_CALLS_MAX: usize = 20;
 
 impl Redis {
-    pub(super) async fn make_group(&self, source: &Source, start: Start) -> Result<()> {
+    /// Makes the group unless it is there: a lost one where it was, or where a person says (`place`, with whose act it is).
+    pub(super) async fn make_group(&self, source: &Source, start: Start, place: Option<(Place, &Act)>) -> Result<Group> {
         let keys = Keys::of(source);
-        let mut call =
-            ENSURE.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
+        let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
+        let mut call = begin(
+            &ENSURE,
+            &[
+                keys.stream(),
+                keys.again(),
+                keys.due(),
+                keys.dead(),
+                keys.stats(),
+                keys.timers(),
+                keys.position(),
+                keys.seen(),
+                keys.audit(),
+            ],
+            act.unwrap_or(&Act::default()),
+        );
         call.arg(&*source.handler).arg(match start {
             Start::Beginning => "0",
             Start::New => "$",
         });
-        self.run_script(&ENSURE, &call, source).await?;
-        Ok(())
+        call.arg(self.inbox_window_ms()).arg(self.handed_out().get(source).map_or("", String::as_str));
+        call.arg(match place {
+            None => String::new(),
+            Some(Place::Beginning) => "0".to_owned(),
+            Some(Place::Now) => "$".to_owned(),
+            Some(Place::After(id)) => id.to_string(),
+        });
+        Ok(match value::count(&self.run_script(&ENSURE, &call, source).await?)? {
+            0 => Group::There,
+            1 => Group::New,
+            2 => Group::Restored,
+            _ => Group::Lost,
+        })
+    }
+
+    pub(super) async fn look_after(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
+        let keys = Keys::of(source);
+        let mut call = TEND.call(&[
+            keys.stream(),
+            keys.again(),
+            keys.due(),
+            keys.dead(),
+            keys.stats(),
+            keys.timers(),
+            keys.position(),
+            keys.wishes(),
+        ]);
+        call.arg(&*source.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
+        call.arg(millis(POSITION_EVERY));
+        let mut answer = value::array(self.run_script(&TEND, &call, source).await?)?.into_iter();
+        let mut next = || answer.next().unwrap_or(Value::Nil);
+        let (agreed, left) = (value::count(&next())?, value::count(&next())?);
+        let (strayed, repeated) = (value::count(&next())?, value::count(&next())?);
+        let set_back = value::text(next())?.parse().ok();
+        let last = value::text(next())?;
+        self.handed_out().insert(source.clone(), last);
+        let wishes = self.with_life(answer.collect(), source).await?;
+        Ok(Tended { agreed, wishes, left, strayed, repeated, set_back })
+    }
+
+    /// What hosts wish of a source, as it is written down: also what is out of date is still there until somebody tends.
+    pub(super) async fn list_wishes(&self, source: &Source) -> Result<Vec<Wish>> {
+        let mut read = redis::cmd("HGETALL");
+        read.arg(Keys::of(source).wishes());
+        let mut said = value::array(self.run(&read, source).await?)?;
+        for value in said.iter_mut().skip(1).step_by(2) {
+            let text = value::text(std::mem::replace(value, Value::Nil))?;
+            *value = Value::BulkString(text.split_once(' ').map_or("", |(_, wish)| wish).into());
+        }
+        self.with_life(said, source).await
+    }
+
+    /// `said`: consumer and wish in turn.
+    async fn with_life(&self, said: Vec<Value>, source: &Source) -> Result<Vec<Wish>> {
+        let mut said = said.into_iter();
+        let mut wishes = Vec::new();
+        while let (Some(consumer), Some(wish)) = (said.next(), said.next()) {
+            wishes.push(Wish { consumer: value::text(consumer)?, wish: value::text(wish)?, alive: false });
+        }
+        if wishes.is_empty() {
+            return Ok(wishes);
+        }
+        let mut beats = redis::cmd("MGET");
+        wishes.iter().for_each(|wish| _ = beats.arg(keys::heartbeat(&wish.consumer)));
+        let beats = value::array(self.run(&beats, source).await?)?;
+        wishes.iter_mut().zip(beats).for_each(|(wish, beat)| wish.alive = beat != Value::Nil);
+        Ok(wishes)
+    }
+
+    fn handed_out(&self) -> std::sync::MutexGuard<'_, HashMap<Source, String>> {
+        // Whole at any time, whoever panicked.
+        self.handed_out.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
@@ -98,8 +190,8 @@ impl Redis {
                 }
             }
         }
-        let mut call = LEAVE.call(&[keys.stream(), keys.again()]);
-        call.arg(&*source.handler).arg(consumer);
+        let mut call = LEAVE.call(&[keys.stream(), keys.again(), keys.wishes()]);
+        call.arg(&*source.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL)).arg(keys::HEARTBEAT_PREFIX);
         self.run_script(&LEAVE, &call, source).await?;
         Ok(released)
     }
@@ -109,6 +201,7 @@ impl Redis {
         call.arg(bounds.maxlen.map(|max| max.to_string()).unwrap_or_default());
         call.arg(bounds.retention.map(|age| millis(age).to_string()).unwrap_or_default());
         call.arg(u8::from(bounds.overflow == Overflow::Drop)).arg(keys::stats_prefix(stream)).arg(clock::now_ms());
+        bounds.groups.iter().for_each(|group| _ = call.arg(&**group));
         let mut trimmed = Trimmed::default();
         for _ in 0..TRIM_CALLS_MAX {
             let [removed, lost, length, age, held] = value::tuple(self.run_script(&TRIM, &call, &stream).await?)?;

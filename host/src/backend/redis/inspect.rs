@@ -29,7 +29,7 @@ impl Redis {
             STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
         call.arg(&*source.handler).arg(millis(FAR));
         let answer = value::array(self.run_script(&STATUS, &call, source).await?)?;
-        if answer.len() < 26 {
+        if answer.len() < 29 {
             return Err(error::odd_answer("the books of a source"));
         }
         let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
@@ -50,22 +50,25 @@ impl Redis {
             dropped: count(13)?,
             evicted_ran: count(24)?,
             evicted_unrun: count(25)?,
+            strayed: count(26)?,
+            repeated: count(27)?,
             lag,
             pending: count(4)? + count(5)?,
             due: count(7)?,
             far: count(21)?,
             again: count(6)?.saturating_sub(count(5)?),
             quarantined: count(15)?,
+            left: count(28)?,
             consumers: count(16)?,
             oldest_pending_age: oldest_age(count(14)?, answer[17..19].iter().filter(|id| **id != Value::Nil))?,
-            oldest_age: oldest_age(count(14)?, &answer[26..])?,
+            oldest_age: oldest_age(count(14)?, &answer[29..])?,
             torn: count(19)?,
         };
         status.published = match &answer[1] {
             // The books of a group that somebody else made begin with what it holds.
             Value::Nil => {
-                let there = status.committed + status.skipped + status.dead + status.dropped + status.waiting();
-                there.saturating_sub(status.timers)
+                let gone = status.committed + status.skipped + status.dead + status.dropped + status.strayed;
+                (gone + status.waiting()).saturating_sub(status.timers + status.repeated)
             }
             base => (value::number(&answer[0])? - value::number(base)?).max(0).unsigned_abs(),
         };

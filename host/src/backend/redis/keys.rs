@@ -10,7 +10,10 @@
 //! | `{s}:tm:timers:H` | sorted set | timers that wait, by the time they are due; their records are in `due:H:body`, too |
 //! | `{s}:tm:dead:H` and `...:unrun` | streams | dead letters; and the bytes of those that never ran, under the same ids |
 //! | `{s}:tm:seen:H:<bucket>` | hash | inbox: event id -> payload hash; scripts add the bucket (see `common.lua`) |
-//! | `{s}:tm:ids:<bucket>` | hash | the same for what was published on `s` with a mark |
+//! | `{s}:tm:seen:H` | hash | the buckets that are there -> the window of the hosts that wrote them, in ms |
+//! | `{s}:tm:ids:<bucket>` and `{s}:tm:ids` | hashes | the same for what was published on `s` with a mark |
+//! | `{s}:tm:position:H` | hash | how far the group has come, and what is in hand: where it is made anew (see `tend.lua`) |
+//! | `{s}:tm:wishes:H` | hash | what each host wishes of the source, and until when that counts (see `tend.lua`) |
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
@@ -81,6 +84,12 @@ impl Keys {
     }
     pub fn audit(&self) -> String {
         self.name("audit")
+    }
+    pub fn position(&self) -> String {
+        self.name("position")
+    }
+    pub fn wishes(&self) -> String {
+        self.name("wishes")
     }
     pub fn state_index(&self) -> String {
         self.name("keys")

@@ -40,9 +40,9 @@ mod survey;
 mod value;
 mod witness;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,8 +51,9 @@ use redis::{Cmd, Pipeline, Value};
 use uuid::Uuid;
 
 use super::{
-    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, HostNote, LookUp, NewEntry, Options,
-    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
+    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
+    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Tended,
+    Trimmed, VersionBook, Wish,
 };
 use crate::model::backend_url::BackendUrl;
 use crate::model::dead_letter::DeadLetter;
@@ -74,6 +75,9 @@ pub struct Redis {
     pulse: Link,
     readers: fetch::Readers,
     witness: Arc<Witness>,
+    /// How far the groups had been read when they were looked after last: what tells a group that was lost with all that was
+    /// noted of it from one that never was.
+    handed_out: Mutex<HashMap<Source, String>>,
 }
 
 impl Redis {
@@ -90,7 +94,8 @@ impl Redis {
         let bounds = reply_bounds(&options);
         let link = Arc::new(Link::gated(client.clone(), bounds));
         let pulse = Link::pulse(client.clone(), bounds);
-        Self { client, at, options, link, one_task, pulse, readers: fetch::Readers::default(), witness }
+        let (readers, handed_out) = (fetch::Readers::default(), Mutex::default());
+        Self { client, at, options, link, one_task, pulse, readers, witness, handed_out }
     }
 
     /// Runs one command; `subject` is the source or the stream that it is about.
@@ -173,6 +178,9 @@ impl DataPlane for Redis {
     async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
         self.take_from_quarantine(source, consumer).await
     }
+    async fn take_left(&self, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
+        self.take_what_was_left(source, consumer, max).await
+    }
     fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
         let witness = self.witness.clone();
         Some(Arc::new(Self::new(self.client.clone(), self.at.clone(), self.options.clone(), true, witness)))
@@ -190,8 +198,17 @@ impl ControlPlane for Redis {
     async fn size_bytes(&self) -> Result<u64> {
         server::size_bytes(&self.link, &self.at).await
     }
-    async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
-        self.make_group(source, start).await
+    async fn ensure_group(&self, source: &Source, start: Start) -> Result<Group> {
+        self.make_group(source, start, None).await
+    }
+    async fn begin_at(&self, source: &Source, place: Place, act: &Act) -> Result<bool> {
+        Ok(self.make_group(source, Start::Beginning, Some((place, act))).await? != Group::There)
+    }
+    async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
+        self.look_after(source, consumer, wish).await
+    }
+    async fn wishes(&self, source: &Source) -> Result<Vec<Wish>> {
+        self.list_wishes(source).await
     }
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
@@ -229,7 +246,7 @@ impl ControlPlane for Redis {
     async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
         self.pause_or_resume(source, paused, act).await
     }
-    async fn paused(&self, sources: &[Source]) -> Result<Vec<bool>> {
+    async fn paused(&self, sources: &[Source]) -> Result<Vec<Pause>> {
         self.which_are_paused(sources).await
     }
     async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {

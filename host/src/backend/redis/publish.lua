@@ -13,8 +13,8 @@ local ids = {}
 for i = 3, #ARGV, 3 do
     if ARGV[i] ~= '' then ids[#ids + 1] = ARGV[i] end
 end
-local hashes, current, there = recall(base, window, now, ids)
-if #ids > 0 then may_remember(current, there) end
+local hashes, box = recall(base, window, now, ids)
+if #ids > 0 then may_remember(box) end
 local seen = {}
 for i, hash in pairs(hashes) do seen[ids[i]] = hash end
 
@@ -33,5 +33,5 @@ for i = 2, #ARGV, 3 do
         end
     end
 end
-remember(base, window, now, current, there, marks, 1, #marks)
+remember(box, marks, 1, #marks)
 return answer

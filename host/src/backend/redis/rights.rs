@@ -23,7 +23,12 @@ const COMMANDS: &[(&str, &str)] = &[
     ("publish", "HSET @ids x x"),
     ("fetch", "XREADGROUP GROUP % doctor STREAMS @stream >"),
     ("fetch", "XREADGROUP GROUP % doctor STREAMS @again >"),
+    ("tend", "HSET @position x x"),
+    ("tend", "HDEL @position x"),
+    ("tend", "HSET @wishes x x"),
+    ("tend", "HDEL @wishes x"),
     ("look_up", "HMGET @seen x"),
+    ("look_up", "HGETALL @inbox"),
     ("look_up", "HGETALL @state"),
     ("settle", "XPENDING @stream % - + 1 doctor"),
     ("settle", "XACK @stream % 0-1"),
@@ -32,6 +37,9 @@ const COMMANDS: &[(&str, &str)] = &[
     ("settle", "GET @receipt"),
     ("settle", "SET @receipt x PX 1"),
     ("settle", "HSET @seen x x"),
+    ("settle", "HSET @inbox x x"),
+    ("settle", "HDEL @inbox x"),
+    ("settle", "PEXPIRE @inbox 1"),
     ("settle", "PEXPIRE @seen 1"),
     ("settle", "UNLINK @seen"),
     ("settle", "HINCRBY @stats committed 1"),
@@ -160,7 +168,7 @@ impl Redis {
         let at = |job: &'static str| move |error| (job, error);
         let (consumer, none) = (consumer_of(token), Default::default());
         self.say_alive(&consumer, Duration::from_secs(60), "").await.map_err(at("beat"))?;
-        self.make_group(scratch, Start::Beginning).await.map_err(at("ensure"))?;
+        self.make_group(scratch, Start::Beginning, None).await.map_err(at("ensure"))?;
         let new = |_| NewEntry { body: "{}".into(), mark: Some((Uuid::new_v4(), [0; 16])) };
         let entries: Vec<NewEntry> = (0..3).map(new).collect();
         self.publish_all(&scratch.stream, &entries).await.map_err(at("publish"))?;
@@ -189,6 +197,7 @@ impl Redis {
         let ids: Vec<_> = dead.iter().map(|letter| letter.id).collect();
         self.replay_letters(scratch, &ids, &Act::default()).await.map_err(at("replay"))?;
         self.recover_some(scratch, &consumer, &none, Duration::from_secs(60), 1).await.map_err(at("claim"))?;
+        self.look_after(scratch, &consumer, "{}").await.map_err(at("tend"))?;
         self.read_books(scratch).await.map_err(at("status"))?;
         let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
         self.trim_stream(&scratch.stream, &bounds).await.map_err(at("trim"))?;
@@ -210,12 +219,15 @@ impl Redis {
             .arg(keys.reclaimer())
             .arg(keys.audit())
             .arg(keys.timers())
+            .arg(keys.position())
+            .arg(keys.wishes())
             .arg(keys.unrun())
             .arg(keys.state_prefix() + "key")
             .arg(keys.receipt(token));
         // The buckets of both inboxes are numbered by the server's time.
         let bucket = self.server_ms().await? / self.inbox_window_ms();
         for base in [keys.seen(), keys::published_ids(&scratch.stream)] {
+            cmd.arg(&base);
             for number in bucket.saturating_sub(1)..=bucket + 1 {
                 cmd.arg(format!("{base}:{number}"));
             }
@@ -306,6 +318,9 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@stats" => keys.stats(),
         "@index" => keys.state_index(),
         "@state" => keys.state_prefix() + "key",
+        "@position" => keys.position(),
+        "@wishes" => keys.wishes(),
+        "@inbox" => keys.seen(),
         "@seen" => keys.seen() + ":0",
         "@ids" => keys::published_ids(&source.stream) + ":0",
         "@receipt" => keys.receipt(Uuid::nil()),

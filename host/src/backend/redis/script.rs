@@ -1,5 +1,6 @@
 //! The Lua scripts: each is one atomic step. They lie beside this file and open with a table of their keys and
-//! arguments; `common.lua` is put after the first line of each, and `letters.lua` behind it where dead letters come or go.
+//! arguments; `common.lua` is put after the first line of each, and behind it `letters.lua` where dead letters come or go, or
+//! `ids.lua` where entry ids are compared.
 
 use std::sync::LazyLock;
 
@@ -25,7 +26,7 @@ scripts! {
     CLAIM "claim.lua" "letters.lua"
     COUNT "count.lua"
     DROP "drop.lua" "letters.lua"
-    ENSURE "ensure.lua"
+    ENSURE "ensure.lua" "ids.lua"
     LEAVE "leave.lua"
     LOOK_UP "look_up.lua"
     PAUSE "pause.lua"
@@ -39,7 +40,8 @@ scripts! {
     SILENT "silent.lua"
     STATUS "status.lua"
     SURVEY "survey.lua"
-    TRIM "trim.lua"
+    TEND "tend.lua" "ids.lua"
+    TRIM "trim.lua" "ids.lua"
 }
 
 /// Settling that asks for no room to speak of, and so goes on when the server's memory is full: acks and dead letters
@@ -62,17 +64,17 @@ impl Script {
     }
 
     /// A call with these keys; the arguments are still to be added.
-    pub fn call(&self, keys: &[String]) -> Cmd {
+    pub fn call<K: AsRef<[u8]>>(&self, keys: &[K]) -> Cmd {
         self.call_with_room(keys, 8, 256)
     }
 
     /// The same, with room for that many arguments and bytes.
-    pub fn call_with_room(&self, keys: &[String], args: usize, bytes: usize) -> Cmd {
-        let key_bytes: usize = keys.iter().map(String::len).sum();
+    pub fn call_with_room<K: AsRef<[u8]>>(&self, keys: &[K], args: usize, bytes: usize) -> Cmd {
+        let key_bytes: usize = keys.iter().map(|key| key.as_ref().len()).sum();
         let mut cmd = Cmd::with_capacity(3 + keys.len() + args, 64 + key_bytes + bytes);
         cmd.arg("EVALSHA").arg(&self.sha).arg(keys.len());
         for key in keys {
-            cmd.arg(key);
+            cmd.arg(key.as_ref());
         }
         cmd
     }

@@ -12,11 +12,13 @@
 --          7-9 the stream: ids in one string, with spaces between; lowest id, highest id  10-12 again: the same
 --          13 marks in one string: event id and payload hash, 16 bytes each  14 numbers in one string: what `e` has
 --          15 has a host died with any of them in hand (0, 1)  16 timers that may wait
---          17 the plugin's digest  18 digests to tell apart  19 1: all kinds are c, and no event id is there twice
+--          17 the plugin's digest  18 digests to tell apart  19 1: all kinds are c, and no event id is there twice; else 0,
+--          and behind it, if there is an n, the number of what hosts had agreed on
 --          20.. what the kinds add
 --          What each entry has goes in few long strings where it can: for each argument Redis makes an object and Lua a
 --          string, which takes longer than to cut them out of one.
 -- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
+--          n skip, unless hosts have agreed on something else since    l leave it for another host
 --          e commit: if it has a state key, the version that was read; (field, value).. to set, the new version first;
 --            fields to delete; events to emit; (as of a retry).. timers to set. Among the numbers it has its shape,
 --            packed as SHAPE says: has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to
@@ -24,7 +26,7 @@
 --          r retry: name for the due entry, delay in ms, 12 arguments of its record
 --          d dead letter: 16 arguments of its record
 -- returns  what became of each entry, a letter each: C(ommitted) S(kipped) R(etried) D(ead) Q(uarantined)
---          U (duplicate) X (conflict) T (stale) F(enced) O (full: too many timers would wait)
+--          U (duplicate) X (conflict) T (stale) F(enced) O (full: too many timers would wait) L(eft) W (agreed otherwise)
 
 local ARGV, KEYS, redis, byte, unpacked = ARGV, KEYS, redis, string.byte, struct.unpack -- globals are slower to reach
 local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -98,7 +100,7 @@ if has('r') then
     may('ZADD', due, '0', '')
     may('HSET', due_bodies, '', '')
 end
-local quarantines = has('q')
+local quarantines = has('q') or has('l')
 if quarantines then
     may('XCLAIM', stream, group, QUARANTINE, '0', '0-1')
     redis.call('HLEN', tries)
@@ -119,8 +121,8 @@ for from = 1, number, PIECE do
     end
 end
 for i = 1, number do ids[i] = marks[2 * i - 1] end
-local seen, bucket_now, bucket_there = recall(seen_base, window, now, ids)
-if number > 0 then may_remember(bucket_now, bucket_there) end
+local seen, box = recall(seen_base, window, now, ids)
+if number > 0 then may_remember(box) end
 
 -- 4. Decide. Nothing is written in here, but each decision knows those before it: two entries may carry one event, or
 -- write one state in turn. What the commits write is noted in lists: a table for each commit would take longer.
@@ -131,7 +133,7 @@ local timers_at = {} -- position of a timer
 local work = {} -- for the other kinds: function, argument
 local set = 0 -- how many timers
 local marks_left_out = {} -- positions of marks that are not kept
-local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0}
+local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0, L = 0, W = 0}
 
 -- The time by which delays are counted, asked once. While something waits, the time is told every second (promote.lua): a
 -- clock that is far ahead of that is not believed until it was looked at there.
@@ -207,6 +209,15 @@ local function decide_each()
         letters.add({unpack(ARGV, at, at + DEAD_ARGS - 1)})
     end
 
+    local function leave(what)
+        local key, id = unpack(what)
+        if not set_aside(key, group, ELSEWHERE, id) then letters.add_without_body(id) end
+    end
+
+    -- What nobody wants is skipped only if nobody has begun to want it since that was decided.
+    local agreed = string.match(ARGV[19], '^0 (%d+)$')
+    local outdated = agreed and agreed ~= (redis.call('HGET', stats, 'agreed') or '0')
+
     local function quarantine(what)
         local key, id, name = unpack(what)
         if not set_aside(key, group, QUARANTINE, id) then letters.add_without_body(id) end
@@ -275,7 +286,12 @@ local function decide_each()
         [byte('c')] = function(mine) return keep_mark(next_mark(mine)) end,
         [byte('e')] = commit,
         [byte('s')] = function(mine) return mine and 'S' or 'F' end,
+        [byte('n')] = function(mine) return mine and (outdated and 'W' or 'S') or 'F' end,
         [byte('u')] = function(mine) return mine and 'U' or 'F' end,
+        [byte('l')] = function(mine, l, id)
+            if mine then work[#work + 1], work[#work + 2] = leave, {l.key, id} end
+            return mine and 'L' or 'F'
+        end,
         [byte('q')] = function(mine, l, id)
             if mine then work[#work + 1], work[#work + 2] = quarantine, {l.key, id, l.name} end
             return mine and 'Q' or 'F'
@@ -303,7 +319,7 @@ local function decide_each()
         l.at = at
         local letter = decide[kind](l.all_mine or l.mine[id], l, id)
         if not ACKED[letter] then l.left_out[at] = true end
-        if not l.all_mine and (ACKED[letter] or letter == 'Q') then
+        if not l.all_mine and (ACKED[letter] or letter == 'Q' or letter == 'L') then
             l.mine[id] = nil -- the same entry once more in this batch is settled already
         end
         count[letter] = count[letter] + 1
@@ -319,7 +335,7 @@ else
     decide_each()
 end
 answer = table.concat(answer)
-if count.C + count.S + count.R + count.D + count.U + count.Q == 0 then return answer end
+if count.C + count.S + count.R + count.D + count.U + count.Q + count.L == 0 then return answer end
 
 -- 5. Write. The counters first: they alone could still fail, on a value that is no number, with nothing else done.
 local function book(counter, by)
@@ -379,7 +395,7 @@ local function kept(list, size, left_out)
 end
 
 local remembered = kept(marks, 2, marks_left_out)
-remember(seen_base, window, now, bucket_now, bucket_there, remembered, 1, #remembered)
+remember(box, remembered, 1, #remembered)
 
 for _, l in ipairs({input, back}) do
     l.acks = kept(l.ids, 1, l.left_out)

@@ -30,7 +30,11 @@ impl Redis {
         call.arg(marks.as_flattened()).arg(numbers(entries, &names));
         call.arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
         call.arg(options.timers_max);
-        call.arg(&*settlement.plugin).arg(VERSIONS_MAX).arg(u8::from(is_plain(entries, &marks)));
+        call.arg(&*settlement.plugin).arg(VERSIONS_MAX);
+        match is_plain(entries, &marks) {
+            true => call.arg(1),
+            false => call.arg(agreed(entries)),
+        };
         for (number, entry) in entries.iter().enumerate() {
             write_extras(&mut call, entry, number, settlement);
         }
@@ -62,7 +66,8 @@ fn takes_no_room(entry: &Entry) -> bool {
         Disposition::Commit(Effects { emits, writes, timers }) => {
             emits.is_empty() && writes.is_empty() && timers.is_empty()
         }
-        Disposition::Skip { .. } | Disposition::Quarantine | Disposition::DeadLetter { .. } => true,
+        Disposition::Skip { .. } | Disposition::Pass { .. } | Disposition::Leave => true,
+        Disposition::Quarantine | Disposition::DeadLetter { .. } => true,
         Disposition::Retry { .. } => false,
     }
 }
@@ -84,6 +89,8 @@ fn kind_letter(entry: &Entry) -> char {
         Disposition::Commit(_) => 'e',
         Disposition::Skip { duplicate: false } => 's',
         Disposition::Skip { duplicate: true } => 'u',
+        Disposition::Pass { .. } => 'n',
+        Disposition::Leave => 'l',
         Disposition::Retry { .. } => 'r',
         Disposition::Quarantine => 'q',
         Disposition::DeadLetter { .. } => 'd',
@@ -102,6 +109,8 @@ fn settled(letter: u8) -> Result<Settled> {
         b'T' => Settled::Stale,
         b'F' => Settled::Fenced,
         b'O' => Settled::Full,
+        b'L' => Settled::Left,
+        b'W' => Settled::Outdated,
         _ => return Err(super::error::odd_answer("a letter of settle.lua")),
     })
 }
@@ -147,6 +156,15 @@ fn is_plain(entries: &[Entry], marks: &[[u8; 32]]) -> bool {
         && marks.iter().all(|mark| ids.insert(&mark[..16]))
 }
 
+/// `0`, and behind it what hosts had agreed on when it was decided that none wants an entry: the oldest such number.
+fn agreed(entries: &[Entry]) -> String {
+    let number = |entry: &Entry| match entry.disposition {
+        Disposition::Pass { agreed } => Some(agreed),
+        _ => None,
+    };
+    entries.iter().filter_map(number).min().map_or_else(|| "0".to_owned(), |agreed| format!("0 {agreed}"))
+}
+
 /// What an entry has to say beyond its id and its mark.
 fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement) {
     let delivery = &entry.delivery;
@@ -161,6 +179,7 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
             }
         }
         Disposition::Commit(_) | Disposition::Skip { .. } | Disposition::Quarantine => {}
+        Disposition::Pass { .. } | Disposition::Leave => {}
         Disposition::Retry { after, record } => {
             // Where it came from makes the name readable, the token makes it the only one.
             call.arg(format!("{}:{}:{number}", delivery.origin, settlement.token.simple()));
@@ -281,7 +300,7 @@ fn room(entries: &[Entry]) -> (usize, usize) {
                     values.map(|(name, value)| name.len() + 1 + value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
             }
             Disposition::Retry { .. } | Disposition::DeadLetter { .. } => args += 4 + record::WRITTEN,
-            Disposition::Skip { .. } | Disposition::Quarantine => {}
+            Disposition::Skip { .. } | Disposition::Pass { .. } | Disposition::Leave | Disposition::Quarantine => {}
         }
     }
     (args, bytes)

@@ -9,7 +9,8 @@
 --          15 now in ms  16 in quarantine  17 consumers  18 oldest pending id on the stream, and 19 on again (nil: none)
 --          20 torn settlements  21 timers that were set (nil: none yet)  22 timers far away  23 dead letters that never ran
 --          24 bytes of dead letters  25 evicted of those that ran  26 of those that never ran (nil: none yet)
---          27.. ids of the oldest entries that wait
+--          27 entries that strayed  28 deliveries repeated (nil: none yet)  29 left for others
+--          30.. ids of the oldest entries that wait
 
 -- Up to here they are counted by their names, each once; beyond, those of the lane that has more of them.
 local CONSUMERS_MAX = 1000
@@ -17,7 +18,7 @@ local CONSUMERS_MAX = 1000
 local stream, again, due, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group = ARGV[1]
 local oldest, pending, info, first_new, oldest_pending = {}, {}, {}, {}, {}
-local quarantined, names = 0, {}
+local quarantined, left, names = 0, 0, {}
 
 for i, key in ipairs({stream, again}) do
     info[i] = group_info(key, group)
@@ -29,6 +30,7 @@ for i, key in ipairs({stream, again}) do
     -- No list at all where nothing is pending.
     for _, holder in ipairs(summary[4] or {}) do
         if holder[1] == QUARANTINE then quarantined = quarantined + tonumber(holder[2]) end
+        if holder[1] == ELSEWHERE then left = left + tonumber(holder[2]) end
     end
     -- Long lists would make the books dear: dead consumers are removed, so there should be none.
     if info[i].consumers <= CONSUMERS_MAX then
@@ -43,14 +45,14 @@ local again_length, dead_length = redis.call('XLEN', again), redis.call('XLEN', 
 local now = clock()
 local due_length = redis.call('ZCARD', due) + redis.call('ZCARD', KEYS[6])
 local far = redis.call('ZCOUNT', KEYS[6], '(' .. whole(steady(stats, now) + ARGV[2]), '+inf')
-names[QUARANTINE], names[RELEASED] = nil, nil
+names[QUARANTINE], names[RELEASED], names[ELSEWHERE] = nil, nil, nil
 local consumers = 0
 for _ in pairs(names) do consumers = consumers + 1 end
 for i = 1, 2 do
     if info[i].consumers > CONSUMERS_MAX then consumers = math.max(consumers, info[i].consumers) end
 end
 local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'duplicates', 'retried', 'dropped',
-    'torn', 'timers', 'letters_bytes', 'evicted_ran', 'evicted_unrun')
+    'torn', 'timers', 'letters_bytes', 'evicted_ran', 'evicted_unrun', 'strayed', 'repeated')
 local base = tonumber(totals[1])
 
 -- Redis' own number is not taken where it can be avoided: how many entries a group has passed is not in the append-only
@@ -62,6 +64,7 @@ if not first_new[1] then
     lag = 0
 elseif lag and base then
     local settled = (totals[2] or 0) + (totals[3] or 0) + (totals[6] or 0) + dead_length
+        + (totals[12] or 0) - (totals[13] or 0)
     lag = math.max(1, added - base + (totals[8] or 0) - settled - pending[1] - again_length - due_length)
 end
 
@@ -69,6 +72,7 @@ local answer = {
     added, totals[1], lag, info[1]['last-delivered-id'], pending[1], pending[2], again_length, due_length, dead_length,
     totals[2], totals[3], totals[4], totals[5], totals[6], now, quarantined, consumers, oldest_pending[1],
     oldest_pending[2], totals[7], totals[8], far, redis.call('XLEN', dead .. ':unrun'), totals[9], totals[10], totals[11],
+    totals[12], totals[13], left,
 }
-for i = 1, #oldest do answer[26 + i] = oldest[i] end
+for i = 1, #oldest do answer[29 + i] = oldest[i] end
 return answer

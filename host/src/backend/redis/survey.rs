@@ -145,8 +145,7 @@ impl Stream {
         }
         let mut found = vec![self.ids()];
         for source in sources.iter().filter(|source| !self.groups.contains_key(&*source.handler)) {
-            let hint = "it is made when a host starts; if one runs, somebody has destroyed the group, and the books \
-                        of the handler with it";
+            let hint = "it is made when a host starts: a new one where `start` says, one that was destroyed where it was";
             found.push(warning("groups", format!("{source}: there is no such group"), hint));
         }
         let known = |group: &str| sources.iter().any(|source| *source.handler == *group);
@@ -199,7 +198,9 @@ impl Stream {
         }
         let age = Duration::from_millis(self.now_ms.saturating_sub(needs.0.max(self.first.map_or(0, |first| first.0))));
         let hint = format!(
-            "if nobody needs it any more: XGROUP DESTROY {name} {group}; trimming spares what it has not finished"
+            "if its handler is to come back, put it back and let it finish. If nobody needs it any more: XGROUP DESTROY {name} \
+             {group} forgets how far it has read and what it has in hand, for good: a program that makes it anew would get all \
+             that lies there once more. Trimming spares what it has not finished"
         );
         let text = format!("{text}, and keeps the last {} of the stream ({} pending)", short(age), facts.pending);
         warning("groups", text, hint)

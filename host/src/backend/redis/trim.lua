@@ -9,7 +9,8 @@
 --
 -- KEYS     1 stream
 -- ARGV     1 entries at most ('' = any number)  2 age in ms at most ('' = any age)  3 1: drop what is not finished
---          4 what the names of the groups' books begin with  5 the caller's own time in ms
+--          4 what the names of the groups' books begin with  5 the caller's own time in ms  6.. groups that have to be
+--          there: else nothing is removed, for one that is lost needs what it has not finished
 -- returns  1 how many were removed; there may be more to remove if it is many  2 how many of them a group had not
 --          finished  3 length  4 age of the oldest in ms (-1: none)  5 how many stay over the bounds for some group
 
@@ -17,18 +18,6 @@ local stream, length_max, age_max, drop, books = KEYS[1], tonumber(ARGV[1]), ton
 -- A call is not to hold up the server for long.
 local ENTRIES_MAX, NODE_MAX, PENDING_MAX = 100000, 1000, 10000
 local LAST = '18446744073709551615-18446744073709551615'
-
--- Ids are two numbers of up to 64 bits, more than Lua's numbers hold: they are compared as text.
-local function less(a, b)
-    if #a ~= #b then return #a < #b end
-    return a < b
-end
-
-local function before(a, b)
-    local a_ms, a_seq = string.match(a, '^(%d+)%-(%d+)$')
-    local b_ms, b_seq = string.match(b, '^(%d+)%-(%d+)$')
-    return less(a_ms, b_ms) or (a_ms == b_ms and less(a_seq, b_seq))
-end
 
 -- The next possible id; or the id itself where Lua cannot count that far, which only keeps one entry more.
 local function after(id)
@@ -47,6 +36,9 @@ local now = clock()
 if drop and math.abs(now - ARGV[5]) > STEP_MS then age_max = nil end
 
 if redis.call('EXISTS', stream) == 0 then return {0, 0, 0, -1, 0} end
+for i = 6, #ARGV do
+    if not group_info(stream, ARGV[i]) then return {0, 0, redis.call('XLEN', stream), -1, 0} end
+end
 
 -- What each group needs: `unread`, the first id that it has not been given, and all that is pending before it. Books
 -- that are not there are those of a stranger's group. A stream that nobody reads has no groups.

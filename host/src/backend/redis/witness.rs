@@ -26,7 +26,7 @@ struct Seen {
     /// Until then nobody is taken for dead.
     wait_until: Duration,
     /// The consumers without a heartbeat, and since when they have been seen to have none.
-    silent: HashMap<String, Duration>,
+    silent: HashMap<Vec<u8>, Duration>,
 }
 
 #[derive(Clone, Copy)]
@@ -57,12 +57,12 @@ impl Witness {
     }
 
     /// Takes note of all consumers that have no heartbeat; for each, how long that has been so.
-    pub fn silent(&self, source: &Source, names: &[&str]) -> Vec<Duration> {
+    pub fn silent(&self, source: &Source, names: &[&[u8]]) -> Vec<Duration> {
         let now = clock::since_boot();
         self.of(source, |seen| {
             let mut before = std::mem::take(&mut seen.silent);
-            let since = |name: &&str| (name.to_string(), before.remove(*name).unwrap_or(now));
-            let silent: Vec<(String, Duration)> = names.iter().map(since).collect();
+            let since = |name: &&[u8]| (name.to_vec(), before.remove(*name).unwrap_or(now));
+            let silent: Vec<(Vec<u8>, Duration)> = names.iter().map(since).collect();
             let times = silent.iter().map(|(_, since)| now.saturating_sub(*since)).collect();
             seen.silent = silent.into_iter().collect();
             times

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::steady;
 use super::tx::{Tx, millis};
+use crate::backend::group::WISH_LEAVE_TTL;
 use crate::backend::{HEARTBEAT_MAX, HostNote, Result};
 use crate::model::delivery::Source;
 
@@ -15,6 +16,8 @@ pub const RELEASED: i64 = 0;
 pub const QUARANTINE: i64 = -1;
 /// No row has this number.
 pub const UNKNOWN: i64 = -2;
+/// What was left for hosts that want it.
+pub const ELSEWHERE: i64 = -3;
 
 /// The number of a consumer. One that never beat is there, but dead.
 pub fn make(tx: &Tx<'_>, name: &str) -> Result<i64> {
@@ -45,6 +48,13 @@ pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<u64> {
     let Some(id) = seek(tx, name)? else { return Ok(0) };
     let released = tx.run("UPDATE pending SET consumer = ?2, alone = 0 WHERE consumer = ?1", (id, RELEASED))?;
     tx.run("DELETE FROM consumers WHERE id = ?1", [id])?;
+    let until = tx.now_ms.saturating_add(millis(WISH_LEAVE_TTL));
+    // A host that died with the same wish has been followed by this one.
+    let sql = "UPDATE wishes SET until_ms = ?2 WHERE consumer = ?1 OR (
+                 consumer NOT IN (SELECT name FROM consumers WHERE until_ms > ?3)
+                 AND EXISTS (SELECT 1 FROM wishes m
+                             WHERE m.source = wishes.source AND m.consumer = ?1 AND m.wish = wishes.wish))";
+    tx.run(sql, (name, until, tx.now_ms))?;
     Ok(released as u64)
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::parcel::{after, columns, id, limit, number, read_replayed};
 use super::sources;
 use super::tx::Tx;
-use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Result};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Pause, Result};
 use crate::model::delivery::{Body, EntryId, Source};
 
 pub fn replay(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
@@ -73,11 +73,11 @@ pub fn set_paused(tx: &mut Tx<'_>, source: &Source, paused: bool, act: &Act) -> 
     Ok(())
 }
 
-pub fn paused(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<bool>> {
+pub fn paused(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Pause>> {
     let sql = "SELECT g.paused FROM sources g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2";
     let one = |source: &Source| {
         let flag = tx.get(sql, (&*source.stream, &*source.handler), |row| row.get::<_, bool>(0))?;
-        Ok(flag.unwrap_or(false))
+        Ok(if flag == Some(true) { Pause::Asked } else { Pause::No })
     };
     sources.iter().map(one).collect()
 }

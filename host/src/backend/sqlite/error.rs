@@ -48,7 +48,7 @@ pub fn named(error: Error, job: &str, place: &str) -> Error {
     match error {
         Error::Unavailable { cause, .. } => Error::Unavailable { what: format!("SQLite {place}, {job}"), cause },
         Error::Refused(what) => Error::Refused(format!("SQLite {place}, {job}: {what}")),
-        gone @ Error::GroupGone { .. } => gone,
+        gone @ (Error::GroupGone { .. } | Error::Replaced(_)) => gone,
     }
 }
 
@@ -58,6 +58,7 @@ pub fn copy(error: &Error) -> Error {
         Error::Unavailable { what, cause } => Error::Unavailable { what: what.clone(), cause: cause.clone() },
         Error::GroupGone { source_name } => Error::GroupGone { source_name: source_name.clone() },
         Error::Refused(what) => Error::Refused(what.clone()),
+        Error::Replaced(what) => Error::Replaced(what.clone()),
     }
 }
 

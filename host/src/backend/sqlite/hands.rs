@@ -60,6 +60,15 @@ impl Hands {
         Ok(())
     }
 
+    /// Leaves a delivery for other hosts.
+    pub fn leave(&mut self, tx: &Tx<'_>, (lane, entry): Place) -> Result<()> {
+        let sql = "UPDATE pending SET consumer = ?4, alone = 0, delivered_ms = ?5
+                   WHERE source = ?1 AND lane = ?2 AND entry = ?3";
+        tx.run(sql, (self.source, lane, entry, consumers::ELSEWHERE, tx.now_ms))?;
+        self.lanes[lane as usize].held.remove(&entry);
+        Ok(())
+    }
+
     /// Acks what was let go of.
     pub fn close(&self, tx: &Tx<'_>) -> Result<()> {
         for (number, lane) in (0i64..).zip(&self.lanes) {

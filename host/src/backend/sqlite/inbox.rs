@@ -1,5 +1,6 @@
 //! Which event ids were seen: by a handler when it committed, by a stream when it was published to. Ids lie in buckets
-//! of time; a bucket is forgotten when the youngest id in it is older than the window.
+//! of time; a bucket is forgotten when the youngest id in it is older than the window. Hosts may have unlike windows: the
+//! longest counts.
 
 use std::time::Duration;
 
@@ -22,7 +23,12 @@ pub struct Inbox {
 struct Bucket {
     id: i64,
     began_ms: i64,
+    window_ms: i64,
+    over: bool,
 }
+
+/// Of buckets that seem to be over after a while without any, so many are kept: the clock may have been put ahead.
+const KEPT: usize = 2;
 
 /// The scope of a stream's own inbox; a source's is its number.
 pub fn scope_of_stream(stream: i64) -> i64 {
@@ -40,19 +46,18 @@ impl Inbox {
         let window = millis(window);
         let mut buckets = buckets(tx)?;
         let span = (window / 2).max(1000);
-        if buckets.first().is_none_or(|newest| newest.began_ms.saturating_add(span) <= tx.now_ms) {
-            let id = tx.insert("INSERT INTO inbox_buckets (began_ms) VALUES (?1)", [tx.now_ms])?;
-            buckets.insert(0, Bucket { id, began_ms: tx.now_ms });
+        match buckets.first() {
+            Some(newest) if newest.began_ms.saturating_add(span) > tx.now_ms => {
+                if newest.window_ms < window {
+                    tx.run("UPDATE inbox_buckets SET window_ms = ?2 WHERE id = ?1", (newest.id, window))?;
+                }
+            }
+            _ => begin(tx, &mut buckets, window, span)?,
         }
-        // A bucket ended when the next one began.
-        let over = |next: &Bucket| next.began_ms.saturating_add(window) <= tx.now_ms;
-        if let [.., next, oldest] = &buckets[..]
-            && over(next)
-        {
+        if let Some(oldest) = buckets.iter().rev().find(|bucket| bucket.over) {
             forget_some(tx, oldest.id)?;
         }
-        let kept = 1 + buckets.windows(2).take_while(|pair| !over(&pair[0])).count();
-        Ok(Self { scope, buckets: buckets[..kept].iter().map(|bucket| bucket.id).collect() })
+        Ok(Self { scope, buckets: buckets.iter().filter(|bucket| !bucket.over).map(|bucket| bucket.id).collect() })
     }
 
     pub fn find(&self, tx: &Tx<'_>, id: Uuid) -> Result<Option<PayloadHash>> {
@@ -84,10 +89,37 @@ impl Inbox {
     }
 }
 
+/// Begins a bucket. What came to its end longer ago than the longest window of those who wrote into it is over.
+fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Result<()> {
+    // That one follows the other tells that the clock has gone evenly.
+    let evenly = buckets.first().is_some_and(|newest| newest.began_ms.saturating_add(2 * span) > tx.now_ms);
+    let sql = "INSERT INTO inbox_buckets (began_ms, window_ms) VALUES (?1, ?2)";
+    let id = tx.insert(sql, (tx.now_ms, window))?;
+    buckets.insert(0, Bucket { id, began_ms: tx.now_ms, window_ms: window, over: false });
+    let mut kept = if evenly { 0 } else { KEPT };
+    for at in 1..buckets.len() {
+        // A bucket ended when the next one began.
+        let ended_ms = buckets[at - 1].began_ms;
+        let bucket = &mut buckets[at];
+        if bucket.over || ended_ms.saturating_add(bucket.window_ms.max(window)) > tx.now_ms {
+            continue;
+        }
+        if kept > 0 {
+            kept -= 1;
+            continue;
+        }
+        bucket.over = true;
+        tx.run("UPDATE inbox_buckets SET over = 1 WHERE id = ?1", [bucket.id])?;
+    }
+    Ok(())
+}
+
 /// Newest first.
 fn buckets(tx: &Tx<'_>) -> Result<Vec<Bucket>> {
-    let sql = "SELECT id, began_ms FROM inbox_buckets ORDER BY id DESC";
-    Ok(tx.all(sql, [], |row| Ok(Bucket { id: row.get(0)?, began_ms: row.get(1)? }))?)
+    let sql = "SELECT id, began_ms, window_ms, over FROM inbox_buckets ORDER BY id DESC";
+    Ok(tx.all(sql, [], |row| {
+        Ok(Bucket { id: row.get(0)?, began_ms: row.get(1)?, window_ms: row.get(2)?, over: row.get(3)? })
+    })?)
 }
 
 fn forget_some(tx: &Tx<'_>, bucket: i64) -> Result<()> {

@@ -37,6 +37,7 @@ mod state;
 mod status;
 mod steady;
 mod streams;
+mod tend;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -57,8 +58,9 @@ use self::job::Access;
 use self::tx::Tx;
 use self::worker::Db;
 use super::{
-    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, HostNote, LookUp, NewEntry, Options,
-    Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Trimmed, VersionBook,
+    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
+    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Tended,
+    Trimmed, VersionBook, Wish,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
@@ -140,6 +142,12 @@ impl DataPlane for Sqlite {
         let work = move |tx: &mut Tx<'_>| recover::take_suspect(tx, &source, &consumer, &options);
         self.db.ask(Access::Note, "take a suspect", work).await
     }
+
+    async fn take_left(&self, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
+        let (source, consumer, options) = (source.clone(), consumer.to_owned(), self.options.clone());
+        let work = move |tx: &mut Tx<'_>| recover::take_left(tx, &source, &consumer, max, &options);
+        self.db.ask(Access::Note, "take what was left", work).await
+    }
 }
 
 #[async_trait]
@@ -157,9 +165,24 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Look, "ask for the size", open::size_bytes).await
     }
 
-    async fn ensure_group(&self, source: &Source, start: Start) -> Result<()> {
+    async fn ensure_group(&self, source: &Source, start: Start) -> Result<Group> {
         let source = source.clone();
         self.db.ask(Access::Keep, "make a group", move |tx| sources::ensure(tx, &source, start)).await
+    }
+
+    /// A group is never lost here.
+    async fn begin_at(&self, _source: &Source, _place: Place, _act: &Act) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
+        let (source, consumer, wish) = (source.clone(), consumer.to_owned(), wish.to_owned());
+        self.db.ask(Access::Note, "tend", move |tx| tend::tend(tx, &source, &consumer, &wish)).await
+    }
+
+    async fn wishes(&self, source: &Source) -> Result<Vec<Wish>> {
+        let source = source.clone();
+        self.db.ask(Access::Look, "list wishes", move |tx| tend::wishes(tx, &source)).await
     }
 
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
@@ -221,7 +244,7 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Keep, "pause or resume", move |tx| desk::set_paused(tx, &source, paused, &act)).await
     }
 
-    async fn paused(&self, sources: &[Source]) -> Result<Vec<bool>> {
+    async fn paused(&self, sources: &[Source]) -> Result<Vec<Pause>> {
         let sources = sources.to_vec();
         self.db.ask(Access::Look, "ask what is paused", move |tx| desk::paused(tx, &sources)).await
     }

@@ -16,7 +16,7 @@ use crate::backend::{Error, Result};
 pub(super) const APPLICATION_ID: i64 = 0x5444_4D4C;
 /// The layout of `schema.sql`.
 pub(super) const LAYOUT_VERSION: i64 = 5;
-/// From layout 1 to 2, and so on.
+/// From layout 1 to 2, from 2 to 3, and so on.
 const UPGRADES: &[&str] = &[
     include_str!("upgrade.sql"),
     include_str!("upgrade_3.sql"),
@@ -40,6 +40,27 @@ const SET_UP: &str = "
     PRAGMA trusted_schema = OFF;
 ";
 
+/// What tells one file from another, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(file: &std::fs::Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        Some(Self { device: file.dev(), inode: file.ino() })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_file: &std::fs::Metadata) -> Option<Self> {
+        None
+    }
+}
+
+#[derive(Clone)]
 pub enum Place {
     Memory,
     File(PathBuf),
@@ -72,6 +93,18 @@ impl Place {
             Self::Memory => ":memory:".into(),
             Self::File(path) | Self::ToRead(path) => path.display().to_string(),
         }
+    }
+
+    /// Which file lies there now; none where none does, or it cannot be told.
+    pub fn identity(&self) -> Option<FileId> {
+        let Self::File(path) = self else { return None };
+        FileId::of(&std::fs::metadata(path).ok()?)
+    }
+
+    /// No file, or another one: not only that it could not be looked at.
+    pub fn is_known_gone(&self, found: Option<FileId>) -> bool {
+        let Self::File(path) = self else { return false };
+        found.is_some() || std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     pub fn open(&self) -> Result<Connection> {
@@ -242,7 +275,8 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
 enum Content {
     Nothing,
     /// Of this layout: 1 is before pausing and audit records, 2 before timers, and before versions of plugins were booked,
-    /// 3 before dead letters had bounds by class and bytes, 4 before there was a clock of its own.
+    /// 3 before dead letters had bounds by class and bytes, 4 before there was a clock of its own and hosts agreed on what
+    /// they want.
     Older(usize),
     Ours,
 }

@@ -51,6 +51,11 @@ pub enum Deed {
         parcel: Parcel,
     },
     Quarantine,
+    /// Skip, if this is still what hosts have agreed on.
+    Pass {
+        agreed: u64,
+    },
+    Leave,
 }
 
 impl Plan {
@@ -81,6 +86,8 @@ fn step(entry: &Entry) -> Step {
             Deed::DeadLetter { reason: reason.clone(), parcel: Parcel::of(delivery, record.as_ref()) }
         }
         Disposition::Quarantine => Deed::Quarantine,
+        Disposition::Pass { agreed } => Deed::Pass { agreed: *agreed },
+        Disposition::Leave => Deed::Leave,
     };
     let place = (lane_number(delivery.lane), number(delivery.entry));
     Step { place, mark: entry.mark, state: entry.state.clone(), deed }

@@ -10,7 +10,7 @@ use crate::backend::{Result, Settled};
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// By the byte that stands for it: never reordered, only added to.
-const SETTLED: [Settled; 10] = [
+const SETTLED: [Settled; 12] = [
     Settled::Committed,
     Settled::Skipped,
     Settled::Retried,
@@ -21,6 +21,8 @@ const SETTLED: [Settled; 10] = [
     Settled::Stale,
     Settled::Fenced,
     Settled::Full,
+    Settled::Left,
+    Settled::Outdated,
 ];
 
 pub fn find(tx: &Tx<'_>, token: Uuid) -> Result<Option<Vec<Settled>>> {

@@ -10,6 +10,7 @@ use super::plan::Place;
 use super::room::Room;
 use super::tx::{Tx, millis};
 use super::{consumers, sources};
+use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, Options, Recovered, Result};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
 
@@ -75,6 +76,29 @@ pub fn take_suspect(tx: &mut Tx<'_>, source: &Source, consumer: &str, options: &
     let sql = "UPDATE pending SET alone = 1 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
     tx.run(sql, (source, place.0, place.1))?;
     Ok(delivery)
+}
+
+/// Takes what was left for other hosts. What has just been left waits: others may be on their way.
+pub fn take_left(
+    tx: &mut Tx<'_>,
+    source: &Source,
+    consumer: &str,
+    max: usize,
+    options: &Options,
+) -> Result<Vec<Delivery>> {
+    let source = sources::find(tx, source)?.id;
+    let me = consumers::make(tx, consumer)?;
+    let sql = "SELECT lane, entry FROM pending WHERE source = ?1 AND consumer = ?2 AND delivered_ms <= ?3
+               ORDER BY lane, entry LIMIT ?4";
+    let since = tx.now_ms.saturating_sub(millis(LEFT_FOR));
+    let (mut taken, mut room) = (Vec::new(), Room::new(options));
+    for place in tx.all(sql, (source, consumers::ELSEWHERE, since, limit(max)), place)? {
+        if room.is_full() {
+            break;
+        }
+        taken.extend(take_over(tx, source, me, place, &mut room)?);
+    }
+    Ok(taken)
 }
 
 fn place(row: &Row<'_>) -> rusqlite::Result<Place> {

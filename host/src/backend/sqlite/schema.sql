@@ -14,7 +14,10 @@ CREATE TABLE streams (
 -- One consumer group. `last_id` and `again_id` are how far it has read its two lanes, `base` is how many entries of the
 -- stream came before its start, `delivered` how many it has read since, `paused` 1 while nobody is to fetch. The rest
 -- are its books: `letters` and `letters_bytes` are its rows in `dead`, `unrun` and `unrun_bytes` those of them that never
--- ran, `evicted_ran` and `evicted_unrun` what the bounds have cost.
+-- ran, `evicted_ran` and `evicted_unrun` what the bounds have cost, `strayed` and `repeated` what strangers have done.
+-- `seen_last` is `last_id` as it was when the source was looked after last, `tended_ms` when its books were put to the proof.
+-- `agreed` grows whenever hosts wish other things of it. It is never deleted: its position and its books are in no other
+-- place.
 CREATE TABLE sources (
   id         INTEGER PRIMARY KEY,
   stream     INTEGER NOT NULL,
@@ -36,8 +39,25 @@ CREATE TABLE sources (
   unrun_bytes   INTEGER NOT NULL DEFAULT 0,
   evicted_ran   INTEGER NOT NULL DEFAULT 0,
   evicted_unrun INTEGER NOT NULL DEFAULT 0,
+  agreed     INTEGER NOT NULL DEFAULT 0,
+  strayed    INTEGER NOT NULL DEFAULT 0,
+  repeated   INTEGER NOT NULL DEFAULT 0,
+  seen_last  INTEGER NOT NULL DEFAULT 0,
+  tended_ms  INTEGER NOT NULL DEFAULT 0,
   UNIQUE (stream, handler)
 ) STRICT;
+CREATE TRIGGER source_stays BEFORE DELETE ON sources BEGIN
+  SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
+END;
+
+-- What each host wishes of a source, and until when that counts.
+CREATE TABLE wishes (
+  source   INTEGER NOT NULL,
+  consumer TEXT    NOT NULL,
+  until_ms INTEGER NOT NULL,
+  wish     TEXT    NOT NULL,
+  PRIMARY KEY (source, consumer)
+) STRICT, WITHOUT ROWID;
 
 -- What each version of a source's plugin has committed; the oldest ones together under no digest.
 CREATE TABLE versions (
@@ -69,7 +89,7 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_stream ON entries (stream);
 
 -- What consumers hold. `lane` 0: `entry` is in `entries`; 1: in `again`. `consumer` 0: released, nobody's; -1: in
--- quarantine. `crashes`: hosts that died with it since it was read from its lane, the last of them at `crashed_ms`.
+-- quarantine; -3: left for a host that wants it. `crashes`: hosts that died with it since it was read from its lane, the last of them at `crashed_ms`.
 -- `alone` 1: it is run alone.
 CREATE TABLE pending (
   source       INTEGER NOT NULL,
@@ -147,10 +167,13 @@ CREATE TRIGGER dead_goes AFTER DELETE ON dead BEGIN
 END;
 
 -- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time
--- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side.
+-- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side. `window_ms`: the
+-- longest window of the hosts that have written into it; `over` 1: nobody asks it any more, and its rows go.
 CREATE TABLE inbox_buckets (
-  id       INTEGER PRIMARY KEY AUTOINCREMENT,
-  began_ms INTEGER NOT NULL
+  id        INTEGER PRIMARY KEY AUTOINCREMENT,
+  began_ms  INTEGER NOT NULL,
+  window_ms INTEGER NOT NULL DEFAULT 0,
+  over      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE inbox (
   bucket INTEGER NOT NULL,

@@ -26,7 +26,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
     if let Some(answer) = receipts::find(tx, plan.token)? {
         return Ok(answer);
     }
-    let source = sources::find(tx, &plan.source)?.id;
+    let sources::Source { id: source, agreed, .. } = sources::find(tx, &plan.source)?;
     let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, Deed::Commit { .. }));
     let mut batch = Batch {
         hands: Hands::look(tx, source, &plan)?,
@@ -34,6 +34,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
         shelf: Shelf::new(source),
         broken: HashSet::new(),
         source,
+        agreed,
         timers_max: i64::try_from(options.timers_max).unwrap_or(i64::MAX),
         plugin: plan.plugin,
         tally: Tally::default(),
@@ -49,6 +50,8 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
 struct Batch<'a, 'b> {
     tx: &'a mut Tx<'b>,
     source: i64,
+    /// The number of what hosts have agreed on.
+    agreed: u64,
     timers_max: i64,
     plugin: Arc<str>,
     hands: Hands,
@@ -85,7 +88,12 @@ impl Batch<'_, '_> {
                 self.hands.set_aside(self.tx, step.place)?;
                 Settled::Quarantined
             }
-            Deed::Skip { duplicate: false } => Settled::Skipped,
+            Deed::Leave => {
+                self.hands.leave(self.tx, step.place)?;
+                Settled::Left
+            }
+            Deed::Pass { agreed } if agreed != self.agreed => Settled::Outdated,
+            Deed::Pass { .. } | Deed::Skip { duplicate: false } => Settled::Skipped,
             Deed::Skip { duplicate: true } => Settled::Duplicate,
             Deed::Commit { emits, writes, timers } => self.commit(step.mark, step.state, &emits, writes, &timers)?,
             Deed::Retry { after_ms, parcel } => {
@@ -208,9 +216,8 @@ impl Tally {
             }
             Settled::Retried => self.retried += 1,
             Settled::Dead => self.dead += 1,
-            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced | Settled::Full => {
-                return false;
-            }
+            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced | Settled::Full => return false,
+            Settled::Left | Settled::Outdated => return false,
         }
         true
     }

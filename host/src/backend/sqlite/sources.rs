@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tx::Tx;
-use crate::backend::{Error, Result, Start};
+use crate::backend::{Error, Group, Result, Start};
 use crate::model::delivery;
 
 /// A group as it stands at the beginning of a job.
@@ -14,6 +14,8 @@ pub struct Source {
     /// How far the lanes were read.
     pub last_id: i64,
     pub again_id: i64,
+    /// The number of what hosts have agreed on.
+    pub agreed: u64,
 }
 
 pub fn find(tx: &Tx<'_>, source: &delivery::Source) -> Result<Source> {
@@ -22,14 +24,15 @@ pub fn find(tx: &Tx<'_>, source: &delivery::Source) -> Result<Source> {
 
 /// For questions whose answer is "nothing" where there is no group.
 pub fn seek(tx: &Tx<'_>, source: &delivery::Source) -> Result<Option<Source>> {
-    let sql = "SELECT g.id, g.stream, g.last_id, g.again_id FROM sources g JOIN streams s ON s.id = g.stream
+    let sql = "SELECT g.id, g.stream, g.last_id, g.again_id, g.agreed FROM sources g JOIN streams s ON s.id = g.stream
                WHERE s.name = ?1 AND g.handler = ?2";
     Ok(tx.get(sql, (&*source.stream, &*source.handler), |row| {
-        Ok(Source { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, again_id: row.get(3)? })
+        let agreed = row.get::<_, i64>(4)?.unsigned_abs();
+        Ok(Source { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, again_id: row.get(3)?, agreed })
     })?)
 }
 
-pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Result<()> {
+pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Result<Group> {
     let stream = make_stream(tx, &source.stream)?;
     let (last_id, base) = match start {
         // What was trimmed before is no business of this group.
@@ -39,11 +42,11 @@ pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Resul
             tx.number("SELECT added FROM streams WHERE id = ?1", [stream])?,
         ),
     };
-    tx.run(
+    let made = tx.run(
         "INSERT INTO sources (stream, handler, last_id, base) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
         (stream, &*source.handler, last_id, base),
     )?;
-    Ok(())
+    Ok(if made == 1 { Group::New } else { Group::There })
 }
 
 /// The secret for ids: made by the first host on this file.

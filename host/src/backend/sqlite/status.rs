@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tx::{Tx, millis};
-use super::{dead, sources};
+use super::{consumers, dead, sources};
 use crate::backend::{FAR, Result, SourceStatus};
 use crate::model::delivery::Source;
 
@@ -17,21 +17,29 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(FAR))])?;
     let again = count("SELECT count(*) FROM again WHERE source = ?1")? - pending_again;
     let quarantined = count("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = -1")?;
+    let left = tx.number("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
     // A host is a consumer of every source in its configuration, whether it has anything of it in hand or not.
     let known = "SELECT count(*) FROM consumers
                  WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE source = ?1)";
-    let consumers = tx.number(known, [group.id, tx.now_ms])?;
+    let known = tx.number(known, [group.id, tx.now_ms])?;
     let sql =
-        "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.timers
-               FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
-    let books: Option<[i64; 8]> = tx.get(sql, [group.id], |row| {
-        let mut books = [0; 8];
+        "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.timers,
+               g.strayed, g.repeated FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
+    let books: Option<[i64; 10]> = tx.get(sql, [group.id], |row| {
+        let mut books = [0; 10];
         for (at, book) in books.iter_mut().enumerate() {
             *book = row.get(at)?;
         }
         Ok(books)
     })?;
-    let [published, delivered, committed, skipped, duplicates, retried, dropped, timers] = books.unwrap_or_default();
+    let [published, delivered, committed, skipped, duplicates, retried, dropped, timers, strayed, repeated] =
+        books.unwrap_or_default();
+    // A stranger may have deleted entries that were not delivered, or moved the group.
+    let new = "SELECT EXISTS (SELECT 1 FROM entries WHERE stream = ?1 AND id > ?2)";
+    let lag = match tx.number(new, (group.stream, group.last_id))? {
+        0 => 0,
+        _ => (published - delivered).max(1),
+    };
     // Below zero only if a stranger deleted rows.
     let books = |number: i64| u64::try_from(number).unwrap_or(0);
     let [new, in_hand] = oldest(tx, &group)?;
@@ -44,15 +52,18 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
         duplicates: books(duplicates),
         retried: books(retried),
         dropped: books(dropped),
-        lag: books(published - delivered),
+        strayed: books(strayed),
+        repeated: books(repeated),
+        lag: books(lag),
         pending: books(pending_input + pending_again),
         due: books(due),
         far: books(far),
         again: books(again),
         quarantined: books(quarantined),
+        left: books(left),
         torn: 0,
         oldest_pending_age: in_hand.map(age),
-        consumers: books(consumers),
+        consumers: books(known),
         oldest_age: new.into_iter().chain(in_hand).min().map(age),
         ..dead::books(tx, group.id)?
     })

@@ -3,6 +3,7 @@
 mod files;
 mod forgetting;
 mod sharing;
+mod strangers;
 mod trouble;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 -- From layout 4 to layout 5 (`schema.sql` says what these are): a clock that goes evenly, which begins no earlier
--- than the newest entry, whatever the wall clock says by now; and a secret for ids.
+-- than the newest entry, whatever the wall clock says by now; a secret for ids; what hosts agree on, what strangers do,
+-- and windows of the inbox that differ.
 CREATE TABLE clock (
   id         INTEGER PRIMARY KEY CHECK (id = 1),
   boot_id    TEXT    NOT NULL,
@@ -15,3 +16,20 @@ CREATE TABLE ids_key (
   id  INTEGER PRIMARY KEY CHECK (id = 1),
   key BLOB    NOT NULL
 ) STRICT;
+ALTER TABLE sources ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sources ADD COLUMN strayed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sources ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sources ADD COLUMN seen_last INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sources ADD COLUMN tended_ms INTEGER NOT NULL DEFAULT 0;
+CREATE TRIGGER source_stays BEFORE DELETE ON sources BEGIN
+  SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
+END;
+CREATE TABLE wishes (
+  source   INTEGER NOT NULL,
+  consumer TEXT    NOT NULL,
+  until_ms INTEGER NOT NULL,
+  wish     TEXT    NOT NULL,
+  PRIMARY KEY (source, consumer)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE inbox_buckets ADD COLUMN window_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE inbox_buckets ADD COLUMN over INTEGER NOT NULL DEFAULT 0;

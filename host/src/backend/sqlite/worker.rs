@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::bell::Bell;
 use super::error::{lost_thread, named};
 use super::job::{Access, Job, Ticket};
-use super::open::Place;
+use super::open::{FileId, Place};
 use super::steady::Steady;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
@@ -41,7 +41,10 @@ impl Db {
                     Ok(opened) => (Ok(()), Some(opened)),
                     Err(error) => (Err(error), None),
                 };
-                worker = conn.map(|(steady, conn)| Worker { conn, steady, bell: bell.clone(), synced: None });
+                worker = conn.map(|(steady, conn)| {
+                    let (place, file) = (place.clone(), place.identity());
+                    Worker { conn, steady, bell: bell.clone(), synced: None, place, file }
+                });
                 // Whoever asked to open it may have gone.
                 let is_wanted = opened.take().is_some_and(|opened| opened.send(answer).is_ok());
                 worker.take_if(|_| !is_wanted);
@@ -79,6 +82,9 @@ struct Worker {
     bell: Arc<Bell>,
     /// Whether commits are synced as the connection is set now.
     synced: Option<bool>,
+    place: Place,
+    /// Which file was opened.
+    file: Option<FileId>,
 }
 
 impl Worker {
@@ -101,7 +107,7 @@ impl Worker {
 
     fn serve(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let mut rung = Vec::new();
-        let outcome = self.transaction(&mut jobs, &mut rung);
+        let outcome = self.is_in_place().and_then(|()| self.transaction(&mut jobs, &mut rung));
         if outcome.is_err() {
             self.end_transaction();
         }
@@ -119,6 +125,20 @@ impl Worker {
             // If this fails too, the next BEGIN says so.
             drop(self.conn.execute_batch("ROLLBACK"));
         }
+    }
+
+    /// Asked before each transaction, which takes far longer: what is written into a file that lies there no more is lost.
+    fn is_in_place(&self) -> Result<()> {
+        let now = self.place.identity();
+        if self.file.is_none() || now == self.file || !self.place.is_known_gone(now) {
+            return Ok(());
+        }
+        let what = if now.is_some() { "another file was put in its place" } else { "it was deleted" };
+        let name = self.place.name();
+        Err(Error::Replaced(format!(
+            "SQLite {name}: {what} while it was open; nothing more is written\n  hint: start the host again, on the file that \
+             is to be used (stop all hosts before a file is restored)"
+        )))
     }
 
     /// Jobs look before they write. One that fails having written nothing is alone in that; one that fails later met a

@@ -62,6 +62,7 @@ impl Consumer {
             source: self.source.clone(),
             lives: Lives::default(),
             kept: self.kept.clone(),
+            agreed: self.agreed.clone(),
         };
         let mut kept = None;
         while !quiet.is_set() {

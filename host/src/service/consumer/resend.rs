@@ -120,7 +120,7 @@ impl Consumer {
     fn close(&self, plugin: &Arc<str>, canary: bool, entry: Entry, settled: Settled) {
         self.note_settled();
         match settled {
-            Settled::Stale => return self.go_on(vec![entry.delivery]),
+            Settled::Stale | Settled::Outdated => return self.go_on(vec![entry.delivery]),
             Settled::Conflict | Settled::Full => {
                 let turned = turn(&self.handler, plugin, canary, entry.delivery, settled);
                 return turned

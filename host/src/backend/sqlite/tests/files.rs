@@ -3,7 +3,7 @@
 use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
-use crate::backend::{Act, ControlPlane, DataPlane, Error, NewEntry, Start};
+use crate::backend::{Act, ControlPlane, DataPlane, Error, NewEntry, Published, Start};
 use crate::model::delivery::Source;
 
 async fn refusal(file: &str) -> String {
@@ -71,6 +71,15 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
     assert!(text.contains("version 99") && text.contains("a newer one"), "{text}");
 }
 
+/// Makes a file of layout 4 of one of layout 5.
+const BACK_TO_4: &str = "
+    DROP TRIGGER source_stays; DROP TABLE wishes;
+    ALTER TABLE sources DROP COLUMN agreed; ALTER TABLE sources DROP COLUMN strayed;
+    ALTER TABLE sources DROP COLUMN repeated; ALTER TABLE sources DROP COLUMN seen_last;
+    ALTER TABLE sources DROP COLUMN tended_ms;
+    ALTER TABLE inbox_buckets DROP COLUMN window_ms; ALTER TABLE inbox_buckets DROP COLUMN over;
+    PRAGMA user_version = 4;";
+
 /// Makes a file of layout 3 of one of layout 4.
 const BACK_TO_3: &str = "
     DROP TRIGGER dead_comes; DROP TRIGGER dead_goes; DROP INDEX dead_by_class;
@@ -87,6 +96,7 @@ async fn the_letters_in_a_file_of_layout_3_are_counted() {
     open(&folder.file("a.db")).await.ensure_group(&source, Start::Beginning).await.unwrap();
     let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch(BACK_TO_4).unwrap();
     conn.execute_batch(BACK_TO_3).unwrap();
     for (class, history) in [("unknown", "[]"), ("rejected", "[]"), ("conflict", "[1]")] {
         let sql = "INSERT INTO dead (source, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
@@ -106,11 +116,28 @@ async fn the_letters_in_a_file_of_layout_3_are_counted() {
 }
 
 #[tokio::test]
+async fn what_a_file_of_layout_4_remembers_is_known() {
+    let folder = Folder::new();
+    let entry = || [NewEntry { body: "x".into(), mark: Some((uuid::Uuid::nil(), [1; 16])) }];
+    open(&folder.file("a.db")).await.publish("s", &entry()).await.unwrap();
+    let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch(BACK_TO_4).unwrap();
+    drop(conn);
+    let sqlite = open(&folder.file("a.db")).await;
+    assert_eq!(sqlite.publish("s", &entry()).await.unwrap(), [Published::Duplicate]);
+    let source = Source { stream: "s".into(), handler: "h".into() };
+    sqlite.ensure_group(&source, Start::Beginning).await.unwrap();
+    assert_eq!(sqlite.tend(&source, "me", "{}").await.unwrap().wishes.len(), 1);
+}
+
+#[tokio::test]
 async fn a_file_of_layout_2_is_made_one_of_today() {
     let folder = Folder::new();
     drop(open(&folder.file("a.db")).await);
     let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch(BACK_TO_4).unwrap();
     conn.execute_batch(BACK_TO_3).unwrap();
     let back =
         "DROP INDEX due_timers; ALTER TABLE sources DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";

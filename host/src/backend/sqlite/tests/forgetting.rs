@@ -67,7 +67,9 @@ fn forgetting_is_done_in_bounded_steps() {
         let inbox = Inbox::open(tx, 1, WINDOW).unwrap();
         (0..2500).for_each(|n| assert_eq!(inbox.mark(tx, Uuid::from_u128(n), [1; 16]).unwrap(), None));
     });
-    at(&conn, 200, |tx| Inbox::open(tx, 1, WINDOW).unwrap());
+    for second in [200, 255] {
+        at(&conn, second, |tx| Inbox::open(tx, 1, WINDOW).unwrap());
+    }
     let mut left = Vec::new();
     for _ in 0..4 {
         at(&conn, 310, |tx| {
@@ -91,6 +93,39 @@ fn a_clock_that_is_set_back_forgets_nothing() {
 }
 
 /// Reaches `KEPT_FOR`.
+#[test]
+fn a_clock_that_is_put_ahead_forgets_nothing_within_the_window() {
+    let conn = database();
+    for second in [0, 50, 90] {
+        at(&conn, second, |tx| {
+            Inbox::open(tx, 1, WINDOW).unwrap().mark(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap()
+        });
+    }
+    // 90 s after the first, by a clock that is three hours ahead; then it is put right.
+    for second in [90 + 3 * 3600, 95] {
+        for id in [0, 50, 90] {
+            let found = at(&conn, second, |tx| Inbox::open(tx, 1, WINDOW).unwrap().find(tx, Uuid::from_u128(id)).unwrap());
+            assert_eq!(found, Some([1; 16]), "{id} is forgotten at {second}");
+        }
+    }
+}
+
+#[test]
+fn the_longest_window_of_those_who_write_counts() {
+    let conn = database();
+    let [short, long] = [Duration::from_secs(10), WINDOW];
+    at(&conn, 0, |tx| Inbox::open(tx, 1, short).unwrap().mark(tx, Uuid::nil(), [1; 16]).unwrap());
+    at(&conn, 1, |tx| Inbox::open(tx, 1, long).unwrap().mark(tx, Uuid::max(), [1; 16]).unwrap());
+    for second in 2..90 {
+        let found = at(&conn, second, |tx| Inbox::open(tx, 1, short).unwrap().find(tx, Uuid::max()).unwrap());
+        assert_eq!(found, Some([1; 16]), "forgotten at {second}");
+    }
+    for second in 90..300 {
+        at(&conn, second, |tx| Inbox::open(tx, 1, short).unwrap().find(tx, Uuid::max()).unwrap());
+    }
+    assert_eq!(count(&conn, "inbox"), 0, "and once nobody has it any more, the shorter one counts");
+}
+
 #[test]
 fn receipts_are_kept_for_ten_minutes_and_do_not_pile_up() {
     let conn = database();

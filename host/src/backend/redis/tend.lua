@@ -1,0 +1,94 @@
+#!lua flags=allow-oom
+-- Looks after a source: says what a host wishes of it, notes how far its group has come, so that ensure.lua can make it
+-- anew there, and books what strangers have done.
+--
+-- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 wishes
+-- ARGV     1 group  2 consumer  3 what it wishes  4 for how long that counts in ms, without another word
+--          5 pending ids that are noted at most  6 in how many ms a position is noted again
+-- returns  1 the number of what is agreed on  2 entries left for others  3 strayed, and 4 repeated, booked now
+--          5 the id from which the group was moved back ('': it was not)  6 the last id handed out
+--          7.. consumer and wish, of each host
+--
+-- `position` has: last (id handed out), delivered (the same; or, if `cut`, the last of the ids in `pending`), pending (ids),
+-- added (entries ever, to the stream), read (by the group, as far as Redis knows), sum (of the settlements), at (when),
+-- lost (since when nobody knows where to go on).
+
+local stream, again, stats, position, wishes = KEYS[1], KEYS[2], KEYS[5], KEYS[7], KEYS[8]
+local group, me, wish, ttl, pending_max, every = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local info = group_info(stream, group)
+if not info then error({err = 'NOGROUP no group ' .. group .. ' on ' .. stream}) end
+local all, note = redis.call('HGETALL', wishes), named(redis.call('HGETALL', position))
+may('HSET', wishes, '', '')
+may('HDEL', wishes, '')
+may('HSET', position, '', '')
+may('HINCRBY', stats, 'agreed', '1')
+local now = clock()
+
+-- 1. Wishes. Other wishes than before make another agreement.
+local function distinct(some)
+    local list, known = {}, {}
+    for i = 2, #some, 2 do
+        if not known[some[i]] then list[#list + 1], known[some[i]] = some[i], true end
+    end
+    table.sort(list)
+    return table.concat(list, '\n')
+end
+local earlier, later = {}, {}
+for i = 1, #all, 2 do
+    local till, text = string.match(all[i + 1], '^(%d+) (.*)$')
+    earlier[#earlier + 1], earlier[#earlier + 2] = all[i], text or ''
+    if not till or (tonumber(till) < now and all[i] ~= me) then
+        redis.call('HDEL', wishes, all[i])
+    elseif all[i] ~= me then
+        later[#later + 1], later[#later + 2] = all[i], text
+    end
+end
+redis.call('HSET', wishes, me, whole(now + ttl) .. ' ' .. wish)
+later[#later + 1], later[#later + 2] = me, wish
+local agreed = redis.call('HGET', stats, 'agreed') or '0'
+if distinct(earlier) ~= distinct(later) then agreed = whole(redis.call('HINCRBY', stats, 'agreed', 1)) end
+
+-- 2. What was left for others.
+local left = 0
+for _, holder in ipairs(redis.call('XPENDING', stream, group)[4] or {}) do
+    if holder[1] == ELSEWHERE then left = tonumber(holder[2]) end
+end
+
+-- 3. The position, and what strangers have done: when all is fetched, every entry has to be in a place, and all of this is
+-- one moment. Of many hosts one at a time is enough. What XINFO says of a stream may be long: its first and last entry.
+local last, set_back, strayed, repeated = info['last-delivered-id'], '', 0, 0
+if note.last and before(last, note.last) then set_back = note.last end
+
+local function look()
+    local facts = named(redis.call('XINFO', 'STREAM', stream))
+    local ids, delivered, cut = {}, last, '0'
+    local rows = info.pending > 0 and redis.call('XPENDING', stream, group, '-', '+', pending_max + 1) or {}
+    if #rows > pending_max then
+        rows[#rows] = nil
+        cut, delivered = '1', rows[#rows][1]
+    end
+    for i = 1, #rows do ids[i] = rows[i][1] end
+    redis.call('HSET', position, 'last', last, 'delivered', delivered, 'pending', table.concat(ids, ' '), 'cut', cut,
+        'added', whole(facts['entries-added']), 'read', cut == '0' and info['entries-read'] or '',
+        'sum', sum_of(stats, KEYS[4]), 'at', whole(now))
+    if note.lost then redis.call('HDEL', position, 'lost') end
+
+    local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'dropped', 'timers', 'strayed', 'repeated')
+    local function total(i) return tonumber(totals[i] or '0') or 0 end
+    if totals[1] and #redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1) == 0 then
+        local gone = total(2) + total(3) + total(4) + total(6) + redis.call('XLEN', KEYS[4])
+        local waits = info.pending + redis.call('XLEN', again) + redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[6])
+        local off = facts['entries-added'] - total(1) + total(5) + total(7) - gone - waits
+        if off > 0 then strayed = off else repeated = -off end
+        if strayed > 0 then redis.call('HINCRBY', stats, 'strayed', strayed) end
+        if repeated > 0 then redis.call('HINCRBY', stats, 'repeated', repeated) end
+    end
+end
+
+local age = now - (tonumber(note.at or '') or -math.huge)
+local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and note.sum == sum_of(stats, KEYS[4])
+local is_young = age >= 0 and age < (is_quiet and 10 * every or every)
+if not is_young or set_back ~= '' or note.lost then look() end
+
+return {agreed, left, strayed, repeated, set_back, last, unpack(later)}

@@ -1,0 +1,88 @@
+//! What is told of groups: lost, made anew, moved by strangers; and of hosts that want unlike things.
+
+use super::process;
+use crate::backend::{Error, Group};
+use crate::model::delivery::{EntryId, Source};
+
+/// It was gone, and this came of making it anew. It is counted once for each time, whichever host does it.
+pub fn group_remade(source: &Source, group: Group) {
+    match group {
+        // Another host was faster.
+        Group::There => {}
+        Group::Lost => {}
+        Group::New => {
+            process().stream_lost.add(&[&source.handler, &source.stream], 1);
+            tracing::error!(%source, "stream lost: it has been made anew; what it held is lost");
+        }
+        Group::Restored => {
+            process().stream_lost.add(&[&source.handler, &source.stream], 1);
+            tracing::error!(
+                %source,
+                "group lost: somebody has destroyed it; it goes on where it was, and what was in hand comes once more"
+            );
+        }
+    }
+}
+
+/// Nothing is fetched until a person says where to begin.
+pub fn position_lost(source: &Source) {
+    process().stream_lost.add(&[&source.handler, &source.stream], 1);
+    let handler = &source.handler;
+    tracing::error!(
+        %source,
+        "group lost, and where it was is not known well enough: nothing is fetched until somebody says where to begin: \
+         `tidemill plugin resume {handler} --from ..` (see docs/guides/rolling-changes.md)"
+    );
+}
+
+pub fn paused(source: &Source) {
+    tracing::warn!(%source, "paused: nothing is fetched until somebody resumes it");
+}
+
+pub fn resumed(source: &Source) {
+    tracing::info!(%source, "resumed");
+}
+
+/// Somebody has moved the group back (XGROUP SETID, or made it anew at another place).
+pub fn set_back(source: &Source, from: EntryId) {
+    tracing::warn!(
+        %source,
+        %from,
+        "the group was moved back by somebody else: what lies behind comes again, and only what the inbox still \
+         remembers (idempotency.window) is told apart"
+    );
+}
+
+/// What did not add up in the books, by the hands of others.
+pub fn strangers(source: &Source, strayed: u64, repeated: u64) {
+    if strayed > 0 {
+        tracing::warn!(
+            %source,
+            count = strayed,
+            "entries went with no settlement: somebody else has acknowledged, deleted or trimmed them, or moved the group on"
+        );
+    }
+    if repeated > 0 {
+        tracing::warn!(%source, count = repeated, "deliveries came once more: the group was lost, or moved back");
+    }
+}
+
+/// Hosts that serve one handler have unlike settings.
+pub fn differs(source: &Source, what: &str, theirs: &str, ours: &str) {
+    tracing::warn!(%source, what, theirs, ours, "another host has other settings for this handler");
+}
+
+/// Something of a handler lies on a stream that it does not read any more.
+pub fn unreached(source: &Source, waiting: u64, dead: u64) {
+    tracing::warn!(
+        %source,
+        waiting,
+        dead,
+        "the handler's events do not reach this stream any more: what waits there is kept, and nobody runs it"
+    );
+}
+
+/// The SQLite file was deleted or replaced: the host ends.
+pub fn replaced(error: &Error) {
+    tracing::error!(%error, "the backend is another one by now: the host ends");
+}

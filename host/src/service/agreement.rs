@@ -1,0 +1,219 @@
+//! Hosts tell each other what they want of a source, each in a wish that lies with its group: so that none skips what
+//! another one waits for, and that two never keep one state under unlike keys. And they look after the group: how far it
+//! has come is noted, so that it can be made anew there, and what strangers do to it is said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::consumer::Consumer;
+use super::{Quiet, Switch};
+use crate::backend::{Backend, Error, Tended, Wish};
+use crate::model::delivery::Source;
+use crate::observe;
+use crate::pipeline::{Agreed, Handler};
+use crate::policy::route::Pattern;
+use crate::tasks;
+
+/// How often a host looks after its sources.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+
+/// What a host wants of a source, as it stands in the backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    /// Patterns.
+    pub events: Vec<String>,
+    /// JSON pointers to what its state goes by; none where it keeps no state.
+    pub key: Option<Vec<String>>,
+    /// `idempotency.window`, in milliseconds.
+    pub window_ms: u64,
+}
+
+impl Wanted {
+    pub fn of(handler: &Handler, window: Duration) -> Self {
+        let key = handler.serving.load().has_state().then(|| handler.key.clone());
+        Self::new(&handler.events, key, window)
+    }
+
+    pub fn new(events: &[Pattern], key: Option<Vec<String>>, window: Duration) -> Self {
+        let mut events: Vec<String> = events.iter().map(ToString::to_string).collect();
+        events.sort();
+        events.dedup();
+        Self { events, key, window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    fn to_json(&self) -> String {
+        // Plain data: nothing in it can fail to be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Another version's, of which this one reads what it knows. `None`: nothing.
+    pub fn read(wish: &Wish) -> Option<Self> {
+        serde_json::from_str(&wish.wish).ok()
+    }
+
+    fn patterns(&self) -> Vec<Pattern> {
+        self.events.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// In what it differs from another host's, for people: the setting, theirs, ours.
+    pub fn differences(&self, theirs: &Self) -> Vec<(&'static str, String, String)> {
+        let list = |some: &[String]| format!("[{}]", some.join(", "));
+        let window = |ms| humantime::format_duration(Duration::from_millis(ms)).to_string();
+        let mut found = Vec::new();
+        if self.events != theirs.events {
+            found.push(("events", list(&theirs.events), list(&self.events)));
+        }
+        if let (Some(ours), Some(theirs)) = (&self.key, &theirs.key)
+            && ours != theirs
+        {
+            found.push(("key", list(theirs), list(ours)));
+        }
+        if self.window_ms != theirs.window_ms {
+            found.push(("idempotency.window", window(theirs.window_ms), window(self.window_ms)));
+        }
+        found
+    }
+}
+
+/// Says what this host wants, before it fetches anything. Refused where another host that lives keeps the state of a handler
+/// under other keys.
+pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
+    for consumer in consumers {
+        let tended = match tend(consumer).await {
+            // Its position is lost: nothing is fetched from it.
+            Err(Error::GroupGone { .. }) => continue,
+            tended => tended?,
+        };
+        let ours = consumer.wanted();
+        refuse_other_keys(&consumer.source, &ours, &tended.wishes, &consumer.house.consumer)?;
+        for theirs in others(&tended.wishes, &consumer.house.consumer) {
+            for (what, theirs, ours) in ours.differences(&theirs) {
+                observe::differs(&consumer.source, what, &theirs, &ours);
+            }
+        }
+        take(consumer, &tended);
+    }
+    Ok(())
+}
+
+/// The same for settings that are only looked at: `own` is the consumer that would go.
+pub async fn look(backend: &dyn Backend, source: &Source, ours: &Wanted, own: &str) -> Result<(), Error> {
+    refuse_other_keys(source, ours, &backend.wishes(source).await?, own)
+}
+
+fn refuse_other_keys(source: &Source, ours: &Wanted, wishes: &[Wish], own: &str) -> Result<(), Error> {
+    let alive: Vec<Wish> = wishes.iter().filter(|wish| wish.alive).cloned().collect();
+    for theirs in others(&alive, own) {
+        if let Some((_, theirs, ours)) = ours.differences(&theirs).into_iter().find(|(what, ..)| *what == "key") {
+            let handler = &source.handler;
+            return Err(Error::Refused(format!(
+                "handlers.{handler}.key is {ours}, and another host that lives keeps the state of {source} by {theirs}: one \
+                 state would lie under two keys\n  hint: stop the hosts with the old key first; what was kept under it is not \
+                 found under the new one (docs/guides/rolling-changes.md)"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn others<'a>(wishes: &'a [Wish], own: &'a str) -> impl Iterator<Item = Wanted> + 'a {
+    wishes.iter().filter(move |wish| wish.consumer != own).filter_map(Wanted::read)
+}
+
+async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
+    let house = &consumer.house;
+    house.backend.tend(&consumer.source, &house.consumer, &consumer.wanted().to_json()).await
+}
+
+/// Takes over what hosts have agreed on, and says what strangers did.
+fn take(consumer: &Consumer, tended: &Tended) {
+    let (source, ours) = (&consumer.source, consumer.wanted());
+    let mut others: Vec<Wanted> = others(&tended.wishes, &consumer.house.consumer).collect();
+    others.sort_by(|a, b| a.events.cmp(&b.events));
+    others.dedup_by(|a, b| a.events == b.events);
+    others.retain(|theirs| theirs.events != ours.events);
+    let wants_more = |theirs: &Wanted| ours.events.iter().all(|pattern| theirs.events.contains(pattern));
+    let takes = !others.iter().any(wants_more);
+    let others = others.iter().map(Wanted::patterns).collect();
+    consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
+    observe::strangers(source, tended.strayed, tended.repeated);
+    if let Some(from) = tended.set_back {
+        observe::set_back(source, from);
+    }
+}
+
+/// Asks what hosts have agreed on. What cannot be asked now is asked again soon.
+pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
+    match tend(consumer).await {
+        Ok(tended) => take(consumer, &tended),
+        Err(Error::GroupGone { .. }) => consumer.make_group_again().await,
+        Err(error) => {
+            observe::task_trouble("agreement", &error);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Looks after all sources until it is time to stop; it is if the backend is another one by now.
+pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: Quiet) {
+    while !quiet.sleep(TEND_EVERY).await {
+        tasks::turn();
+        for consumer in &consumers {
+            if let Err(error @ Error::Replaced(_)) = ask(consumer).await {
+                observe::replaced(&error);
+                switch.quiet();
+                return;
+            }
+        }
+    }
+}
+
+/// The last look, when everything is settled: where a group is to go on if it is lost while no host runs. An error says
+/// that the backend is another one by now.
+pub async fn end(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
+    for consumer in consumers {
+        match tend(consumer).await {
+            Ok(_) | Err(Error::GroupGone { .. }) => {}
+            Err(error @ Error::Replaced(_)) => return Err(error),
+            Err(error) => observe::task_trouble("agreement", &error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(events: &[&str], key: Option<&str>) -> Wanted {
+        let events: Vec<Pattern> = events.iter().map(|text| text.parse().unwrap()).collect();
+        Wanted::new(&events, key.map(|key| vec![key.to_owned()]), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn what_a_newer_version_adds_does_no_harm() {
+        let ours = wanted(&["Order.*", "Order.*", "A.B"], Some("/data/id"));
+        let mut json: serde_json::Value = serde_json::from_str(&ours.to_json()).unwrap();
+        json["later"] = 1.into();
+        let wish = Wish { consumer: "x".into(), wish: json.to_string(), alive: true };
+        assert_eq!(Wanted::read(&wish), Some(ours));
+        assert_eq!(Wanted::read(&Wish { wish: "(".into(), ..wish }), None);
+    }
+
+    #[test]
+    fn only_hosts_that_live_and_keep_state_disagree_on_keys() {
+        let source = Source { stream: "s".into(), handler: "h".into() };
+        let (ours, theirs) = (wanted(&["A.B"], Some("/data/a")), wanted(&["A.B"], Some("/data/b")));
+        let wish = |wanted: &Wanted, alive| Wish { consumer: "x".into(), wish: wanted.to_json(), alive };
+        let refused = |wish: Wish, own: &str| refuse_other_keys(&source, &ours, &[wish], own);
+        let said = refused(wish(&theirs, true), "me").unwrap_err().to_string();
+        assert!(said.contains("handlers.h.key is [/data/a]") && said.contains("by [/data/b]"), "{said}");
+        assert!(refused(wish(&theirs, true), "x").is_ok(), "its own");
+        assert!(refused(wish(&theirs, false), "me").is_ok(), "it has died");
+        assert!(refused(wish(&wanted(&["A.B"], None), true), "me").is_ok(), "it keeps no state");
+    }
+}

@@ -1,0 +1,252 @@
+//! Strangers' commands on a group: destroyed, moved, its entries acknowledged and deleted, consumers of odd names. It goes
+//! on where it was, or asks a person; what strangers did is said and counted.
+
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use serde_json::json;
+use tidemill::backend::{Pause, Tended};
+use tidemill_tests::server::RedisServer;
+use tidemill_tests::world::{QUICK, World};
+
+use super::rig::{Rig, STUCK};
+
+const VOLATILE: [&str; 4] = ["--save", "", "--appendonly", "no"];
+/// So short that it is over soon.
+const SHORT: &str = "[idempotency]\nwindow = \"1s\"";
+
+async fn emits(world: &World, count: usize) {
+    for _ in 0..count {
+        world.ask(json!({ "do": "emit-many", "count": 1 })).await;
+    }
+}
+
+fn destroy(server: &RedisServer, world: &World) {
+    server.ask::<Value>(&["XGROUP", "DESTROY", &world.asked, "mischief"]);
+}
+
+async fn tend(world: &World) -> Tended {
+    world.backend.tend(&world.source, "somebody", "{}").await.unwrap()
+}
+
+/// Tends until somebody's deed is booked: a position is looked at about once a second.
+async fn booked(world: &World) -> (u64, u64) {
+    let give_up = Instant::now() + STUCK;
+    loop {
+        tend(world).await;
+        let status = world.backend.status(&world.source).await.unwrap();
+        if status.strayed + status.repeated > 0 {
+            assert!(status.balances(), "{status:?}");
+            return (status.strayed, status.repeated);
+        }
+        assert!(Instant::now() < give_up, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Older than all that the inbox remembers, and none of it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_destroyed_group_goes_on_where_it_was_after_the_window() {
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::with(&server.url(), QUICK, SHORT).await;
+    emits(&world, 50).await;
+    world.run().await;
+    // The inbox has forgotten all of it.
+    let buckets: Vec<String> = server.ask(&["KEYS", &format!("{{{}}}:tm:seen:*", world.asked)]);
+    assert!(!buckets.is_empty());
+    buckets.iter().for_each(|key| drop(server.ask::<Value>(&["DEL", key])));
+    destroy(&server, &world);
+    emits(&world, 10).await;
+    world.run().await;
+    let status = world.status().await;
+    assert_eq!((world.emitted().await.len(), status.committed, status.published), (60, 60, 60), "{status:?}");
+    assert_eq!((status.strayed, status.repeated), (0, 0), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_group_that_is_destroyed_under_load_loses_nothing_and_repeats_nothing() {
+    let server = RedisServer::start(&VOLATILE);
+    let rig = Rig::new(&server).await;
+    let hosts = rig.hosts(2).await;
+    let load = rig.load();
+    for round in 1..=4 {
+        rig.committed(round * 100).await;
+        destroy(&server, &rig.world);
+    }
+    load.stop().await;
+    let total = rig.total();
+    rig.wait_for("the end", |status| status.committed >= total && status.waiting() == 0).await;
+    hosts.stop().await;
+    let mut causes = rig.emitted().await;
+    let all = causes.len() as u64;
+    causes.sort_unstable();
+    causes.dedup();
+    assert_eq!((causes.len() as u64, all), (total / 2, total / 2), "one effect for each");
+    booked_or_balanced(&rig.world).await;
+    let status = rig.world.status().await;
+    assert_eq!((status.committed, status.dead, status.strayed), (total, 0, 0), "{status:?}");
+    assert_eq!(status.skipped, status.duplicates, "what came twice was known: {status:?}");
+}
+
+/// What came once more is booked as soon as somebody looks.
+async fn booked_or_balanced(world: &World) {
+    let status = world.backend.status(&world.source).await.unwrap();
+    if !status.balances() {
+        booked(world).await;
+    }
+}
+
+struct Cli {
+    folder: tempfile::TempDir,
+    text: String,
+}
+
+impl Cli {
+    fn of(world: &World, url: &str) -> Self {
+        let schemas = tidemill_tests::root().join("tests/schemas");
+        let text = tidemill_tests::world::config(
+            url,
+            &tidemill_tests::guest("mischief"),
+            world.asked.trim_start_matches("asked-"),
+            QUICK,
+            "",
+        );
+        let text = text.replace("path = \"tests/schemas\"", &format!("path = \"{}\"", schemas.display()));
+        Self { folder: tempfile::tempdir().unwrap(), text }
+    }
+
+    fn run(&self, args: &[&str]) -> (Output, String) {
+        let file: PathBuf = self.folder.path().join("tidemill.toml");
+        std::fs::write(&file, &self.text).unwrap();
+        let output = tidemill_tests::tidemill().args(args).arg("--config").arg(&file).output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output, said)
+    }
+}
+
+/// A group of a host that noted nothing (an older one), or whose notes were lost with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::new(&server.url(), QUICK).await;
+    emits(&world, 20).await;
+    world.run().await;
+    let entries = world.backend.entries(&world.asked, None, 100).await.unwrap();
+    let last_done = entries.last().unwrap().0.to_string();
+    destroy(&server, &world);
+    server.ask::<Value>(&["DEL", &format!("{{{}}}:tm:position:mischief", world.asked)]);
+    emits(&world, 5).await;
+    // On connections of its own: this process remembers how far it had read.
+    let world = world.by(&server.url()).await;
+    world.run().await;
+    assert_eq!(world.emitted().await.len(), 20, "nothing is fetched");
+    let paused = async || world.backend.paused(std::slice::from_ref(&world.source)).await.unwrap();
+    assert_eq!(paused().await, [Pause::Lost]);
+    let trimmed = tidemill::backend::Bounds {
+        maxlen: Some(0),
+        groups: vec![world.source.handler.clone()],
+        ..Default::default()
+    };
+    assert_eq!(world.backend.trim(&world.asked, &trimmed).await.unwrap().removed, 0, "it is needed still");
+
+    let cli = Cli::of(&world, &server.url());
+    let (_, said) = cli.run(&["status"]);
+    assert!(said.contains("position lost") && said.contains("tidemill plugin resume mischief --from"), "{said}");
+    let (_, said) = cli.run(&["doctor"]);
+    assert!(said.contains("its group was lost, and nobody knows where it was"), "{said}");
+    let (refused, said) = cli.run(&["plugin", "resume", "mischief"]);
+    assert!(refused.status.code() == Some(2) && said.contains("say where to begin: --from beginning"), "{said}");
+    assert_eq!(paused().await, [Pause::Lost]);
+
+    let (resumed, said) = cli.run(&["plugin", "resume", "mischief", "--from", &last_done]);
+    assert!(resumed.status.success() && said.contains("begins where you said"), "{said}");
+    assert_eq!(paused().await, [Pause::No]);
+    world.run().await;
+    let status = world.status().await;
+    assert_eq!((world.emitted().await.len(), status.committed, status.skipped), (25, 25, 0), "{status:?}");
+    let (_, said) = cli.run(&["dead", "audit"]);
+    assert!(said.contains("resume") && said.contains(&format!("from behind {last_done}")), "{said}");
+    let (refused, said) = cli.run(&["plugin", "resume", "mischief", "--from", "now"]);
+    assert!(refused.status.code() == Some(2) && said.contains("goes on where it is"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_strangers_do_to_a_group_is_said_and_counted() {
+    let server = RedisServer::start(&VOLATILE);
+    let fetched = async |world: &World| {
+        let mut got = Vec::new();
+        while got.len() < 4 {
+            let some = world.backend.fetch(&world.source, "somebody", 4, Duration::from_secs(1)).await.unwrap();
+            got.extend(some.deliveries);
+        }
+        got
+    };
+    type Deed = fn(&RedisServer, &str, &str);
+    let deeds: [(&str, Deed, (u64, u64)); 5] = [
+        ("XACK", |server, stream, id| drop(server.ask::<Value>(&["XACK", stream, "mischief", id])), (1, 0)),
+        ("XDEL", |server, stream, id| drop((server.ask::<Value>(&["XDEL", stream, id]), server.ask::<Value>(&["XACK", stream, "mischief", id]))), (1, 0)),
+        ("XCLAIM", |server, stream, id| {
+            server.ask::<Value>(&["XCLAIM", stream, "mischief", "thief", "0", id]);
+            server.ask::<Value>(&["XACK", stream, "mischief", id]);
+        }, (1, 0)),
+        ("SETID on", |server, stream, _| {
+            for _ in 0..3 {
+                server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
+            }
+            server.ask::<Value>(&["XGROUP", "SETID", stream, "mischief", "$"]);
+        }, (3, 0)),
+        ("XTRIM", |server, stream, _| {
+            server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
+            server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
+            server.ask::<Value>(&["XTRIM", stream, "MAXLEN", "0"]);
+        }, (2, 0)),
+    ];
+    for (name, deed, expected) in deeds {
+        let world = World::new(&server.url(), QUICK).await;
+        world.backend.ensure_group(&world.source, tidemill::backend::Start::Beginning).await.unwrap();
+        emits(&world, 4).await;
+        let got = fetched(&world).await;
+        tend(&world).await;
+        assert!(world.backend.status(&world.source).await.unwrap().balances());
+        deed(&server, &world.asked, &got[0].entry.to_string());
+        assert_eq!(booked(&world).await, expected, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_group_that_is_moved_back_is_said_and_repeats_nothing_within_the_window() {
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::new(&server.url(), QUICK).await;
+    emits(&world, 20).await;
+    world.run().await;
+    server.ask::<Value>(&["XGROUP", "SETID", &world.asked, "mischief", "0"]);
+    assert!(tend(&world).await.set_back.is_some());
+    assert!(tend(&world).await.set_back.is_none(), "said once");
+    world.run().await;
+    assert_eq!(booked(&world).await, (0, 20));
+    let status = world.status().await;
+    assert_eq!((world.emitted().await.len(), status.committed, status.duplicates), (20, 20, 20), "{status:?}");
+}
+
+/// What a stranger took under a name that is no text comes back like what any dead consumer had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn consumers_of_any_name_are_recovered() {
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::new(&server.url(), &format!("{QUICK}\ndeadline = \"100ms\"")).await;
+    world.backend.ensure_group(&world.source, tidemill::backend::Start::Beginning).await.unwrap();
+    let names: [&[u8]; 5] = [b"\xffx", b"", b"a b\n", b"\0", "\u{1F30A}".as_bytes()];
+    emits(&world, names.len()).await;
+    let mut client = server.client().await;
+    for name in names {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg("mischief").arg(name).arg("COUNT").arg(1).arg("STREAMS").arg(&world.asked).arg(">");
+        let _: Value = read.query_async(&mut client).await.unwrap();
+    }
+    world.run().await;
+    let status = world.status().await;
+    assert_eq!((status.committed, status.pending, status.dead), (names.len() as u64, 0, 0), "{status:?}");
+    let left: Vec<Value> = server.ask(&["XINFO", "CONSUMERS", &world.asked, "mischief"]);
+    assert!(left.is_empty(), "none of them stays: {left:?}");
+}
