@@ -244,6 +244,8 @@ async fn what_leaks_in_redis_is_named() {
 }
 
 /// Also those that have nothing pending, and never those that stand for no host.
+///
+/// Reaches `BURIALS_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
     let server = RedisServer::start(&["--save", ""]);

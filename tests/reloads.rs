@@ -83,7 +83,7 @@ fn back_to_the_version_before_until_somebody_wants_it_otherwise() {
     let (code, _, said) = tidemill(&rig, &["plugin", "reload", "ledger"]);
     assert!(code == Some(2) && said.contains("lifecycle.init: as told") && said.contains("hint: "), "{said}");
     assert_eq!(rig.plugin()["digest"], second, "it serves on");
-    for (edition, generation) in [(GOOD[0], 5), (GOOD[1], 6)] {
+    for (edition, generation) in [(GOOD[0], 5), (GOOD[1], 6), (GOOD[0], 7), (GOOD[1], 8)] {
         rig.put(&rig.version(edition));
         until(&rig, || rig.plugin()["generation"] == generation);
     }

@@ -50,7 +50,8 @@ crate::on_both_backends! {
     /// Reaches `PROMOTE_MAX`.
     async fn more_retries_than_one_step_moves_all_come_back(url: &str) {
         const COUNT: u64 = 501;
-        let world = World::new(url, r#"retry = { max = 1, base = "0s", factor = 1, cap = "0s" }"#).await;
+        let retry = r#"retry = { max = 1, base = "0s", factor = 1, cap = "0s" }"#;
+        let world = World::new(url, &format!("{retry}\nbreaker = {{ failure_rate = 2 }}")).await;
         for _ in 0..COUNT {
             world.ask(json!({ "do": "retry" })).await;
         }
