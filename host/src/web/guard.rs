@@ -82,7 +82,7 @@ async fn borne(view: &View, headers: &HeaderMap) -> Result<(), Refusal> {
         );
     };
     let path = view.control.now().reloader.config.token_file();
-    match tokio::task::spawn_blocking(move || Token::read(&path)).await {
+    match tokio::task::spawn_blocking(move || Token::of_host(&path)).await {
         Ok(Ok(token)) if token.is(given) => Ok(()),
         Ok(Ok(_)) => refused(
             "this is not the host's token",
