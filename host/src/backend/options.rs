@@ -54,12 +54,3 @@ impl Options {
         self.payload_bytes_max.saturating_add(ENTRY_FACTS_BYTES)
     }
 }
-
-/// What a backend claims. The conformance suite holds it to that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// What is written survives the end of this process.
-    pub durable: bool,
-    /// Hosts on several machines may share it.
-    pub shared: bool,
-}

@@ -44,8 +44,18 @@ pub enum Error {
 }
 
 impl Token {
-    /// Reads it. A file that is no plain one, that strangers own, or that anybody may read or write bears no token.
+    /// The token that a host takes: of a file of its own user or of root. A stranger may have made any other to know it.
+    pub fn of_host(path: &Path) -> Result<Self, Error> {
+        Self::from(path, |owner| [0, rustix::process::geteuid().as_raw()].contains(&owner))
+    }
+
+    /// Reads it, as a command does that its own user or its group lets do so. A file that is no plain one, or that anybody
+    /// may read or write, bears no token.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::from(path, |_| true)
+    }
+
+    fn from(path: &Path, may_own: impl Fn(u32) -> bool) -> Result<Self, Error> {
         let unreachable = |cause: std::io::Error| match cause.kind() {
             ErrorKind::NotFound => Error::Missing(path.to_owned()),
             _ => Error::Unreachable { path: path.to_owned(), what: "read", cause },
@@ -57,6 +67,10 @@ impl Token {
         let about = file.metadata().map_err(unreachable)?;
         if !about.is_file() {
             return Err(unfit("it is not a file".to_owned(), "name a file with [http] token_file"));
+        }
+        if !may_own(about.uid()) {
+            let hint = "chown it to the host's user, and put another token into it";
+            return Err(unfit(format!("it belongs to user {}", about.uid()), hint));
         }
         if files::is_open(&about) || about.mode() & 0o020 != 0 {
             let hint = "chmod 600 it (or 640, for a group that may use the API), and put another token into it: \
@@ -91,7 +105,7 @@ impl Token {
             let beside = files::write_beside(path, &[text.as_bytes(), b"\n"]).map_err(unmade)?;
             made = files::link_once(&beside, path).map_err(unmade)?;
         }
-        Self::read(path).map(|_| made)
+        Self::of_host(path).map(|_| made)
     }
 
     /// For the request of a command.
@@ -172,6 +186,13 @@ mod tests {
         }
         for text in ["", "short", "two words of a token", "ümläut-ümläut-ümläut", &"x".repeat(1025)] {
             assert!(said(text, 0o600).unwrap_err().contains("it holds no token"), "{text}");
+        }
+        // Only root can give a file away.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+            fs::write(&path, good).unwrap();
+            assert!(Token::read(&path).is_ok(), "a command asks the file system alone");
+            assert!(Token::of_host(&path).unwrap_err().to_string().contains("belongs to user 12345"));
         }
         assert!(Token::read(&folder).unwrap_err().to_string().contains("it is not a file"));
         assert!(Token::make(&folder.join("missing/token")).unwrap_err().to_string().contains("cannot be made"));

@@ -83,7 +83,7 @@ async fn borne(view: &View, headers: &HeaderMap) -> Result<(), Refusal> {
         );
     };
     let path = view.control.now().reloader.config.token_file();
-    match tasks::blocking(Task::Token, move || Token::read(&path)).await {
+    match tasks::blocking(Task::Token, move || Token::of_host(&path)).await {
         Ok(Ok(token)) if token.is(given) => Ok(()),
         Ok(Ok(_)) => refused(
             "this is not the host's token",

@@ -10,7 +10,7 @@ use super::keys::{self, Keys};
 use super::record::WriteBounds;
 use super::recover::{LANES, PAGE, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TEND, TRIM};
-use super::{Redis, millis, value};
+use super::{Redis, error, millis, value};
 use crate::backend::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{
     Act, Bounds, Group, HEARTBEAT_MAX, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish,

@@ -122,7 +122,7 @@ impl Redis {
 
     /// The rows of [`COMMANDS`] that this user may not run on the keys of a source; and whether the server knows the command.
     async fn denied(&self, source: &Source) -> Result<Vec<(&'static (&'static str, &'static str), bool)>> {
-        let mut call = RIGHTS.call(&[]);
+        let mut call = RIGHTS.call::<&str>(&[]);
         for (_, command) in COMMANDS {
             call.arg(spelled(command, source).join("\u{1f}"));
         }

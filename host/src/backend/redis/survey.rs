@@ -90,7 +90,7 @@ impl Redis {
 
     /// A settlement with emits is refused if one of them is.
     async fn may_emit_to(&self, stream: &str) -> Option<Finding> {
-        let mut call = RIGHTS.call(&[]);
+        let mut call = RIGHTS.call::<&str>(&[]);
         call.arg(["XADD", stream, "*", "event", "x"].join("\u{1f}"));
         let denied = self.run_script(&RIGHTS, &call, &stream).await.and_then(value::array);
         match denied {

@@ -54,7 +54,7 @@ fn bytes_of(entry: &Entry) -> usize {
         Disposition::DeadLetter { reason, record } => {
             reason.text.len() + record.as_ref().map_or(0, AttemptRecord::bytes)
         }
-        Disposition::Skip { .. } | Disposition::Quarantine => 0,
+        Disposition::Skip { .. } | Disposition::Pass { .. } | Disposition::Leave | Disposition::Quarantine => 0,
     };
     entry.delivery.bytes() + asked
 }
