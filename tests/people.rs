@@ -118,7 +118,7 @@ crate::on_both_backends! {
         let shown = said(&site.run(&["dead", "show", &letter]));
         assert!(shown.contains("| ERROR forged") && shown.contains(r"| a\u{1b}[2J"), "{shown}");
         let audit = said(&site.run(&["dead", "audit"]));
-        assert!(audit.contains(r"a\u{1b}[2Jb") && audit.contains("paused"), "{audit}");
+        assert!(audit.contains(r"a\u{1b}[2Jb") && audit.contains("pause "), "{audit}");
         let mut host = site.host("trace", &["--log-json"]);
         host.until("the host is up", |log| log.contains("host started"));
         is_fit("the host's log in JSON", &host.log());

@@ -16,10 +16,10 @@ const SECOND: &str = "c4n4ry-second";
 /// What both have.
 const SEEN: &str = "c4n4ry";
 
-fn text_of(url: &str, extra: &str, tables: &str) -> String {
+/// A configuration with this guest; `tables` begins inside of its grants.
+fn text_of(guest: &str, url: &str, tables: &str) -> String {
     let schemas = format!("path = \"{}\"", tidemill_tests::root().join("tests/schemas").display());
-    config(url, &tidemill_tests::guest("caller"), "x", &format!("{NO_RETRY}\n{extra}"), tables)
-        .replace("path = \"tests/schemas\"", &schemas)
+    config(url, &tidemill_tests::guest(guest), "x", NO_RETRY, tables).replace("path = \"tests/schemas\"", &schemas)
 }
 
 #[track_caller]
@@ -70,7 +70,7 @@ fn a_password_in_the_wrong_place_is_not_repeated() {
         ("a secret's value under another key", "{ env = \"BANK_KEY\" }", format!("{{ value = \"{CANARY}\" }}")),
     ] {
         let secrets = "[handlers.mischief.secrets]\nbank = { env = \"BANK_KEY\" }";
-        let text = text_of(good, "", secrets);
+        let text = text_of("mischief", good, secrets);
         assert!(text.contains(from), "{from}");
         let mut site = Site::new(&text.replace(from, &to));
         site.variable("BANK_KEY", CANARY);
@@ -81,7 +81,7 @@ fn a_password_in_the_wrong_place_is_not_repeated() {
 #[test]
 fn a_password_on_the_command_line_or_in_the_environment_is_not_repeated() {
     let url = format!("Redis://ada:{CANARY}@127.0.0.1:1");
-    let mut site = Site::new(&text_of("sqlite:site.db", "", ""));
+    let mut site = Site::new(&text_of("mischief", "sqlite:site.db", ""));
     for args in [
         &[&*url][..],
         &["status", &url],
@@ -104,7 +104,7 @@ fn a_password_on_the_command_line_or_in_the_environment_is_not_repeated() {
 /// What a person has to do is said all the same.
 #[test]
 fn what_is_not_encoded_is_told_with_its_code() {
-    let site = Site::new(&text_of("sqlite:site.db", "", ""));
+    let site = Site::new(&text_of("mischief", "sqlite:site.db", ""));
     for (url, words) in [
         ("redis://ada:a/b@127.0.0.1:1/0", "user or password hold a \"/\", which has to be written as %2F\n  hint: "),
         ("redis://ada:a#b@127.0.0.1:1", "hold a \"#\", which has to be written as %23"),
@@ -125,7 +125,7 @@ fn what_is_not_encoded_is_told_with_its_code() {
 fn a_password_that_the_server_repeats_is_not_shown() {
     let server = RedisServer::start(&["--save", "", "--rename-command", "AUTH", ""]);
     for login in [format!("ada:{CANARY}"), format!(":{CANARY}")] {
-        let site = Site::new(&text_of(&format!("redis://{login}@127.0.0.1:{}", server.port), "", ""));
+        let site = Site::new(&text_of("mischief", &format!("redis://{login}@127.0.0.1:{}", server.port), ""));
         for command in [&["status"][..], &["doctor"], &["run", "--until-idle"]] {
             let output = site.command(command).env("RUST_LOG", "trace").output().unwrap();
             assert!(output.status.code() == Some(1), "{}", said(&output));
@@ -153,7 +153,7 @@ fn a_host_shows_neither_its_password_nor_a_secret_nor_what_they_are_changed_to()
     };
     // The host's table is there already.
     let text = |password: &str| {
-        text_of(&url(password), "", &tables("")).replacen("[host]\n        payload_bytes_max = \"256KiB\"", "", 1)
+        text_of("caller", &url(password), &tables("")).replacen("[host]\n        payload_bytes_max = \"256KiB\"", "", 1)
     };
     let mut site = Site::new(&text(CANARY));
     site.variable("BANK_KEY", &format!("{CANARY}-bank"));
@@ -194,7 +194,7 @@ fn a_host_shows_neither_its_password_nor_a_secret_nor_what_they_are_changed_to()
 
 #[test]
 fn what_a_programmer_prints_has_no_password_either() {
-    let text = text_of(&format!("redis://ada:{CANARY}@127.0.0.1:1/0"), "", "");
+    let text = text_of("mischief", &format!("redis://ada:{CANARY}@127.0.0.1:1/0"), "");
     let config = tidemill::config::read::parse(&text, "t.toml".as_ref(), "".into(), &[]).unwrap();
     let shown = format!("{config:?} {:#?} {} {:?}", config, config.broker_url(), config.broker.url);
     assert!(shown.contains("redis://***@127.0.0.1:1/0"), "{shown}");

@@ -205,3 +205,18 @@ fn checked(answer: Value) -> RedisResult<Value> {
         value => Ok(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_repeats_the_password_is_replaced() {
+        let answer = |text: &str| redis::make_extension_error("ERR".to_owned(), Some(text.to_owned()));
+        let unknown = "unknown command 'AUTH', with args beginning with: 'ada' 'a\\\"b'";
+        let said = without(Some("a\"b"), answer(unknown)).to_string();
+        assert!(said.contains("the login is refused") && !said.contains("a\\\"b"), "{said}");
+        assert!(without(Some("other"), answer(unknown)).to_string().contains("unknown command"));
+        assert!(without(None, answer(unknown)).to_string().contains("unknown command"));
+    }
+}
