@@ -27,7 +27,7 @@ use uuid::Uuid;
 pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
-pub use self::options::{ENTRY_FACTS_BYTES, Options};
+pub use self::options::{ENTRY_FACTS_BYTES, Options, open_to_read};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -388,15 +388,6 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
         _ => Err(Error::Refused(format!(
             "broker url \"{url}\" names no backend\n  hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379"
         ))),
-    }
-}
-
-/// Opens the backend for whoever only reads: in a SQLite file of this version nothing is written, also not by opening it,
-/// so that it may lie on a full disk or be held by another program. What writes is refused then.
-pub async fn open_to_read(url: &str, options: Options) -> Result<Arc<dyn Backend>> {
-    match url.split_once(':') {
-        Some(("sqlite", file)) => Ok(Arc::new(sqlite::Sqlite::open_to_read(file, options).await?)),
-        _ => open(url, options).await,
     }
 }
 

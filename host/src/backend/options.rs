@@ -1,5 +1,6 @@
 //! What a backend needs to know of the configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::limits;
@@ -43,5 +44,17 @@ impl Options {
     /// Names and values of an entry that is held whole, in bytes.
     pub(super) fn entry_bytes_max(&self) -> usize {
         self.payload_bytes_max.saturating_add(ENTRY_FACTS_BYTES)
+    }
+}
+
+/// Opens the backend for whoever only reads: in a SQLite file of this version nothing is written, also not by opening it,
+/// so that it may lie on a full disk or be held by another program. What writes is refused then.
+///
+/// # Errors
+/// As [`super::open`].
+pub async fn open_to_read(url: &str, options: Options) -> super::Result<Arc<dyn super::Backend>> {
+    match url.strip_prefix("sqlite:") {
+        Some(file) => Ok(Arc::new(super::sqlite::Sqlite::open_to_read(file, options).await?)),
+        None => super::open(url, options).await,
     }
 }
