@@ -9,9 +9,8 @@ mod starts;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,9 @@ use uuid::Uuid;
 
 /// Nothing here should take this long, however busy the machine is; what does is stuck.
 pub const STUCK: Duration = Duration::from_secs(120);
+
+/// No answer by then is none: as for whoever looks after a host.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// A folder with the configuration of a host in it: one handler, whose plugin may make requests.
 pub struct Place {
@@ -215,7 +217,6 @@ impl Running {
         let give_up = Instant::now() + STUCK;
         loop {
             if let Some(exit) = self.child.try_wait().expect("a child can be asked") {
-                let _: (ExitStatus, Option<i32>) = (exit, exit.signal());
                 return exit.code();
             }
             assert!(Instant::now() < give_up, "it does not end\n{}", self.said());
@@ -243,6 +244,7 @@ impl Running {
     pub fn request(&self, method: &str, path: &str) -> (u16, String) {
         let answer = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(ANSWER_MAX))?;
             let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nX-Tidemill: 1\r\n", self.port);
             stream.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes())?;
             let mut answer = String::new();

@@ -153,20 +153,19 @@ fn program() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Loading is a task that may panic: it is refused then.
-const NO_THREAD: &str = "a machine without a thread to spare compiles nothing";
-
 fn run(mut child: Child, wasm: &[u8], wall: Duration, code_max: u64) -> End {
     let begun = Instant::now();
     let (input, output, words) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        let start = |thread: std::io::Result<_>| thread.expect(NO_THREAD);
+        let start = |thread: std::io::Result<_>| {
+            thread.expect("a thread; who loads a plugin on a machine without one hears of the panic")
+        };
         start(tasks::scoped(scope, Task::Compile, move || {
             // A child that ends early closes its end, and its exit tells why.
             let _ = input.map(|mut input| input.write_all(wasm));
         }));
         let words = tasks::scoped(scope, Task::Compile, move || words.map(read_words).unwrap_or_default());
-        let words = words.expect(NO_THREAD);
+        let words = words.expect("a thread; who loads a plugin on a machine without one hears of the panic");
         let (sender, receiver) = mpsc::channel();
         start(tasks::scoped(scope, Task::Compile, move || {
             let mut code = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::open::{APPLICATION_ID, BUSY_TIMEOUT, LAYOUT_VERSION, STATEMENTS_CACHED};
@@ -13,11 +14,22 @@ pub fn open(path: &Path) -> Result<Option<Connection>> {
     if !path.is_file() {
         return Ok(None);
     }
-    match look(path, false) {
+    match look(path, How::Beside) {
         // Beside the file there has to be an index of its log, which no program has open and no disk has room for.
-        Err(error) if needs_room(&error) && !has_log(path) => found(path, look(path, true)),
+        Err(error) if needs_room(&error) => {
+            found(path, look(path, if has_log(path) { How::Alone } else { How::Unchanging }))
+        }
         looked => found(path, looked),
     }
+}
+
+enum How {
+    /// Beside others, who may write meanwhile.
+    Beside,
+    /// As if nobody could change it, without its log and without a lock.
+    Unchanging,
+    /// With its log, whose index is held in memory: nobody else may have it open for that.
+    Alone,
 }
 
 fn found(path: &Path, looked: rusqlite::Result<Option<Connection>>) -> Result<Option<Connection>> {
@@ -31,14 +43,22 @@ fn found(path: &Path, looked: rusqlite::Result<Option<Connection>>) -> Result<Op
     }
 }
 
-/// `immutable`: the file is read as if nobody could change it, without its log and without a lock.
-fn look(path: &Path, immutable: bool) -> rusqlite::Result<Option<Connection>> {
+fn look(path: &Path, how: How) -> rusqlite::Result<Option<Connection>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = if immutable {
-        let uri = format!("file:{}?immutable=1", percent_encoded(path));
-        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
-    } else {
-        Connection::open_with_flags(path, flags)?
+    let conn = match how {
+        How::Beside => Connection::open_with_flags(path, flags)?,
+        How::Unchanging => {
+            let uri = format!("file:{}?immutable=1", percent_encoded(path));
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+        }
+        How::Alone => {
+            // The lock needs a file that is open for writing; nothing is written for all that.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let conn = Connection::open_with_flags(path, flags)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON")?;
+            conn
+        }
     };
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
