@@ -71,14 +71,31 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
     assert!(text.contains("version 99") && text.contains("a newer one"), "{text}");
 }
 
-/// Makes a file of layout 3 of one of layout 4.
+/// Makes a file of layout 3 of one of today.
 const BACK_TO_3: &str = "
+    DROP TABLE clock; DROP TABLE ids_key;
     DROP TRIGGER dead_comes; DROP TRIGGER dead_goes; DROP INDEX dead_by_class;
     ALTER TABLE dead DROP COLUMN ran; ALTER TABLE dead DROP COLUMN bytes;
     ALTER TABLE sources DROP COLUMN letters; ALTER TABLE sources DROP COLUMN letters_bytes;
     ALTER TABLE sources DROP COLUMN unrun; ALTER TABLE sources DROP COLUMN unrun_bytes;
     ALTER TABLE sources DROP COLUMN evicted_ran; ALTER TABLE sources DROP COLUMN evicted_unrun;
     PRAGMA user_version = 3;";
+
+#[tokio::test]
+async fn the_clock_of_a_file_of_layout_4_begins_no_earlier_than_its_entries() {
+    let folder = Folder::new();
+    let day_ahead = crate::clock::now_ms() as i64 + 86_400_000;
+    drop(open(&folder.file("a.db")).await);
+    let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch("DROP TABLE clock; DROP TABLE ids_key; PRAGMA user_version = 4").unwrap();
+    let sql = "INSERT INTO entries (stream, at_ms, kind, body) VALUES (1, ?1, 0, x'00')";
+    conn.execute(sql, [day_ahead]).unwrap();
+    let sqlite = open(&folder.file("a.db")).await;
+    sqlite.publish("s", &[NewEntry { body: "x".into(), mark: None }]).await.unwrap();
+    let newest: i64 = conn.query_row("SELECT max(at_ms) FROM entries WHERE body = x'78'", [], |row| row.get(0)).unwrap();
+    assert!((day_ahead..day_ahead + 600_000).contains(&newest), "{newest} and {day_ahead}");
+}
 
 #[tokio::test]
 async fn the_letters_in_a_file_of_layout_3_are_counted() {
