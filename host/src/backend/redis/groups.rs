@@ -28,7 +28,12 @@ const TRIM_CALLS_MAX: usize = 20;
 
 impl Redis {
     /// Makes the group unless it is there: a lost one where it was, or where a person says (`place`, with whose act it is).
-    pub(super) async fn make_group(&self, source: &Source, start: Start, place: Option<(Place, &Act)>) -> Result<Group> {
+    pub(super) async fn make_group(
+        &self,
+        source: &Source,
+        start: Start,
+        place: Option<(Place, &Act)>,
+    ) -> Result<Group> {
         let keys = Keys::of(source);
         let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
         let mut call = begin(

@@ -52,7 +52,8 @@ fn say(tx: &Tx<'_>, group: &sources::Source, consumer: &str, wish: &str) -> Resu
     let until = tx.now_ms.saturating_add(millis(WISH_TTL));
     let sql = "SELECT 1 FROM wishes WHERE source = ?1 AND consumer = ?2 AND wish = ?3 AND until_ms BETWEEN ?4 AND ?5";
     let fresh = until.saturating_sub(millis(WISH_TTL / 4));
-    if tx.get(sql, (group.id, consumer, wish, fresh, until), |_| Ok(()))?.is_some() && distinct()?.len() == before.len() {
+    if tx.get(sql, (group.id, consumer, wish, fresh, until), |_| Ok(()))?.is_some() && distinct()?.len() == before.len()
+    {
         return Ok(group.agreed);
     }
     let sql = "INSERT INTO wishes (source, consumer, until_ms, wish) VALUES (?1, ?2, ?3, ?4)

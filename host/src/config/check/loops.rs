@@ -86,7 +86,7 @@ mod tests {
     /// Handlers by name, what they want and what they may emit.
     fn warned(handlers: &[(&str, &str, &str)]) -> Vec<String> {
         let mut schemas = Registry::default();
-        for name in ["Order.Created.v1", "Order.Paid.v1", "Order.Sent.v1", "User.Created.v1"] {
+        for name in ["Order.Created.v1", "Order.Created.v2", "Order.Paid.v1", "Order.Sent.v1", "User.Created.v1"] {
             schemas.add(name, "{}").unwrap();
         }
         let mut text = "[streams.s]\nevents=[\"*\"]\n".to_owned();
@@ -125,6 +125,7 @@ mod tests {
     #[test]
     fn what_leads_nowhere_again_is_no_circle() {
         assert_eq!(warned(&[("a", "Order.Created", "\"Order.Paid\""), ("b", "Order.*", "\"User.Created\"")]), [""; 0]);
-        assert_eq!(warned(&[("a", "Order.Created.v2", "\"Order.Created\"")])[1..], [""; 0], "of another version");
+        let other_version = [("a", "Order.Created.v2", "\"Order.Created.v1\"")];
+        assert_eq!(warned(&other_version), [""; 0]);
     }
 }

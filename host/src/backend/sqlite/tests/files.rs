@@ -73,7 +73,7 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
 
 /// Makes a file of layout 4 of one of layout 5.
 const BACK_TO_4: &str = "
-    DROP TRIGGER source_stays; DROP TABLE wishes;
+    DROP TABLE clock; DROP TABLE ids_key; DROP TRIGGER source_stays; DROP TABLE wishes;
     ALTER TABLE sources DROP COLUMN agreed; ALTER TABLE sources DROP COLUMN strayed;
     ALTER TABLE sources DROP COLUMN repeated; ALTER TABLE sources DROP COLUMN seen_last;
     ALTER TABLE sources DROP COLUMN tended_ms;
@@ -88,6 +88,23 @@ const BACK_TO_3: &str = "
     ALTER TABLE sources DROP COLUMN unrun; ALTER TABLE sources DROP COLUMN unrun_bytes;
     ALTER TABLE sources DROP COLUMN evicted_ran; ALTER TABLE sources DROP COLUMN evicted_unrun;
     PRAGMA user_version = 3;";
+
+#[tokio::test]
+async fn the_clock_of_a_file_of_layout_4_begins_no_earlier_than_its_entries() {
+    let folder = Folder::new();
+    let day_ahead = crate::clock::now_ms() as i64 + 86_400_000;
+    drop(open(&folder.file("a.db")).await);
+    let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn.execute_batch(BACK_TO_4).unwrap();
+    let sql = "INSERT INTO entries (stream, at_ms, kind, body) VALUES (1, ?1, 0, x'00')";
+    conn.execute(sql, [day_ahead]).unwrap();
+    let sqlite = open(&folder.file("a.db")).await;
+    sqlite.publish("s", &[NewEntry { body: "x".into(), mark: None }]).await.unwrap();
+    let newest: i64 =
+        conn.query_row("SELECT max(at_ms) FROM entries WHERE body = x'78'", [], |row| row.get(0)).unwrap();
+    assert!((day_ahead..day_ahead + 600_000).contains(&newest), "{newest} and {day_ahead}");
+}
 
 #[tokio::test]
 async fn the_letters_in_a_file_of_layout_3_are_counted() {
