@@ -179,7 +179,7 @@ async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_wrong_clock_alone_drops_nothing_that_is_not_finished() {
     let pair = Pair::new().await;
-    pair.in_hand().await;
+    let _in_hand = pair.in_hand().await;
     let bounds = Bounds { retention: Some(Duration::from_secs(3600)), overflow: Overflow::Drop, ..Bounds::default() };
     pair.clock.ahead(HOURS);
     let trimmed = pair.one.trim("s", &bounds).await.expect("trim");

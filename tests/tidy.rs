@@ -19,7 +19,7 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// The layers of `host/src`, from the bottom. A module may use those with a lower number.
-const LAYERS: [(&str, u32); 16] = [
+const LAYERS: [(&str, u32); 17] = [
     ("fault", 0),
     ("files", 0),
     ("tasks", 5),

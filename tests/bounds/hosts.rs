@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidemill::backend::{Entry, Settlement, Start};
+use tidemill::capability::ids::Ids;
 use tidemill::config::read;
 use tidemill::model::delivery::Disposition;
 use tidemill::model::outcome::Outcome;
@@ -81,6 +82,7 @@ fn no_call_is_begun_when_the_effects_of_a_batch_are_many_bytes() {
             plugin: plugin.clone(),
             stream: "asked-x".into(),
             now: "2026-01-31T12:00:00.000Z".into(),
+            ids: Ids::default(),
             calls: (0..100).map(call).collect(),
             states: Default::default(),
             deadline: Duration::from_secs(60),

@@ -118,12 +118,12 @@ mod tests {
     #[test]
     fn who_has_been_silent_is_known_until_it_speaks() {
         let witness = Witness::default();
-        assert_eq!(witness.silent(&source(), &["a"]), [Duration::ZERO]);
+        assert_eq!(witness.silent(&source(), &[b"a"]), [Duration::ZERO]);
         std::thread::sleep(Duration::from_millis(20));
-        let [a, b] = witness.silent(&source(), &["a", "b"])[..] else { panic!("one for each") };
+        let [a, b] = witness.silent(&source(), &[b"a", b"b"])[..] else { panic!("one for each") };
         assert!(a >= Duration::from_millis(20) && b == Duration::ZERO);
-        witness.silent(&source(), &["b"]);
-        assert_eq!(witness.silent(&source(), &["a"]), [Duration::ZERO], "it has spoken meanwhile");
+        witness.silent(&source(), &[b"b"]);
+        assert_eq!(witness.silent(&source(), &[b"a"]), [Duration::ZERO], "it has spoken meanwhile");
     }
 
     #[test]

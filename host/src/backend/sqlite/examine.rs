@@ -242,21 +242,30 @@ mod tests {
         std::fs::remove_file(log).unwrap();
     }
 
-    /// Reaches `sqlite::examine::AHEAD_MAX` and `ROW_NUMBER_MAX`.
     #[test]
-    fn entries_of_the_future_and_numbers_that_run_out_are_told() {
-        let add = |conn: &Connection, id: i64, at_ms: i64| {
-            let sql = "INSERT INTO entries (id, stream, at_ms, kind, body) VALUES (?1, 1, ?2, 0, x'')";
-            conn.execute(sql, (id, at_ms)).unwrap();
+    fn that_the_clock_was_set_is_told_for_a_day() {
+        let conn = database();
+        let set = |ago_ms: i64| {
+            let sql = "INSERT OR REPLACE INTO clock VALUES (1, '', 0, 0, 0, -7000, ?1)";
+            conn.execute(sql, [NOW - ago_ms]).unwrap();
+            look(&conn, clock).level
         };
-        let (conn, ahead) = (database(), NOW + AHEAD_MAX.as_millis() as i64);
-        add(&conn, 1, ahead);
         assert_eq!(look(&conn, clock).level, Level::Good);
-        add(&conn, 2, ahead + 1);
-        assert_eq!(look(&conn, clock).level, Level::Bad);
-        add(&conn, ROW_NUMBER_MAX, NOW);
+        assert_eq!(set(millis(STEP_TOLD) - 1), Level::Warning);
+        assert_eq!(set(millis(STEP_TOLD)), Level::Good);
+    }
+
+    /// Reaches `ROW_NUMBER_MAX`.
+    #[test]
+    fn numbers_that_run_out_are_told() {
+        let conn = database();
+        let add = |id: i64| {
+            let sql = "INSERT INTO entries (id, stream, at_ms, kind, body) VALUES (?1, 1, ?2, 0, x'')";
+            conn.execute(sql, (id, NOW)).unwrap();
+        };
+        add(ROW_NUMBER_MAX);
         assert!(look(&conn, row_numbers).is_none());
-        add(&conn, ROW_NUMBER_MAX + 1, NOW);
+        add(ROW_NUMBER_MAX + 1);
         assert!(look(&conn, row_numbers).is_some_and(|finding| finding.level == Level::Bad));
     }
 
