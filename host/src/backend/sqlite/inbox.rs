@@ -45,7 +45,7 @@ impl Inbox {
     pub fn open(tx: &Tx<'_>, scope: i64, window: Duration) -> Result<Self> {
         let window = millis(window);
         let mut buckets = buckets(tx)?;
-        let span = (window / 2).max(1000);
+        let span = span_of(window);
         match buckets.first() {
             Some(newest) if newest.began_ms.saturating_add(span) > tx.now_ms => {
                 if newest.window_ms < window {
@@ -89,6 +89,11 @@ impl Inbox {
     }
 }
 
+/// How long ids are added to a bucket from its beginning.
+fn span_of(window: i64) -> i64 {
+    (window / 2).max(1000)
+}
+
 /// Begins a bucket. What came to its end longer ago than the longest window of those who wrote into it is over.
 fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Result<()> {
     // That one follows the other tells that the clock has gone evenly.
@@ -98,10 +103,9 @@ fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Resu
     buckets.insert(0, Bucket { id, began_ms: tx.now_ms, window_ms: window, over: false });
     let mut kept = if evenly { 0 } else { KEPT };
     for at in 1..buckets.len() {
-        // A bucket ended when the next one began.
-        let ended_ms = buckets[at - 1].began_ms;
         let bucket = &mut buckets[at];
-        if bucket.over || ended_ms.saturating_add(bucket.window_ms.max(window)) > tx.now_ms {
+        let window = bucket.window_ms.max(window);
+        if bucket.over || bucket.began_ms.saturating_add(span_of(window) + window) > tx.now_ms {
             continue;
         }
         if kept > 0 {
