@@ -93,7 +93,8 @@ async fn the_clock_of_a_file_of_layout_4_begins_no_earlier_than_its_entries() {
     conn.execute(sql, [day_ahead]).unwrap();
     let sqlite = open(&folder.file("a.db")).await;
     sqlite.publish("s", &[NewEntry { body: "x".into(), mark: None }]).await.unwrap();
-    let newest: i64 = conn.query_row("SELECT max(at_ms) FROM entries WHERE body = x'78'", [], |row| row.get(0)).unwrap();
+    let newest: i64 =
+        conn.query_row("SELECT max(at_ms) FROM entries WHERE body = x'78'", [], |row| row.get(0)).unwrap();
     assert!((day_ahead..day_ahead + 600_000).contains(&newest), "{newest} and {day_ahead}");
 }
 
