@@ -176,11 +176,11 @@ fn a_host_shows_neither_its_password_nor_a_secret_nor_what_they_are_changed_to()
     site.write("tidemill.toml", text(SECOND));
     host.until("the change is refused", |log| log.contains("what is not shown of redis://***@127.0.0.1"));
     for (method, path) in ROUTES {
-        let answer = ask(&http, method, path);
+        let answer = ask(&http, &site.token(), method, path);
         assert!(answer.starts_with("HTTP/1.1 "), "{method} {path}: {answer}");
         shows_nothing(&format!("{method} {path}"), &answer);
     }
-    assert!(ask(&http, "GET", "/api/plugins").contains("what is not shown of redis://***@"));
+    assert!(ask(&http, &site.token(), "GET", "/api/plugins").contains("what is not shown of redis://***@"));
     let reload = site.run(&["reload"]);
     assert!(reload.status.code() == Some(2) && said(&reload).contains("takes a restart"), "{}", said(&reload));
     all_commands("a changed password", &site, &[&[]]);

@@ -32,6 +32,11 @@ impl Site {
         self.folder.path().join(name)
     }
 
+    /// The token of the host's API, once it is there.
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.path("tidemill.token")).unwrap_or_default().trim().to_owned()
+    }
+
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), bytes).expect("a writable folder");
     }
@@ -98,11 +103,11 @@ pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The whole answer to a request, head and body.
-pub fn ask(address: &str, method: &str, path: &str) -> String {
+/// The whole answer to a request that bears this token, head and body.
+pub fn ask(address: &str, token: &str, method: &str, path: &str) -> String {
     let mut answer = Vec::new();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nX-Tidemill: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
     );
     if let Ok(mut stream) = TcpStream::connect(address)
         && stream.write_all(head.as_bytes()).is_ok()
@@ -126,7 +131,7 @@ pub const ROUTES: [(&str, &str); 8] = [
 
 /// Every command, with arguments that fit a site with the handler `mischief`. `LETTER` is the id of a dead letter, `PLUGIN`
 /// a component.
-pub const COMMANDS: [&[&str]; 29] = [
+pub const COMMANDS: [&[&str]; 30] = [
     &["init", "a\u{1b}[2Jb"],
     &["demo", "--events", "10"],
     &["config", "check"],
@@ -136,6 +141,7 @@ pub const COMMANDS: [&[&str]; 29] = [
     &["status"],
     &["doctor"],
     &["doctor", "--deep"],
+    &["backup", "copy.db"],
     &["dead", "ls"],
     &["dead", "ls", "--flat"],
     &["dead", "show", "LETTER"],

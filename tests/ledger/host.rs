@@ -11,6 +11,17 @@ use crate::clock::Clock;
 const NAME_MAX: Duration = Duration::from_secs(60);
 const SIGABRT: i32 = 6;
 
+/// What is odd about a host from its start.
+#[derive(Debug, Default)]
+pub struct Odd {
+    /// The point at which it dies: `NAME:TIMES`.
+    pub fault: Option<String>,
+    /// The task or thread that panics: `NAME:TIMES`.
+    pub panic: Option<String>,
+    /// The disk under its log is full.
+    pub mute: bool,
+}
+
 pub struct Host {
     child: Child,
     log: PathBuf,
@@ -25,16 +36,25 @@ impl Host {
 
     /// Starts one that goes by this clock.
     pub fn start_by(clock: Option<&Clock>, config: &Path, log: &Path, args: &[&str], fault: Option<&str>) -> Self {
-        let file = std::fs::File::create(log).expect("a log file");
+        Self::start_odd(clock, config, log, args, &Odd { fault: fault.map(str::to_owned), ..Odd::default() })
+    }
+
+    /// The same for one that is odd in other ways, too.
+    pub fn start_odd(clock: Option<&Clock>, config: &Path, log: &Path, args: &[&str], odd: &Odd) -> Self {
+        // What is written there is lost, with an error.
+        let file = if odd.mute { Path::new("/dev/full") } else { log };
+        let file = std::fs::OpenOptions::new().write(true).create(!odd.mute).truncate(!odd.mute).open(file);
         let mut command = crate::tidemill();
         command.args(args).arg("--config").arg(config).env("RUST_LOG", "info").env("NO_COLOR", "1");
-        if let Some(fault) = fault {
-            command.env("TIDEMILL_FAULT", fault);
+        for (variable, plan) in [("TIDEMILL_FAULT", &odd.fault), ("TIDEMILL_PANIC", &odd.panic)] {
+            if let Some(plan) = plan {
+                command.env(variable, plan);
+            }
         }
         if let Some(clock) = clock {
             clock.of(&mut command);
         }
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file.expect("a log file"));
         Self { child: command.spawn().expect("the host starts"), log: log.to_owned(), exit: None, consumer: None }
     }
 

@@ -91,6 +91,22 @@ impl Ledger {
         self.spawn(&["run"], fault)
     }
 
+    /// Starts a host by this configuration, odd in these ways.
+    pub fn odd_host(&self, config: &Path, odd: &host::Odd) -> Host {
+        let number = self.hosts.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.path().join(format!("host-{number}.log"));
+        Host::start_odd(self.clock.as_deref(), config, &log, &["run"], odd)
+    }
+
+    /// Writes another configuration of the same world: with this text in place of that, and more at its end.
+    pub fn variant(&self, name: &str, place: (&str, &str), more: &str) -> PathBuf {
+        let text = std::fs::read_to_string(self.config()).expect("its configuration");
+        assert!(text.contains(place.0), "there is no {:?} in it", place.0);
+        let file = self.folder.path().join(format!("{name}.toml"));
+        std::fs::write(&file, text.replacen(place.0, place.1, 1) + more).expect("a writable folder");
+        file
+    }
+
     /// Starts any command of tidemill on this world.
     pub fn spawn(&self, args: &[&str], fault: Option<&str>) -> Host {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
@@ -165,7 +181,7 @@ fn config(store: &Store, url: &str, options: Options) -> String {
         [schemas]
         path = "{schemas}"
         [streams."{input}"]
-        events = ["Test.Entry.Posted"]
+        events = ["Test.Entry.Posted", "Test.Thing.Asked"]
         {bounds}
         [streams."{output}"]
         events = ["Test.Entry.Booked"]

@@ -21,7 +21,7 @@ fn passage(task: Task) -> u32 {
         Task::Epoch => 100,
         // The first loads the plugins at the start.
         Task::Load => 2,
-        Task::Janitor | Task::Pause | Task::Heart | Task::Connection => 2,
+        Task::Janitor | Task::Pause | Task::Agreement | Task::Heart | Task::Connection => 2,
         _ => 1,
     }
 }
@@ -29,7 +29,7 @@ fn passage(task: Task) -> u32 {
 /// What makes a host come to it; the others come by themselves.
 fn provoke(place: &Place, running: &super::Running, task: Task) {
     match task {
-        Task::Request | Task::Load | Task::Digest => drop(running.request("POST", "/api/reload")),
+        Task::Request | Task::Load | Task::Digest | Task::Token => drop(running.request("POST", "/api/reload")),
         Task::LookUp => {
             let url = format!("http://localhost:{}/healthz", place.port);
             place.put(&json!({ "do": "call", "url": url }), 1);
@@ -65,6 +65,7 @@ fn ends_its_command(task: Task) -> Option<(&'static [&'static str], i32, &'stati
         Task::Idle => Some((&["run", "--until-idle"], 0, "it died, and is started again")),
         Task::Trial => Some((&["run"], 2, "the host panicked while it made one")),
         Task::Compile => Some((&["run"], 1, "loading the plugins")),
+        Task::Input => Some((&["publish", "-"], 1, "reading the input: its reader died")),
         Task::Integrity => Some((&["doctor", "--deep"], 1, "panicked")),
         _ => None,
     }

@@ -245,7 +245,13 @@ impl Running {
         let answer = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
             stream.set_read_timeout(Some(ANSWER_MAX))?;
-            let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nX-Tidemill: 1\r\n", self.port);
+            // There is none before the host is up.
+            let token = std::fs::read_to_string(self.log.with_file_name("tidemill.token")).unwrap_or_default();
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: Bearer {}\r\n",
+                self.port,
+                token.trim()
+            );
             stream.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;

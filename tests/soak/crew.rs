@@ -1,16 +1,18 @@
 //! The hosts at work. A host that is gone is replaced; each death is watched until its deliveries are in others' hands.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidemill::fault::POINTS;
+use tidemill::tasks::{End, Task};
 
 use super::recovery::Watch;
 use crate::ledger::Ledger;
-use crate::ledger::host::Host;
+use crate::ledger::host::{Host, Odd};
 
 const HOSTS: usize = 2;
 /// Between two looks at the hosts.
@@ -18,6 +20,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// One host in so many is started to die at a fault point, at one of its first so many passages.
 const DOOMED_IN: u32 = 3;
 const PASSAGES_MAX: u32 = 40;
+/// Of the others, one in so many has a task or thread that panics, and of all one in so many has a full disk under its log.
+const PANICS_IN: u32 = 4;
+const MUTE_IN: u32 = 6;
+/// One in so many goes by each of the other configurations.
+const UNLIKE_IN: u32 = 6;
 /// Draining takes two deadlines and a margin; with a broker that stands still, its patience comes on top.
 const DRAIN_MAX: Duration = Duration::from_secs(90);
 
@@ -25,6 +32,8 @@ pub struct Crew {
     ledger: Arc<Ledger>,
     dice: StdRng,
     places: Vec<Place>,
+    /// Configurations that are not like the others'.
+    unlike: [PathBuf; 2],
     watches: Vec<Watch>,
     deaths: BTreeMap<String, u32>,
     violations: Vec<String>,
@@ -44,7 +53,12 @@ impl Crew {
     pub fn new(ledger: Arc<Ledger>, seed: u64) -> Self {
         let dice = StdRng::seed_from_u64(seed);
         let (places, watches, deaths) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut crew = Self { ledger, dice, places, watches, deaths, violations: Vec::new() };
+        let unlike = [
+            ledger.variant("window", ("", ""), "\n[idempotency]\nwindow = \"2h\"\n"),
+            // On the same stream, and nothing that is published there.
+            ledger.variant("events", ("events = [\"Test.Entry.Posted\"]", "events = [\"Test.Thing.Asked\"]"), ""),
+        ];
+        let mut crew = Self { ledger, dice, places, unlike, watches, deaths, violations: Vec::new() };
         for _ in 0..HOSTS {
             let place = crew.hire();
             crew.places.push(place);
@@ -57,7 +71,24 @@ impl Crew {
             let point = POINTS[self.dice.random_range(0..POINTS.len())];
             format!("{point}:{}", self.dice.random_range(1..=PASSAGES_MAX))
         });
-        Place { host: self.ledger.host(doom.as_deref()), doom, asleep: None, leaving: None }
+        let panics = doom.is_none() && self.dice.random_ratio(1, PANICS_IN);
+        let panic = panics.then(|| {
+            let restarted: Vec<&Task> = Task::ALL.iter().filter(|task| task.end() == End::Restarted).collect();
+            let task = restarted[self.dice.random_range(0..restarted.len())];
+            format!("{}:{}", task.name(), self.dice.random_range(1..=PASSAGES_MAX))
+        });
+        let mute = self.dice.random_ratio(1, MUTE_IN);
+        let config = match self.dice.random_range(0..UNLIKE_IN) as usize {
+            at if at < self.unlike.len() => self.unlike[at].clone(),
+            _ => self.ledger.config(),
+        };
+        let odd = Odd { fault: doom.clone(), panic, mute };
+        for (what, is) in
+            [("panics", odd.panic.is_some()), ("full disk", mute), ("unlike", config != self.ledger.config())]
+        {
+            *self.deaths.entry(format!("host with {what}")).or_default() += u32::from(is);
+        }
+        Place { host: self.ledger.odd_host(&config, &odd), doom, asleep: None, leaving: None }
     }
 
     /// A host that is awake and not on its way out.
@@ -102,6 +133,21 @@ impl Crew {
             return true;
         }
         false
+    }
+
+    /// SIGHUP: it reads its settings again.
+    pub fn hang_up_one(&mut self, dice: &mut StdRng) -> bool {
+        let Some(at) = self.pick(dice) else { return false };
+        let place = &mut self.places[at];
+        if place.host.exit().is_none() && place.host.consumer().is_some() {
+            place.host.signal("HUP");
+            return true;
+        }
+        false
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Looks after the hosts for a while: wakes who has slept long enough, replaces who is gone.

@@ -62,6 +62,20 @@ pub const FAULTS: &[Fault] = &[
         }
         true
     }),
+    of_hosts("settings read again", |field, dice| field.crew.hang_up_one(dice)),
+    of_server("group destroyed", |field, _| {
+        of_group(field, |input, group| command_of(&["XGROUP", "DESTROY", input, group]))
+    }),
+    of_server("group moved back", |field, _| {
+        of_group(field, |input, group| command_of(&["XGROUP", "SETID", input, group, "0"]))
+    }),
+    of_server("read by a stranger", |field, _| {
+        of_group(field, |input, group| {
+            let mut read = command_of(&["XREADGROUP", "GROUP", group]);
+            read.arg(b"\xff\0 odd").arg("COUNT").arg(5).arg("STREAMS").arg(input).arg(">");
+            read
+        })
+    }),
     of_server("server killed", |field, dice| {
         with_server_away(field, dice, |_| {});
         true
@@ -98,11 +112,25 @@ fn tell(field: &Field, words: &[&str]) -> bool {
     field.server.as_ref().is_some_and(|server| command(server, words).is_ok())
 }
 
+/// What a stranger does to the handler's group.
+fn of_group(field: &Field, command: impl Fn(&str, &str) -> redis::Cmd) -> bool {
+    let store = &field.crew.ledger().store;
+    field.server.as_ref().is_some_and(|server| sent(server, &command(&store.input, &store.handler)).is_ok())
+}
+
+fn command_of(words: &[&str]) -> redis::Cmd {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command
+}
+
 fn command(server: &RedisServer, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    sent(server, &command_of(words))
+}
+
+fn sent(server: &RedisServer, command: &redis::Cmd) -> redis::RedisResult<redis::Value> {
     let timeout = Duration::from_secs(5);
     let mut connection = redis::Client::open(server.url())?.get_connection_with_timeout(timeout)?;
     connection.set_read_timeout(Some(timeout))?;
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
     command.query(&mut connection)
 }

@@ -28,13 +28,27 @@ pub struct Line {
 pub fn read(input: impl Read + Send + 'static, line_bytes_max: usize) -> io::Result<Receiver<io::Result<Vec<Line>>>> {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD_MAX);
     let input = BufReader::with_capacity(READ_BYTES, input);
+    let last = LastWord(sender.clone());
     tasks::thread(Task::Input, "input".to_owned(), None, None, move || {
+        let _last = last;
         if let Err(error) = hand_over(input, line_bytes_max, &sender) {
             // Nobody listens: the command has ended.
             let _ = sender.blocking_send(Err(error));
         }
     })?;
     Ok(receiver)
+}
+
+/// A reader that dies says so: else what it has read would be taken for all that there is.
+struct LastWord(Sender<io::Result<Vec<Line>>>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Nobody may listen any more.
+            let _ = self.0.blocking_send(Err(io::Error::other("its reader died")));
+        }
+    }
 }
 
 fn hand_over<R: Read>(
