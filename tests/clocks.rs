@@ -138,6 +138,7 @@ impl Pair {
     }
 }
 
+/// Reaches `HEARTBEAT_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
     let pair = Pair::new().await;
@@ -180,6 +181,7 @@ async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
     }
 }
 
+/// Reaches `STEP_MS`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_wrong_clock_alone_drops_nothing_that_is_not_finished() {
     let pair = Pair::new().await;

@@ -120,6 +120,7 @@ fn every_route_answers_to_this_machine_s_names_alone() {
     assert_eq!(status(&said(port, b"GET /healthz HTTP/1.0\r\n\r\n")), 200, "a probe without Host");
 }
 
+/// Reaches `HEAD_BYTES_MAX`, `serve::HEADERS_MAX` and `HEAD_WAIT_MAX`.
 #[test]
 fn heads_that_are_too_long_or_never_end_are_refused() {
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
@@ -149,6 +150,7 @@ fn heads_that_are_too_long_or_never_end_are_refused() {
     assert!(!String::from_utf8_lossy(&rest).contains(" 200 "), "{rest:?}");
 }
 
+/// Reaches `CONNECTIONS_MAX`.
 #[test]
 fn connections_that_say_nothing_do_not_keep_others_out() {
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);

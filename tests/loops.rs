@@ -18,6 +18,7 @@ async fn world(url: &str, hops: u32) -> World {
 }
 
 crate::on_both_backends! {
+    /// Reaches `HOPS`.
     async fn an_emit_loop_ends_at_its_bound(url: &str) {
         let world = world(url, 5).await;
         world.ask(json!({ "do": "emit-again" })).await;

@@ -86,6 +86,7 @@ crate::on_both_backends! {
         assert_eq!(desk.world.status().await.committed, 4);
     }
 
+    /// Reaches `LINGER_MAX`.
     async fn what_was_read_is_published_when_the_input_pauses(url: &str) {
         let desk = Desk::new(url).await;
         let mut publish = desk.pipe();

@@ -182,10 +182,9 @@ fn only_the_one_writer_prints() {
 /// A URL with its password, and a secret, are texts only where they are used.
 #[test]
 fn secrets_are_exposed_where_they_are_used() {
-    let uses =
-        ["host/src/backend/redis/link.rs", "host/src/capability/http/headers.rs", "host/src/capability/secrets.rs"];
+    let uses = ["backend/redis/link.rs", "capability/http/headers.rs", "capability/secrets.rs", "cli/reload.rs"];
     let mut findings = Vec::new();
-    for source in sources(&["host/src"]).iter().filter(|source| !uses.contains(&source.path.as_str())) {
+    for source in sources(&["host/src"]).iter().filter(|source| !uses.iter().any(|path| source.path.ends_with(path))) {
         let blocks = source.test_blocks();
         for at in source.words(".expose()").filter(|at| !blocks.iter().any(|block| block.contains(at))) {
             let place = source.place(at);

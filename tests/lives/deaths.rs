@@ -114,6 +114,7 @@ fn every_task_and_thread_dies_and_is_noticed() {
     }
 }
 
+/// Reaches `RESTARTS_MAX`.
 #[test]
 fn what_dies_again_and_again_ends_the_host() {
     for &task in Task::ALL.iter().filter(|task| task.end() == End::Restarted && **task != Task::Idle) {
@@ -126,6 +127,8 @@ fn what_dies_again_and_again_ends_the_host() {
 const STUCK_MS: (&str, &str) = ("TIDEMILL_STUCK_MS", "6000");
 
 /// A lane hangs with a batch in hand: the host says that it is not ready and ends, and the next one takes the batch over.
+///
+/// Reaches `tasks::STUCK_MAX`.
 #[test]
 fn a_host_with_a_stuck_lane_ends_and_another_one_goes_on() {
     let place = Place::on_redis(&RedisServer::shared().url());
@@ -154,6 +157,8 @@ fn a_batch_in_the_hands_of_a_lane_that_dies_is_found_again() {
 }
 
 /// The heart looks after the others; whoever asks sees when nobody does.
+///
+/// Reaches `LOOKED_MAX`.
 #[test]
 fn a_host_whose_heart_hangs_does_not_look_alive() {
     let place = Place::on_redis(&RedisServer::shared().url());

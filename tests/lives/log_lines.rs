@@ -44,6 +44,7 @@ fn the_disk_under_the_log_is_full() {
     works_on(&place, host, "unwritable", 20);
 }
 
+/// Reaches `LOG_QUEUE_BYTES_MAX` and `LOG_FLUSH_MAX`.
 #[test]
 fn nobody_empties_the_pipe_of_the_log() {
     let place = Place::on_sqlite();

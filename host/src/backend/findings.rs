@@ -113,7 +113,7 @@ pub(super) fn short(age: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// Reaches `PENDING_AGE_MAX` and `SILENT_MAX`.
+    /// Reaches `PENDING_AGE_MAX` and `findings::SILENT_MAX`.
     #[test]
     fn what_is_out_of_the_ordinary_is_told_and_nothing_else() {
         let source = Source { stream: "s".into(), handler: "h".into() };

@@ -30,7 +30,7 @@ pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
 pub use self::bounds::{Bounds, HEARTBEAT_MAX, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
 pub use self::group::{Group, Pause, Place, Start, Tended, VERSIONS_MAX, VersionBook, Wish};
-pub use self::open::{examine_deeply, open, open_to_read};
+pub use self::open::{backup, examine_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};

@@ -1,5 +1,6 @@
 //! From a URL to the backend that it names.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Backend, Error, Finding, Options, Result, findings, redis, sqlite};
@@ -27,6 +28,18 @@ pub async fn open_to_read(url: impl Into<BackendUrl>, options: Options) -> Resul
     match url.sqlite_file() {
         Some(file) => Ok(Arc::new(sqlite::Sqlite::open_to_read(file, options).await?)),
         None => open(url, options).await,
+    }
+}
+
+/// Copies a database that is a file to a new file, while hosts work, and answers its bytes.
+pub async fn backup(url: &BackendUrl, to: PathBuf) -> Result<u64> {
+    match url.sqlite_file() {
+        Some(file) => sqlite::backup(file, to).await,
+        None => Err(Error::Refused(
+            "only a SQLite file is copied by Tidemill\n  hint: Redis saves itself: copy its append-only file or its snapshot, \
+             as docs/guides/backup.md says"
+                .to_owned(),
+        )),
     }
 }
 

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::out::{self, outln};
 use super::{Globals, Refused};
 use crate::backend;
-use crate::service::build;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,7 +18,7 @@ pub struct Args {
 pub fn backup(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("error");
     let config = globals.load()?;
-    let copied = super::block_on(async { Ok(build::backup(&config, args.file.clone()).await) })?;
+    let copied = super::block_on(async { Ok(backend::backup(&config.broker_url(), args.file.clone()).await) })?;
     let bytes = match copied {
         Err(backend::Error::Refused(text)) => return Err(Refused(text).into()),
         copied => copied?,

@@ -1,7 +1,7 @@
 //! What is told of groups: lost, made anew, moved by strangers; and of hosts that want unlike things.
 
 use super::process;
-use crate::backend::{Error, Group};
+use crate::backend::{Error, FAR, Group, SourceStatus};
 use crate::model::delivery::{EntryId, Source};
 
 /// It was gone, and this came of making it anew. It is counted once for each time, whichever host does it.
@@ -85,4 +85,19 @@ pub fn unreached(source: &Source, waiting: u64, dead: u64) {
 /// The SQLite file was deleted or replaced: the host ends.
 pub fn replaced(error: &Error) {
     tracing::error!(%error, "the backend is another one by now: the host ends");
+}
+
+/// What `run --until-idle` waits for, said while it does.
+pub fn still_waiting(source: &Source, status: &SourceStatus) {
+    let SourceStatus { lag, pending, again, due, far, .. } = status;
+    let put_off = due.saturating_sub(*far);
+    tracing::info!(%source, new = lag + again, in_hand = pending, put_off, "not idle yet");
+}
+
+pub fn left_timers(source: &Source, timers: u64) {
+    tracing::warn!(%source, timers, "idle but for timers that are more than {FAR:?} away; the next host waits for them");
+}
+
+pub fn left_paused(source: &Source, waiting: u64) {
+    tracing::warn!(%source, waiting, "idle but for what is paused");
 }

@@ -14,14 +14,17 @@ mod refusals;
 
 use std::time::Duration;
 
-use crate::backend::{Entry, Error, FAR, Finding, Level, Published, Settled, SourceStatus, Trimmed};
+use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Source};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
-pub use groups::{differs, group_remade, paused, position_lost, replaced, resumed, set_back, strangers, unreached};
+pub use groups::{
+    differs, group_remade, left_paused, left_timers, paused, position_lost, replaced, resumed, set_back, still_waiting,
+    strangers, unreached,
+};
 pub use life::{no_thread, start_waits};
 pub use meters::Meters;
 use metrics::process;
@@ -362,21 +365,6 @@ pub fn retention_short(stream: &str, asked: Duration, effective: Duration) {
         ?effective,
         "maxlen cuts the retention short: the oldest entry is younger than asked"
     );
-}
-
-/// What `run --until-idle` waits for, said while it does.
-pub fn still_waiting(source: &Source, status: &SourceStatus) {
-    let SourceStatus { lag, pending, again, due, far, .. } = status;
-    let put_off = due.saturating_sub(*far);
-    tracing::info!(%source, new = lag + again, in_hand = pending, put_off, "not idle yet");
-}
-
-pub fn left_timers(source: &Source, timers: u64) {
-    tracing::warn!(%source, timers, "idle but for timers that are more than {FAR:?} away; the next host waits for them");
-}
-
-pub fn left_paused(source: &Source, waiting: u64) {
-    tracing::warn!(%source, waiting, "idle but for what is paused");
 }
 
 /// What the janitor's look at the backend came upon.

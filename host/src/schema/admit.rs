@@ -314,6 +314,7 @@ mod tests {
         assert!(refusal(&timer).starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"));
     }
 
+    /// Reaches `HOPS_MOST`.
     #[test]
     fn a_hop_count_that_no_host_wrote_counts_as_none() {
         let mut strict = Registry::default();

@@ -248,18 +248,6 @@ async fn for_a_command<F: Future<Output = Result<Arc<dyn Backend>, backend::Erro
     opened.ok_or_else(|| backend::Error::Refused("stopped before the backend was there".to_owned()))
 }
 
-/// Copies a database that is a file to a new file, while hosts work, and answers its bytes.
-pub async fn backup(config: &Config, to: PathBuf) -> Result<u64, backend::Error> {
-    match config.broker_url().sqlite_file() {
-        Some(file) => backend::sqlite::backup(file, to).await,
-        None => Err(backend::Error::Refused(
-            "only a SQLite file is copied by Tidemill\n  hint: Redis saves itself: copy its append-only file or its snapshot, \
-             as docs/guides/backup.md says"
-                .to_owned(),
-        )),
-    }
-}
-
 /// Guests that may compute at once: as configured, or one for each core.
 fn workers(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -168,6 +168,7 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    /// Reaches `TOKEN_BYTES_MIN` and `TOKEN_BYTES_MAX`.
     #[test]
     fn what_others_may_read_or_what_is_no_token_is_not_taken() {
         let folder = folder();

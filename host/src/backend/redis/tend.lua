@@ -87,8 +87,11 @@ local function look()
 end
 
 local age = now - (tonumber(note.at or '') or -math.huge)
-local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and note.sum == sum_of(stats, KEYS[4])
-local is_young = age >= 0 and age < (is_quiet and 10 * every or every)
+local has_settled = note.sum ~= sum_of(stats, KEYS[4])
+local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and not has_settled
+-- A moment in which nothing is in anybody's hands is worth a note: nothing comes twice from there.
+local is_clear = info.pending == 0 and (has_settled or note.last ~= last)
+local is_young = age >= 0 and age < (is_quiet and 10 * every or every) and not is_clear
 if not is_young or set_back ~= '' or note.lost then look() end
 
 return {agreed, left, strayed, repeated, set_back, last, unpack(later)}

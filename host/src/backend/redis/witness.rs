@@ -104,6 +104,7 @@ mod tests {
         Told { ms: server_seconds * 1000, at: Duration::from_secs(seconds) }
     }
 
+    /// Reaches `STEP_MIN` and `STEP_PAUSE`.
     #[test]
     fn after_a_step_forward_nobody_is_taken_for_dead_for_a_while() {
         let witness = Witness::default();

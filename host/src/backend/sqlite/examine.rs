@@ -242,6 +242,7 @@ mod tests {
         std::fs::remove_file(log).unwrap();
     }
 
+    /// Reaches `STEP_TOLD`.
     #[test]
     fn that_the_clock_was_set_is_told_for_a_day() {
         let conn = database();

@@ -213,7 +213,7 @@ fn make(path: &Path, name: &str) -> Result<()> {
 }
 
 /// Before SQLite opens it: then nothing has been changed yet.
-fn check_log(path: &Path, name: &str) -> Result<()> {
+pub(super) fn check_log(path: &Path, name: &str) -> Result<()> {
     let log = beside::log_of(path);
     let why = beside::mismatch(path).map_err(|error| {
         refused(name, &error.to_string(), "check that this user may read the file and the log beside it")

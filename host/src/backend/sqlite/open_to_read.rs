@@ -5,15 +5,17 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::open::{APPLICATION_ID, BUSY_TIMEOUT, LAYOUT_VERSION, STATEMENTS_CACHED};
+use super::open::{APPLICATION_ID, BUSY_TIMEOUT, LAYOUT_VERSION, STATEMENTS_CACHED, check_log, literal};
 use crate::backend::{Error, Result};
 
 /// A connection that cannot write; none if there is no such file, or none of this layout: opening it to write says what
 /// is wrong, makes it, or brings it up to date.
 pub fn open(path: &Path) -> Result<Option<Connection>> {
+    let path = &literal(path)?;
     if !path.is_file() {
         return Ok(None);
     }
+    check_log(path, &path.display().to_string())?;
     match look(path, How::Beside) {
         // Beside the file there has to be an index of its log, which no program has open and no disk has room for.
         Err(error) if needs_room(&error) => {

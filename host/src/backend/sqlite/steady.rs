@@ -101,6 +101,7 @@ mod tests {
         assert_eq!(steady_ms(Some(&untold), "", 1500, 71 * HOUR), 50_000 + HOUR);
     }
 
+    /// Reaches `STEP_MIN_MS`.
     #[test]
     fn a_step_is_noted_with_its_size() {
         let conn = Connection::open_in_memory().unwrap();

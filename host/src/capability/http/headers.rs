@@ -108,7 +108,7 @@ mod tests {
         assert!(!format!("{map:?}").contains("s3cr3t"));
     }
 
-    /// Reaches `HEADERS_MAX`.
+    /// Reaches `headers::HEADERS_MAX`.
     #[test]
     fn nothing_is_smuggled_in() {
         for value in ["a\r\nHost: evil", "a\nb", "a\rb", "a\0", "a\u{7f}", "ä", "{{secret:lines}}"] {

@@ -92,7 +92,7 @@ fn a_clock_that_is_set_back_forgets_nothing() {
     }
 }
 
-/// Reaches `KEPT_FOR`.
+/// Reaches `inbox::KEPT`.
 #[test]
 fn a_clock_that_is_put_ahead_forgets_nothing_within_the_window() {
     let conn = database();
@@ -127,6 +127,7 @@ fn the_longest_window_of_those_who_write_counts() {
     assert_eq!(count(&conn, "inbox"), 0, "and once nobody has it any more, the shorter one counts");
 }
 
+/// Reaches `KEPT_FOR`.
 #[test]
 fn receipts_are_kept_for_ten_minutes_and_do_not_pile_up() {
     let conn = database();
