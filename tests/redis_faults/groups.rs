@@ -233,6 +233,28 @@ async fn what_strangers_do_to_a_group_is_said_and_counted() {
     }
 }
 
+/// Of more than is noted the rest is read again.
+///
+/// Reaches `POSITION_PENDING_MAX`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_a_lost_group_with_much_in_hand_nothing_is_lost() {
+    const IN_HAND: usize = 1_500;
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::new(&server.url(), QUICK).await;
+    world.backend.ensure_group(&world.source, tidemill::backend::Start::Beginning).await.unwrap();
+    emits(&world, IN_HAND).await;
+    let mut got = 0;
+    while got < IN_HAND {
+        let fetched = world.backend.fetch(&world.source, "gone", 500, Duration::from_secs(1)).await.unwrap();
+        got += fetched.deliveries.len();
+    }
+    tend(&world).await;
+    destroy(&server, &world);
+    world.run().await;
+    let status = world.status().await;
+    assert_eq!((world.emitted().await.len(), status.committed), (IN_HAND, IN_HAND as u64), "{status:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_group_that_is_moved_back_is_said_and_repeats_nothing_within_the_window() {
     let server = RedisServer::start(&VOLATILE);

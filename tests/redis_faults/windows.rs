@@ -101,6 +101,8 @@ async fn hosts_know_what_others_with_another_window_committed() {
 }
 
 /// The server's clock was three hours ahead, and three behind, and is right now.
+///
+/// Reaches `common::KEPT`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_committed_while_the_clock_was_wrong_is_known_when_it_is_right() {
     let inbox = Inbox::new().await;
