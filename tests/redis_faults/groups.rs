@@ -144,11 +144,8 @@ async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
     assert_eq!(world.emitted().await.len(), 20, "nothing is fetched");
     let paused = async || world.backend.paused(std::slice::from_ref(&world.source)).await.unwrap();
     assert_eq!(paused().await, [Pause::Lost]);
-    let trimmed = tidemill::backend::Bounds {
-        maxlen: Some(0),
-        groups: vec![world.source.handler.clone()],
-        ..Default::default()
-    };
+    let trimmed =
+        tidemill::backend::Bounds { maxlen: Some(0), groups: vec![world.source.handler.clone()], ..Default::default() };
     assert_eq!(world.backend.trim(&world.asked, &trimmed).await.unwrap().removed, 0, "it is needed still");
 
     let cli = Cli::of(&world, &server.url());
@@ -186,22 +183,43 @@ async fn what_strangers_do_to_a_group_is_said_and_counted() {
     type Deed = fn(&RedisServer, &str, &str);
     let deeds: [(&str, Deed, (u64, u64)); 5] = [
         ("XACK", |server, stream, id| drop(server.ask::<Value>(&["XACK", stream, "mischief", id])), (1, 0)),
-        ("XDEL", |server, stream, id| drop((server.ask::<Value>(&["XDEL", stream, id]), server.ask::<Value>(&["XACK", stream, "mischief", id]))), (1, 0)),
-        ("XCLAIM", |server, stream, id| {
-            server.ask::<Value>(&["XCLAIM", stream, "mischief", "thief", "0", id]);
-            server.ask::<Value>(&["XACK", stream, "mischief", id]);
-        }, (1, 0)),
-        ("SETID on", |server, stream, _| {
-            for _ in 0..3 {
+        (
+            "XDEL",
+            |server, stream, id| {
+                drop((
+                    server.ask::<Value>(&["XDEL", stream, id]),
+                    server.ask::<Value>(&["XACK", stream, "mischief", id]),
+                ))
+            },
+            (1, 0),
+        ),
+        (
+            "XCLAIM",
+            |server, stream, id| {
+                server.ask::<Value>(&["XCLAIM", stream, "mischief", "thief", "0", id]);
+                server.ask::<Value>(&["XACK", stream, "mischief", id]);
+            },
+            (1, 0),
+        ),
+        (
+            "SETID on",
+            |server, stream, _| {
+                for _ in 0..3 {
+                    server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
+                }
+                server.ask::<Value>(&["XGROUP", "SETID", stream, "mischief", "$"]);
+            },
+            (3, 0),
+        ),
+        (
+            "XTRIM",
+            |server, stream, _| {
                 server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
-            }
-            server.ask::<Value>(&["XGROUP", "SETID", stream, "mischief", "$"]);
-        }, (3, 0)),
-        ("XTRIM", |server, stream, _| {
-            server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
-            server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
-            server.ask::<Value>(&["XTRIM", stream, "MAXLEN", "0"]);
-        }, (2, 0)),
+                server.ask::<Value>(&["XADD", stream, "*", "event", "x"]);
+                server.ask::<Value>(&["XTRIM", stream, "MAXLEN", "0"]);
+            },
+            (2, 0),
+        ),
     ];
     for (name, deed, expected) in deeds {
         let world = World::new(&server.url(), QUICK).await;

@@ -21,8 +21,10 @@ struct Inbox {
 impl Inbox {
     async fn new() -> Self {
         let stream = format!("windows-{}", Uuid::new_v4().simple());
-        let inbox =
-            Self { server: RedisServer::shared(), source: Source { stream: stream.as_str().into(), handler: "h".into() } };
+        let inbox = Self {
+            server: RedisServer::shared(),
+            source: Source { stream: stream.as_str().into(), handler: "h".into() },
+        };
         inbox.with(HOUR_MS).await.ensure_group(&inbox.source, Start::Beginning).await.unwrap();
         inbox
     }

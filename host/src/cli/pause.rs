@@ -39,7 +39,10 @@ fn place(text: &str) -> Result<Place, String> {
     match text {
         "beginning" => Ok(Place::Beginning),
         "now" => Ok(Place::Now),
-        id => id.parse().map(Place::After).map_err(|_| format!("\"{id}\" is neither `beginning` nor `now` nor an entry's id")),
+        id => id
+            .parse()
+            .map(Place::After)
+            .map_err(|_| format!("\"{id}\" is neither `beginning` nor `now` nor an entry's id")),
     }
 }
 
@@ -66,7 +69,11 @@ fn set(
         all.iter().filter(|(source, _)| *source.handler == *args.handler && is_wanted(source)).collect();
     if wanted.is_empty() {
         if let Some(stream) = stream.filter(|_| all.iter().any(|(source, _)| *source.handler == *args.handler)) {
-            return Err(Refused(format!("{} does not read {stream}\n  hint: see `tidemill status --json`", args.handler)).into());
+            return Err(Refused(format!(
+                "{} does not read {stream}\n  hint: see `tidemill status --json`",
+                args.handler
+            ))
+            .into());
         }
         let all: Vec<Source> = all.into_iter().map(|(source, _)| source).collect();
         return Err(unknown_handler(&args.handler, &all).into());

@@ -112,7 +112,8 @@ fn odd(rows: &Rows) -> String {
         }
         let status = row.status.unwrap_or_default();
         if status.left > 0 {
-            text += &format!("{source}: {} deliveries are left for hosts with other events that want them\n", status.left);
+            text +=
+                &format!("{source}: {} deliveries are left for hosts with other events that want them\n", status.left);
         }
         if status.strayed > 0 {
             text += &format!(
@@ -122,7 +123,8 @@ fn odd(rows: &Rows) -> String {
             );
         }
         if status.repeated > 0 {
-            text += &format!("{source}: {} deliveries came once more: the group was lost or moved back\n", status.repeated);
+            text +=
+                &format!("{source}: {} deliveries came once more: the group was lost or moved back\n", status.repeated);
         }
     }
     text

@@ -51,7 +51,9 @@ pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(So
                 continue;
             }
             match backend.status(&source).await {
-                Ok(status) if status.pending + status.due + status.again + status.dead > 0 => found.push((source, status)),
+                Ok(status) if status.pending + status.due + status.again + status.dead > 0 => {
+                    found.push((source, status))
+                }
                 Ok(_) | Err(Error::GroupGone { .. }) => {}
                 Err(error) => return Err(error),
             }

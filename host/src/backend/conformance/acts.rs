@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::dead_letters::kill;
 use super::desk::{Desk, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{Pause, AUDIT_MAX, Act, AuditRecord, Backend, Error};
+use crate::backend::{AUDIT_MAX, Act, AuditRecord, Backend, Error, Pause};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Body, EntryId, Lane, Replayed, Source};
 

@@ -54,7 +54,8 @@ pub async fn hosts_are_told_what_others_wish(backend: Arc<dyn Backend>) {
     assert_eq!(wishes, [("narrow", &*one.consumer, true), ("wide", &*two.consumer, true)]);
     two.dies().await;
     let listed = backend.wishes(&one.source).await.expect("wishes");
-    let of_two = listed.iter().find(|wish| *wish.consumer == *two.consumer).expect("a dead host's wish stays for a while");
+    let of_two =
+        listed.iter().find(|wish| *wish.consumer == *two.consumer).expect("a dead host's wish stays for a while");
     assert!(!of_two.alive);
     let other = one.neighbour().await;
     assert_eq!(backend.wishes(&other.source).await.expect("wishes"), [], "each source has its own");

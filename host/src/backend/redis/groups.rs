@@ -12,11 +12,11 @@ use super::recover::{LANES, PAGE, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TEND, TRIM};
 use super::{Redis, millis, value};
 use crate::backend::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
-use crate::backend::{Act, Bounds, Group, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish};
+use crate::backend::{Act, Bounds, Error, Group, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish};
 use crate::model::delivery::Source;
 
 /// A position is noted again after so long, by whichever host comes first.
-const POSITION_EVERY: Duration = Duration::from_millis(900);
+pub(super) const POSITION_EVERY: Duration = Duration::from_millis(900);
 /// Hosts that are listed at most; those that were heard last.
 const HOSTS_MAX: usize = 1000;
 /// A call of the script that removed this many has met its own bound; then it is called again, this often at most.
@@ -25,7 +25,12 @@ const TRIM_CALLS_MAX: usize = 20;
 
 impl Redis {
     /// Makes the group unless it is there: a lost one where it was, or where a person says (`place`, with whose act it is).
-    pub(super) async fn make_group(&self, source: &Source, start: Start, place: Option<(Place, &Act)>) -> Result<Group> {
+    pub(super) async fn make_group(
+        &self,
+        source: &Source,
+        start: Start,
+        place: Option<(Place, &Act)>,
+    ) -> Result<Group> {
         let keys = Keys::of(source);
         let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
         let mut call = begin(
@@ -62,7 +67,14 @@ impl Redis {
         })
     }
 
-    pub(super) async fn look_after(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
+    /// Without a wish, the one before stays. A position that was noted less than `every` ago is good enough.
+    pub(super) async fn look_after(
+        &self,
+        source: &Source,
+        consumer: &str,
+        wish: &str,
+        every: Duration,
+    ) -> Result<Tended> {
         let keys = Keys::of(source);
         let mut call = TEND.call(&[
             keys.stream(),
@@ -75,7 +87,7 @@ impl Redis {
             keys.wishes(),
         ]);
         call.arg(&*source.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
-        call.arg(millis(POSITION_EVERY));
+        call.arg(millis(every)).arg(keys::HEARTBEAT_PREFIX);
         let mut answer = value::array(self.run_script(&TEND, &call, source).await?)?.into_iter();
         let mut next = || answer.next().unwrap_or(Value::Nil);
         let (agreed, left) = (value::count(&next())?, value::count(&next())?);
@@ -178,8 +190,13 @@ impl Redis {
                 }
             }
         }
+        match self.look_after(source, consumer, "", Duration::ZERO).await {
+            // No group: nothing is to be noted.
+            Ok(_) | Err(Error::GroupGone { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut call = LEAVE.call(&[keys.stream(), keys.again(), keys.wishes()]);
-        call.arg(&*source.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL)).arg(keys::HEARTBEAT_PREFIX);
+        call.arg(&*source.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL));
         self.run_script(&LEAVE, &call, source).await?;
         Ok(released)
     }

@@ -89,7 +89,16 @@ impl Redis {
         let bounds = reply_bounds(&options);
         let link = Arc::new(Link::gated(client.clone(), bounds));
         let pulse = Link::pulse(client.clone(), bounds);
-        Self { client, at, options, link, one_task, pulse, readers: fetch::Readers::default(), handed_out: Mutex::default() }
+        Self {
+            client,
+            at,
+            options,
+            link,
+            one_task,
+            pulse,
+            readers: fetch::Readers::default(),
+            handed_out: Mutex::default(),
+        }
     }
 
     /// Runs one command; `subject` is the source or the stream that it is about.
@@ -198,7 +207,7 @@ impl ControlPlane for Redis {
         Ok(self.make_group(source, Start::Beginning, Some((place, act))).await? != Group::There)
     }
     async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
-        self.look_after(source, consumer, wish).await
+        self.look_after(source, consumer, wish, groups::POSITION_EVERY).await
     }
     async fn wishes(&self, source: &Source) -> Result<Vec<Wish>> {
         self.list_wishes(source).await

@@ -145,7 +145,8 @@ impl Stream {
         }
         let mut found = vec![self.ids()];
         for source in sources.iter().filter(|source| !self.groups.contains_key(&*source.handler)) {
-            let hint = "it is made when a host starts: a new one where `start` says, one that was destroyed where it was";
+            let hint =
+                "it is made when a host starts: a new one where `start` says, one that was destroyed where it was";
             found.push(warning("groups", format!("{source}: there is no such group"), hint));
         }
         let known = |group: &str| sources.iter().any(|source| *source.handler == *group);

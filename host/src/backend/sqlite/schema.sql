@@ -49,11 +49,12 @@ CREATE TRIGGER source_stays BEFORE DELETE ON sources BEGIN
   SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
 END;
 
--- What each host wishes of a source, and until when that counts.
+-- What each host wishes of a source, and until when that counts; `ended` 1: it has taken its leave.
 CREATE TABLE wishes (
   source   INTEGER NOT NULL,
   consumer TEXT    NOT NULL,
   until_ms INTEGER NOT NULL,
+  ended    INTEGER NOT NULL DEFAULT 0,
   wish     TEXT    NOT NULL,
   PRIMARY KEY (source, consumer)
 ) STRICT, WITHOUT ROWID;

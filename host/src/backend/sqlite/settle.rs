@@ -216,7 +216,9 @@ impl Tally {
             }
             Settled::Retried => self.retried += 1,
             Settled::Dead => self.dead += 1,
-            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced | Settled::Full => return false,
+            Settled::Quarantined | Settled::Conflict | Settled::Stale | Settled::Fenced | Settled::Full => {
+                return false;
+            }
             Settled::Left | Settled::Outdated => return false,
         }
         true

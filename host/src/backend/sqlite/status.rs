@@ -17,7 +17,8 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(FAR))])?;
     let again = count("SELECT count(*) FROM again WHERE source = ?1")? - pending_again;
     let quarantined = count("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = -1")?;
-    let left = tx.number("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
+    let left = tx
+        .number("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
     // A host is a consumer of every source in its configuration, whether it has anything of it in hand or not.
     let known = "SELECT count(*) FROM consumers
                  WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE source = ?1)";

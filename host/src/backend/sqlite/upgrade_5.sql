@@ -12,6 +12,7 @@ CREATE TABLE wishes (
   source   INTEGER NOT NULL,
   consumer TEXT    NOT NULL,
   until_ms INTEGER NOT NULL,
+  ended    INTEGER NOT NULL DEFAULT 0,
   wish     TEXT    NOT NULL,
   PRIMARY KEY (source, consumer)
 ) STRICT, WITHOUT ROWID;

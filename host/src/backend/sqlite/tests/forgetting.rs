@@ -101,7 +101,8 @@ fn a_clock_that_is_put_ahead_forgets_nothing_within_the_window() {
     // 90 s after the first, by a clock that is three hours ahead; then it is put right.
     for second in [90 + 3 * 3600, 95] {
         for id in [0, 50, 90] {
-            let found = at(&conn, second, |tx| Inbox::open(tx, 1, WINDOW).unwrap().find(tx, Uuid::from_u128(id)).unwrap());
+            let found =
+                at(&conn, second, |tx| Inbox::open(tx, 1, WINDOW).unwrap().find(tx, Uuid::from_u128(id)).unwrap());
             assert_eq!(found, Some([1; 16]), "{id} is forgotten at {second}");
         }
     }
