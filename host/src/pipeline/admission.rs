@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Agreed, Company, Handler, House, Item, suspicion};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Large, Source};
 use crate::model::event::Event;
 use crate::model::outcome::Refusal;
 use crate::schema::admit::{admit_for_all, admit_timer};
@@ -110,24 +110,8 @@ pub(super) fn admitted(
             Ok(known[keying].clone())
         }
         Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max).map(Arc::new),
-        Body::Large(large) => {
-            let max = house.payload_bytes_max;
-            let what = if large.event { "event" } else { "entry" };
-            let said = format!(
-                "the {what} has {large}; at most {max} (host.payload_bytes_max) are read, and its first {} are kept \
-                 (hint: as long as the stream keeps it, all of it lies there as entry {})",
-                large.prefix.len(),
-                delivery.origin
-            );
-            Err(Refusal::Undecodable(said.into()))
-        }
-        Body::Fields(fields) => {
-            let name = |name: &Bytes| String::from_utf8_lossy(&name[..name.len().min(FIELD_NAME_BYTES)]).into_owned();
-            let names: Vec<_> = fields.iter().take(10).map(|(field, _)| name(field)).collect();
-            Err(Refusal::Undecodable(
-                format!("the entry has no field \"event\"; its fields: {}", names.join(", ")).into(),
-            ))
-        }
+        Body::Large(large) => Err(too_large(large, delivery.origin, house.payload_bytes_max)),
+        Body::Fields(fields) => Err(no_event(fields)),
     };
     let item = |(delivery, known): (Delivery, Option<Known>)| {
         // First of all: reading it may be what hosts die of.
@@ -143,6 +127,22 @@ pub(super) fn admitted(
     let items = batch.into_iter().zip(known).map(item).collect();
     stream.remember(fresh);
     items
+}
+
+fn too_large(large: &Large, origin: EntryId, max: usize) -> Refusal {
+    let what = if large.event { "event" } else { "entry" };
+    let said = format!(
+        "the {what} has {large}; at most {max} (host.payload_bytes_max) are read, and its first {} are kept \
+         (hint: as long as the stream keeps it, all of it lies there as entry {origin})",
+        large.prefix.len(),
+    );
+    Refusal::Undecodable(said.into())
+}
+
+fn no_event(fields: &[(Bytes, Bytes)]) -> Refusal {
+    let name = |name: &Bytes| String::from_utf8_lossy(&name[..name.len().min(FIELD_NAME_BYTES)]).into_owned();
+    let names: Vec<_> = fields.iter().take(10).map(|(field, _)| name(field)).collect();
+    Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", ")).into())
 }
 
 impl Stream {

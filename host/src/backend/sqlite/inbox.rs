@@ -24,6 +24,8 @@ struct Bucket {
     id: i64,
     began_ms: i64,
     window_ms: i64,
+    /// When the next one began; 0 for the newest.
+    ended_ms: i64,
     over: bool,
 }
 
@@ -93,15 +95,16 @@ impl Inbox {
 fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Result<()> {
     // That one follows the other tells that the clock has gone evenly.
     let evenly = buckets.first().is_some_and(|newest| newest.began_ms.saturating_add(2 * span) > tx.now_ms);
+    if let Some(newest) = buckets.first_mut() {
+        newest.ended_ms = tx.now_ms;
+        tx.run("UPDATE inbox_buckets SET ended_ms = ?2 WHERE id = ?1", (newest.id, tx.now_ms))?;
+    }
     let sql = "INSERT INTO inbox_buckets (began_ms, window_ms) VALUES (?1, ?2)";
     let id = tx.insert(sql, (tx.now_ms, window))?;
-    buckets.insert(0, Bucket { id, began_ms: tx.now_ms, window_ms: window, over: false });
+    buckets.insert(0, Bucket { id, began_ms: tx.now_ms, window_ms: window, ended_ms: 0, over: false });
     let mut kept = if evenly { 0 } else { KEPT };
-    for at in 1..buckets.len() {
-        // A bucket ended when the next one began.
-        let ended_ms = buckets[at - 1].began_ms;
-        let bucket = &mut buckets[at];
-        if bucket.over || ended_ms.saturating_add(bucket.window_ms.max(window)) > tx.now_ms {
+    for bucket in &mut buckets[1..] {
+        if bucket.over || bucket.ended_ms.saturating_add(bucket.window_ms.max(window)) > tx.now_ms {
             continue;
         }
         if kept > 0 {
@@ -116,9 +119,15 @@ fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Resu
 
 /// Newest first.
 fn buckets(tx: &Tx<'_>) -> Result<Vec<Bucket>> {
-    let sql = "SELECT id, began_ms, window_ms, over FROM inbox_buckets ORDER BY id DESC";
+    let sql = "SELECT id, began_ms, window_ms, ended_ms, over FROM inbox_buckets ORDER BY id DESC";
     Ok(tx.all(sql, [], |row| {
-        Ok(Bucket { id: row.get(0)?, began_ms: row.get(1)?, window_ms: row.get(2)?, over: row.get(3)? })
+        Ok(Bucket {
+            id: row.get(0)?,
+            began_ms: row.get(1)?,
+            window_ms: row.get(2)?,
+            ended_ms: row.get(3)?,
+            over: row.get(4)?,
+        })
     })?)
 }
 

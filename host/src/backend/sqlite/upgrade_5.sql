@@ -17,4 +17,7 @@ CREATE TABLE wishes (
   PRIMARY KEY (source, consumer)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE inbox_buckets ADD COLUMN window_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE inbox_buckets ADD COLUMN ended_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE inbox_buckets SET ended_ms =
+  coalesce((SELECT n.began_ms FROM inbox_buckets n WHERE n.id > inbox_buckets.id ORDER BY n.id LIMIT 1), 0);
 ALTER TABLE inbox_buckets ADD COLUMN over INTEGER NOT NULL DEFAULT 0;
