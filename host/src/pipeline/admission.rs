@@ -110,8 +110,8 @@ pub(super) fn admitted(
             Ok(known[keying].clone())
         }
         Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max).map(Arc::new),
-        Body::Large(large) => Err(too_large(large, delivery, house.payload_bytes_max)),
-        Body::Fields(fields) => Err(without_event(fields)),
+        Body::Large(large) => Err(too_large(large, delivery.origin, house.payload_bytes_max)),
+        Body::Fields(fields) => Err(no_event(fields)),
     };
     let item = |(delivery, known): (Delivery, Option<Known>)| {
         // First of all: reading it may be what hosts die of.
@@ -129,18 +129,17 @@ pub(super) fn admitted(
     items
 }
 
-fn too_large(large: &Large, delivery: &Delivery, max: usize) -> Refusal {
+fn too_large(large: &Large, origin: EntryId, max: usize) -> Refusal {
     let what = if large.event { "event" } else { "entry" };
     let said = format!(
         "the {what} has {large}; at most {max} (host.payload_bytes_max) are read, and its first {} are kept \
-         (hint: as long as the stream keeps it, all of it lies there as entry {})",
+         (hint: as long as the stream keeps it, all of it lies there as entry {origin})",
         large.prefix.len(),
-        delivery.origin
     );
     Refusal::Undecodable(said.into())
 }
 
-fn without_event(fields: &[(Bytes, Bytes)]) -> Refusal {
+fn no_event(fields: &[(Bytes, Bytes)]) -> Refusal {
     let name = |name: &Bytes| String::from_utf8_lossy(&name[..name.len().min(FIELD_NAME_BYTES)]).into_owned();
     let names: Vec<_> = fields.iter().take(10).map(|(field, _)| name(field)).collect();
     Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", ")).into())

@@ -172,19 +172,6 @@ pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: 
     }
 }
 
-/// The last look, when everything is settled: where a group is to go on if it is lost while no host runs. An error says
-/// that the backend is another one by now.
-pub async fn end(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
-    for consumer in consumers {
-        match tend(consumer).await {
-            Ok(_) | Err(Error::GroupGone { .. }) => {}
-            Err(error @ Error::Replaced(_)) => return Err(error),
-            Err(error) => observe::task_trouble("agreement", &error),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

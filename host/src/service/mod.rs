@@ -139,7 +139,6 @@ impl Host {
                 "others take over; the log says what has happened, and it is a bug of Tidemill: please report it";
             return Err(Error::Refused(format!("{reason}\n  hint: {hint}")));
         }
-        agreement::end(&host.consumers).await?;
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
         if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
@@ -147,6 +146,7 @@ impl Host {
         match backend.leave(&host.house.consumer, &host.sources()).await {
             Ok(0) => {}
             Ok(count) => observe::released(count),
+            Err(error @ Error::Replaced(_)) => return Err(error),
             Err(error) => observe::task_trouble("leave", &error),
         }
         observe::host_stopped(&host.house.consumer);

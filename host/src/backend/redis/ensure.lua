@@ -70,8 +70,8 @@ if place ~= '' then
     at, kind = place, 2
 elseif not worked then
     at = start
-elseif not first or (known and before(known, first)) then
-    -- Nothing that lies here was ever handed to it.
+elseif not first or (known and before(known, first) and not is_same()) then
+    -- Nothing that lies here was ever handed to it: the stream is another one.
     at = '0'
 elseif is_same() and (is_exact() or is_remembered()) then
     at, kind, read = note.delivered, 2, note.read

@@ -13,13 +13,13 @@ use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TEND, TRIM};
 use super::{Redis, error, millis, value};
 use crate::backend::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{
-    Act, Bounds, Group, HEARTBEAT_MAX, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
+    Act, Bounds, Error, Group, HEARTBEAT_MAX, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
 };
 use crate::clock;
 use crate::model::delivery::Source;
 
 /// A position is noted again after so long, by whichever host comes first.
-const POSITION_EVERY: Duration = Duration::from_millis(900);
+pub(super) const POSITION_EVERY: Duration = Duration::from_millis(900);
 /// Hosts that are listed at most; those that were heard last.
 const HOSTS_MAX: usize = 1000;
 /// A call of the script that removed this many has met its own bound; then it is called again, this often at most.
@@ -70,7 +70,14 @@ impl Redis {
         })
     }
 
-    pub(super) async fn look_after(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
+    /// Without a wish, the one before stays. A position that was noted less than `every` ago is good enough.
+    pub(super) async fn look_after(
+        &self,
+        source: &Source,
+        consumer: &str,
+        wish: &str,
+        every: Duration,
+    ) -> Result<Tended> {
         let keys = Keys::of(source);
         let mut call = TEND.call(&[
             keys.stream(),
@@ -83,7 +90,7 @@ impl Redis {
             keys.wishes(),
         ]);
         call.arg(&*source.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
-        call.arg(millis(POSITION_EVERY));
+        call.arg(millis(every)).arg(keys::HEARTBEAT_PREFIX);
         let mut answer = value::array(self.run_script(&TEND, &call, source).await?)?.into_iter();
         let mut next = || answer.next().unwrap_or(Value::Nil);
         let (agreed, left) = (value::count(&next())?, value::count(&next())?);
@@ -195,8 +202,13 @@ impl Redis {
                 }
             }
         }
+        match self.look_after(source, consumer, "", Duration::ZERO).await {
+            // No group: nothing is to be noted.
+            Ok(_) | Err(Error::GroupGone { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut call = LEAVE.call(&[keys.stream(), keys.again(), keys.wishes()]);
-        call.arg(&*source.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL)).arg(keys::HEARTBEAT_PREFIX);
+        call.arg(&*source.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL));
         self.run_script(&LEAVE, &call, source).await?;
         Ok(released)
     }

@@ -3,7 +3,7 @@
 -- forgotten with it. What it wished counts for a while: the host that follows may be on its way.
 --
 -- KEYS     1 stream  2 again  3 wishes
--- ARGV     1 group  2 consumer  3 for how long its wish counts in ms  4 what the names of heartbeats begin with
+-- ARGV     1 group  2 consumer  3 for how long its wish counts in ms
 -- returns  on how many lanes it is gone
 
 local gone = 0
@@ -14,13 +14,6 @@ for i = 1, 2 do
         gone = gone + 1
     end
 end
--- A host that died with the same wish has been followed by this one.
-local wishes, till = redis.call('HGETALL', KEYS[3]), whole(clock() + ARGV[3])
-local mine = string.match(named(wishes)[ARGV[2]] or '', '^%d+ (.*)$')
-for i = 1, mine and #wishes or 0, 2 do
-    local same = string.match(wishes[i + 1], '^%d+ (.*)$') == mine
-    if wishes[i] == ARGV[2] or (same and redis.call('EXISTS', ARGV[4] .. wishes[i]) == 0) then
-        redis.call('HSET', KEYS[3], wishes[i], till .. ' ' .. mine)
-    end
-end
+local wish = string.match(redis.call('HGET', KEYS[3], ARGV[2]) or '', '^%d+e? (.*)$')
+if wish then redis.call('HSET', KEYS[3], ARGV[2], whole(clock() + ARGV[3]) .. 'e ' .. wish) end
 return gone

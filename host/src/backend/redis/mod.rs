@@ -205,7 +205,7 @@ impl ControlPlane for Redis {
         Ok(self.make_group(source, Start::Beginning, Some((place, act))).await? != Group::There)
     }
     async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
-        self.look_after(source, consumer, wish).await
+        self.look_after(source, consumer, wish, groups::POSITION_EVERY).await
     }
     async fn wishes(&self, source: &Source) -> Result<Vec<Wish>> {
         self.list_wishes(source).await

@@ -197,7 +197,7 @@ impl Redis {
         let ids: Vec<_> = dead.iter().map(|letter| letter.id).collect();
         self.replay_letters(scratch, &ids, &Act::default()).await.map_err(at("replay"))?;
         self.recover_some(scratch, &consumer, &none, Duration::from_secs(60), 1).await.map_err(at("claim"))?;
-        self.look_after(scratch, &consumer, "{}").await.map_err(at("tend"))?;
+        self.look_after(scratch, &consumer, "{}", Duration::ZERO).await.map_err(at("tend"))?;
         self.read_books(scratch).await.map_err(at("status"))?;
         let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
         self.trim_stream(&scratch.stream, &bounds).await.map_err(at("trim"))?;

@@ -3,8 +3,9 @@
 -- anew there, and books what strangers have done.
 --
 -- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 wishes
--- ARGV     1 group  2 consumer  3 what it wishes  4 for how long that counts in ms, without another word
+-- ARGV     1 group  2 consumer  3 what it wishes ('': what it did)  4 for how long that counts in ms, without another word
 --          5 pending ids that are noted at most  6 in how many ms a position is noted again
+--          7 what the names of heartbeats begin with
 -- returns  1 the number of what is agreed on  2 entries left for others  3 strayed, and 4 repeated, booked now
 --          5 the id from which the group was moved back ('': it was not)  6 the last id handed out
 --          7.. consumer and wish, of each host
@@ -34,18 +35,28 @@ local function distinct(some)
     table.sort(list)
     return table.concat(list, '\n')
 end
-local earlier, later = {}, {}
+local earlier, later, ended = {}, {}, {}
 for i = 1, #all, 2 do
-    local till, text = string.match(all[i + 1], '^(%d+) (.*)$')
+    local till, leave, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
     earlier[#earlier + 1], earlier[#earlier + 2] = all[i], text or ''
-    if not till or (tonumber(till) < now and all[i] ~= me) then
+    if leave == 'e' and tonumber(till) < now then ended[text] = true end
+    if all[i] == me and wish == '' then wish = text end
+end
+for i = 1, #all, 2 do
+    local till, _, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
+    -- Who died with the wish of a host that has left since was followed by it.
+    local over = not till or tonumber(till) < now
+        or (ended[text] and redis.call('EXISTS', ARGV[7] .. all[i]) == 0)
+    if all[i] ~= me and over then
         redis.call('HDEL', wishes, all[i])
     elseif all[i] ~= me then
         later[#later + 1], later[#later + 2] = all[i], text
     end
 end
-redis.call('HSET', wishes, me, whole(now + ttl) .. ' ' .. wish)
-later[#later + 1], later[#later + 2] = me, wish
+if wish ~= '' then
+    redis.call('HSET', wishes, me, whole(now + ttl) .. ' ' .. wish)
+    later[#later + 1], later[#later + 2] = me, wish
+end
 local agreed = redis.call('HGET', stats, 'agreed') or '0'
 if distinct(earlier) ~= distinct(later) then agreed = whole(redis.call('HINCRBY', stats, 'agreed', 1)) end
 
@@ -87,11 +98,8 @@ local function look()
 end
 
 local age = now - (tonumber(note.at or '') or -math.huge)
-local has_settled = note.sum ~= sum_of(stats, KEYS[4])
-local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and not has_settled
--- A moment in which nothing is in anybody's hands is worth a note: nothing comes twice from there.
-local is_clear = info.pending == 0 and (has_settled or note.last ~= last)
-local is_young = age >= 0 and age < (is_quiet and 10 * every or every) and not is_clear
+local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and note.sum == sum_of(stats, KEYS[4])
+local is_young = age >= 0 and age < (is_quiet and 10 * every or every)
 if not is_young or set_back ~= '' or note.lost then look() end
 
 return {agreed, left, strayed, repeated, set_back, last, unpack(later)}

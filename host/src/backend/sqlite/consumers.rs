@@ -49,12 +49,7 @@ pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<u64> {
     let released = tx.run("UPDATE pending SET consumer = ?2, alone = 0 WHERE consumer = ?1", (id, RELEASED))?;
     tx.run("DELETE FROM consumers WHERE id = ?1", [id])?;
     let until = tx.now_ms.saturating_add(millis(WISH_LEAVE_TTL));
-    // A host that died with the same wish has been followed by this one.
-    let sql = "UPDATE wishes SET until_ms = ?2 WHERE consumer = ?1 OR (
-                 consumer NOT IN (SELECT name FROM consumers WHERE until_ms > ?3)
-                 AND EXISTS (SELECT 1 FROM wishes m
-                             WHERE m.source = wishes.source AND m.consumer = ?1 AND m.wish = wishes.wish))";
-    tx.run(sql, (name, until, tx.now_ms))?;
+    tx.run("UPDATE wishes SET until_ms = ?2, ended = 1 WHERE consumer = ?1", (name, until))?;
     Ok(released as u64)
 }
 

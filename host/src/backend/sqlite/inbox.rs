@@ -24,6 +24,8 @@ struct Bucket {
     id: i64,
     began_ms: i64,
     window_ms: i64,
+    /// When the next one began; 0 for the newest.
+    ended_ms: i64,
     over: bool,
 }
 
@@ -98,14 +100,16 @@ fn span_of(window: i64) -> i64 {
 fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Result<()> {
     // That one follows the other tells that the clock has gone evenly.
     let evenly = buckets.first().is_some_and(|newest| newest.began_ms.saturating_add(2 * span) > tx.now_ms);
+    if let Some(newest) = buckets.first_mut() {
+        newest.ended_ms = tx.now_ms;
+        tx.run("UPDATE inbox_buckets SET ended_ms = ?2 WHERE id = ?1", (newest.id, tx.now_ms))?;
+    }
     let sql = "INSERT INTO inbox_buckets (began_ms, window_ms) VALUES (?1, ?2)";
     let id = tx.insert(sql, (tx.now_ms, window))?;
-    buckets.insert(0, Bucket { id, began_ms: tx.now_ms, window_ms: window, over: false });
+    buckets.insert(0, Bucket { id, began_ms: tx.now_ms, window_ms: window, ended_ms: 0, over: false });
     let mut kept = if evenly { 0 } else { KEPT };
-    for at in 1..buckets.len() {
-        let bucket = &mut buckets[at];
-        let window = bucket.window_ms.max(window);
-        if bucket.over || bucket.began_ms.saturating_add(span_of(window) + window) > tx.now_ms {
+    for bucket in &mut buckets[1..] {
+        if bucket.over || bucket.ended_ms.saturating_add(bucket.window_ms.max(window)) > tx.now_ms {
             continue;
         }
         if kept > 0 {
@@ -120,9 +124,15 @@ fn begin(tx: &Tx<'_>, buckets: &mut Vec<Bucket>, window: i64, span: i64) -> Resu
 
 /// Newest first.
 fn buckets(tx: &Tx<'_>) -> Result<Vec<Bucket>> {
-    let sql = "SELECT id, began_ms, window_ms, over FROM inbox_buckets ORDER BY id DESC";
+    let sql = "SELECT id, began_ms, window_ms, ended_ms, over FROM inbox_buckets ORDER BY id DESC";
     Ok(tx.all(sql, [], |row| {
-        Ok(Bucket { id: row.get(0)?, began_ms: row.get(1)?, window_ms: row.get(2)?, over: row.get(3)? })
+        Ok(Bucket {
+            id: row.get(0)?,
+            began_ms: row.get(1)?,
+            window_ms: row.get(2)?,
+            ended_ms: row.get(3)?,
+            over: row.get(4)?,
+        })
     })?)
 }
 

@@ -50,11 +50,12 @@ CREATE TRIGGER source_stays BEFORE DELETE ON sources BEGIN
   SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
 END;
 
--- What each host wishes of a source, and until when that counts.
+-- What each host wishes of a source, and until when that counts; `ended` 1: it has taken its leave.
 CREATE TABLE wishes (
   source   INTEGER NOT NULL,
   consumer TEXT    NOT NULL,
   until_ms INTEGER NOT NULL,
+  ended    INTEGER NOT NULL DEFAULT 0,
   wish     TEXT    NOT NULL,
   PRIMARY KEY (source, consumer)
 ) STRICT, WITHOUT ROWID;
@@ -168,11 +169,12 @@ END;
 
 -- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time
 -- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side. `window_ms`: the
--- longest window of the hosts that have written into it; `over` 1: nobody asks it any more, and its rows go.
+-- longest window of the hosts that have written into it; `ended_ms`: when the next one began (0: not yet); `over` 1: nobody asks it any more, and its rows go.
 CREATE TABLE inbox_buckets (
   id        INTEGER PRIMARY KEY AUTOINCREMENT,
   began_ms  INTEGER NOT NULL,
   window_ms INTEGER NOT NULL DEFAULT 0,
+  ended_ms  INTEGER NOT NULL DEFAULT 0,
   over      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE inbox (

@@ -47,7 +47,10 @@ fn say(tx: &Tx<'_>, group: &sources::Source, consumer: &str, wish: &str) -> Resu
     let sql = "SELECT DISTINCT wish FROM wishes WHERE source = ?1";
     let distinct = || tx.all(sql, [group.id], |row| row.get::<_, String>(0));
     let before: BTreeSet<String> = distinct()?.into_iter().collect();
-    let sql = "DELETE FROM wishes WHERE source = ?1 AND until_ms < ?2 AND consumer <> ?3";
+    // Who died with the wish of a host that has left since was followed by it.
+    let sql = "DELETE FROM wishes WHERE source = ?1 AND consumer <> ?3 AND (until_ms < ?2 OR (
+                 wish IN (SELECT wish FROM wishes WHERE source = ?1 AND ended = 1 AND until_ms < ?2)
+                 AND consumer NOT IN (SELECT name FROM consumers WHERE until_ms >= ?2)))";
     tx.run(sql, (group.id, tx.now_ms, consumer))?;
     let until = tx.now_ms.saturating_add(millis(WISH_TTL));
     let sql = "SELECT 1 FROM wishes WHERE source = ?1 AND consumer = ?2 AND wish = ?3 AND until_ms BETWEEN ?4 AND ?5";
@@ -57,7 +60,7 @@ fn say(tx: &Tx<'_>, group: &sources::Source, consumer: &str, wish: &str) -> Resu
         return Ok(group.agreed);
     }
     let sql = "INSERT INTO wishes (source, consumer, until_ms, wish) VALUES (?1, ?2, ?3, ?4)
-               ON CONFLICT DO UPDATE SET until_ms = excluded.until_ms, wish = excluded.wish";
+               ON CONFLICT DO UPDATE SET until_ms = excluded.until_ms, ended = 0, wish = excluded.wish";
     tx.run(sql, (group.id, consumer, until, wish))?;
     if distinct()?.into_iter().collect::<BTreeSet<_>>() == before {
         return Ok(group.agreed);

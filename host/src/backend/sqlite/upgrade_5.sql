@@ -28,8 +28,12 @@ CREATE TABLE wishes (
   source   INTEGER NOT NULL,
   consumer TEXT    NOT NULL,
   until_ms INTEGER NOT NULL,
+  ended    INTEGER NOT NULL DEFAULT 0,
   wish     TEXT    NOT NULL,
   PRIMARY KEY (source, consumer)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE inbox_buckets ADD COLUMN window_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE inbox_buckets ADD COLUMN ended_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE inbox_buckets SET ended_ms =
+  coalesce((SELECT n.began_ms FROM inbox_buckets n WHERE n.id > inbox_buckets.id ORDER BY n.id LIMIT 1), 0);
 ALTER TABLE inbox_buckets ADD COLUMN over INTEGER NOT NULL DEFAULT 0;

@@ -77,7 +77,8 @@ const BACK_TO_4: &str = "
     ALTER TABLE sources DROP COLUMN agreed; ALTER TABLE sources DROP COLUMN strayed;
     ALTER TABLE sources DROP COLUMN repeated; ALTER TABLE sources DROP COLUMN seen_last;
     ALTER TABLE sources DROP COLUMN tended_ms;
-    ALTER TABLE inbox_buckets DROP COLUMN window_ms; ALTER TABLE inbox_buckets DROP COLUMN over;
+    ALTER TABLE inbox_buckets DROP COLUMN window_ms; ALTER TABLE inbox_buckets DROP COLUMN ended_ms;
+    ALTER TABLE inbox_buckets DROP COLUMN over;
     PRAGMA user_version = 4;";
 
 /// Makes a file of layout 3 of one of layout 4.
