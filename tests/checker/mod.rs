@@ -84,6 +84,9 @@ pub struct Counters {
     pub duplicates: u64,
     pub retried: u64,
     pub dropped: u64,
+    /// What strangers have taken away, and what has come once more because of them.
+    pub strayed: u64,
+    pub repeated: u64,
     pub torn: u64,
 }
 

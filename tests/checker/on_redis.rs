@@ -57,6 +57,8 @@ pub fn read(store: &Store, url: &str) -> RedisResult<Found> {
         duplicates: of("duplicates"),
         retried: of("retried"),
         dropped: of("dropped"),
+        strayed: of("strayed"),
+        repeated: of("repeated"),
         torn: of("torn"),
     };
     Ok(found)

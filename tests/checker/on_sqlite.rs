@@ -25,7 +25,7 @@ pub fn read(store: &Store, file: &Path) -> Result<Found> {
         })?,
         state: state(&db, source)?,
         counters: db.query_row(
-            "SELECT s.added - g.base, g.committed, g.skipped, g.duplicates, g.retried, g.dropped
+            "SELECT s.added - g.base, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.strayed, g.repeated
              FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1",
             [source],
             |row| {
@@ -36,6 +36,8 @@ pub fn read(store: &Store, file: &Path) -> Result<Found> {
                     duplicates: number(row, 3)?,
                     retried: number(row, 4)?,
                     dropped: number(row, 5)?,
+                    strayed: number(row, 6)?,
+                    repeated: number(row, 7)?,
                     torn: 0,
                 })
             },

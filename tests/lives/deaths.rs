@@ -49,7 +49,7 @@ fn is_survived(task: Task) {
     let counted = format!("tidemill_panics_total{{task=\"{name}\"}}");
     host.waits_until(&counted, |host| host.metric(&counted) == 1);
     host.is_ready();
-    assert!(host.get("/readyz").1.contains("panics since the start: 1"), "{}", host.get("/readyz").1);
+    host.waits_until("the count of panics", |host| host.get("/readyz").1.contains("panics since the start: 1"));
     assert_eq!(host.get("/healthz").0, 200);
     place.works(&host);
     if task != Task::Log {

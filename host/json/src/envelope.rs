@@ -25,7 +25,11 @@ impl<'a> Envelope<'a> {
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
         match may_be_long(text) {
             true => Self::read_as_written(text),
-            false => read(text, &mut AsRead),
+            false => {
+                let mut numbers = AsRead::default();
+                let envelope = read(text, &mut numbers)?;
+                if numbers.may_differ(text) { Self::read_as_written(text) } else { Ok(envelope) }
+            }
         }
     }
 
@@ -52,7 +56,7 @@ impl<'a> Envelope<'a> {
     /// The whole of it as a tree, now with `data`.
     pub fn into_tree(mut self) -> Result<Json<'a>, serde_json::Error> {
         if let Some(text) = self.data {
-            let value = if self.as_written { Json::read_as_written(text)? } else { read::read(text, &mut AsRead)? };
+            let value = if self.as_written { Json::read_as_written(text)? } else { read::read_short(text)? };
             self.members.push(Member { name: "data".into(), value });
         }
         Ok(Json::Object(Members::new(self.members)))
@@ -116,6 +120,18 @@ mod tests {
         let tree = Envelope::read(text).unwrap().into_tree().unwrap();
         for (pointer, number) in [("/n", "6"), ("/data/x/1", "7"), ("/m/1", "8")] {
             assert_eq!(tree.pointer(pointer), Some(&Json::Long(format!("1844674407370955161{number}").into())));
+        }
+    }
+
+    /// What a number is does not depend on what stands beside it.
+    #[test]
+    fn numbers_too_small_for_a_float_are_no_zero() {
+        for beside in ["1", "12345678901234567890"] {
+            let text = format!(r#"{{"n":1e-999,"data":{{"n":1e-400,"x":0.0}},"m":{beside}}}"#);
+            let tree = Envelope::read(&text).unwrap().into_tree().unwrap();
+            assert_eq!(tree.pointer("/n"), Some(&Json::Long("1e-999".into())), "{beside}");
+            assert_eq!(tree.pointer("/data/n"), Some(&Json::Long("1e-400".into())), "{beside}");
+            assert!(matches!(tree.pointer("/data/x"), Some(Json::Number(_))), "{beside}");
         }
     }
 

@@ -23,11 +23,29 @@ pub(crate) trait Keep<'a> {
     fn pass(&mut self, part: &'a str);
 }
 
-/// As they are read: right where [`may_be_long`] says no.
-pub(crate) struct AsRead;
+/// As they are read: right where neither [`may_be_long`] nor [`AsRead::may_differ`] says otherwise.
+#[derive(Default)]
+pub(crate) struct AsRead {
+    /// There was a zero, or a float that is too small to have all of its digits.
+    tiny: bool,
+}
+
+impl AsRead {
+    /// Whether such a number may be none of those that are written: 1e-400 is no zero.
+    pub(crate) fn may_differ(&self, text: &str) -> bool {
+        let small = |part: &[u8]| {
+            part[0].is_ascii_digit()
+                && matches!(part[1], b'e' | b'E')
+                && part[2] == b'-'
+                && part[3..].iter().all(u8::is_ascii_digit)
+        };
+        self.tiny && text.as_bytes().windows("1e-308".len()).any(small)
+    }
+}
 
 impl<'a> Keep<'a> for AsRead {
     fn keep(&mut self, read: Number) -> Json<'a> {
+        self.tiny |= read.is_f64() && read.as_f64().is_some_and(|float| float.abs() < f64::MIN_POSITIVE);
         Json::Number(read)
     }
     fn pass(&mut self, _: &'a str) {}

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use crate::number::Keep;
+use crate::number::{AsRead, AsWritten, Keep};
 use crate::tree::{Json, Member, Members};
 
 /// Room for the members of an object, made with the second of them: most have no more.
@@ -18,6 +18,13 @@ pub(crate) fn read<'a>(text: &'a str, numbers: &mut impl Keep<'a>) -> Result<Jso
     let json = Anything(numbers).deserialize(&mut reader)?;
     reader.end()?;
     Ok(json)
+}
+
+/// The same for a text in which no number has many digits.
+pub(crate) fn read_short(text: &str) -> Result<Json<'_>, serde_json::Error> {
+    let mut numbers = AsRead::default();
+    let json = read(text, &mut numbers)?;
+    if numbers.may_differ(text) { read(text, &mut AsWritten::new(text)) } else { Ok(json) }
 }
 
 /// Any value, with its numbers kept in this way.

@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use serde_json::{Number, Value};
 
-use crate::number::{AsRead, AsWritten, decimal, may_be_long, nearest};
-use crate::read::read;
+use crate::number::{AsWritten, decimal, may_be_long, nearest};
+use crate::read::{read, read_short};
 
 /// Objects with more members than this are kept sorted by name and searched by halves: no event can make looking slow.
 const SCANNED_MAX: usize = 16;
@@ -92,7 +92,7 @@ impl<'a> Json<'a> {
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
         match may_be_long(text) {
             true => Self::read_as_written(text),
-            false => read(text, &mut AsRead),
+            false => read_short(text),
         }
     }
 
@@ -291,6 +291,10 @@ mod tests {
         for text in ["18446744073709551616", "-9223372036854775809", "17.0000000000000000001", "1e-400", "0.1e-330"] {
             assert_eq!(long(text).as_deref(), Some(text));
         }
+        for text in ["1e-400", "4.9e-324", "-1E-0999"] {
+            assert!(matches!(Json::read(text), Ok(Json::Long(_))), "{text}");
+        }
+        assert!(matches!(Json::read("[0.0,\"1e-999\",1]").unwrap().pointer("/0"), Some(Json::Number(_))));
         for text in ["18446744073709551615", "-1", "0", "-0.0", "1e22", "17.50", "0.30000000000000004", "1e300"] {
             assert_eq!(long(text), None, "{text}");
         }

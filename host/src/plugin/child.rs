@@ -180,7 +180,7 @@ fn run(mut child: Child, wasm: &[u8], wall: Duration, code_max: u64) -> End {
         // Whatever became of it: nothing of it is left behind, and the threads above come to their end.
         let _ = child.kill();
         let _ = child.wait();
-        let words = words.join().unwrap_or_default();
+        let words = words.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match end {
             None => End::Late,
             Some((None, _)) => End::Large,
