@@ -47,6 +47,8 @@ struct Place {
     asleep: Option<Instant>,
     /// Told to go at that time.
     leaving: Option<Instant>,
+    /// It wants nothing of what is published.
+    narrow: bool,
 }
 
 impl Crew {
@@ -78,17 +80,22 @@ impl Crew {
             format!("{}:{}", task.name(), self.dice.random_range(1..=PASSAGES_MAX))
         });
         let mute = self.dice.random_ratio(1, MUTE_IN);
-        let config = match self.dice.random_range(0..UNLIKE_IN) as usize {
-            at if at < self.unlike.len() => self.unlike[at].clone(),
+        // What no host wants is skipped, and rightly so: one has to want it all the time.
+        let others_want = self.places.len() == HOSTS && !self.places.iter().any(|place| place.narrow);
+        let [window, events] = &self.unlike;
+        let config = match self.dice.random_range(0..UNLIKE_IN) {
+            0 => window.clone(),
+            1 if others_want => events.clone(),
             _ => self.ledger.config(),
         };
+        let narrow = config == *events;
         let odd = Odd { fault: doom.clone(), panic, mute };
         for (what, is) in
             [("panics", odd.panic.is_some()), ("full disk", mute), ("unlike", config != self.ledger.config())]
         {
             *self.deaths.entry(format!("host with {what}")).or_default() += u32::from(is);
         }
-        Place { host: self.ledger.odd_host(&config, &odd), doom, asleep: None, leaving: None }
+        Place { host: self.ledger.odd_host(&config, &odd), doom, asleep: None, leaving: None, narrow }
     }
 
     /// A host that is awake and not on its way out.
@@ -125,6 +132,10 @@ impl Crew {
     /// SIGTERM.
     pub fn drain_one(&mut self, dice: &mut StdRng) -> bool {
         let Some(at) = self.pick(dice) else { return false };
+        // Who leaves is waited for only for some seconds.
+        if self.places.iter().any(|place| place.narrow) {
+            return false;
+        }
         let place = &mut self.places[at];
         // Before it listens to signals, one ends it, which is no drain.
         if place.host.exit().is_none() && place.host.consumer().is_some() {
