@@ -136,13 +136,14 @@ fn heads_that_are_too_long_or_never_end_are_refused() {
     let mut slow = connect(port);
     slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ").unwrap();
     let mut reading = slow.try_clone().unwrap();
-    let dripping = std::thread::spawn(move || {
+    let drip = move || {
         let give_up = Instant::now() + STORY_MAX;
         while slow.write_all(b"x").is_ok() {
             assert!(Instant::now() < give_up, "it is listened to for ever");
             std::thread::sleep(Duration::from_millis(100));
         }
-    });
+    };
+    let dripping = std::thread::Builder::new().name("dripping".to_owned()).spawn(drip).unwrap();
     let mut rest = Vec::new();
     let _ = reading.read_to_end(&mut rest);
     let _ = reading.shutdown(Shutdown::Both);
@@ -165,10 +166,7 @@ fn connections_that_say_nothing_do_not_keep_others_out() {
         assert!(rest.is_empty() || status(&String::from_utf8_lossy(&rest)) == 408, "{rest:?}");
     }
     // A request that announces a body is answered without it, and one connection bears one request.
-    let answer = said(
-        port,
-        format!("POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n").as_bytes(),
-    );
+    let answer = said(port, b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n");
     assert_eq!(status(&answer), 405, "{answer}");
     let two = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(said(port, two).matches("HTTP/1.1 200").count(), 1);

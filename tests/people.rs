@@ -62,7 +62,7 @@ async fn hostile_site(url: &str) -> (Site, String, String) {
         scripted(HOSTILE, json!([{ "set": ["n", HOSTILE] }, { "log": [3, HOSTILE, HOSTILE] }])),
         scripted("k", json!([{ "log": [4, HOSTILE, HOSTILE] }, { "reject": HOSTILE }])),
         scripted("k", json!([{ "panic": HOSTILE }])),
-        format!("{{\"a\":\t1,\n\"b\": \"\u{9b}31m\u{202e}\"\r\n}}"),
+        "{\"a\":\t1,\n\"b\": \"\u{9b}31m\u{202e}\"\r\n}".to_owned(),
     ];
     for text in &events {
         world.put(Bytes::from(text.clone())).await;

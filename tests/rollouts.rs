@@ -253,7 +253,7 @@ on_both! {
     /// What was skipped while nobody wanted it is nobody's: the same events once more, published by hand, are handled.
     async fn a_route_that_is_widened_later_is_not_told_that_it_knows_what_was_skipped(fleet: Fleet) {
         let narrow = fleet.host("narrow", OLD);
-        let mut events = vec![event(Uuid::new_v4(), json!({ "do": "state-count", "key": "k", "n": 1 }))];
+        let mut events = [event(Uuid::new_v4(), json!({ "do": "state-count", "key": "k", "n": 1 }))];
         events[0]["event_type"] = "Test.Thing.Done".into();
         let events: Vec<String> = events.iter().map(ToString::to_string).collect();
         fleet.publish(events.clone()).await;

@@ -163,6 +163,8 @@ pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: 
     while !quiet.sleep(TEND_EVERY).await {
         tasks::turn();
         for consumer in &consumers {
+            // A backend that is slow with each of many is no reason to take this for stuck.
+            tasks::alive();
             if let Err(error @ Error::Replaced(_)) = ask(consumer).await {
                 observe::replaced(&error);
                 switch.quiet();

@@ -233,7 +233,7 @@ impl Redis {
         let others = others.into_iter().zip(silent);
         let mut dead: Vec<_> = others.filter(|(_, silent)| *silent == Value::Int(1)).map(|(dead, _)| dead).collect();
         let names: Vec<&[u8]> = dead.iter().map(|dead| &*dead.name).collect();
-        let times = self.witness.silent(source, &names);
+        let times = self.witness.silent(source, &names, clock::since_boot());
         dead.iter_mut().zip(times).for_each(|(dead, time)| dead.silent = time);
         Ok(dead)
     }

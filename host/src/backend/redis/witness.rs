@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock;
 use crate::model::delivery::Source;
 
 /// A change of the server's clock by more than this against the time that has passed is a step. `common.lua` has it, too.
@@ -13,9 +12,12 @@ const STEP_MIN: Duration = Duration::from_secs(60);
 /// After a step forward all heartbeats have run out: so long nobody is taken for dead, and whoever lives has said so by then.
 const STEP_PAUSE: Duration = Duration::from_secs(5);
 
-/// All times are those since the machine was started ([`clock::since_boot`]), or by the server's clock where they end in `_ms`.
+/// All times are those since the machine was started ([`crate::clock::since_boot`]), or by the server's clock where they end in `_ms`.
 #[derive(Default)]
 pub(super) struct Witness(Mutex<HashMap<Source, Seen>>);
+
+/// Who was not looked at for longer than this may have had a heartbeat meanwhile.
+const WATCH_GAP_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Seen {
@@ -27,6 +29,8 @@ struct Seen {
     wait_until: Duration,
     /// The consumers without a heartbeat, and since when they have been seen to have none.
     silent: HashMap<Vec<u8>, Duration>,
+    /// When that was looked at last.
+    watched: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -56,11 +60,15 @@ impl Witness {
         })
     }
 
-    /// Takes note of all consumers that have no heartbeat; for each, how long that has been so.
-    pub fn silent(&self, source: &Source, names: &[&[u8]]) -> Vec<Duration> {
-        let now = clock::since_boot();
+    /// Takes note of all consumers that have no heartbeat; for each, how long that has been so. What this host did not
+    /// watch for a while begins anew: they may have spoken meanwhile.
+    pub fn silent(&self, source: &Source, names: &[&[u8]], now: Duration) -> Vec<Duration> {
         self.of(source, |seen| {
+            let gap = now.saturating_sub(std::mem::replace(&mut seen.watched, now));
             let mut before = std::mem::take(&mut seen.silent);
+            if gap > WATCH_GAP_MAX {
+                before.clear();
+            }
             let since = |name: &&[u8]| (name.to_vec(), before.remove(*name).unwrap_or(now));
             let silent: Vec<(Vec<u8>, Duration)> = names.iter().map(since).collect();
             let times = silent.iter().map(|(_, since)| now.saturating_sub(*since)).collect();
@@ -116,15 +124,17 @@ mod tests {
         assert!(witness.look(&source(), at(5021, 10_011)), "a host that looks seldom is no step");
     }
 
+    /// Reaches `WATCH_GAP_MAX`.
     #[test]
-    fn who_has_been_silent_is_known_until_it_speaks() {
+    fn who_has_been_silent_is_known_until_it_speaks_or_nobody_looks() {
         let witness = Witness::default();
-        assert_eq!(witness.silent(&source(), &[b"a"]), [Duration::ZERO]);
-        std::thread::sleep(Duration::from_millis(20));
-        let [a, b] = witness.silent(&source(), &[b"a", b"b"])[..] else { panic!("one for each") };
-        assert!(a >= Duration::from_millis(20) && b == Duration::ZERO);
-        witness.silent(&source(), &[b"b"]);
-        assert_eq!(witness.silent(&source(), &[b"a"]), [Duration::ZERO], "it has spoken meanwhile");
+        let silent = |names: &[&[u8]], seconds| witness.silent(&source(), names, Duration::from_secs(seconds));
+        let seconds = Duration::from_secs;
+        assert_eq!(silent(&[b"a"], 100), [seconds(0)]);
+        assert_eq!(silent(&[b"a", b"b"], 110), [seconds(10), seconds(0)]);
+        assert_eq!(silent(&[b"b"], 112), [seconds(2)]);
+        assert_eq!(silent(&[b"a", b"b"], 114), [seconds(0), seconds(4)], "it has spoken meanwhile");
+        assert_eq!(silent(&[b"a", b"b"], 125), [seconds(0), seconds(0)], "nobody has looked for 11 s");
     }
 
     #[test]

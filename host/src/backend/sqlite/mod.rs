@@ -81,7 +81,7 @@ impl Sqlite {
 
     /// Opens a file to read it. What has to be made or brought up to date first is opened to be written.
     pub async fn open_to_read(file: &str, options: Options) -> Result<Self> {
-        let place = open::Place::parse(file)?.to_read();
+        let place = open::Place::parse(file)?.only_read();
         let in_memory = place.is_memory();
         Ok(Self { db: Db::start(place).await?, options, in_memory })
     }

@@ -77,7 +77,7 @@ impl Place {
         }
     }
 
-    pub fn to_read(self) -> Self {
+    pub fn only_read(self) -> Self {
         match self {
             Self::File(path) => Self::ToRead(path),
             other => other,

@@ -77,7 +77,8 @@ fn is_key(path: &Path) -> bool {
 fn stranger(folder: &Path) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let name = PathBuf::from(entry?.file_name());
-        if !is_code(&name) && !is_unfinished(&name) && !(name == Path::new(KEY) && is_key(&folder.join(KEY))) {
+        let is_ours = is_code(&name) || is_unfinished(&name) || (name == Path::new(KEY) && is_key(&folder.join(KEY)));
+        if !is_ours {
             return Ok(Some(name));
         }
     }
