@@ -153,16 +153,18 @@ impl Shop {
     }
 
     /// Writes a configuration with one of the hostile corpus in it: the running host takes it, or refuses it.
-    pub fn admit_stranger(&self, handler: &str, row: &Stranger, service: &Service) -> std::io::Result<()> {
-        let file = format!("{handler}.wasm");
-        std::fs::write(self.folder.path().join(&file), (row.plugin)())?;
+    /// Answers the bytes of its component.
+    pub fn admit_stranger(&self, handler: &str, row: &Stranger, service: &Service) -> std::io::Result<u64> {
+        let (file, component) = (format!("{handler}.wasm"), (row.plugin)());
+        std::fs::write(self.folder.path().join(&file), &component)?;
         let (open, grants) = (row.open(), row.grants(service));
         let more = format!(
             "http_private = {open:?}\n[handlers.{handler}]\nplugin = \"{file}\"\nevents = [\"Test.Thing.Asked\"]\n\
-             retry = {{ max = 0 }}\nbreaker = {{ failure_rate = 2.0 }}\n[handlers.{handler}.grants]\n\
+             retry = {{ max = 0 }}\ndeadline = \"10s\"\nbreaker = {{ failure_rate = 2.0 }}\n[handlers.{handler}.grants]\n\
              emit = [\"Test.Thing.Done\"]\nstate = true\ntimer = true\n{grants}\n"
         );
-        self.configure(&(self.text.clone() + &more))
+        self.configure(&(self.text.clone() + &more))?;
+        Ok(component.len() as u64)
     }
 
     pub fn dismiss_strangers(&self) -> std::io::Result<()> {
