@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tidemill::backend::Start;
+use tidemill::config::limits;
 use tidemill::model::delivery::Source;
 
 use super::figures::Figures;
@@ -32,7 +33,7 @@ impl Field {
         let marks = self.marks()?;
         let handler = format!("stranger-{}", row.name);
         let source = Source { stream: "asked".into(), handler: handler.as_str().into() };
-        let group = self.shop.runtime.block_on(self.shop.backend.ensure_group(&source, Start::Beginning));
+        let group = self.shop.runtime.block_on(self.shop.backend.ensure_group(&source, Start::New));
         group.map_err(|error| error.to_string())?;
         let (said, begun) = (self.shop.log_bytes(), Instant::now());
         let sent_bytes = self.shop.admit_stranger(&handler, row, service).map_err(|error| error.to_string())?;
@@ -53,6 +54,7 @@ impl Field {
             rate_before,
             settled: outcome.is_ok(),
             handlers: 1,
+            guest_bytes: limits::MEMORY.as_u64(),
             pause: self.idle_since(&marks)?,
             ..Figures::default()
         };

@@ -35,6 +35,8 @@ pub struct Figures {
     pub peak_bytes: u64,
     /// Above what it had when the row began: an allocator keeps some of what earlier rows took.
     pub taken_bytes: u64,
+    /// What a guest of the row's own may take of it (`limits.memory`).
+    pub guest_bytes: u64,
     pub deaths: u64,
     pub log_bytes: u64,
     /// Events that a handler did not commit: dead letters, what was evicted of them, and what was skipped.
@@ -83,7 +85,7 @@ impl Figures {
     /// Each handler fetches what was sent; none holds more of it than it may.
     fn taken_bytes_max(&self) -> u64 {
         let in_flight = (self.sent_bytes * self.handlers).min(self.fetch_bytes_max);
-        in_flight * MEMORY_PER_BYTE_MAX + MEMORY_ANYWAY_BYTES_MAX
+        in_flight * MEMORY_PER_BYTE_MAX + self.guest_bytes + MEMORY_ANYWAY_BYTES_MAX
     }
 
     /// Every bound that it is beyond.
