@@ -47,7 +47,7 @@ impl Inbox {
     pub fn open(tx: &Tx<'_>, scope: i64, window: Duration) -> Result<Self> {
         let window = millis(window);
         let mut buckets = buckets(tx)?;
-        let span = span_of(window);
+        let span = (window / 2).max(1000);
         match buckets.first() {
             Some(newest) if newest.began_ms.saturating_add(span) > tx.now_ms => {
                 if newest.window_ms < window {
@@ -89,11 +89,6 @@ impl Inbox {
             _ => Ok(None),
         }
     }
-}
-
-/// How long ids are added to a bucket from its beginning.
-fn span_of(window: i64) -> i64 {
-    (window / 2).max(1000)
 }
 
 /// Begins a bucket. What came to its end longer ago than the longest window of those who wrote into it is over.

@@ -169,7 +169,8 @@ END;
 
 -- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time
 -- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side. `window_ms`: the
--- longest window of the hosts that have written into it; `ended_ms`: when the next one began (0: not yet); `over` 1: nobody asks it any more, and its rows go.
+-- longest window of the hosts that have written into it; `ended_ms`: when the next one began (0: not yet); `over` 1: nobody
+-- asks it any more, and its rows go.
 CREATE TABLE inbox_buckets (
   id        INTEGER PRIMARY KEY AUTOINCREMENT,
   began_ms  INTEGER NOT NULL,
