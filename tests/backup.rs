@@ -3,11 +3,14 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tidemill::backend::conformance::options;
 use tidemill::backend::{self, Backend, NewEntry};
 use tidemill_tests::server::RedisServer;
+
+const CLOSED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A folder with a configuration; commands run in it.
 struct Project(tempfile::TempDir);
@@ -38,6 +41,15 @@ impl Project {
 
     async fn open(&self) -> std::sync::Arc<dyn Backend> {
         backend::open(&format!("sqlite:{}", self.path("a.db").display()), options()).await.unwrap()
+    }
+
+    /// Waits until the last connection has gone, and the log with it.
+    fn is_closed(&self) {
+        let end = Instant::now() + CLOSED_WITHIN;
+        while self.path("a.db-wal").exists() {
+            assert!(Instant::now() < end, "the log is still there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     async fn entries(&self) -> usize {
@@ -119,12 +131,12 @@ async fn a_backup_beside_another_database_s_log_is_refused_and_nothing_is_touche
     let before = Project::new("sqlite:a.db");
     crashed(&project, &before);
     drop(before.open().await);
-    while before.path("a.db-wal").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    before.is_closed();
     std::fs::copy(before.path("a.db"), project.path("bare.db")).unwrap();
     for _ in 0..2 {
         before.entries().await;
+        // Else the next one goes on with the same log, which then may be the copy's.
+        before.is_closed();
     }
     let later = before.open().await;
     publish(&*later, 5).await;

@@ -218,7 +218,9 @@ async fn serve(world: &World, quiet: Quiet) -> SocketAddr {
     let read = || Err("no file".to_owned());
     let (control, _) =
         Control::new(&host(world), "none.toml".into(), Seen::of("none.toml".as_ref(), &world.config), Box::new(read));
-    tokio::spawn(tidemill::web::serve(listener, world.backend.clone(), control, quiet));
+    let door = tidemill::web::Door::default();
+    door.open(world.backend.clone(), control);
+    tokio::spawn(tidemill::web::serve(listener, door, quiet));
     address
 }
 

@@ -118,6 +118,8 @@ pub struct Report {
     pub contest: Option<Contest>,
     /// Set aside, to be run alone.
     pub suspects: u64,
+    /// Left for other hosts that want them.
+    pub left: Vec<EntryId>,
     /// Hosts have agreed on something else: to be asked before anything is handled again.
     pub outdated: bool,
 }

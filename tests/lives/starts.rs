@@ -34,8 +34,13 @@ fn an_absent_redis_is_waited_for() {
     let mut host = place.start(&["run"], &[]);
     host.says(WAITS);
     assert_eq!(host.said().matches(WAITS).count(), 1, "{}", host.said());
+    assert_eq!(host.get("/healthz"), (200, "alive\n".to_owned()), "nobody is to end it for waiting");
+    for path in ["/readyz", "/metrics", "/api/status"] {
+        assert_eq!(host.get(path), (503, "not ready: the host is starting\n".to_owned()), "{path}");
+    }
     server.again();
     host.says("host started");
+    host.is_ready();
     place.works(&host);
     host.stops();
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 use serde_json::json;
-use tidemill::backend::{Pause, Tended};
+use tidemill::backend::{Pause, Start, Tended};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World};
 
@@ -292,4 +292,29 @@ async fn consumers_of_any_name_are_recovered() {
     assert_eq!((status.committed, status.pending, status.dead), (names.len() as u64, 0, 0), "{status:?}");
     let left: Vec<Value> = server.ask(&["XINFO", "CONSUMERS", &world.asked, "mischief"]);
     assert!(left.is_empty(), "none of them stays: {left:?}");
+}
+
+/// Two hosts wanted the same. One took its leave, and the other one died: before that, so that who left came after it; or
+/// later, so that somebody may start it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wish_of_who_died_after_its_twin_had_left_still_counts() {
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::with(&server.url(), QUICK, "").await;
+    world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
+    let wishes = format!("{{{}}}:tm:wishes:mischief", world.asked);
+    let now = tidemill::clock::now_ms();
+    // It left 60 s ago; the others' last words came earlier and later.
+    let wish = |till: u64, end: &str| format!("{till}{end} {{}}");
+    let (left, ttl) = (now - 60_000, 600_000);
+    for (host, value) in [
+        ("left", wish(left + 10_000, "e")),
+        ("died before", wish(left - 1_000 + ttl, "")),
+        ("died after", wish(left + 1_000 + ttl, "")),
+    ] {
+        server.ask::<Value>(&["HSET", &wishes, host, &value]);
+    }
+    tend(&world).await;
+    let mut there: Vec<String> = server.ask(&["HKEYS", &wishes]);
+    there.sort();
+    assert_eq!(there, ["died after", "somebody"]);
 }

@@ -62,13 +62,14 @@ impl Crew {
         ];
         let mut crew = Self { ledger, dice, places, unlike, watches, deaths, violations: Vec::new() };
         for _ in 0..HOSTS {
-            let place = crew.hire();
+            let place = crew.hire(crew.places.len());
             crew.places.push(place);
         }
         crew
     }
 
-    fn hire(&mut self) -> Place {
+    /// For a place that is empty, or whose host is gone.
+    fn hire(&mut self, at: usize) -> Place {
         let doom = self.dice.random_ratio(1, DOOMED_IN).then(|| {
             let point = POINTS[self.dice.random_range(0..POINTS.len())];
             format!("{point}:{}", self.dice.random_range(1..=PASSAGES_MAX))
@@ -80,8 +81,11 @@ impl Crew {
             format!("{}:{}", task.name(), self.dice.random_range(1..=PASSAGES_MAX))
         });
         let mute = self.dice.random_ratio(1, MUTE_IN);
-        // What no host wants is skipped, and rightly so: one has to want it all the time.
-        let others_want = self.places.len() == HOSTS && !self.places.iter().any(|place| place.narrow);
+        // What no host wants is skipped, and rightly so: one has to want it all the time, from before the narrow one comes.
+        let mut others: Vec<&mut Place> =
+            self.places.iter_mut().enumerate().filter(|(other, _)| *other != at).map(|(_, place)| place).collect();
+        let others_want = !others.iter().any(|place| place.narrow)
+            && others.iter_mut().any(|place| place.leaving.is_none() && place.host.consumer().is_some());
         let [window, events] = &self.unlike;
         let config = match self.dice.random_range(0..UNLIKE_IN) {
             0 => window.clone(),
@@ -188,7 +192,7 @@ impl Crew {
 
     /// Writes down how a host ended, and puts a new one in its place.
     fn replace(&mut self, at: usize) {
-        let next = self.hire();
+        let next = self.hire(at);
         let mut gone = std::mem::replace(&mut self.places[at], next);
         let Some(exit) = gone.host.exit() else { return };
         let name = gone.host.consumer();

@@ -13,7 +13,7 @@ use crate::service::settings::{self, Control, Seen};
 use crate::service::token::Token;
 use crate::service::{Quiet, Switch, build};
 use crate::tasks::{self, Task};
-use crate::web;
+use crate::web::{self, Door};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -63,26 +63,22 @@ async fn serve(
         loaded = loading => loaded.context("loading the plugins")?.map_err(|error| globals.refused(error))?,
         () = quiet.wait() => return Ok(()),
     };
-    let listener = match &config.http {
-        Some(http) => {
-            let listener = web::listen(http.listen).await?;
-            make_token(&config);
-            Some(listener)
-        }
-        None => None,
-    };
-    let Some(backend) = build::open_backend_for_host(&config, quiet.clone()).await? else { return Ok(()) };
-    let host = build::host(&config, &checked, plugins, backend.clone())?;
-    let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());
-    reload_on_signal(control.clone(), hangups);
-    if let Some(listener) = listener {
-        let mut served = Some(web::serve(listener, backend, control.clone(), quiet.clone()));
+    let door = Door::default();
+    if let Some(http) = &config.http {
+        let listener = web::listen(http.listen).await?;
+        make_token(&config);
+        let mut served = Some(web::serve(listener, door.clone(), quiet.clone()));
         // It cannot begin anew: without it the host ends.
         tasks::serve(Task::Http, move || {
             let served = served.take();
             async move { served.unwrap_or_else(|| tasks::die()).await }
         });
     }
+    let Some(backend) = build::open_backend_for_host(&config, quiet.clone()).await? else { return Ok(()) };
+    let host = build::host(&config, &checked, plugins, backend.clone())?;
+    let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());
+    reload_on_signal(control.clone(), hangups);
+    door.open(backend, control.clone());
     if !until_idle {
         let (control, quiet) = (control.clone(), quiet.clone());
         tasks::serve(Task::Files, move || control.clone().watch(quiet.clone()));

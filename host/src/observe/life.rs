@@ -14,6 +14,11 @@ pub fn start_waits(step: &str, error: &Error, give_up_after: Option<Duration>) {
     }
 }
 
+/// What it wanted counts until its time is over, as with one that dies.
+pub fn left_without_leave(consumer: &str) {
+    tracing::warn!(consumer, "the start has failed, and the backend did not take leave of this host in time");
+}
+
 /// A lane has no thread or no runtime to run on.
 pub fn no_thread(error: &std::io::Error) {
     tracing::error!(%error, "the machine gives no thread to a lane");

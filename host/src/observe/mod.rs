@@ -25,7 +25,7 @@ pub use groups::{
     differs, group_remade, left_paused, left_timers, paused, position_lost, replaced, resumed, set_back, still_waiting,
     strangers, unreached,
 };
-pub use life::{no_thread, start_waits};
+pub use life::{left_without_leave, no_thread, start_waits};
 pub use meters::Meters;
 use metrics::process;
 use recovery::{HOST_DIED, LOST};

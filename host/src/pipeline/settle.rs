@@ -68,6 +68,7 @@ pub(super) async fn settle(
                 Settled::Committed => report.put_off += entry.disposition.timers(),
                 Settled::Retried => report.put_off += 1,
                 Settled::Quarantined => report.suspects += 1,
+                Settled::Left => report.left.push(entry.delivery.entry),
                 _ => {}
             }
         }

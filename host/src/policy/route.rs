@@ -33,6 +33,18 @@ impl Pattern {
         }
     }
 
+    /// Whether this pattern matches all that the other one matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Prefix(a), Self::Prefix(b)) => b.starts_with(&**a),
+            (_, Self::Name(name)) => self.matches(&name.kind, name.version),
+            (Self::Prefix(prefix), Self::Kind(kind)) => kind.starts_with(&**prefix),
+            (Self::Kind(a), Self::Kind(b)) => a == b,
+            (_, Self::Any) | (Self::Kind(_), Self::Prefix(_)) | (Self::Name(_), _) => false,
+        }
+    }
+
     /// Whether there can be an event that both patterns match.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
@@ -111,6 +123,20 @@ mod tests {
 
     fn pattern(text: &str) -> Pattern {
         text.parse().unwrap()
+    }
+
+    /// Of widest to narrowest, each covers itself and what comes after it, and nothing before it.
+    #[test]
+    fn a_pattern_covers_what_it_matches_all_of() {
+        let rows = ["*", "Order.*", "Order.Line.*", "Order.Line.Added", "Order.Line.Added.v2"];
+        for (i, wide) in rows.iter().enumerate() {
+            for (j, narrow) in rows.iter().enumerate() {
+                assert_eq!(pattern(wide).covers(&pattern(narrow)), i <= j, "{wide} {narrow}");
+            }
+        }
+        for [one, other] in [["Order.*", "Orders.*"], ["A.B", "A.C"], ["A.B.v1", "A.B.v2"], ["A.*", "B.C.v1"]] {
+            assert!(!pattern(one).covers(&pattern(other)) && !pattern(other).covers(&pattern(one)), "{one} {other}");
+        }
     }
 
     #[test]

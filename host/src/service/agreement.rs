@@ -130,19 +130,31 @@ async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
 
 /// Takes over what hosts have agreed on, and says what strangers did.
 fn take(consumer: &Consumer, tended: &Tended) {
-    let (source, ours) = (&consumer.source, consumer.wanted());
-    let mut others: Vec<Wanted> = others(&tended.wishes, &consumer.house.consumer).collect();
-    others.sort_by(|a, b| a.events.cmp(&b.events));
-    others.dedup_by(|a, b| a.events == b.events);
-    others.retain(|theirs| theirs.events != ours.events);
-    let wants_more = |theirs: &Wanted| ours.events.iter().all(|pattern| theirs.events.contains(pattern));
-    let takes = !others.iter().any(wants_more);
-    let others = others.iter().map(Wanted::patterns).collect();
+    let source = &consumer.source;
+    let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.house.consumer);
     consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
     observe::strangers(source, tended.strayed, tended.repeated);
     if let Some(from) = tended.set_back {
         observe::set_back(source, from);
     }
+}
+
+/// The patterns of hosts that want something else than this one, each once; and whether this one takes what was left: not if
+/// one that lives wants all that this one wants, and more.
+fn what_others_want(ours: &Wanted, wishes: &[Wish], own: &str) -> (Vec<Vec<Pattern>>, bool) {
+    let covers = |wide: &[Pattern], narrow: &[Pattern]| narrow.iter().all(|one| wide.iter().any(|any| any.covers(one)));
+    let patterns = ours.patterns();
+    let (mut events, mut found, mut takes) = (vec![ours.events.clone()], Vec::new(), true);
+    for wish in wishes.iter().filter(|wish| wish.consumer != own) {
+        let Some(theirs) = Wanted::read(wish) else { continue };
+        let theirs_patterns = theirs.patterns();
+        takes &= !wish.alive || !covers(&theirs_patterns, &patterns) || covers(&patterns, &theirs_patterns);
+        if !events.contains(&theirs.events) {
+            events.push(theirs.events);
+            found.push(theirs_patterns);
+        }
+    }
+    (found, takes)
 }
 
 /// Asks what hosts have agreed on. What cannot be asked now is asked again soon.
@@ -191,6 +203,21 @@ mod tests {
         let wish = Wish { consumer: "x".into(), wish: json.to_string(), alive: true };
         assert_eq!(Wanted::read(&wish), Some(ours));
         assert_eq!(Wanted::read(&Wish { wish: "(".into(), ..wish }), None);
+    }
+
+    #[test]
+    fn who_wants_most_of_those_that_live_takes_what_was_left() {
+        let ours = wanted(&["Order.Paid"], None);
+        let wish = |events: &[&str], alive| Wish { consumer: "x".into(), wish: wanted(events, None).to_json(), alive };
+        let takes = |events: &[&str], alive| what_others_want(&ours, &[wish(events, alive)], "me").1;
+        assert!(!takes(&["Order.Paid", "A.B"], true), "it will");
+        assert!(!takes(&["Order.*"], true), "it will, in other words");
+        assert!(takes(&["Order.*"], false), "it has died");
+        assert!(takes(&["Order.Paid"], true) && takes(&["Order.Paid", "Order.Paid.v1"], true), "it wants the same");
+        assert!(takes(&["Order.Paid.v1", "A.B"], true), "it does not want v2");
+        let both = [wish(&["Order.*"], false), wish(&["Order.*"], true), wish(&["Order.Paid"], true)];
+        assert_eq!(what_others_want(&ours, &both, "me").0.len(), 1, "each once, and not what this one wants");
+        assert_eq!(what_others_want(&ours, &both, "x"), (Vec::new(), true), "its own");
     }
 
     #[test]

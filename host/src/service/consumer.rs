@@ -3,6 +3,7 @@
 
 mod lane;
 pub mod resend;
+mod taking;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::model::delivery::{Delivery, EntryId, Lane, Source};
 use crate::observe;
 use crate::pipeline::{Agreement, Claims, Company, Handler, Hands, House, Kept, Report, Turn, deliver};
 use crate::policy::breaker::Breaker;
+use taking::Taking;
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
@@ -67,6 +69,7 @@ pub struct Consumer {
     kept: Arc<Kept>,
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,
+    taking: Mutex<Taking>,
     /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
     suspects: Mutex<Option<Instant>>,
 }
@@ -105,6 +108,7 @@ impl Consumer {
             busy: AtomicUsize::new(0),
             kept: Arc::default(),
             trouble: Mutex::default(),
+            taking: Mutex::default(),
             suspects: Mutex::default(),
         }
     }
@@ -238,7 +242,7 @@ impl Consumer {
     /// Takes what was left for hosts that want it, if this is one of them.
     async fn take_left(&self, backend: &dyn DataPlane, gate: &mut Gate, max: usize) -> Result<Vec<Delivery>, Error> {
         let agreed = self.agreed.load();
-        if agreed.left == 0 || !agreed.takes {
+        if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, Instant::now()) {
             return Ok(Vec::new());
         }
         let taken = backend.take_left(&self.source, &self.house.consumer, max).await?;
@@ -246,6 +250,7 @@ impl Consumer {
             // There may be more.
             gate.recover_at = Instant::now();
         }
+        lock(&self.taking).took(taken.iter().map(|delivery| delivery.entry));
         Ok(taken)
     }
 
@@ -312,6 +317,7 @@ impl Consumer {
         if report.suspects > 0 {
             self.expect_suspects();
         }
+        lock(&self.taking).left(&report.left, Instant::now());
         if report.put_off > 0 {
             self.put_off.notify_one();
         }

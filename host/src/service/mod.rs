@@ -57,6 +57,8 @@ const STILL_WAITING_EVERY: Duration = Duration::from_secs(10);
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// What taking leave may take.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
+/// And after a start that did not succeed.
+const LEAVE_EARLY_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that `run` needs, made by `build`.
 pub struct Host {
@@ -119,7 +121,18 @@ impl Host {
         let backend = self.house.backend.clone();
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let mut beating = JoinSet::new();
-        let Some(about) = self.start(&mut beating, quiet.clone()).await? else { return Ok(()) };
+        tasks::start_begins();
+        let mut has_wished = false;
+        let started = self.start(&mut beating, quiet.clone(), &mut has_wished).await;
+        let Ok(Some(about)) = started else {
+            // Nobody is to wait for what this host wanted; it cannot be said where the backend is away.
+            let sources = self.sources();
+            let leave = backend.leave(&self.house.consumer, &sources);
+            if has_wished && !matches!(tokio::time::timeout(LEAVE_EARLY_MAX, leave).await, Ok(Ok(_))) {
+                observe::left_without_leave(&self.house.consumer);
+            }
+            return started.map(|_| ());
+        };
         tasks::start_is_over();
         observe::host_started(&self.house.consumer, &about, self.consumers.len());
         let host = Arc::new(self);
@@ -155,7 +168,12 @@ impl Host {
 
     /// All that has to be done before the first fetch, with the heart beating as soon as it can. Answers what the backend
     /// says of itself; none if it is time to stop.
-    async fn start(&self, beating: &mut JoinSet<()>, quiet: Quiet) -> Result<Option<String>, Error> {
+    async fn start(
+        &self,
+        beating: &mut JoinSet<()>,
+        quiet: Quiet,
+        has_wished: &mut bool,
+    ) -> Result<Option<String>, Error> {
         let backend = &self.house.backend;
         let mut patience = Patience::new(self.start_wait, quiet);
         let (consumer, mut heart) = (&*self.house.consumer, Heart::new(self.house.clone(), self.consumers.clone()));
@@ -169,10 +187,9 @@ impl Host {
         if !self.make_groups(&mut patience).await? {
             return Ok(None);
         }
-        if let Err(error) = patience.out("agreement", || agreement::begin(&self.consumers)).await {
-            // Nobody is to wait for what this host wanted.
-            backend.leave(consumer, &self.sources()).await?;
-            return Err(error);
+        *has_wished = true;
+        if patience.out("agreement", || agreement::begin(&self.consumers)).await?.is_none() {
+            return Ok(None);
         }
         let unreached = || books::unreached(&**backend, &self.reloader.config);
         for (source, status) in patience.out("books", unreached).await?.unwrap_or_default() {

@@ -19,8 +19,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::fault;
 use watch::Watched;
 pub use watch::{
-    LOOK_EVERY, alive, end_host, fatal, idle, is_beyond_help, is_fatal, look, panics, report_panics, start_is_over,
-    trouble, turn, waits,
+    LOOK_EVERY, alive, end_host, fatal, idle, is_beyond_help, is_fatal, look, panics, report_panics, start_begins,
+    start_is_over, trouble, turn, waits,
 };
 
 /// What it means when one dies.

@@ -172,6 +172,11 @@ pub fn look() {
     }
 }
 
+/// A host starts: the first one, or the next one with other settings.
+pub fn start_begins() {
+    STARTED.store(false, Ordering::Relaxed);
+}
+
 /// The host's start is over: from now on the heart looks after everybody.
 pub fn start_is_over() {
     *lock(&LOOKED) = Some(Instant::now());

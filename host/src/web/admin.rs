@@ -3,33 +3,33 @@
 //!
 //! Who may ask is `guard`'s to say.
 
-use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::json;
 
 use super::View;
 use crate::service::reloader::{Refused, Taken};
 use crate::tasks::{self, Task};
 
-pub(super) async fn plugins(State(view): State<View>) -> Response {
+pub(super) async fn plugins(Extension(view): Extension<View>) -> Response {
     Json(view.control.to_json()).into_response()
 }
 
-pub(super) async fn reload_settings(State(view): State<View>) -> Response {
+pub(super) async fn reload_settings(Extension(view): Extension<View>) -> Response {
     match to_the_end(async move { view.control.reload().await }).await {
         Ok(number) => Json(json!({ "generation": number })).into_response(),
         Err(error) => refusal(&error),
     }
 }
 
-pub(super) async fn reload(State(view): State<View>, Path(handler): Path<String>) -> Response {
+pub(super) async fn reload(Extension(view): Extension<View>, Path(handler): Path<String>) -> Response {
     let asked = handler.clone();
     answer(&handler, to_the_end(async move { view.control.now().reloader.reload(&asked).await }).await)
 }
 
-pub(super) async fn rollback(State(view): State<View>, Path(handler): Path<String>) -> Response {
+pub(super) async fn rollback(Extension(view): Extension<View>, Path(handler): Path<String>) -> Response {
     let asked = handler.clone();
     answer(&handler, to_the_end(async move { view.control.now().reloader.rollback(&asked).await }).await)
 }

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::{View, admin};
+use super::{Door, View, admin};
 use crate::service::token::Token;
 use crate::tasks::{self, Task};
 
@@ -24,17 +24,19 @@ const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Status, what is wrong, what to do.
 type Refusal = (StatusCode, &'static str, &'static str);
 
-pub(super) async fn guard(State(view): State<View>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     if let Err((status, what, hint)) = addressed(request.version(), request.uri(), request.headers()) {
         return admin::refused(status, what, hint);
     }
+    let Some(view) = door.view() else { return super::before_the_start(request.uri().path()) };
     if !OPEN.contains(&request.uri().path())
-        && let Err((status, what, hint)) = borne(&view, request.headers()).await
+        && let Err((status, what, hint)) = borne(view, request.headers()).await
     {
         let mut answer = admin::refused(status, what, hint);
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return answer;
     }
+    request.extensions_mut().insert(view.clone());
     next.run(request).await
 }
 

@@ -7,15 +7,14 @@ mod metrics;
 pub mod serve;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 
 use crate::backend::{Backend, Error};
@@ -25,11 +24,26 @@ use crate::service::settings::Control;
 use crate::service::{Quiet, books, heart};
 use crate::tasks;
 
+/// What answers are made of.
 #[derive(Clone)]
 struct View {
     backend: Arc<dyn Backend>,
     control: Arc<Control>,
     gauges: Arc<metrics::Gauges>,
+}
+
+/// Opened once there is a host to ask; until then it answers only that it lives and is not ready.
+#[derive(Clone, Default)]
+pub struct Door(Arc<OnceLock<View>>);
+
+impl Door {
+    pub fn open(&self, backend: Arc<dyn Backend>, control: Arc<Control>) {
+        let _ = self.0.set(View { backend, control, gauges: Arc::default() }); // it is open already
+    }
+
+    fn view(&self) -> Option<&View> {
+        self.0.get()
+    }
 }
 
 /// Takes the address, or says who is in the way.
@@ -42,8 +56,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until it is time to stop.
-pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Arc<Control>, quiet: Quiet) {
-    let view = View { backend, control, gauges: Arc::default() };
+pub async fn serve(listener: TcpListener, door: Door, quiet: Quiet) {
     let routes = Router::new()
         .route("/api/status", get(api_status))
         .route("/api/plugins", get(admin::plugins))
@@ -54,8 +67,7 @@ pub async fn serve(listener: TcpListener, backend: Arc<dyn Backend>, control: Ar
         .route("/readyz", get(ready))
         .route("/metrics", get(all_metrics))
         // Around what is not there, too: without a token nobody learns what is.
-        .layer(axum::middleware::from_fn_with_state(view.clone(), guard::guard))
-        .with_state(view);
+        .layer(axum::middleware::from_fn_with_state(door, guard::guard));
     serve::serve(listener, routes, quiet).await;
 }
 
@@ -67,8 +79,16 @@ fn alive() -> Response {
     }
 }
 
+/// What can be said before there is a host to ask: a probe for life is not to end a host that waits for its backend.
+fn before_the_start(path: &str) -> Response {
+    match path {
+        "/healthz" => alive(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the host is starting\n").into_response(),
+    }
+}
+
 /// Ready = everybody works, and the backend answers.
-async fn ready(State(view): State<View>) -> Response {
+async fn ready(Extension(view): Extension<View>) -> Response {
     if let Some(trouble) = tasks::trouble() {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {trouble}\n")).into_response();
     }
@@ -88,7 +108,7 @@ async fn ready(State(view): State<View>) -> Response {
     text.into_response()
 }
 
-async fn api_status(State(view): State<View>) -> Response {
+async fn api_status(Extension(view): Extension<View>) -> Response {
     match status(&view).await {
         Ok(status) => axum::Json(status).into_response(),
         Err(error) => unavailable(&error),
@@ -106,7 +126,7 @@ async fn status(view: &View) -> Result<serde_json::Value, Error> {
 }
 
 /// Also while the backend is away.
-async fn all_metrics(State(view): State<View>) -> Response {
+async fn all_metrics(Extension(view): Extension<View>) -> Response {
     let text = view.gauges.text(&*view.backend, &view.control.now().sources).await;
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

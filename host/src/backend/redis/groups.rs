@@ -90,7 +90,7 @@ impl Redis {
             keys.wishes(),
         ]);
         call.arg(&*source.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
-        call.arg(millis(every)).arg(keys::HEARTBEAT_PREFIX);
+        call.arg(millis(every)).arg(keys::HEARTBEAT_PREFIX).arg(millis(WISH_LEAVE_TTL));
         let mut answer = value::array(self.run_script(&TEND, &call, source).await?)?.into_iter();
         let mut next = || answer.next().unwrap_or(Value::Nil);
         let (agreed, left) = (value::count(&next())?, value::count(&next())?);

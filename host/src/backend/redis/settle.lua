@@ -141,7 +141,8 @@ local put_off_at
 local function put_off(waiting, at)
     if not put_off_at then
         local time, off, latest = steady(stats, now)
-        if time - latest > STEP_MS and redis.call('ZCARD', due) + redis.call('ZCARD', timers) > 0 then
+        -- Where no time was ever told (a Tidemill before this one put it off) there is nothing to be far ahead of.
+        if latest > 0 and time - latest > STEP_MS and redis.call('ZCARD', due) + redis.call('ZCARD', timers) > 0 then
             put_off_at = latest
         else
             put_off_at = time

@@ -5,7 +5,7 @@
 -- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 wishes
 -- ARGV     1 group  2 consumer  3 what it wishes ('': what it did)  4 for how long that counts in ms, without another word
 --          5 pending ids that are noted at most  6 in how many ms a position is noted again
---          7 what the names of heartbeats begin with
+--          7 what the names of heartbeats begin with  8 for how long a wish counts in ms whose host took its leave
 -- returns  1 the number of what is agreed on  2 entries left for others  3 strayed, and 4 repeated, booked now
 --          5 the id from which the group was moved back ('': it was not)  6 the last id handed out
 --          7.. consumer and wish, of each host
@@ -39,14 +39,14 @@ local earlier, later, ended = {}, {}, {}
 for i = 1, #all, 2 do
     local till, leave, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
     earlier[#earlier + 1], earlier[#earlier + 2] = all[i], text or ''
-    if leave == 'e' and tonumber(till) < now then ended[text] = true end
+    if leave == 'e' and tonumber(till) < now then ended[text] = math.max(ended[text] or 0, till - ARGV[8]) end
     if all[i] == me and wish == '' then wish = text end
 end
 for i = 1, #all, 2 do
     local till, _, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
-    -- Who died with the wish of a host that has left since was followed by it.
+    -- Who died with the wish of a host that has left since was followed by it: its last word came before that.
     local over = not till or tonumber(till) < now
-        or (ended[text] and redis.call('EXISTS', ARGV[7] .. all[i]) == 0)
+        or (ended[text] and till - ttl <= ended[text] and redis.call('EXISTS', ARGV[7] .. all[i]) == 0)
     if all[i] ~= me and over then
         redis.call('HDEL', wishes, all[i])
     elseif all[i] ~= me then

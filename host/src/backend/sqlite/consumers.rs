@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::steady;
 use super::tx::{Tx, millis};
-use crate::backend::group::WISH_LEAVE_TTL;
+use crate::backend::group::{WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{HEARTBEAT_MAX, HostNote, Result};
 use crate::model::delivery::Source;
 
@@ -34,6 +34,9 @@ pub fn seek(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
 pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()> {
     let until = tx.now_ms.saturating_add(millis(ttl.min(HEARTBEAT_MAX)));
     tx.run("UPDATE consumers SET until_ms = ?2, note = ?3 WHERE id = ?1", (make(tx, name)?, until, note))?;
+    // What it wishes as well: so that it is known when a dead one's last word came.
+    let until = tx.now_ms.saturating_add(millis(WISH_TTL));
+    tx.run("UPDATE wishes SET until_ms = ?2 WHERE consumer = ?1 AND ended = 0", (name, until))?;
     steady::note(tx)
 }
 

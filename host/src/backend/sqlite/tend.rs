@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::parcel::{id, limit};
 use super::tx::{Tx, millis};
 use super::{consumers, sources};
-use crate::backend::group::WISH_TTL;
+use crate::backend::group::{WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{Result, SourceStatus, Tended, Wish};
 use crate::model::delivery::Source;
 
@@ -47,11 +47,12 @@ fn say(tx: &Tx<'_>, group: &sources::Source, consumer: &str, wish: &str) -> Resu
     let sql = "SELECT DISTINCT wish FROM wishes WHERE source = ?1";
     let distinct = || tx.all(sql, [group.id], |row| row.get::<_, String>(0));
     let before: BTreeSet<String> = distinct()?.into_iter().collect();
-    // Who died with the wish of a host that has left since was followed by it.
-    let sql = "DELETE FROM wishes WHERE source = ?1 AND consumer <> ?3 AND (until_ms < ?2 OR (
-                 wish IN (SELECT wish FROM wishes WHERE source = ?1 AND ended = 1 AND until_ms < ?2)
+    // Who died with the wish of a host that has left since was followed by it: its last word came before that.
+    let sql = "DELETE FROM wishes AS w WHERE source = ?1 AND consumer <> ?3 AND (until_ms < ?2 OR (
+                 EXISTS (SELECT 1 FROM wishes e WHERE e.source = ?1 AND e.wish = w.wish AND e.ended = 1
+                         AND e.until_ms < ?2 AND w.until_ms - ?4 <= e.until_ms - ?5)
                  AND consumer NOT IN (SELECT name FROM consumers WHERE until_ms >= ?2)))";
-    tx.run(sql, (group.id, tx.now_ms, consumer))?;
+    tx.run(sql, (group.id, tx.now_ms, consumer, millis(WISH_TTL), millis(WISH_LEAVE_TTL)))?;
     let until = tx.now_ms.saturating_add(millis(WISH_TTL));
     let sql = "SELECT 1 FROM wishes WHERE source = ?1 AND consumer = ?2 AND wish = ?3 AND until_ms BETWEEN ?4 AND ?5";
     let fresh = until.saturating_sub(millis(WISH_TTL / 4));
