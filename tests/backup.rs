@@ -160,6 +160,26 @@ async fn a_backup_beside_another_database_s_log_is_refused_and_nothing_is_touche
     }
 }
 
+/// So that `cp` is good after it.
+#[test]
+fn a_clean_end_leaves_no_log() {
+    let project = Project::new("sqlite:a.db");
+    let events: String = (0..200)
+        .map(|_| {
+            format!("{}\n", tidemill_tests::world::event(uuid::Uuid::new_v4(), serde_json::json!({ "do": "nothing" })))
+        })
+        .collect();
+    std::fs::write(project.path("events.jsonl"), events).unwrap();
+    for _ in 0..5 {
+        for args in [&["publish", "events.jsonl"][..], &["run", "--until-idle"], &["dead", "ls"]] {
+            let (code, text) = said(&project.run(args));
+            assert_eq!(code, 0, "{args:?}: {text}");
+            let log = std::fs::metadata(project.path("a.db-wal")).map_or(0, |log| log.len());
+            assert_eq!(log, 0, "after {args:?}");
+        }
+    }
+}
+
 /// What is refused above must not be refused here: a log is the only place where the last events are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_taken_for_its_own_database_in_every_state() {

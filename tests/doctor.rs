@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Level, Start};
+use tidemill::backend::{self, Level, Options, Start};
 use tidemill::model::delivery::Source;
 use tidemill_tests::server::RedisServer;
 
@@ -150,6 +150,19 @@ async fn bounds_of_dead_letters_that_a_server_cannot_hold_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timers_that_a_server_cannot_hold_are_told() {
+    let server = RedisServer::start(&["--save", "", "--maxmemory", "1gb"]);
+    let examined = async |timers_bytes| {
+        let options = Options { timers_bytes, ..options() };
+        backend::open(&server.url(), options).await.unwrap().examine(&[], &[]).await.unwrap()
+    };
+    let told = examined(600 << 20).await;
+    let told = told.iter().find(|finding| finding.check == "timers").unwrap();
+    assert!(told.text.contains("600 MiB, more than half of maxmemory, 1024 MiB"), "{told:?}");
+    assert!(!examined(500 << 20).await.iter().any(|finding| finding.check == "timers"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicting_server_is_bad() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "100mb"]);
     let open = backend::open(&server.url(), options()).await.unwrap();
@@ -233,7 +246,7 @@ async fn what_leaks_in_redis_is_named() {
     let (found, code) = patient.findings(&[]);
     says(
         &found,
-        "warning groups: asked: group stranger is not in the configuration, and keeps",
+        "warning groups: asked: by the configuration no handler stranger reads this stream, and keeps",
         "XGROUP DESTROY asked stranger",
     );
     says(&found, "warning consumers: mischief on asked: 1 consumers have no heartbeat, 1 of them hold", "start a host");
@@ -294,7 +307,7 @@ async fn a_sqlite_file_is_examined() {
     }
     let (found, code) = patient.findings(&["--deep"]);
     says(&found, "ok durability: always", "write-ahead log");
-    says(&found, "warning groups: asked: group stranger is not in the configuration, and keeps", "");
+    says(&found, "warning groups: asked: by the configuration no handler stranger reads this stream, and keeps", "");
     says(&found, "warning consumers: mischief on asked", "1 of them hold deliveries");
     says(&found, "ok integrity", "the whole file is sound");
     assert_eq!(code, 0, "{found:?}");

@@ -192,3 +192,15 @@ fn a_plugins_setting_from_the_environment_is_kept_as_it_is() {
     let config = tidemill::config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
     assert_eq!(config.broker.url.expose(), "\"sqlite:a\"#b.db");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_published_into_a_database_that_ends_with_the_command() {
+    let desk = Desk::new("sqlite::memory:").await;
+    desk.site.write("events.jsonl", without(&[]).to_string());
+    let into_memory =
+        |args: &[&str]| desk.site.run(&[&["--broker", "sqlite::memory:", "publish", "events.jsonl"], args].concat());
+    let refused = into_memory(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("hint: give a file"), "{}", said(&refused));
+    assert!(into_memory(&["--dry-run"]).status.success());
+}

@@ -135,6 +135,17 @@ async fn an_exhausted_target_delays_only_what_emitted_to_it() {
     scene.refused_until(async || server.ask::<()>(&["DEL", &scene.world.done])).await;
 }
 
+/// Then no entry tells of it, and adding one fails in the middle of a settlement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_target_whose_last_entry_was_deleted_delays_only_what_emitted_to_it() {
+    let server = RedisServer::start(&VOLATILE);
+    let scene = Scene::new(&server.url()).await;
+    exhaust(&server, &scene.world.done);
+    server.ask::<()>(&["XDEL", &scene.world.done, LAST_ID]);
+    scene.refused_until(async || server.ask::<()>(&["DEL", &scene.world.done])).await;
+    assert_eq!(scene.world.status().await.torn, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_target_of_the_wrong_type_delays_only_what_emitted_to_it() {
     let server = RedisServer::start(&VOLATILE);

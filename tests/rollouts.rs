@@ -10,6 +10,7 @@ use serde_json::json;
 use tidemill::backend::conformance::options;
 use tidemill::backend::{self, Backend, NewEntry, SourceStatus};
 use tidemill::model::delivery::Source;
+use tidemill::service::HEARTBEAT_TTL;
 use tidemill_tests::ledger::host::Host;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::event;
@@ -226,6 +227,21 @@ on_both! {
         fleet.wait_for("the old one to go on", |status| status.committed == 1).await;
         stop(old);
         stop(fleet.host("next", other));
+    }
+
+    /// It was taken for dead, and rightly so: what follows it must not find it at work again.
+    async fn a_host_that_comes_to_again_beside_one_with_another_key_ends(fleet: Fleet) {
+        let mut old = fleet.host("old", OLD);
+        fleet.put("Test.Thing.Asked", json!({ "do": "state-count", "key": "k" })).await;
+        fleet.wait_for("the old one to work", |status| status.committed == 1).await;
+        old.signal("STOP");
+        tokio::time::sleep(HEARTBEAT_TTL + Duration::from_secs(1)).await;
+        let next = fleet.host("next", Settings { key: "/data/other", ..OLD });
+        old.signal("CONT");
+        let exit = old.ends_within(STUCK).expect("it ends");
+        let said = old.said();
+        assert!(!exit.success() && said.contains("another host that lives keeps the state"), "{said}");
+        stop(next);
     }
 
     /// A retry and a dead letter of a kind that the handler wants no more: both are run all the same.

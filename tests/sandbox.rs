@@ -47,7 +47,7 @@ misdeeds! {
     too_many_timers_hit_their_bound: { "do": "timer", "count": 20, "stubborn": true, "after_ms": 10 }, "" => "timers: timer: an attempt may set 16 timers (limits.timers)";
     limits_timers_bounds_the_timers: { "do": "timer", "count": 2, "stubborn": true }, "limits = { timers = 1 }" => "timers: timer: an attempt may set 1 timers (limits.timers)";
     // Reaches `TIMER_BYTES`.
-    a_timer_with_too_much_data_is_refused: { "do": "timer", "then": { "x": "x".repeat(70_000) } }, "" => "timer-bytes: timer: the data has 70008 bytes; at most 65536 (limits.timer_bytes)";
+    a_timer_with_too_much_data_is_refused: { "do": "timer", "then": { "x": "x".repeat(70_000) } }, "" => "timer-bytes: timer: the data has 70008 bytes; at most 4096 (limits.timer_bytes)";
     limits_timer_bytes_bounds_the_data: { "do": "timer", "then": { "x": "x" }, "stubborn": true }, "limits = { timer_bytes = \"8B\" }" => "at most 8 (limits.timer_bytes)";
     // Reaches `TIMER_WAIT`.
     a_timer_too_far_away_is_refused: { "do": "timer", "after_ms": 7_776_000_001u64, "stubborn": true }, "" => "rejected: timer: \"again\" in 2months";
@@ -67,7 +67,7 @@ misdeeds! {
     the_key_host_calls_has_its_effect: { "do": "log-flood", "count": 60 }, "limits = { host_calls = 50 }" => "host-calls: it called the host more than 50 times";
     the_key_emits_has_its_effect: { "do": "emit-many", "count": 3 }, "limits = { emits = 2 }" => "emits: emit: an attempt may emit 2 events";
     // Reaches `EMIT_BYTES`.
-    the_key_emit_bytes_has_its_effect: { "do": "emit-many", "count": 3, "stubborn": true }, "limits = { emit_bytes = \"800B\" }" => "emit-bytes: emit: an attempt may emit 800 bytes";
+    the_key_emit_bytes_has_its_effect: { "do": "emit-many", "count": 3, "stubborn": true }, "limits = { emit_bytes = \"800B\" }" => "emit-bytes: emit: an attempt may emit and set timers of 800 bytes";
     the_key_state_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state = \"100B\" }" => "state-bytes: state: an attempt may write 100 bytes";
     the_key_state_total_has_its_effect: { "do": "state-big", "bytes": 200, "stubborn": true, "key": "k" }, "limits = { state_total = \"100B\" }" => "state-total: state: a key may hold 100 bytes";
     deleting_counts_as_writing: { "do": "state-delete-many", "count": 2, "key": "k" }, "limits = { state = \"300B\" }" => "state-bytes: state: an attempt may write 300 bytes";

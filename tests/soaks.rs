@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tidemill_tests::soak::{Kind, Plan, round};
+use tidemill_tests::soak::{Kind, Only, Plan, round};
 
 const LENGTH: Duration = Duration::from_secs(25);
 
 fn short(kind: Kind) {
     let seed = std::env::var("TIDEMILL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
     eprintln!("seed: {seed}");
-    let outcome = round(Plan { seed, kind, length: LENGTH });
+    let outcome = round(Plan { seed, kind, length: LENGTH, only: Only::default() });
     eprintln!("{outcome}");
     assert_eq!(outcome.violations(), 0, "{outcome}\n{}", outcome.said);
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidemill_tests::soak::backlog::{self, Size};
-use tidemill_tests::soak::{Kind, Plan, quantiles, round};
+use tidemill_tests::soak::{Kind, Only, Plan, quantiles, round};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,6 +22,9 @@ pub struct Args {
     /// redis or sqlite; default: every third seed on SQLite, the others on Redis.
     #[arg(long, value_parser = ["redis", "sqlite"])]
     backend: Option<String>,
+    /// Only this fault, by its name as a round's report says it; may be given several times. Another word lists them.
+    #[arg(long, value_name = "FAULT")]
+    only: Vec<String>,
     /// JSON Lines: one document a round.
     #[arg(long)]
     json: bool,
@@ -39,13 +42,20 @@ pub fn main(args: &Args) -> ExitCode {
     if args.backlog {
         return measure(args);
     }
+    let only = match Only::new(&args.only) {
+        Ok(only) => only,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("seed: {seed}");
     let rounds = (args.minutes / args.each).floor().max(1.0) as u64;
     let length = Duration::from_secs_f64(60.0 * args.each.min(args.minutes));
     let (mut violations, mut events, mut recoveries) = (0, 0, Vec::new());
     for seed in seed..seed + rounds {
-        let outcome = round(Plan { seed, kind: kind(args, seed), length });
+        let outcome = round(Plan { seed, kind: kind(args, seed), length, only: only.clone() });
         if args.json {
             println!("{}", outcome.json());
         } else {

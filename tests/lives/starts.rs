@@ -1,5 +1,6 @@
 //! A start waits out what passes, says what it waits for, and refuses at once what does not; signals mean what they say.
 
+use std::process::Command;
 use std::time::Duration;
 
 use tidemill_tests::proxy::{Break, Proxy};
@@ -35,13 +36,35 @@ fn an_absent_redis_is_waited_for() {
     host.says(WAITS);
     assert_eq!(host.said().matches(WAITS).count(), 1, "{}", host.said());
     assert_eq!(host.get("/healthz"), (200, "alive\n".to_owned()), "nobody is to end it for waiting");
-    for path in ["/readyz", "/metrics", "/api/status"] {
+    assert_eq!(host.get("/api/status").0, 503);
+    for path in ["/readyz", "/metrics"] {
         assert_eq!(host.get(path), (503, "not ready: the host is starting\n".to_owned()), "{path}");
     }
     server.again();
     host.says("host started");
     host.is_ready();
     place.works(&host);
+    host.stops();
+}
+
+/// A probe has a time-out of its own, and is to hear the reason within it.
+/// Reaches `web::ANSWER_MAX`.
+#[test]
+fn a_redis_that_hangs_makes_a_host_unready_that_says_so() {
+    let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
+    let place = Place::on_redis(&server.url());
+    let mut host = place.start(&["run"], &[]);
+    host.is_ready();
+    let info: String = server.ask(&["INFO", "server"]);
+    let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    for told in ["the backend has not answered for 3s", "the backend does not take this host's heartbeat"] {
+        host.waits_until(told, |host| host.get("/readyz").1.contains(told));
+    }
+    signal("-CONT");
+    host.is_ready();
+    host.says("the backend takes heartbeats again");
     host.stops();
 }
 

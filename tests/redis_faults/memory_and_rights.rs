@@ -1,5 +1,7 @@
 //! A Redis whose memory is full, and one that takes rights away while hosts are at work.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use serde_json::json;
@@ -44,6 +46,60 @@ async fn maxmemory_pauses_reading_and_drains_after() {
     }
     load.stop().await;
     rig.settle_accounts(hosts).await;
+}
+
+fn used(server: &RedisServer) -> usize {
+    let info: String = server.ask(&["INFO", "memory"]);
+    info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse().unwrap()
+}
+
+/// A batch that the memory has no room for is no reason to keep what needs hardly any.
+/// Reaches `settle::FULL_MAX`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_has_room_is_settled_while_a_batch_has_none() {
+    let server = RedisServer::start(&VOLATILE);
+    let rig = Rig::new(&server).await;
+    for n in 0..80 {
+        let data = match n % 2 {
+            0 => json!({ "do": "state-big", "bytes": 200_000, "key": format!("k{n}") }),
+            _ => json!({ "do": "ok", "key": format!("k{n}") }),
+        };
+        rig.world.put(event(Uuid::new_v4(), data).to_string()).await;
+    }
+    // Room for some of the forty, but not for their settlement in one piece.
+    server.config_set("maxmemory", &(used(&server) + 4_000_000).to_string());
+    let hosts = rig.hosts(1).await;
+    rig.wait_for("the small ones", |status| status.committed > 40).await;
+    let status = rig.world.status().await;
+    assert!(status.pending > 0 && status.retried + status.dead == 0, "{status:?}");
+    server.config_set("maxmemory", "0");
+    let status = rig.wait_for("all", |status| status.committed == 80).await;
+    assert!(status.balances() && status.retried + status.dead == 0, "{status:?}");
+    hosts.stop().await;
+}
+
+/// XINFO STREAM copies the first and the last entry, which may be large: of a stream whose groups are in order it is not asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_entry_that_is_done_with_is_not_read_again() {
+    let server = RedisServer::start(&VOLATILE);
+    let rig = Rig::new(&server).await;
+    let hosts = rig.hosts(1).await;
+    server.ask::<()>(&["XADD", &rig.world.asked, "*", "event", &"z".repeat(40 << 20)]);
+    rig.wait_for("the dead letter", |status| status.dead == 1).await;
+    let mut monitor = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    rig.put(100).await;
+    rig.wait_for("what comes after it", |status| status.committed == 100 && status.balances()).await;
+    // Longer than it is between many looks of each task.
+    sleep_ms(10_000).await;
+    monitor.shutdown(Shutdown::Write).unwrap();
+    let mut said = Vec::new();
+    monitor.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said);
+    let asked = |what: &str| said.matches(&format!("\"XINFO\" \"{what}\" \"{}\"", rig.world.asked)).count();
+    // The janitor may have looked at it, as it does once an hour.
+    assert!(asked("GROUPS") > 8 && asked("STREAM") <= 1, "{} of {}", asked("STREAM"), asked("GROUPS"));
+    hosts.stop().await;
 }
 
 /// What only leaves needs no memory: entries that the handler does not want are acked though the memory is full.

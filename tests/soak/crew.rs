@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use tidemill::fault::POINTS;
 use tidemill::tasks::{End, Task};
 
+use super::Only;
 use super::recovery::Watch;
 use crate::ledger::Ledger;
 use crate::ledger::host::{Host, Odd};
@@ -28,9 +29,18 @@ const UNLIKE_IN: u32 = 6;
 /// Draining takes two deadlines and a margin; with a broker that stands still, its patience comes on top.
 const DRAIN_MAX: Duration = Duration::from_secs(90);
 
+/// What may be odd with a host that is hired.
+pub const ODDITIES: [&str; 5] = [DOOMED, PANICS, MUTE, UNLIKE_WINDOW, UNLIKE_EVENTS];
+const DOOMED: &str = "host that dies at a fault point";
+const PANICS: &str = "host with panics";
+const MUTE: &str = "host with full disk";
+const UNLIKE_WINDOW: &str = "host with another window";
+const UNLIKE_EVENTS: &str = "host with other events";
+
 pub struct Crew {
     ledger: Arc<Ledger>,
     dice: StdRng,
+    only: Only,
     places: Vec<Place>,
     /// Configurations that are not like the others'.
     unlike: [PathBuf; 2],
@@ -52,7 +62,7 @@ struct Place {
 }
 
 impl Crew {
-    pub fn new(ledger: Arc<Ledger>, seed: u64) -> Self {
+    pub fn new(ledger: Arc<Ledger>, seed: u64, only: Only) -> Self {
         let dice = StdRng::seed_from_u64(seed);
         let (places, watches, deaths) = (Vec::new(), Vec::new(), BTreeMap::new());
         let unlike = [
@@ -60,7 +70,7 @@ impl Crew {
             // On the same stream, and nothing that is published there.
             ledger.variant("events", ("events = [\"Test.Entry.Posted\"]", "events = [\"Test.Thing.Asked\"]"), ""),
         ];
-        let mut crew = Self { ledger, dice, places, unlike, watches, deaths, violations: Vec::new() };
+        let mut crew = Self { ledger, dice, only, places, unlike, watches, deaths, violations: Vec::new() };
         for _ in 0..HOSTS {
             let place = crew.hire(crew.places.len());
             crew.places.push(place);
@@ -70,17 +80,17 @@ impl Crew {
 
     /// For a place that is empty, or whose host is gone.
     fn hire(&mut self, at: usize) -> Place {
-        let doom = self.dice.random_ratio(1, DOOMED_IN).then(|| {
+        let doom = (self.dice.random_ratio(1, DOOMED_IN) && self.only.lets(DOOMED)).then(|| {
             let point = POINTS[self.dice.random_range(0..POINTS.len())];
             format!("{point}:{}", self.dice.random_range(1..=PASSAGES_MAX))
         });
-        let panics = doom.is_none() && self.dice.random_ratio(1, PANICS_IN);
+        let panics = doom.is_none() && self.dice.random_ratio(1, PANICS_IN) && self.only.lets(PANICS);
         let panic = panics.then(|| {
             let restarted: Vec<&Task> = Task::ALL.iter().filter(|task| task.end() == End::Restarted).collect();
             let task = restarted[self.dice.random_range(0..restarted.len())];
             format!("{}:{}", task.name(), self.dice.random_range(1..=PASSAGES_MAX))
         });
-        let mute = self.dice.random_ratio(1, MUTE_IN);
+        let mute = self.dice.random_ratio(1, MUTE_IN) && self.only.lets(MUTE);
         // What no host wants is skipped, and rightly so: one has to want it all the time, from before the narrow one comes.
         let mut others: Vec<&mut Place> =
             self.places.iter_mut().enumerate().filter(|(other, _)| *other != at).map(|(_, place)| place).collect();
@@ -88,16 +98,16 @@ impl Crew {
             && others.iter_mut().any(|place| place.leaving.is_none() && place.host.consumer().is_some());
         let [window, events] = &self.unlike;
         let config = match self.dice.random_range(0..UNLIKE_IN) {
-            0 => window.clone(),
-            1 if others_want => events.clone(),
+            0 if self.only.lets(UNLIKE_WINDOW) => window.clone(),
+            1 if others_want && self.only.lets(UNLIKE_EVENTS) => events.clone(),
             _ => self.ledger.config(),
         };
         let narrow = config == *events;
         let odd = Odd { fault: doom.clone(), panic, mute };
         for (what, is) in
-            [("panics", odd.panic.is_some()), ("full disk", mute), ("unlike", config != self.ledger.config())]
+            [(PANICS, odd.panic.is_some()), (MUTE, mute), (UNLIKE_WINDOW, config == *window), (UNLIKE_EVENTS, narrow)]
         {
-            *self.deaths.entry(format!("host with {what}")).or_default() += u32::from(is);
+            *self.deaths.entry(what.to_owned()).or_default() += u32::from(is);
         }
         Place { host: self.ledger.odd_host(&config, &odd), doom, asleep: None, leaving: None, narrow }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
@@ -38,12 +39,33 @@ pub enum Kind {
     Sqlite,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
     pub kind: Kind,
     /// How long the nemesis is at work.
     pub length: Duration,
+    pub only: Only,
+}
+
+/// Names of faults and of what may be odd with a host: which of them there are. None: all.
+#[derive(Debug, Clone, Default)]
+pub struct Only(Vec<String>);
+
+impl Only {
+    /// # Errors
+    /// There is no fault of that name: which there are.
+    pub fn new(names: &[String]) -> Result<Self, String> {
+        let known: Vec<&str> = FAULTS.iter().map(|fault| fault.name).chain(crew::ODDITIES).collect();
+        match names.iter().find(|name| !known.contains(&name.as_str())) {
+            None => Ok(Self(names.to_vec())),
+            Some(name) => Err(format!("there is no fault \"{name}\"; there are: {}", known.join(", "))),
+        }
+    }
+
+    fn lets(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|only| only == name)
+    }
 }
 
 /// What came of a round.
@@ -75,13 +97,16 @@ pub fn round(plan: Plan) -> Outcome {
     }
     let ledger = Arc::new(ledger);
     let producer = ledger.produce(EVERYTHING, EVENTS_PER_SECOND, plan.seed);
-    let crew = Crew::new(ledger.clone(), dice.random());
+    let crew = Crew::new(ledger.clone(), dice.random(), plan.only.clone());
     let mut field = Field { server, clock, crew, faults: BTreeMap::new() };
-    let possible: Vec<_> = FAULTS.iter().filter(|fault| field.server.is_some() || !fault.needs_server).collect();
+    let possible =
+        |fault: &&nemesis::Fault| (field.server.is_some() || !fault.needs_server) && plan.only.lets(fault.name);
+    let possible: Vec<_> = FAULTS.iter().filter(possible).collect();
     let end = Instant::now() + plan.length;
     while Instant::now() < end {
-        let fault = possible[dice.random_range(0..possible.len())];
-        if (fault.run)(&mut field, &mut dice) {
+        if let Some(fault) = possible.choose(&mut dice)
+            && (fault.run)(&mut field, &mut dice)
+        {
             *field.faults.entry(fault.name.to_owned()).or_default() += 1;
         }
         field.crew.tend_for(Duration::from_millis(dice.random_range(GAP_MS)));
@@ -138,7 +163,7 @@ pub fn quantiles(times: &[Duration]) -> serde_json::Value {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, kind, length } = &self.plan;
+        let Plan { seed, kind, length, .. } = &self.plan;
         writeln!(f, "seed {seed} on {} for {length:?}: {}", kind.name(), self.report)?;
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
         writeln!(f, "  faults: {}", faults.join(", "))?;

@@ -17,7 +17,14 @@ pub const STEPS_PER_BYTE: u64 = 64;
 /// Errors that may be collected before the first of them are put into words. Each takes about half a KiB.
 pub const ERRORS_MAX: u32 = 1_000;
 
+/// Bytes of a text that are a step, each time that the check goes through it: for a pattern, a format, its length.
+pub const STEP_BYTES: usize = 4;
+/// Verdicts on objects and lists that the library may remember in one check, so that recursive schemas do not ask twice. Each
+/// takes up to 50 bytes. What goes beyond is asked again, and costs steps.
+pub const REMEMBERED_MAX: u32 = 1 << 19;
+
 thread_local! {
+    static REMEMBERED_LEFT: Cell<u32> = const { Cell::new(0) };
     static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
     static ERRORS_LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
     /// Where the tree has the first value that was found wrong.
@@ -39,6 +46,7 @@ pub fn within<T>(event_bytes: usize, check: impl FnOnce() -> T) -> Result<T, Bey
     debug_assert_eq!(ERRORS_LEFT.get(), u32::MAX, "a check inside a check");
     STEPS_LEFT.set(STEPS_MIN + STEPS_PER_BYTE * event_bytes as u64);
     ERRORS_LEFT.set(ERRORS_MAX);
+    REMEMBERED_LEFT.set(REMEMBERED_MAX);
     FIRST.set(None);
     // What the check has made is dropped; the schema is only read.
     let done = catch_unwind(AssertUnwindSafe(check));
@@ -69,6 +77,21 @@ pub fn steps(count: usize) {
         Some(left) => STEPS_LEFT.set(left),
         None => beyond(Beyond::Steps),
     }
+}
+
+/// A text of so many bytes is gone through.
+#[inline]
+pub fn text(bytes: usize) {
+    if bytes >= STEP_BYTES {
+        steps(bytes / STEP_BYTES);
+    }
+}
+
+/// Whether one more verdict may be remembered, or looked up.
+pub fn may_remember() -> bool {
+    let left = REMEMBERED_LEFT.get();
+    REMEMBERED_LEFT.set(left.saturating_sub(1));
+    left > 0
 }
 
 /// In a check: the value at this address was found wrong. Answers whether this is a check at all.
@@ -105,6 +128,23 @@ mod tests {
             assert_eq!((taken(most), taken(most + 1)), (Ok(()), Err(Beyond::Steps)), "{event_bytes}");
             let at_once = |count: u64| within(event_bytes, || steps(count as usize));
             assert_eq!((at_once(most), at_once(most + 1)), (Ok(()), Err(Beyond::Steps)), "{event_bytes}");
+        }
+    }
+
+    /// Reaches `STEP_BYTES`.
+    #[test]
+    fn a_text_costs_a_step_for_so_many_of_its_bytes() {
+        let most = STEPS_MIN as usize * STEP_BYTES;
+        let taken = |bytes: usize| within(0, || text(bytes));
+        assert_eq!((taken(most + STEP_BYTES - 1), taken(most + STEP_BYTES)), (Ok(()), Err(Beyond::Steps)));
+    }
+
+    /// Reaches `REMEMBERED_MAX`.
+    #[test]
+    fn so_many_verdicts_are_remembered_in_a_check() {
+        for _ in 0..2 {
+            let asked = |count: u32| within(0, || (0..count).filter(|_| may_remember()).count());
+            assert_eq!(asked(REMEMBERED_MAX + 5), Ok(REMEMBERED_MAX as usize), "anew in each check");
         }
     }
 

@@ -50,7 +50,10 @@ impl<'a> Node<'a, Tree> for &'a Json<'a> {
     }
     fn as_string(&self) -> Option<Cow<'a, str>> {
         match self {
-            Json::String(text) => Some(Cow::Borrowed(text)),
+            Json::String(text) => {
+                bounds::text(text.len());
+                Some(Cow::Borrowed(text))
+            }
             _ => None,
         }
     }
@@ -99,6 +102,11 @@ impl<'a> Node<'a, Tree> for &'a Json<'a> {
     }
     fn identity(&self) -> Option<NodeIdentity> {
         Some(NodeIdentity::new(std::ptr::from_ref::<Json<'a>>(*self) as usize))
+    }
+    /// What verdicts are remembered by.
+    fn container_identity(&self) -> Option<NodeIdentity> {
+        let is_container = matches!(self, Json::Object(_) | Json::Array(_));
+        (is_container && bounds::may_remember()).then(|| self.identity()).flatten()
     }
 }
 
@@ -176,7 +184,9 @@ impl<'a> Iterator for Each<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         bounds::step();
-        self.0.next().map(|member| (&*member.name, &member.value))
+        let member = self.0.next()?;
+        bounds::text(member.name.len());
+        Some((&*member.name, &member.value))
     }
 }
 
@@ -231,7 +241,10 @@ fn equals(json: &Json<'_>, expected: &Value) -> bool {
             let has = |(name, wanted): (&String, &Value)| members.get(name).is_some_and(|value| equals(value, wanted));
             members.len() == wanted.len() && wanted.iter().all(has)
         }
-        (Json::String(text), Value::String(wanted)) => text == wanted,
+        (Json::String(text), Value::String(wanted)) => {
+            bounds::text(wanted.len());
+            text == wanted
+        }
         (Json::Bool(value), Value::Bool(wanted)) => value == wanted,
         (Json::Null, Value::Null) => true,
         _ => false,

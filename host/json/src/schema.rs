@@ -314,6 +314,25 @@ mod tests {
         assert_eq!(first.rule.as_deref(), Some("/properties/x/maximum"));
     }
 
+    /// Definitions that each ask for the next one twice: without a bound half a million looks at one text.
+    #[test]
+    fn a_long_text_that_is_looked_through_often_ends_the_check() {
+        let mut defs = serde_json::Map::new();
+        for level in 0..19 {
+            let next = json!({ "$ref": format!("#/definitions/d{}", level + 1) });
+            defs.insert(format!("d{level}"), json!({ "allOf": [next, next] }));
+        }
+        defs.insert("d19".into(), json!({ "pattern": "^[ab]*$", "minLength": 1, "format": "uri-reference" }));
+        let schema = json!({ "definitions": defs, "properties": { "x": { "$ref": "#/definitions/d0" } } });
+        let found = findings(&schema, &format!("{{\"x\":\"{}\"}}", "ab".repeat(300_000)));
+        assert!(found.first[0].said.contains("STEPS_MIN"), "{}", found.first[0].said);
+        // And names, which each pattern is tried on.
+        let patterns: serde_json::Map<String, Value> = (0..1_900).map(|n| (format!("^[ab]*{n}$"), json!({}))).collect();
+        let schema = json!({ "patternProperties": patterns, "additionalProperties": false });
+        let found = findings(&schema, &format!("{{\"{}\":1}}", "ab".repeat(300_000)));
+        assert!(found.first[0].said.contains("STEPS_MIN"), "{}", found.first[0].said);
+    }
+
     #[test]
     fn numbers_of_many_digits_are_compared_within_bounds() {
         let number = |last: u32| format!("{}{last}", "7".repeat(300));

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use serde_json::{Number, Value};
 
+use crate::bounds;
 use crate::number::{AsWritten, decimal, may_be_long, nearest};
 use crate::read::{read, read_short};
 
@@ -154,7 +155,10 @@ impl<'a> Json<'a> {
             // Zero has no sign here.
             Self::Number(number) => keys.hash_one((number.as_f64().unwrap_or_default() + 0.0).to_bits()),
             Self::Long(text) => keys.hash_one((nearest(text) + 0.0).to_bits()),
-            Self::String(text) => keys.hash_one(text),
+            Self::String(text) => {
+                bounds::text(text.len());
+                keys.hash_one(text)
+            }
             Self::Array(items) => {
                 let mut hasher = keys.build_hasher();
                 items.iter().for_each(|item| hasher.write_u64(item.hash(keys)));

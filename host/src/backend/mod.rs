@@ -32,6 +32,7 @@ pub use self::findings::{Finding, Level};
 pub use self::group::{Group, Pause, Place, Start, Tended, VERSIONS_MAX, VersionBook, Wish};
 pub use self::open::{backup, examine_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
+pub use self::sqlite::wait_until_closed;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
 use crate::model::event::PayloadHash;
@@ -380,6 +381,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The server has no memory left for this write; for another one it may have.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Unavailable { cause, .. } if cause.starts_with("OOM"))
+    }
+
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Refused(_) | Self::Replaced(_))
     }

@@ -27,6 +27,8 @@ pub struct Options {
     pub dead_letters_bytes_max: u64,
     /// How many timers of a source may wait (`host.timers_max`); see [`Settled::Full`](super::Settled::Full).
     pub timers_max: u64,
+    /// What the timers of all sources of the configuration may take together, in bytes: for `doctor`.
+    pub timers_bytes: u64,
     /// The largest event, in bytes (`host.payload_bytes_max`). An entry above that and [`ENTRY_FACTS_BYTES`] is never
     /// held whole: it comes as [`Body::Large`](crate::model::delivery::Body).
     pub payload_bytes_max: usize,
@@ -42,6 +44,7 @@ impl Default for Options {
             dead_letters_max: limits::DEAD_LETTERS,
             dead_letters_bytes_max: limits::DEAD_LETTERS_BYTES.as_u64(),
             timers_max: limits::TIMERS_WAITING,
+            timers_bytes: 0,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX.as_u64() as usize,
             fetch_bytes_max: limits::FETCH_BYTES.as_u64() as usize,
         }

@@ -99,7 +99,10 @@ impl Context {
             return Err(No::Limit(Crash::EventBytes, reason));
         }
         if self.attempt.emit_bytes + bytes > limits.emit_bytes_max {
-            let reason = format!("emit: an attempt may emit {} bytes (limits.emit_bytes)", limits.emit_bytes_max);
+            let reason = format!(
+                "emit: an attempt may emit and set timers of {} bytes (limits.emit_bytes)",
+                limits.emit_bytes_max
+            );
             return Err(No::Limit(Crash::EmitBytes, reason));
         }
         Ok(())

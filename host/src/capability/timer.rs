@@ -31,6 +31,7 @@ impl timer::Host for Context {
         };
         Ok(match checked {
             Ok(body) => {
+                self.attempt.emit_bytes += body.len();
                 self.attempt.effects.timers.push(Timer { after, body });
                 Ok(())
             }
@@ -50,6 +51,11 @@ impl Context {
             let (size, max) = (data.len(), limits.timer_bytes_max);
             let reason = format!("timer: the data has {size} bytes; at most {max} (limits.timer_bytes) are allowed");
             return Err((Crash::TimerBytes, reason));
+        }
+        if self.attempt.emit_bytes + data.len() > limits.emit_bytes_max {
+            let max = limits.emit_bytes_max;
+            let reason = format!("timer: an attempt may emit and set timers of {max} bytes (limits.emit_bytes)");
+            return Err((Crash::EmitBytes, reason));
         }
         Ok(())
     }

@@ -127,12 +127,12 @@ async fn look_at_groups(backend: &dyn Backend, config: &Config, sources: &[Sourc
         found.extend(unlike(source, config, &backend.wishes(source).await?));
     }
     for (source, status) in books::unreached(backend, config).await? {
-        let (waiting, dead) = (status.waiting() - status.lag, status.dead);
+        let (waiting, unread, dead) = (status.waiting() - status.lag, status.lag, status.dead);
         found.push(findings::warning(
             "groups",
             format!(
-                "{source}: the handler's events do not reach this stream any more, and {waiting} deliveries and {dead} dead \
-                 letters of it lie there: nobody runs them"
+                "{source}: the handler's events do not reach this stream any more; {waiting} deliveries, {dead} dead letters and \
+                 {unread} entries that it has not read lie there for it: nobody runs them"
             ),
             "put the pattern back until they are finished (tidemill dead ls), and only then take it out",
         ));

@@ -30,6 +30,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::backend;
 use crate::config::Config;
 use crate::config::check::describe;
 use crate::config::read::read;
@@ -264,6 +265,8 @@ fn sqlite_path(file: &str) -> Result<(), Refused> {
 
 /// How long a command that has ended waits for what it began on other threads.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(200);
+/// And for a database to be closed: its log goes into the file then.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Runs a command's async part.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -271,5 +274,11 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     let done = runtime.block_on(work);
     // A plugin that is still being loaded, say, is not waited for.
     runtime.shutdown_timeout(SHUTDOWN_MAX);
+    // Who copies the file after a clean end finds all of it there.
+    if !backend::wait_until_closed(CLOSE_MAX) {
+        tracing::warn!(
+            "the database was not closed in time: what is in its log stays there, for whoever opens it next"
+        );
+    }
     done
 }

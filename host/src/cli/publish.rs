@@ -49,6 +49,14 @@ enum Ended {
 pub fn publish(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let (config, checked) = globals.load_checked()?;
+    if config.broker_url().sqlite_file() == Some(":memory:") && !args.dry_run {
+        return Err(super::Refused(
+            "what is published to a database in memory is gone when this command ends\n  hint: give a file, such as --broker \
+             sqlite:tidemill.db, or look only, with --dry-run"
+                .into(),
+        )
+        .into());
+    }
     let input = open(&args.file)?;
     super::block_on(async {
         let publisher = Publisher {
@@ -189,6 +197,7 @@ impl<'a> Work<'a> {
             (true, _) => None,
             (false, [b'[', ..]) => Some("one event a line, and no array around them"),
             (false, [b'{', .., b'}']) => None,
+            (false, line) if line.len() > self.publisher.payload_bytes_max => None,
             (false, [b'{', ..]) => Some("one event a line: this one seems to go on in the next"),
             _ => None,
         }

@@ -15,6 +15,9 @@ use crate::service::{Quiet, Switch, build};
 use crate::tasks::{self, Task};
 use crate::web::{self, Door};
 
+/// Its number on Linux and on macOS.
+const SIGXFSZ: i32 = 25;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Leave with 0 when nothing is left to do, waiting retries included.
@@ -29,6 +32,8 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let (switch, quiet) = Switch::new();
         let switch = Arc::new(switch);
         stop_on_signal(switch.clone())?;
+        // A file that may not grow any more (ulimit -f) fails a write, and does not end the host. Heard by nobody.
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?);
         let hangups = signal(SignalKind::hangup())?;
         serve(args.until_idle, globals, switch, quiet, hangups).await
     })?;
@@ -55,14 +60,7 @@ async fn serve(
     let (config, checked) = globals.load_checked()?;
     globals.warn(&checked);
     let seen = Seen::of(&globals.config, &config);
-    let loading = {
-        let (config, checked) = (config.clone(), checked.clone());
-        tasks::blocking(Task::Load, move || build::plugins(&config, &checked))
-    };
-    let plugins = tokio::select! {
-        loaded = loading => loaded.context("loading the plugins")?.map_err(|error| globals.refused(error))?,
-        () = quiet.wait() => return Ok(()),
-    };
+    // First of all: plugins may take minutes to compile, and nobody is to end a host that does that.
     let door = Door::default();
     if let Some(http) = &config.http {
         let listener = web::listen(http.listen).await?;
@@ -74,6 +72,14 @@ async fn serve(
             async move { served.unwrap_or_else(|| tasks::die()).await }
         });
     }
+    let loading = {
+        let (config, checked) = (config.clone(), checked.clone());
+        tasks::blocking(Task::Load, move || build::plugins(&config, &checked))
+    };
+    let plugins = tokio::select! {
+        loaded = loading => loaded.context("loading the plugins")?.map_err(|error| globals.refused(error))?,
+        () = quiet.wait() => return Ok(()),
+    };
     let Some(backend) = build::open_backend_for_host(&config, quiet.clone()).await? else { return Ok(()) };
     let host = build::host(&config, &checked, plugins, backend.clone())?;
     let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());

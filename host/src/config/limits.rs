@@ -25,7 +25,7 @@ pub const STATE: ByteSize = ByteSize::kib(256);
 pub const STATE_TOTAL: ByteSize = ByteSize::mib(4);
 /// Timers that one attempt may set, the data of one in bytes, and how far away it may be: 90 days.
 pub const TIMERS: usize = 16;
-pub const TIMER_BYTES: ByteSize = ByteSize::kib(64);
+pub const TIMER_BYTES: ByteSize = ByteSize::kib(4);
 pub const TIMER_WAIT: Duration = Duration::from_secs(7_776_000);
 /// Timers of one handler that may wait for one stream.
 pub const TIMERS_WAITING: u64 = 100_000;

@@ -73,10 +73,12 @@ pub fn differs(source: &Source, what: &str, theirs: &str, ours: &str) {
 }
 
 /// Something of a handler lies on a stream that it does not read any more.
-pub fn unreached(source: &Source, waiting: u64, dead: u64) {
+pub fn unreached(source: &Source, status: &SourceStatus) {
+    let (waiting, unread, dead) = (status.waiting() - status.lag, status.lag, status.dead);
     tracing::warn!(
         %source,
         waiting,
+        unread,
         dead,
         "the handler's events do not reach this stream any more: what waits there is kept, and nobody runs it"
     );

@@ -25,7 +25,7 @@ pub use groups::{
     differs, group_remade, left_paused, left_timers, paused, position_lost, replaced, resumed, set_back, still_waiting,
     strangers, unreached,
 };
-pub use life::{left_without_leave, no_thread, start_waits};
+pub use life::{backend_is_back, left_without_leave, no_thread, start_waits, task_trouble};
 pub use meters::Meters;
 use metrics::process;
 use recovery::{HOST_DIED, LOST};
@@ -230,12 +230,7 @@ pub fn released(count: u64) {
 
 pub fn backend_trouble(doing: &str, source: &Source, error: &Error, retry_in: Duration) {
     process().store_errors.add(&[doing], 1);
-    tracing::warn!(%source, %error, ?retry_in, "backend trouble while {doing}; nothing is lost, trying again");
-}
-
-pub fn task_trouble(task: &str, error: &Error) {
-    process().store_errors.add(&[task], 1);
-    tracing::warn!(task, %error, "backend trouble");
+    tracing::warn!(%source, %error, ?retry_in, "backend trouble while {doing}; trying again");
 }
 
 pub fn breaker_changed(handler: &str, state: &str) {

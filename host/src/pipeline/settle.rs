@@ -131,6 +131,8 @@ fn entry(
 /// How long to wait before a settlement is sent again: doubled each time, up to the last.
 const RESEND_FIRST: Duration = Duration::from_millis(50);
 const RESEND_LAST: Duration = Duration::from_secs(5);
+/// How often a backend may say of a batch that it is full before its entries are sent each by itself.
+const FULL_MAX: u32 = 3;
 
 /// Settles a batch; what is refused by itself is kept, and is not in the answer.
 async fn settle_entries(
@@ -149,6 +151,7 @@ async fn settle_entries(
         Ok(results) => settlement.entries.into_iter().zip(results).collect(),
         // An answer of the server: nothing of it was done.
         Err(Error::Refused(reason)) => one_by_one(hands, settlement, canary, &reason, report).await?,
+        Err(error) if error.is_full() => what_has_room_first(hands, settlement, canary, report).await?,
         Err(error) => return Err(error),
     };
     fault::point("settled");
@@ -158,9 +161,9 @@ async fn settle_entries(
 }
 
 /// Sends a settlement under its one token until the backend has said what came of it: a reply may be lost, a settlement
-/// may not.
+/// may not. A backend that is full for long, and has said so of several entries together, may have room for some of them.
 async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Settled>, Error> {
-    let mut wait = RESEND_FIRST;
+    let (mut wait, mut full) = (RESEND_FIRST, 0);
     loop {
         // A backend that is away for long is no reason to take this one for stuck.
         tasks::alive();
@@ -168,12 +171,62 @@ async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Se
         match backend.settle(settlement).await {
             Err(error @ Error::Unavailable { .. }) => {
                 observe::backend_trouble("settling", &settlement.source, &error, wait);
+                full += u32::from(error.is_full());
+                if full > FULL_MAX && settlement.entries.len() > 1 {
+                    return Err(error);
+                }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RESEND_LAST);
             }
             answer => return answer,
         }
     }
+}
+
+/// The backend has no room for these entries together. Each is sent by itself and in their order, once; what there is no room
+/// for even so waits, with all that comes behind it in the chain of its state key. What is settled meanwhile makes room: what
+/// came back leaves the backend with its settlement.
+async fn what_has_room_first(
+    hands: &Hands,
+    batch: Settlement,
+    canary: bool,
+    report: &mut Report,
+) -> Result<Vec<(Entry, Settled)>, Error> {
+    let (plugin, mut settled, mut left) = (batch.plugin, Vec::with_capacity(batch.entries.len()), Vec::new());
+    let mut waits: HashSet<Arc<str>> = HashSet::new();
+    for entry in batch.entries {
+        let key = chain_key(&entry).cloned();
+        if key.as_ref().is_some_and(|key| waits.contains(key)) {
+            left.push(entry);
+            continue;
+        }
+        tasks::alive();
+        let mut alone = hands.settlement(&plugin, vec![entry]);
+        match hands.backend.settle(&alone).await {
+            Ok(results) => settled.extend(alone.entries.drain(..).zip(results)),
+            Err(error) if error.is_full() => {
+                waits.extend(key);
+                left.append(&mut alone.entries);
+            }
+            Err(Error::Refused(reason)) => settled.extend(one_by_one(hands, alone, canary, &reason, report).await?),
+            // It may have been settled all the same: only its own token tells.
+            Err(Error::Unavailable { .. }) => {
+                let results = send(&*hands.backend, &alone).await?;
+                settled.extend(alone.entries.drain(..).zip(results));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // One after the other from here on, so that no batch is tried in vain again.
+    for entry in left {
+        let mut alone = hands.settlement(&plugin, vec![entry]);
+        match send(&*hands.backend, &alone).await {
+            Ok(results) => settled.extend(alone.entries.drain(..).zip(results)),
+            Err(Error::Refused(reason)) => settled.extend(one_by_one(hands, alone, canary, &reason, report).await?),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(settled)
 }
 
 /// Settles the entries of a refused batch, each by itself and in their order. One that is refused once more is kept, and so

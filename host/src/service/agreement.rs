@@ -89,7 +89,9 @@ pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
         };
         let ours = consumer.wanted();
         refuse_other_keys(&consumer.source, &ours, &tended.wishes, &consumer.house.consumer)?;
-        for theirs in others(&tended.wishes, &consumer.house.consumer) {
+        // Neither those that have died nor this host with the settings before.
+        let alive: Vec<Wish> = tended.wishes.iter().filter(|wish| wish.alive).cloned().collect();
+        for theirs in others(&alive, &consumer.house.consumer) {
             for (what, theirs, ours) in ours.differences(&theirs) {
                 observe::differs(&consumer.source, what, &theirs, &ours);
             }
@@ -130,6 +132,7 @@ async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
 
 /// Takes over what hosts have agreed on, and says what strangers did.
 fn take(consumer: &Consumer, tended: &Tended) {
+    consumer.is_in_touch();
     let source = &consumer.source;
     let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.house.consumer);
     consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
@@ -159,8 +162,19 @@ fn what_others_want(ours: &Wanted, wishes: &[Wish], own: &str) -> (Vec<Vec<Patte
 
 /// Asks what hosts have agreed on. What cannot be asked now is asked again soon.
 pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
+    let was_out_of_touch = consumer.is_out_of_touch();
     match tend(consumer).await {
-        Ok(tended) => take(consumer, &tended),
+        Ok(tended) => {
+            // Others took this host for dead meanwhile. One of them may keep the state by other keys now.
+            if was_out_of_touch
+                && let Err(error) =
+                    refuse_other_keys(&consumer.source, &consumer.wanted(), &tended.wishes, &consumer.house.consumer)
+            {
+                tasks::end_host(&error.to_string());
+                return Err(error);
+            }
+            take(consumer, &tended);
+        }
         Err(Error::GroupGone { .. }) => consumer.make_group_again().await,
         Err(error) => {
             observe::task_trouble("agreement", &error);

@@ -51,9 +51,7 @@ pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(So
                 continue;
             }
             match backend.status(&source).await {
-                Ok(status) if status.pending + status.due + status.again + status.dead > 0 => {
-                    found.push((source, status))
-                }
+                Ok(status) if status.waiting() + status.dead > 0 => found.push((source, status)),
                 // A stream that is none, or that this user may not read, is not the handler's either.
                 Ok(_) | Err(Error::GroupGone { .. } | Error::Refused(_)) => {}
                 Err(error) => return Err(error),

@@ -209,9 +209,20 @@ pub fn backend_options(config: &Config) -> Options {
         dead_letters_max: config.host.dead_letters_max,
         dead_letters_bytes_max: config.host.dead_letters_bytes_max.as_u64(),
         timers_max: config.host.timers_max,
+        timers_bytes: timers_bytes(config),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         fetch_bytes_max: fetch_bytes(config),
     }
+}
+
+/// Around a timer's data, about: its envelope, and what the backend needs.
+const TIMER_ENVELOPE_BYTES: u64 = 1024;
+
+fn timers_bytes(config: &Config) -> u64 {
+    let all = sources(config);
+    let setters = all.iter().filter_map(|(s, _)| config.handlers.get(&*s.handler)).filter(|h| h.grants.timer);
+    let each = setters.map(|handler| handler.limits.timer_bytes.as_u64().saturating_add(TIMER_ENVELOPE_BYTES));
+    config.host.timers_max.saturating_mul(each.fold(0, u64::saturating_add))
 }
 
 /// What one lane may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but

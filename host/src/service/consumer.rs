@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::agreement::{self, Wanted};
-use super::{Quiet, canary, lease};
+use super::{HEARTBEAT_TTL, Quiet, canary, lease};
 use crate::backend::{DataPlane, Entry, Error, Group, Settlement, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
@@ -70,6 +70,8 @@ pub struct Consumer {
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,
     taking: Mutex<Taking>,
+    /// When the backend last heard what this host wants, and said what others do.
+    touched: Mutex<Instant>,
     /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
     suspects: Mutex<Option<Instant>>,
 }
@@ -109,6 +111,7 @@ impl Consumer {
             kept: Arc::default(),
             trouble: Mutex::default(),
             taking: Mutex::default(),
+            touched: Mutex::new(Instant::now()),
             suspects: Mutex::default(),
         }
     }
@@ -146,6 +149,15 @@ impl Consumer {
     /// What this host wants of the source.
     pub fn wanted(&self) -> Wanted {
         Wanted::of(&self.handler, self.house.inbox_window)
+    }
+
+    pub fn is_in_touch(&self) {
+        *lock(&self.touched) = Instant::now();
+    }
+
+    /// For as long as it takes others to think that this host is dead.
+    pub fn is_out_of_touch(&self) -> bool {
+        lock(&self.touched).elapsed() > HEARTBEAT_TTL
     }
 
     pub fn is_paused(&self) -> bool {
@@ -205,6 +217,9 @@ impl Consumer {
         max: usize,
     ) -> Result<Vec<Delivery>, Error> {
         let consumer = &*self.house.consumer;
+        if self.is_out_of_touch() {
+            agreement::ask(self).await?;
+        }
         if self.lost.swap(false, Ordering::Relaxed) || Instant::now() >= gate.recover_at {
             gate.recover_at = Instant::now() + RECOVER_EVERY;
             let held = lock(&self.held).clone();

@@ -2,7 +2,7 @@
 //! what `status` knows of breakers, rates and plugins; the backend only carries them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,29 @@ pub async fn hosts(backend: &dyn Backend, sources: &[Source]) -> Result<Vec<Note
     Ok(notes.filter(|note| note.more > 0 || note.handlers.iter().any(ours)).collect())
 }
 
+/// Since when the backend takes no heartbeat of this process, and what it says.
+static UNHEARD: Mutex<Option<(Instant, String)>> = Mutex::new(None);
+
+/// What the backend says to this host's heartbeats, if it has taken none for as long as one lasts: then others take this
+/// host for dead.
+pub fn trouble() -> Option<String> {
+    let unheard = UNHEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    unheard.as_ref().filter(|(since, _)| since.elapsed() >= HEARTBEAT_TTL).map(|(_, error)| error.clone())
+}
+
+fn heard() {
+    if let Some((since, _)) = UNHEARD.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        observe::backend_is_back(since.elapsed());
+    }
+}
+
+fn unheard(error: &Error) {
+    observe::task_trouble("heartbeat", error);
+    let mut unheard = UNHEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    let since = unheard.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+    *unheard = Some((since, error.to_string()));
+}
+
 #[derive(Clone)]
 pub struct Heart {
     house: Arc<House>,
@@ -111,8 +134,9 @@ impl Heart {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
             tasks::turn();
             tasks::look();
-            if let Err(error) = self.beat().await {
-                observe::task_trouble("heartbeat", &error);
+            match self.beat().await {
+                Ok(()) => heard(),
+                Err(error) => unheard(&error),
             }
         }
     }

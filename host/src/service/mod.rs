@@ -33,6 +33,7 @@ pub mod shadow;
 pub mod token;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -150,7 +151,10 @@ impl Host {
             // No leave is taken: what is still in hand may be what this host dies of, and counts as that with the next.
             let hint =
                 "others take over; the log says what has happened, and it is a bug of Tidemill: please report it";
-            return Err(Error::Refused(format!("{reason}\n  hint: {hint}")));
+            return Err(Error::Refused(match reason.contains("\n  hint: ") {
+                true => reason.to_string(),
+                false => format!("{reason}\n  hint: {hint}"),
+            }));
         }
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
         if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
@@ -163,7 +167,14 @@ impl Host {
             Err(error) => observe::task_trouble("leave", &error),
         }
         observe::host_stopped(&host.house.consumer);
-        Ok(())
+        match host.consumers.iter().find(|consumer| until_idle && consumer.lost_position.load(Ordering::Relaxed)) {
+            Some(consumer) => Err(Error::Refused(format!(
+                "{}: its group was lost, and what waits there was not handled\n  hint: say where to begin: tidemill plugin resume \
+                 {} --from ..",
+                consumer.source, consumer.source.handler
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// All that has to be done before the first fetch, with the heart beating as soon as it can. Answers what the backend
@@ -193,7 +204,7 @@ impl Host {
         }
         let unreached = || books::unreached(&**backend, &self.reloader.config);
         for (source, status) in patience.out("books", unreached).await?.unwrap_or_default() {
-            observe::unreached(&source, status.waiting() - status.lag, status.dead);
+            observe::unreached(&source, &status);
         }
         if patience.out("paused handlers", || pause::look(&**backend, &self.consumers)).await?.is_none() {
             return Ok(None);
@@ -308,6 +319,9 @@ impl Host {
 
     async fn say_what_is_left(&self) {
         for consumer in &self.consumers {
+            if consumer.lost_position.load(Ordering::Relaxed) {
+                continue;
+            }
             match self.house.backend.status(&consumer.source).await {
                 Ok(status) if consumer.is_paused() => observe::left_paused(&consumer.source, status.waiting()),
                 Ok(status) if status.far > 0 => observe::left_timers(&consumer.source, status.far),

@@ -15,9 +15,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The backend is asked once in this time, however many scrape.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// A backend that has not answered by then counts as away: a scrape must end before its own time-out.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
-
 /// What the backend said last: also that it said nothing.
 #[derive(Default)]
 pub struct Gauges(Mutex<Option<(Instant, Option<Arc<Answer>>)>>);
@@ -45,7 +42,7 @@ impl Gauges {
         {
             return answer.clone();
         }
-        let asked = tokio::time::timeout(ANSWER_MAX, ask(backend, sources)).await;
+        let asked = tokio::time::timeout(super::ANSWER_MAX, ask(backend, sources)).await;
         let answer = match asked {
             Ok(Ok(answer)) => Some(Arc::new(answer)),
             // `tidemill_backend_up 0` says it; the log would say it with each scrape.

@@ -8,6 +8,7 @@ pub mod serve;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::http::StatusCode;
@@ -23,6 +24,9 @@ use crate::observe::log_writer;
 use crate::service::settings::Control;
 use crate::service::{Quiet, books, heart};
 use crate::tasks;
+
+/// A backend that has not answered by then counts as away: a probe or a scrape must end before its own time-out.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// What answers are made of.
 #[derive(Clone)]
@@ -83,18 +87,27 @@ fn alive() -> Response {
 fn before_the_start(path: &str) -> Response {
     match path {
         "/healthz" => alive(),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the host is starting\n").into_response(),
+        "/readyz" | "/metrics" => not_ready("the host is starting"),
+        _ => admin::refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the host is starting",
+            "ask again when /readyz says that it is ready",
+        ),
     }
 }
 
 /// Ready = everybody works, and the backend answers.
 async fn ready(Extension(view): Extension<View>) -> Response {
     if let Some(trouble) = tasks::trouble() {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {trouble}\n")).into_response();
+        return not_ready(&trouble);
     }
-    let backend = match view.backend.describe().await {
-        Ok(backend) => backend,
-        Err(error) => return unavailable(&error),
+    if let Some(trouble) = heart::trouble() {
+        return not_ready(&format!("the backend does not take this host's heartbeat: {trouble}"));
+    }
+    let backend = match tokio::time::timeout(ANSWER_MAX, view.backend.describe()).await {
+        Ok(Ok(backend)) => backend,
+        Ok(Err(error)) => return not_ready(&error.to_string()),
+        Err(_) => return not_ready(&format!("the backend has not answered for {ANSWER_MAX:?}")),
     };
     let sum = |counts: &mut dyn Iterator<Item = u64>| counts.sum::<u64>();
     let panics = sum(&mut tasks::panics().map(|(_, count)| count));
@@ -106,6 +119,10 @@ async fn ready(Extension(view): Extension<View>) -> Response {
         }
     }
     text.into_response()
+}
+
+fn not_ready(trouble: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", plain_text::lines(trouble))).into_response()
 }
 
 async fn api_status(Extension(view): Extension<View>) -> Response {

@@ -52,6 +52,7 @@ pub const FETCH_BYTES_MAX: usize = 3 << 20;
 /// What a backend under exam is opened with.
 pub fn options() -> Options {
     Options {
+        timers_bytes: 0,
         inbox_window: Duration::from_secs(3600),
         dead_letters_max: DEAD_LETTERS_MAX,
         dead_letters_bytes_max: DEAD_LETTERS_BYTES_MAX,

@@ -53,6 +53,8 @@ local worked = known or base or booked > 0
 
 -- The stream is the one of the note: none that was made anew under its name, or brought back from an older copy.
 local function is_same()
+    -- What was handed out lies here no more, though nothing was ever removed.
+    if first and known and known ~= '0-0' and before(known, first) and length == added then return false end
     return note.last and added >= (tonumber(note.added) or 0) and not before(last, note.last)
 end
 

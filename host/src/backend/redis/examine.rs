@@ -38,6 +38,7 @@ impl Redis {
         found.push(eviction(&info));
         found.push(memory(&info));
         found.extend(room_for_letters(&info, sources.len() as u64, self.options.dead_letters_bytes_max));
+        found.extend(room_for_timers(&info, self.options.timers_bytes));
         found.extend(unasked.map(|why| settings_unknown(&why)));
         found.push(durability(&info, &settings));
         found.extend(persistence(&info));
@@ -170,6 +171,18 @@ fn room_for_letters(info: &Info, sources: u64, bytes_max: u64) -> Option<Finding
             ),
             "lower host.dead_letters_bytes_max, which each handler has for each of its streams, or raise maxmemory; a \
              server that is full of dead letters takes no events",
+        )
+    })
+}
+
+/// Handlers fill what they may, if an event can make them.
+fn room_for_timers(info: &Info, wanted: u64) -> Option<Finding> {
+    let max = info.number("maxmemory");
+    (max > 0 && wanted as f64 > LETTERS_SHARE * max as f64).then(|| {
+        warning(
+            "timers",
+            format!("handlers may set timers of {} MiB, more than half of maxmemory, {} MiB", wanted >> 20, max >> 20),
+            "lower host.timers_max or the limits.timer_bytes of the handlers that set timers, or raise maxmemory",
         )
     })
 }

@@ -39,7 +39,9 @@ local function move(waiting)
         local body = redis.call('HGET', bodies, names[i])
         bytes = bytes + (body and #body or 0)
         if bytes > PROMOTE_BYTES_MAX and moved + count > 0 then break end
-        if body then records[#records + 1] = cmsgpack.unpack(body) end
+        -- What is no record was not written here.
+        local is_record, record = pcall(cmsgpack.unpack, body or '')
+        if is_record and type(record) == 'table' then records[#records + 1] = record end
         count = i
     end
     for i = 1, #records do redis.call('XADD', again, '*', unpack(records[i])) end

@@ -40,7 +40,7 @@ for i, key in ipairs({stream, again}) do
     if first_new[i] then oldest[#oldest + 1] = first_new[i][1] end
 end
 
-local added = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
+local added = added_to(stream, info[1])
 local again_length, dead_length = redis.call('XLEN', again), redis.call('XLEN', dead)
 local now = clock()
 local due_length = redis.call('ZCARD', due) + redis.call('ZCARD', KEYS[6])

@@ -191,7 +191,7 @@ impl Stream {
         let name = &self.name;
         let needs = facts.first_pending.unwrap_or(facts.delivered).min(facts.delivered);
         let behind = facts.pending > 0 || facts.delivered < self.last;
-        let text = format!("{name}: group {group} is not in the configuration");
+        let text = format!("{name}: by the configuration no handler {group} reads this stream");
         // What it needs is gone already, or it has all: nothing stays because of it.
         let pins = behind && self.first.is_some_and(|first| first <= self.last && needs < self.last);
         if !pins {

@@ -62,11 +62,8 @@ fn look_at_file(tx: &Tx<'_>, file: &str) -> Result<Vec<Finding>> {
         "wal" => good("durability", "always: write-ahead log, and what must stay is synced before it is acknowledged"),
         // A file on a full disk may have to be read as if it had no log.
         _ if keeps_log(file) => good("durability", "always, by its header: write-ahead log; it was read without it"),
-        other => bad(
-            "durability",
-            format!("the journal mode is {other}, not WAL: somebody has changed the file"),
-            "stop all hosts, then: sqlite3 FILE \"PRAGMA journal_mode = WAL\"",
-        ),
+        // A copy begins its life so, and no host goes on without having changed it.
+        other => good("durability", format!("the journal mode is {other}: a copy; the first host sets WAL")),
     });
     let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |data| data.len());
     let log_file = beside::log_of(Path::new(file));
@@ -155,7 +152,7 @@ fn groups(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Finding>> {
     let known = |stream: &str, handler: &str| sources.iter().any(|s| *s.stream == *stream && *s.handler == *handler);
     let strangers = rows.into_iter().filter(|(stream, handler, ..)| !known(stream, handler));
     let told = strangers.map(|(stream, handler, pending, unread_ms)| {
-        let text = format!("{stream}: group {handler} is not in the configuration");
+        let text = format!("{stream}: by the configuration no handler {handler} reads this stream");
         match (pending, unread_ms) {
             (false, None) => good("groups", text + ", and has nothing left to do"),
             (_, unread_ms) => {

@@ -57,6 +57,7 @@ pub(super) use self::examine::check_file;
 use self::job::Access;
 use self::tx::Tx;
 use self::worker::Db;
+pub use self::worker::wait_until_closed;
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
     Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Tended,

@@ -1,7 +1,8 @@
 //! The one thread that touches the database. It takes whatever jobs wait, runs them in one transaction, commits, and
 //! only then answers: an answer is never ahead of the file.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -18,6 +19,38 @@ use crate::tasks::{self, STUCK_MAX, Task};
 /// How many jobs share a transaction at most. A settlement may hold hundreds of entries, and nobody hears before all
 /// are done.
 const JOBS_PER_TRANSACTION_MAX: usize = 32;
+
+/// Databases of this process that are open.
+static OPEN: Mutex<usize> = Mutex::new(0);
+static CLOSED: Condvar = Condvar::new();
+
+/// One of them.
+struct Opened;
+
+impl Opened {
+    fn new() -> Self {
+        *open_now() += 1;
+        Self
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        *open_now() -= 1;
+        CLOSED.notify_all();
+    }
+}
+
+fn open_now() -> MutexGuard<'static, usize> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until all databases of this process are closed, which puts what lies in the log into the file and removes the log.
+/// False: that takes longer than `max`, and the log stays; the next process that opens the file goes on with it.
+pub fn wait_until_closed(max: Duration) -> bool {
+    let waited = CLOSED.wait_timeout_while(open_now(), max, |open| *open > 0);
+    waited.is_ok_and(|(_, time)| !time.timed_out())
+}
 
 /// The callers' end. When the last one goes, the thread closes the database and ends.
 #[derive(Clone)]
@@ -43,7 +76,7 @@ impl Db {
                 };
                 worker = conn.map(|(steady, conn)| {
                     let (place, file) = (place.clone(), place.identity());
-                    Worker { conn, steady, bell: bell.clone(), synced: None, place, file }
+                    Worker { conn, steady, bell: bell.clone(), synced: None, place, file, _opened: Opened::new() }
                 });
                 // Whoever asked to open it may have gone.
                 let is_wanted = opened.take().is_some_and(|opened| opened.send(answer).is_ok());
@@ -52,6 +85,7 @@ impl Db {
             if let Some(worker) = &mut worker {
                 worker.work(&waiting);
             }
+            worker = None;
         };
         let started = tasks::serve_thread(Task::Sqlite, "sqlite".to_owned(), None, Some(STUCK_MAX), work);
         started.map_err(|error| lost_thread(&error.to_string()))?;
@@ -85,6 +119,8 @@ struct Worker {
     place: Place,
     /// Which file was opened.
     file: Option<FileId>,
+    /// The last of these, and so let go once the connection is closed.
+    _opened: Opened,
 }
 
 impl Worker {
