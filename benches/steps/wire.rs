@@ -8,7 +8,7 @@ use redis::Value;
 use tidemill::backend::redis::Redis;
 use tidemill::backend::{Entry, Settlement};
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source};
-use tidemill::service::build;
+use tidemill::service::options::backend_options;
 use uuid::Uuid;
 
 use super::Ready;
@@ -61,7 +61,7 @@ pub fn decode() -> Ready {
 
 /// A settlement becomes the command that is sent.
 pub fn encode(case: Case) -> Ready {
-    let options = build::backend_options(&case.config("sqlite::memory:", ""));
+    let options = backend_options(&case.config("sqlite::memory:", ""));
     let settlement = Arc::new(settlement(case));
     Box::new(move || {
         let (settlement, options) = (settlement.clone(), options.clone());

@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::consumer::{Consumer, LANES};
 use super::janitor::StreamBounds;
+use super::options::backend_options;
 use super::patience::{COMMAND_WAIT_MAX, Patience, START_WAIT_MAX};
 use super::reloader::Reloader;
 use super::{Host, Quiet, Switch, exposed};
-use crate::backend::{self, Backend, Bounds, ENTRY_FACTS_BYTES, Options, Overflow, Start};
+use crate::backend::{self, Backend, Bounds, Overflow, Start};
 use crate::capability::context::{Limits, Terms};
 use crate::capability::http::Outbound;
 use crate::capability::log::LogGate;
@@ -201,36 +202,6 @@ fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
 /// The stack of guests, in bytes.
 fn guest_stack(config: &Config) -> usize {
     config.plugins.stack.as_u64() as usize
-}
-
-pub fn backend_options(config: &Config) -> Options {
-    Options {
-        inbox_window: config.idempotency.window,
-        dead_letters_max: config.host.dead_letters_max,
-        dead_letters_bytes_max: config.host.dead_letters_bytes_max.as_u64(),
-        timers_max: config.host.timers_max,
-        timers_bytes: timers_bytes(config),
-        payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
-        fetch_bytes_max: fetch_bytes(config),
-    }
-}
-
-/// Around a timer's data, about: its envelope, and what the backend needs.
-const TIMER_ENVELOPE_BYTES: u64 = 1024;
-
-fn timers_bytes(config: &Config) -> u64 {
-    let all = sources(config);
-    let setters = all.iter().filter_map(|(s, _)| config.handlers.get(&*s.handler)).filter(|h| h.grants.timer);
-    let each = setters.map(|handler| handler.limits.timer_bytes.as_u64().saturating_add(TIMER_ENVELOPE_BYTES));
-    config.host.timers_max.saturating_mul(each.fold(0, u64::saturating_add))
-}
-
-/// What one lane may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but
-/// each needs room for one event.
-fn fetch_bytes(config: &Config) -> usize {
-    let lanes = LANES * sources(config).len().max(1);
-    let share = config.host.fetch_bytes_max.as_u64() as usize / lanes;
-    share.max(config.host.payload_bytes_max.as_u64() as usize + ENTRY_FACTS_BYTES)
 }
 
 /// Opens the backend for a command; one that is away for a moment (starting, loading, busy) is waited for.

@@ -23,6 +23,7 @@ pub mod consumer;
 mod exposed;
 pub mod heart;
 pub mod janitor;
+pub mod options;
 pub mod patience;
 pub mod pause;
 pub mod publisher;
