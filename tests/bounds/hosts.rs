@@ -68,7 +68,8 @@ crate::on_both_backends! {
 #[test]
 fn no_call_is_begun_when_the_effects_of_a_batch_are_many_bytes() {
     const MAX: usize = 16 << 20;
-    let text = world::config("sqlite::memory:", &tidemill_tests::guest("mischief"), "x", "", "");
+    const LARGE_TIMERS: &str = "limits = { timer_bytes = \"64KiB\" }";
+    let text = world::config("sqlite::memory:", &tidemill_tests::guest("mischief"), "x", LARGE_TIMERS, "");
     let config = read::parse(&text, "bounds.toml".as_ref(), tidemill_tests::root(), &[]).unwrap();
     let checked = build::check(&config).unwrap();
     let plugin = build::plugins(&config, &checked).unwrap().all.remove(0);

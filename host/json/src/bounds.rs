@@ -24,7 +24,9 @@ pub const STEP_BYTES: usize = 4;
 pub const REMEMBERED_MAX: u32 = 1 << 19;
 
 thread_local! {
-    static REMEMBERED_LEFT: Cell<u32> = const { Cell::new(0) };
+    static REMEMBERED_LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
+    /// Patterns that each name of an object is tried on.
+    static PATTERNS: Cell<usize> = const { Cell::new(1) };
     static STEPS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
     static ERRORS_LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
     /// Where the tree has the first value that was found wrong.
@@ -41,17 +43,20 @@ pub enum Beyond {
     },
 }
 
-/// Runs a check of an event of this size within its bounds. There is no check inside a check: the counters are one set.
-pub fn within<T>(event_bytes: usize, check: impl FnOnce() -> T) -> Result<T, Beyond> {
+/// Runs a check of an event of this size within its bounds, by a schema that tries each name of an object on up to so many
+/// patterns. There is no check inside a check: the counters are one set.
+pub fn within<T>(event_bytes: usize, patterns: usize, check: impl FnOnce() -> T) -> Result<T, Beyond> {
     debug_assert_eq!(ERRORS_LEFT.get(), u32::MAX, "a check inside a check");
     STEPS_LEFT.set(STEPS_MIN + STEPS_PER_BYTE * event_bytes as u64);
     ERRORS_LEFT.set(ERRORS_MAX);
     REMEMBERED_LEFT.set(REMEMBERED_MAX);
+    PATTERNS.set(patterns.max(1));
     FIRST.set(None);
     // What the check has made is dropped; the schema is only read.
     let done = catch_unwind(AssertUnwindSafe(check));
     STEPS_LEFT.set(u64::MAX);
     ERRORS_LEFT.set(u32::MAX);
+    REMEMBERED_LEFT.set(u32::MAX);
     done.map_err(|panic| match panic.downcast::<Beyond>() {
         Ok(beyond) => *beyond,
         Err(panic) => resume_unwind(panic),
@@ -87,9 +92,20 @@ pub fn text(bytes: usize) {
     }
 }
 
-/// Whether one more verdict may be remembered, or looked up.
+/// So is a name, for each pattern that it is tried on.
+#[inline]
+pub fn name(bytes: usize) {
+    if bytes >= STEP_BYTES {
+        steps(bytes / STEP_BYTES * PATTERNS.get());
+    }
+}
+
+/// Whether one more verdict may be remembered, or looked up. Outside of a check all may.
 pub fn may_remember() -> bool {
     let left = REMEMBERED_LEFT.get();
+    if left == u32::MAX {
+        return true;
+    }
     REMEMBERED_LEFT.set(left.saturating_sub(1));
     left > 0
 }
@@ -124,9 +140,9 @@ mod tests {
     fn a_check_has_its_steps_and_not_one_more() {
         for event_bytes in [0, 1000] {
             let most = STEPS_MIN + STEPS_PER_BYTE * event_bytes as u64;
-            let taken = |count: u64| within(event_bytes, || (0..count).for_each(|_| step()));
+            let taken = |count: u64| within(event_bytes, 1, || (0..count).for_each(|_| step()));
             assert_eq!((taken(most), taken(most + 1)), (Ok(()), Err(Beyond::Steps)), "{event_bytes}");
-            let at_once = |count: u64| within(event_bytes, || steps(count as usize));
+            let at_once = |count: u64| within(event_bytes, 1, || steps(count as usize));
             assert_eq!((at_once(most), at_once(most + 1)), (Ok(()), Err(Beyond::Steps)), "{event_bytes}");
         }
     }
@@ -135,23 +151,30 @@ mod tests {
     #[test]
     fn a_text_costs_a_step_for_so_many_of_its_bytes() {
         let most = STEPS_MIN as usize * STEP_BYTES;
-        let taken = |bytes: usize| within(0, || text(bytes));
+        let taken = |bytes: usize| within(0, 7, || text(bytes));
         assert_eq!((taken(most + STEP_BYTES - 1), taken(most + STEP_BYTES)), (Ok(()), Err(Beyond::Steps)));
+        let taken = |bytes: usize| within(0, 8, || name(bytes));
+        assert_eq!(
+            (taken(most / 8), taken(most / 8 + STEP_BYTES)),
+            (Ok(()), Err(Beyond::Steps)),
+            "on each of 8 patterns"
+        );
     }
 
     /// Reaches `REMEMBERED_MAX`.
     #[test]
     fn so_many_verdicts_are_remembered_in_a_check() {
         for _ in 0..2 {
-            let asked = |count: u32| within(0, || (0..count).filter(|_| may_remember()).count());
+            let asked = |count: u32| within(0, 1, || (0..count).filter(|_| may_remember()).count());
             assert_eq!(asked(REMEMBERED_MAX + 5), Ok(REMEMBERED_MAX as usize), "anew in each check");
         }
+        assert!((0..=REMEMBERED_MAX).all(|_| may_remember()), "outside of a check");
     }
 
     /// Reaches `ERRORS_MAX`.
     #[test]
     fn a_check_has_its_errors_and_not_one_more() {
-        let found = |count: u32| within(0, || (1..=count).for_each(|address| assert!(error(address as usize))));
+        let found = |count: u32| within(0, 1, || (1..=count).for_each(|address| assert!(error(address as usize))));
         assert_eq!((found(ERRORS_MAX), found(ERRORS_MAX + 1)), (Ok(()), Err(Beyond::Errors { first: 1 })));
         assert!(!error(1), "outside of a check nothing is counted");
     }

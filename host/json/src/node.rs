@@ -185,7 +185,7 @@ impl<'a> Iterator for Each<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         bounds::step();
         let member = self.0.next()?;
-        bounds::text(member.name.len());
+        bounds::name(member.name.len());
         Some((&*member.name, &member.value))
     }
 }

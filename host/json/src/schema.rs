@@ -23,6 +23,8 @@ pub struct Schema {
     /// could not be made; if `quick` is exact by itself, it is there from the beginning and never asked.
     exact: OnceLock<Option<Validator<Tree>>>,
     text: Box<str>,
+    /// Patterns that a name of one object is tried on, at most.
+    patterns: usize,
 }
 
 /// One thing that is wrong with an event.
@@ -52,7 +54,8 @@ impl Schema {
         let (schema, needs_exact) = exact::to_value(&json);
         let quick = validator(&schema, needs_exact)?;
         let exact = if needs_exact { OnceLock::from(None) } else { OnceLock::new() };
-        Ok(Self { quick, exact, text: if needs_exact { "".into() } else { text.into() } })
+        let text = if needs_exact { "".into() } else { text.into() };
+        Ok(Self { quick, exact, text, patterns: patterns(&schema) })
     }
 
     /// The validator that decides on the event which was just looked at. Making it does not fail: the text was read when
@@ -65,7 +68,8 @@ impl Schema {
     /// What is wrong with an event of this size, at most `max` things; none: it obeys the schema. Whatever the event, the
     /// check ends within [`bounds`], and what it takes does not grow with the number of errors.
     pub fn check(&self, json: &Json<'_>, event_bytes: usize, max: usize) -> Result<(), Findings> {
-        let is_valid = |validator: &Validator<Tree>| bounds::within(event_bytes, || validator.is_valid(json));
+        let patterns = self.patterns;
+        let is_valid = |validator: &Validator<Tree>| bounds::within(event_bytes, patterns, || validator.is_valid(json));
         let (mut validator, mut valid) = (&self.quick, is_valid(&self.quick));
         if exact::take_looked_at_long() {
             validator = self.deciding();
@@ -73,7 +77,7 @@ impl Schema {
         }
         match valid {
             Ok(true) => Ok(()),
-            Ok(false) => Err(findings(validator, json, event_bytes, max)),
+            Ok(false) => Err(findings(validator, patterns, json, event_bytes, max)),
             Err(_) => Err(too_long(event_bytes)),
         }
     }
@@ -92,15 +96,27 @@ fn validator(schema: &Value, exact: bool) -> Result<Validator<Tree>, String> {
     options.build(schema).map_err(|error| format!("{}: {error}", error.instance_path().as_str()))
 }
 
-fn findings(validator: &Validator<Tree>, json: &Json<'_>, event_bytes: usize, max: usize) -> Findings {
-    let all = bounds::within(event_bytes, || {
+/// The largest of its `patternProperties`.
+fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Array(items) => items.iter().map(patterns).max().unwrap_or(0),
+        Value::Object(members) => {
+            let here = members.get("patternProperties").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+            members.values().map(patterns).fold(here, usize::max)
+        }
+        _ => 0,
+    }
+}
+
+fn findings(validator: &Validator<Tree>, patterns: usize, json: &Json<'_>, event_bytes: usize, max: usize) -> Findings {
+    let all = bounds::within(event_bytes, patterns, || {
         let mut errors = validator.iter_errors(json);
         let first = errors.by_ref().take(max).map(|error| finding(json, &error)).collect();
         Findings { first, more: errors.next().is_some() }
     });
     // With too many to collect, the first one by itself; that fails only where a union collects those of its branches.
     let one = |_| {
-        bounds::within(event_bytes, || {
+        bounds::within(event_bytes, patterns, || {
             let error = validator.validate(json).err();
             Findings { first: error.iter().map(|error| finding(json, error)).collect(), more: true }
         })

@@ -140,6 +140,13 @@ impl<'a> Work<'a> {
     async fn take(&mut self, lines: Vec<Line>) -> Result<(), Ended> {
         for Line { number, bytes } in lines {
             self.line = number;
+            let max = self.publisher.payload_bytes_max;
+            if bytes.len() > max {
+                // No more of it was read.
+                let reason = format!("the event is larger than the {max} bytes of payload_bytes_max");
+                self.refuse(number, &Refused { event_id: None, reason }, None);
+                continue;
+            }
             match self.publisher.prepare(&bytes) {
                 Ok(ready) => {
                     self.batch_bytes += bytes.len();
@@ -197,7 +204,6 @@ impl<'a> Work<'a> {
             (true, _) => None,
             (false, [b'[', ..]) => Some("one event a line, and no array around them"),
             (false, [b'{', .., b'}']) => None,
-            (false, line) if line.len() > self.publisher.payload_bytes_max => None,
             (false, [b'{', ..]) => Some("one event a line: this one seems to go on in the next"),
             _ => None,
         }

@@ -75,8 +75,8 @@ pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Ref
 
 fn envelope_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Envelope<'_>, Refusal> {
     if bytes.len() > payload_bytes_max {
-        // How many it has is not known where only its beginning was read (`publish`).
-        let said = format!("the event is larger than the {payload_bytes_max} bytes of payload_bytes_max");
+        let size = bytes.len();
+        let said = format!("the event has {size} bytes; at most {payload_bytes_max} (payload_bytes_max) are allowed");
         return Err(Refusal::Undecodable(said.into()));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
