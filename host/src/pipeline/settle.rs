@@ -192,41 +192,82 @@ async fn what_has_room_first(
     canary: bool,
     report: &mut Report,
 ) -> Result<Vec<(Entry, Settled)>, Error> {
-    let (plugin, mut settled, mut left) = (batch.plugin, Vec::with_capacity(batch.entries.len()), Vec::new());
-    let mut waits: HashSet<Arc<str>> = HashSet::new();
+    let mut chains = Chains { settled: Vec::with_capacity(batch.entries.len()), broken: HashSet::new() };
+    let (mut left, mut waits) = (Vec::new(), HashSet::new());
     for entry in batch.entries {
         let key = chain_key(&entry).cloned();
-        if key.as_ref().is_some_and(|key| waits.contains(key)) {
+        let is_next = key.as_ref().is_none_or(|key| !waits.contains(key));
+        let unsettled = match is_next {
+            true => chains.settle_one(hands, &batch.plugin, canary, entry, Patience::Once, report).await?,
+            false => Some(entry),
+        };
+        if let Some(entry) = unsettled {
+            waits.extend(key);
             left.push(entry);
-            continue;
+        }
+    }
+    for entry in left {
+        chains.settle_one(hands, &batch.plugin, canary, entry, Patience::UntilThereIsRoom, report).await?;
+    }
+    Ok(chains.settled)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Once,
+    UntilThereIsRoom,
+}
+
+/// Entries of a batch that are settled one after the other.
+struct Chains {
+    settled: Vec<(Entry, Settled)>,
+    /// State keys of which an entry was to write and did not, as within one settlement (docs/decisions/0008).
+    broken: HashSet<Arc<str>>,
+}
+
+impl Chains {
+    /// Settles it, or keeps it if it is refused. Answers it if there is no room for it.
+    async fn settle_one(
+        &mut self,
+        hands: &Hands,
+        plugin: &Arc<str>,
+        canary: bool,
+        entry: Entry,
+        patience: Patience,
+        report: &mut Report,
+    ) -> Result<Option<Entry>, Error> {
+        let key = chain_key(&entry).cloned();
+        if key.as_ref().is_some_and(|key| self.broken.contains(key)) {
+            self.settled.push((entry, Settled::Stale));
+            return Ok(None);
         }
         tasks::alive();
-        let mut alone = hands.settlement(&plugin, vec![entry]);
-        match hands.backend.settle(&alone).await {
-            Ok(results) => settled.extend(alone.entries.drain(..).zip(results)),
-            Err(error) if error.is_full() => {
-                waits.extend(key);
-                left.append(&mut alone.entries);
-            }
-            Err(Error::Refused(reason)) => settled.extend(one_by_one(hands, alone, canary, &reason, report).await?),
+        let (writes, waits) = (entry.disposition.writes(), key.as_ref().is_some_and(|key| hands.kept.has(key)));
+        let mut alone = hands.settlement(plugin, vec![entry]);
+        let answer = match patience {
+            _ if waits => Err(Error::Refused("what comes before it for its state key is kept".to_owned())),
+            Patience::Once => hands.backend.settle(&alone).await,
+            Patience::UntilThereIsRoom => send(&*hands.backend, &alone).await,
+        };
+        let answer = match answer {
             // It may have been settled all the same: only its own token tells.
-            Err(Error::Unavailable { .. }) => {
-                let results = send(&*hands.backend, &alone).await?;
-                settled.extend(alone.entries.drain(..).zip(results));
+            Err(error @ Error::Unavailable { .. }) if !error.is_full() => send(&*hands.backend, &alone).await,
+            answer => answer,
+        };
+        match answer {
+            Ok(results) => {
+                self.broken.extend(key.filter(|_| writes && results != [Settled::Committed]));
+                self.settled.extend(alone.entries.drain(..).zip(results));
+                Ok(None)
             }
-            Err(error) => return Err(error),
+            Err(error) if error.is_full() => Ok(alone.entries.pop()),
+            Err(Error::Refused(reason)) => {
+                self.settled.extend(one_by_one(hands, alone, canary, &reason, report).await?);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
-    // One after the other from here on, so that no batch is tried in vain again.
-    for entry in left {
-        let mut alone = hands.settlement(&plugin, vec![entry]);
-        match send(&*hands.backend, &alone).await {
-            Ok(results) => settled.extend(alone.entries.drain(..).zip(results)),
-            Err(Error::Refused(reason)) => settled.extend(one_by_one(hands, alone, canary, &reason, report).await?),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(settled)
 }
 
 /// Settles the entries of a refused batch, each by itself and in their order. One that is refused once more is kept, and so

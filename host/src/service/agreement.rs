@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::consumer::Consumer;
-use super::{Quiet, Switch};
+use super::{Quiet, Switch, heart};
 use crate::backend::{Backend, Error, Tended, Wish};
 use crate::model::delivery::Source;
 use crate::observe;
@@ -81,6 +81,14 @@ impl Wanted {
 /// Says what this host wants, before it fetches anything. Refused where another host that lives keeps the state of a handler
 /// under other keys.
 pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
+    // Before anybody hears of this host: one that is refused is to be in nobody's way.
+    for consumer in consumers {
+        let house = &consumer.house;
+        match look(&*house.backend, &consumer.source, &consumer.wanted(), &house.consumer).await {
+            Err(Error::GroupGone { .. }) => {}
+            looked => looked?,
+        }
+    }
     for consumer in consumers {
         let tended = match tend(consumer).await {
             // Its position is lost: nothing is fetched from it.
@@ -132,7 +140,6 @@ async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
 
 /// Takes over what hosts have agreed on, and says what strangers did.
 fn take(consumer: &Consumer, tended: &Tended) {
-    consumer.is_in_touch();
     let source = &consumer.source;
     let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.house.consumer);
     consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
@@ -162,17 +169,18 @@ fn what_others_want(ours: &Wanted, wishes: &[Wish], own: &str) -> (Vec<Vec<Patte
 
 /// Asks what hosts have agreed on. What cannot be asked now is asked again soon.
 pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
-    let was_out_of_touch = consumer.is_out_of_touch();
+    let gaps = heart::gaps();
     match tend(consumer).await {
         Ok(tended) => {
             // Others took this host for dead meanwhile. One of them may keep the state by other keys now.
-            if was_out_of_touch
+            if consumer.gaps_seen() != gaps
                 && let Err(error) =
                     refuse_other_keys(&consumer.source, &consumer.wanted(), &tended.wishes, &consumer.house.consumer)
             {
                 tasks::end_host(&error.to_string());
                 return Err(error);
             }
+            consumer.saw_gaps(gaps);
             take(consumer, &tended);
         }
         Err(Error::GroupGone { .. }) => consumer.make_group_again().await,

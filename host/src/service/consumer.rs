@@ -8,14 +8,14 @@ mod taking;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::agreement::{self, Wanted};
-use super::{HEARTBEAT_TTL, Quiet, canary, lease};
+use super::{Quiet, canary, heart, lease};
 use crate::backend::{DataPlane, Entry, Error, Group, Settlement, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Source};
@@ -70,8 +70,8 @@ pub struct Consumer {
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,
     taking: Mutex<Taking>,
-    /// When the backend last heard what this host wants, and said what others do.
-    touched: Mutex<Instant>,
+    /// [`heart::gaps`] after which it was looked whether others keep the state by other keys.
+    gaps_seen: AtomicU64,
     /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
     suspects: Mutex<Option<Instant>>,
 }
@@ -111,7 +111,7 @@ impl Consumer {
             kept: Arc::default(),
             trouble: Mutex::default(),
             taking: Mutex::default(),
-            touched: Mutex::new(Instant::now()),
+            gaps_seen: AtomicU64::new(heart::gaps()),
             suspects: Mutex::default(),
         }
     }
@@ -151,13 +151,17 @@ impl Consumer {
         Wanted::of(&self.handler, self.house.inbox_window)
     }
 
-    pub fn is_in_touch(&self) {
-        *lock(&self.touched) = Instant::now();
+    pub fn gaps_seen(&self) -> u64 {
+        self.gaps_seen.load(Ordering::Relaxed)
     }
 
-    /// For as long as it takes others to think that this host is dead.
-    pub fn is_out_of_touch(&self) -> bool {
-        lock(&self.touched).elapsed() > HEARTBEAT_TTL
+    pub fn saw_gaps(&self, gaps: u64) {
+        self.gaps_seen.store(gaps, Ordering::Relaxed);
+    }
+
+    /// Others took this host for dead, and nobody has looked since what they do.
+    fn is_out_of_touch(&self) -> bool {
+        self.gaps_seen() != heart::gaps()
     }
 
     pub fn is_paused(&self) -> bool {
@@ -181,6 +185,11 @@ impl Consumer {
             return Ok(Vec::new());
         }
         match self.fetch_or_recover(backend, gate, max).await {
+            // It was on its way when this host was stopped, say. It stays pending, and is found by looking again.
+            Ok(batch) if !batch.is_empty() && self.is_out_of_touch() => {
+                self.lost.store(true, Ordering::Relaxed);
+                Ok(Vec::new())
+            }
             Ok(batch) => {
                 if !batch.is_empty() {
                     fault::point("fetched");
@@ -257,7 +266,7 @@ impl Consumer {
     /// Takes what was left for hosts that want it, if this is one of them.
     async fn take_left(&self, backend: &dyn DataPlane, gate: &mut Gate, max: usize) -> Result<Vec<Delivery>, Error> {
         let agreed = self.agreed.load();
-        if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, Instant::now()) {
+        if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
             return Ok(Vec::new());
         }
         let taken = backend.take_left(&self.source, &self.house.consumer, max).await?;

@@ -2,6 +2,7 @@
 //! what `status` knows of breakers, rates and plugins; the backend only carries them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,26 @@ pub fn trouble() -> Option<String> {
     unheard.as_ref().filter(|(since, _)| since.elapsed() >= HEARTBEAT_TTL).map(|(_, error)| error.clone())
 }
 
+/// How often so much time had passed between two heartbeats that others took this host for dead.
+static GAPS: AtomicU64 = AtomicU64::new(0);
+/// When the last heartbeat was sent that the backend has taken.
+static BEATEN: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// See [`GAPS`]; one more while there is such a gap now.
+pub fn gaps() -> u64 {
+    let beaten = BEATEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_now = beaten.is_some_and(|at| at.elapsed() > HEARTBEAT_TTL);
+    GAPS.load(Ordering::Relaxed) + u64::from(is_now)
+}
+
+/// The backend has taken a heartbeat that was sent then.
+pub fn beaten(at: Instant) {
+    let before = BEATEN.lock().unwrap_or_else(PoisonError::into_inner).replace(at);
+    if before.is_some_and(|before| at.duration_since(before) > HEARTBEAT_TTL) {
+        GAPS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 fn heard() {
     if let Some((since, _)) = UNHEARD.lock().unwrap_or_else(PoisonError::into_inner).take() {
         observe::backend_is_back(since.elapsed());
@@ -134,8 +155,12 @@ impl Heart {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
             tasks::turn();
             tasks::look();
+            let at = Instant::now();
             match self.beat().await {
-                Ok(()) => heard(),
+                Ok(()) => {
+                    beaten(at);
+                    heard();
+                }
                 Err(error) => unheard(&error),
             }
         }

@@ -128,6 +128,7 @@ impl Host {
         let started = self.start(&mut beating, quiet.clone(), &mut has_wished).await;
         let Ok(Some(about)) = started else {
             // Nobody is to wait for what this host wanted; it cannot be said where the backend is away.
+            beating.shutdown().await;
             let sources = self.sources();
             let leave = backend.leave(&self.house.consumer, &sources);
             if has_wished && !matches!(tokio::time::timeout(LEAVE_EARLY_MAX, leave).await, Ok(Ok(_))) {
@@ -190,9 +191,11 @@ impl Host {
         let mut patience = Patience::new(self.start_wait, quiet);
         let (consumer, mut heart) = (&*self.house.consumer, Heart::new(self.house.clone(), self.consumers.clone()));
         let note = heart.note();
+        let at = Instant::now();
         if patience.out("heartbeat", || backend.beat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
             return Ok(None);
         }
+        heart::beaten(at);
         tasks::serve_in(beating, Task::Heart, String::new(), None, move || heart.clone().run());
         let Some(key) = patience.out("key of ids", || backend.ids_key(rand::random())).await? else { return Ok(None) };
         self.house.ids.get_or_init(|| Ids::new(key));

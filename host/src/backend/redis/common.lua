@@ -86,7 +86,8 @@ end
 -- How many entries were ever added to a stream, by what XINFO GROUPS says of one of its groups. XINFO STREAM would copy the
 -- first and the last entry as well, and they may be large: it is asked only where Redis does not know how far the group is.
 local function added_to(stream, info)
-    if info['entries-read'] and info.lag then return info['entries-read'] + info.lag end
+    -- Of an empty one there is nothing to copy.
+    if info['entries-read'] and info.lag and redis.call('XLEN', stream) > 0 then return info['entries-read'] + info.lag end
     return named(redis.call('XINFO', 'STREAM', stream))['entries-added']
 end
 

@@ -27,6 +27,16 @@ if time - latest >= 1000 or off ~= before then
     keep_steady(stats, time, off)
 end
 
+-- What is no record (names and values in turn) was not written here.
+local function record_of(body)
+    local is_packed, record = pcall(cmsgpack.unpack, body)
+    if not is_packed or type(record) ~= 'table' or #record == 0 or #record % 2 == 1 then return nil end
+    for i = 1, #record do
+        if type(record[i]) ~= 'string' then return nil end
+    end
+    return record
+end
+
 local function move(waiting)
     local names = redis.call('ZRANGEBYSCORE', waiting, '-inf', whole(time), 'LIMIT', 0, max - moved)
     if #names == 0 then return end
@@ -39,9 +49,8 @@ local function move(waiting)
         local body = redis.call('HGET', bodies, names[i])
         bytes = bytes + (body and #body or 0)
         if bytes > PROMOTE_BYTES_MAX and moved + count > 0 then break end
-        -- What is no record was not written here.
-        local is_record, record = pcall(cmsgpack.unpack, body or '')
-        if is_record and type(record) == 'table' then records[#records + 1] = record end
+        local record = record_of(body or '')
+        if record then records[#records + 1] = record end
         count = i
     end
     for i = 1, #records do redis.call('XADD', again, '*', unpack(records[i])) end

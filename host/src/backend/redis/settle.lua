@@ -172,7 +172,7 @@ local function decide_each()
         if last.err and string.find(last.err, 'WRONGTYPE', 1, true) then
             error({err = 'WRONGTYPE ' .. key .. ', which was to be emitted to, is no stream'})
         end
-        if last.err then error(last) end
+        -- Who may not read it learns of that when the first event is added.
         if last[1] then exhausted(key) end
         targets[number] = key
         return key

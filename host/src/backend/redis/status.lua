@@ -60,12 +60,16 @@ local base = tonumber(totals[1])
 -- number; they are put to the proof whenever nothing is left to be delivered. No number at all means that somebody has
 -- deleted entries in the middle.
 local lag = info[1].lag or false
+local settled = (totals[2] or 0) + (totals[3] or 0) + (totals[6] or 0) + dead_length + (totals[12] or 0) - (totals[13] or 0)
+local function rest()
+    return added - base + (totals[8] or 0) - settled - pending[1] - again_length - due_length
+end
 if not first_new[1] then
     lag = 0
+    -- Where that does not add up, it may be what a stranger has said of how far the group is.
+    if base and rest() ~= 0 then added = named(redis.call('XINFO', 'STREAM', stream))['entries-added'] end
 elseif lag and base then
-    local settled = (totals[2] or 0) + (totals[3] or 0) + (totals[6] or 0) + dead_length
-        + (totals[12] or 0) - (totals[13] or 0)
-    lag = math.max(1, added - base + (totals[8] or 0) - settled - pending[1] - again_length - due_length)
+    lag = math.max(1, rest())
 end
 
 local answer = {

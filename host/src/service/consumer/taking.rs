@@ -16,17 +16,21 @@ pub(super) struct Taking {
     agreed: u64,
     /// Of what was taken last: what has not been left again.
     taken: HashSet<EntryId>,
+    /// How much was left for others when it was looked at last.
+    there: u64,
     wait: Duration,
     from: Option<Instant>,
 }
 
 impl Taking {
-    /// Whether it is time to take some; it always is under another agreement.
-    pub fn may(&mut self, agreed: u64, now: Instant) -> bool {
+    /// Whether it is time to take some; it always is under another agreement, and where more lies there (`there`) than before.
+    pub fn may(&mut self, agreed: u64, there: u64, now: Instant) -> bool {
         if self.agreed != agreed {
             *self = Self { agreed, ..Self::default() };
         }
-        self.from.is_none_or(|from| now >= from)
+        let may = there > self.there || self.from.is_none_or(|from| now >= from);
+        self.there = there;
+        may
     }
 
     pub fn took(&mut self, taken: impl Iterator<Item = EntryId>) {
@@ -57,24 +61,25 @@ mod tests {
     fn who_takes_only_to_leave_again_waits_longer_each_time() {
         let (now, secs) = (Instant::now(), Duration::from_secs);
         let ids: Vec<EntryId> = (1..=3).map(|ms| EntryId(ms, 0)).collect();
-        let mut taking = Taking { agreed: 7, ..Taking::default() };
+        let mut taking = Taking { agreed: 7, there: 3, ..Taking::default() };
         let take = |taking: &mut Taking| taking.took(ids.iter().copied());
         for wait in [2, 4, 8, 16, 32, 60, 60] {
             take(&mut taking);
             taking.left(&ids[..2], now);
-            assert!(taking.may(7, now), "one of them may be wanted here");
+            assert!(taking.may(7, 3, now), "one of them may be wanted here");
             taking.left(&ids[2..], now);
-            assert!(!taking.may(7, now + secs(wait) - Duration::from_millis(1)), "{wait}");
-            assert!(taking.may(7, now + secs(wait)), "{wait}");
+            assert!(!taking.may(7, 3, now + secs(wait) - Duration::from_millis(1)), "{wait}");
+            assert!(taking.may(7, 3, now + secs(wait)), "{wait}");
         }
         take(&mut taking);
         taking.left(&ids[1..], now);
         take(&mut taking);
         taking.left(&ids, now);
-        assert!(taking.may(7, now + secs(2)), "one of the batch before was wanted here");
-        assert!(taking.may(8, now), "somebody wants something else by now");
+        assert!(taking.may(7, 3, now + secs(2)), "one of the batch before was wanted here");
+        assert!(taking.may(7, 4, now) && !taking.may(7, 4, now), "one more was left");
+        assert!(taking.may(8, 3, now), "somebody wants something else by now");
         take(&mut taking);
         taking.left(&ids, now);
-        assert!(!taking.may(8, now + secs(1)) && taking.may(8, now + secs(2)), "from the beginning");
+        assert!(!taking.may(8, 3, now + secs(1)) && taking.may(8, 3, now + secs(2)), "from the beginning");
     }
 }
