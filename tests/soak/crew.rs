@@ -92,9 +92,12 @@ impl Crew {
         });
         let mute = self.dice.random_ratio(1, MUTE_IN) && self.only.lets(MUTE);
         // What no host wants is skipped, and rightly so: one has to want it all the time, from before the narrow one comes.
+        let has_left = self.places.get(at).and_then(|place| place.leaving);
         let mut others: Vec<&mut Place> =
             self.places.iter_mut().enumerate().filter(|(other, _)| *other != at).map(|(_, place)| place).collect();
-        let others_want = !others.iter().any(|place| place.narrow)
+        // One that took its leave speaks for those that were silent before that: it is followed by its like.
+        let others_want = has_left.is_none()
+            && !others.iter().any(|place| place.narrow)
             && others.iter_mut().any(|place| place.leaving.is_none() && place.host.consumer().is_some());
         let [window, events] = &self.unlike;
         let config = match self.dice.random_range(0..UNLIKE_IN) {

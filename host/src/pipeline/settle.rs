@@ -183,6 +183,28 @@ async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Se
     }
 }
 
+/// Settles the entries of a refused batch, each by itself and in their order. One that is refused once more is kept, and so
+/// is what comes behind it in the chain of its state key: it is sent when the one before it is settled.
+async fn one_by_one(
+    hands: &Hands,
+    batch: Settlement,
+    canary: bool,
+    reason: &str,
+    report: &mut Report,
+) -> Result<Vec<(Entry, Settled)>, Error> {
+    observe::batch_refused(&hands.source, batch.entries.len(), reason);
+    let is_alone = batch.entries.len() == 1;
+    let mut each = OneByOne::new(hands, &batch.plugin, canary, report);
+    for entry in batch.entries {
+        if is_alone {
+            each.keep(hands.settlement(&batch.plugin, vec![entry]), reason);
+        } else {
+            each.settle(entry, Sending::UntilThereIsRoom, reason).await?;
+        }
+    }
+    Ok(each.settled)
+}
+
 /// The backend has no room for these entries together. Each is sent by itself and in their order, once; what there is no room
 /// for even so waits, with all that comes behind it in the chain of its state key. What is settled meanwhile makes room: what
 /// came back leaves the backend with its settlement.
@@ -192,14 +214,14 @@ async fn what_has_room_first(
     canary: bool,
     report: &mut Report,
 ) -> Result<Vec<(Entry, Settled)>, Error> {
-    let mut chains = Chains { settled: Vec::with_capacity(batch.entries.len()), broken: HashSet::new() };
+    let reason = "what comes before it for its state key was refused";
+    let mut each = OneByOne::new(hands, &batch.plugin, canary, report);
     let (mut left, mut waits) = (Vec::new(), HashSet::new());
     for entry in batch.entries {
         let key = chain_key(&entry).cloned();
-        let is_next = key.as_ref().is_none_or(|key| !waits.contains(key));
-        let unsettled = match is_next {
-            true => chains.settle_one(hands, &batch.plugin, canary, entry, Patience::Once, report).await?,
-            false => Some(entry),
+        let unsettled = match &key {
+            Some(key) if waits.contains(key) => Some(entry),
+            _ => each.settle(entry, Sending::Once, reason).await?,
         };
         if let Some(entry) = unsettled {
             waits.extend(key);
@@ -207,47 +229,51 @@ async fn what_has_room_first(
         }
     }
     for entry in left {
-        chains.settle_one(hands, &batch.plugin, canary, entry, Patience::UntilThereIsRoom, report).await?;
+        each.settle(entry, Sending::UntilThereIsRoom, reason).await?;
     }
-    Ok(chains.settled)
+    Ok(each.settled)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Patience {
+#[derive(Clone, Copy)]
+enum Sending {
     Once,
     UntilThereIsRoom,
 }
 
-/// Entries of a batch that are settled one after the other.
-struct Chains {
+/// The entries of a batch, each settled by itself.
+struct OneByOne<'a> {
+    hands: &'a Hands,
+    plugin: &'a Arc<str>,
+    canary: bool,
+    report: &'a mut Report,
     settled: Vec<(Entry, Settled)>,
     /// State keys of which an entry was to write and did not, as within one settlement (docs/decisions/0008).
     broken: HashSet<Arc<str>>,
 }
 
-impl Chains {
-    /// Settles it, or keeps it if it is refused. Answers it if there is no room for it.
-    async fn settle_one(
-        &mut self,
-        hands: &Hands,
-        plugin: &Arc<str>,
-        canary: bool,
-        entry: Entry,
-        patience: Patience,
-        report: &mut Report,
-    ) -> Result<Option<Entry>, Error> {
-        let key = chain_key(&entry).cloned();
+impl<'a> OneByOne<'a> {
+    fn new(hands: &'a Hands, plugin: &'a Arc<str>, canary: bool, report: &'a mut Report) -> Self {
+        Self { hands, plugin, canary, report, settled: Vec::new(), broken: HashSet::new() }
+    }
+
+    /// Settles it; keeps it if it is refused, or (for this reason) if one before it in its chain is kept. Answers it if there
+    /// is no room for it.
+    async fn settle(&mut self, entry: Entry, sending: Sending, reason: &str) -> Result<Option<Entry>, Error> {
+        let (hands, key) = (self.hands, chain_key(&entry).cloned());
         if key.as_ref().is_some_and(|key| self.broken.contains(key)) {
             self.settled.push((entry, Settled::Stale));
             return Ok(None);
         }
         tasks::alive();
-        let (writes, waits) = (entry.disposition.writes(), key.as_ref().is_some_and(|key| hands.kept.has(key)));
-        let mut alone = hands.settlement(plugin, vec![entry]);
-        let answer = match patience {
-            _ if waits => Err(Error::Refused("what comes before it for its state key is kept".to_owned())),
-            Patience::Once => hands.backend.settle(&alone).await,
-            Patience::UntilThereIsRoom => send(&*hands.backend, &alone).await,
+        let writes = entry.disposition.writes();
+        let mut alone = hands.settlement(self.plugin, vec![entry]);
+        if key.as_ref().is_some_and(|key| hands.kept.has(key)) {
+            self.keep(alone, reason);
+            return Ok(None);
+        }
+        let answer = match sending {
+            Sending::Once => hands.backend.settle(&alone).await,
+            Sending::UntilThereIsRoom => send(&*hands.backend, &alone).await,
         };
         let answer = match answer {
             // It may have been settled all the same: only its own token tells.
@@ -258,59 +284,21 @@ impl Chains {
             Ok(results) => {
                 self.broken.extend(key.filter(|_| writes && results != [Settled::Committed]));
                 self.settled.extend(alone.entries.drain(..).zip(results));
-                Ok(None)
             }
-            Err(error) if error.is_full() => Ok(alone.entries.pop()),
-            Err(Error::Refused(reason)) => {
-                self.settled.extend(one_by_one(hands, alone, canary, &reason, report).await?);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Settles the entries of a refused batch, each by itself and in their order. One that is refused once more is kept, and so
-/// is what comes behind it in the chain of its state key: it is sent when the one before it is settled.
-async fn one_by_one(
-    hands: &Hands,
-    batch: Settlement,
-    canary: bool,
-    reason: &str,
-    report: &mut Report,
-) -> Result<Vec<(Entry, Settled)>, Error> {
-    let is_alone = batch.entries.len() == 1;
-    observe::batch_refused(&hands.source, batch.entries.len(), reason);
-    let mut settled = Vec::with_capacity(batch.entries.len());
-    // State keys of which an entry was to write and did not, as within one settlement (docs/decisions/0008).
-    let mut broken: HashSet<Arc<str>> = HashSet::new();
-    for entry in batch.entries {
-        let key = chain_key(&entry).cloned();
-        if key.as_ref().is_some_and(|key| broken.contains(key)) {
-            settled.push((entry, Settled::Stale));
-            continue;
-        }
-        let writes = entry.disposition.writes();
-        let id = (entry.delivery.lane, entry.delivery.entry);
-        let mut alone = hands.settlement(&batch.plugin, vec![entry]);
-        let waits = key.as_ref().is_some_and(|key| hands.kept.has(key));
-        let answer = match waits || is_alone {
-            true => Err(Error::Refused(reason.to_owned())),
-            false => send(&*hands.backend, &alone).await,
-        };
-        match answer {
-            Ok(results) => {
-                broken.extend(key.filter(|_| writes && results != [Settled::Committed]));
-                settled.extend(alone.entries.drain(..).zip(results));
-            }
-            Err(Error::Refused(reason)) => {
-                let is_new = hands.kept.keep(Refused::new(alone, canary), &reason);
-                observe::settlement_refused(&hands.source, id.1, hands.kept.count(), &reason, is_new);
-                report.kept.push(id);
-                report.tally.refused += 1;
-            }
+            Err(error) if error.is_full() => return Ok(alone.entries.pop()),
+            Err(Error::Refused(reason)) => self.keep(alone, &reason),
             Err(error) => return Err(error),
         }
+        Ok(None)
     }
-    Ok(settled)
+
+    fn keep(&mut self, alone: Settlement, reason: &str) {
+        let ids: Vec<_> = alone.entries.iter().map(|entry| (entry.delivery.lane, entry.delivery.entry)).collect();
+        let is_new = self.hands.kept.keep(Refused::new(alone, self.canary), reason);
+        for id in ids {
+            observe::settlement_refused(&self.hands.source, id.1, self.hands.kept.count(), reason, is_new);
+            self.report.kept.push(id);
+            self.report.tally.refused += 1;
+        }
+    }
 }

@@ -341,7 +341,9 @@ impl Consumer {
         if report.suspects > 0 {
             self.expect_suspects();
         }
-        lock(&self.taking).left(&report.left, Instant::now());
+        if !report.left.is_empty() {
+            lock(&self.taking).left(&report.left, Instant::now());
+        }
         if report.put_off > 0 {
             self.put_off.notify_one();
         }
