@@ -184,7 +184,7 @@ async fn a_schema_that_is_gone_makes_dead_letters_that_can_be_replayed() {
     let (letter, said) = world.only_dead().await;
     assert!(said.starts_with("unknown: Test.Thing.Asked has no version \"1\""), "{said}");
     world.config.schemas.path = there;
-    assert_eq!(world.backend.replay(&world.source, &[letter.id], &Act::default()).await.unwrap(), 1);
+    assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
     world.run().await;
     let status = world.status().await;
     assert_eq!((status.committed, status.dead), (1, 0));
@@ -243,17 +243,17 @@ crate::on_both_backends! {
         put_many(&world, &json!({ "do": "retry-after", "after_ms": 30_000 }), STORM).await;
         let host = world.host();
         let watch = async {
-            while world.backend.status(&world.source).await.map_or(true, |status| status.due < STORM as u64) {
+            while world.backend.status(&world.subscription).await.map_or(true, |status| status.due < STORM as u64) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            while world.backend.status(&world.source).await.unwrap().due == STORM as u64 {
+            while world.backend.status(&world.subscription).await.unwrap().due == STORM as u64 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             put_many(&world, &json!({ "do": "ok" }), FRESH).await;
-            while world.backend.status(&world.source).await.unwrap().committed < FRESH as u64 {
+            while world.backend.status(&world.subscription).await.unwrap().committed < FRESH as u64 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            world.backend.status(&world.source).await.unwrap()
+            world.backend.status(&world.subscription).await.unwrap()
         };
         let (at_the_time, ()) = tokio::join!(watch, host);
         let status = world.status().await;
@@ -271,7 +271,7 @@ crate::on_both_backends! {
         world.ask(json!({ "do": "retry-after", "after_ms": 0 })).await;
         let host = tokio::time::timeout(Duration::from_secs(3), world.host()).await;
         assert!(host.is_err(), "two retries wait: the host does not become idle");
-        let next = world.backend.promote(&world.source, 10).await.unwrap().next_in.expect("two wait");
+        let next = world.backend.promote(&world.subscription, 10).await.unwrap().next_in.expect("two wait");
         assert!(next <= Duration::from_secs(7 * 24 * 3600), "due in {next:?}");
         let status = world.status().await;
         assert_eq!((status.due, status.dead), (2, 1), "{status:?}");

@@ -20,7 +20,7 @@ async fn assert_nothing_lost(world: &World, events: u64) {
     causes.sort_by_key(Value::to_string);
     causes.dedup();
     assert_eq!(causes.len() as u64, events, "each event has led to one of its own");
-    let states = world.backend.states(&world.source, None, 1000).await.unwrap();
+    let states = world.backend.states(&world.subscription, None, 1000).await.unwrap();
     let counted: u64 =
         states.iter().map(|(_, state)| String::from_utf8_lossy(&state.values["n"]).parse::<u64>().unwrap()).sum();
     assert_eq!(counted, events, "each event was counted once");

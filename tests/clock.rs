@@ -56,14 +56,14 @@ impl Default for Clock {
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let source = crate::root().join("tests/clock.c");
+        let subscription = crate::root().join("tests/clock.c");
         let own = std::env::current_exe().expect("a running program has a file");
         let library = own.with_file_name("libtestclock.so");
         let fresh = own.with_file_name(format!("libtestclock-{}.so", std::process::id()));
         let mut compile = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".to_owned()));
-        compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&fresh).arg(&source);
+        compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&fresh).arg(&subscription);
         let compiled = compile.status().expect("a C compiler is there: Rust links with it");
-        assert!(compiled.success(), "{} does not compile", source.display());
+        assert!(compiled.success(), "{} does not compile", subscription.display());
         File::open(&fresh).and_then(|file| file.sync_all()).expect("a library");
         std::fs::rename(&fresh, &library).expect("renamed");
         library

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::{self, Backend, Bounds, Error, NewEntry, Options, Overflow, SourceStatus, Start};
-use tidemill::model::delivery::{Delivery, Source};
+use tidemill::backend::{self, Backend, Bounds, Error, NewEntry, Options, Overflow, SubscriptionStatus, Start};
+use tidemill::model::delivery::{Delivery, Subscription};
 use tidemill::service::{HEARTBEAT_TTL, Switch};
 use tidemill_tests::clock::Clock;
 use tidemill_tests::server::RedisServer;
@@ -23,12 +23,12 @@ const SOON: Duration = Duration::from_secs(60);
 const WHILE: Duration = Duration::from_secs(4);
 const ONE_RETRY: &str = "retry = { max = 1 }";
 
-async fn waits_for(backend: &Arc<dyn Backend>, source: &Source, what: &str, is_so: impl Fn(&SourceStatus) -> bool) {
+async fn waits_for(backend: &Arc<dyn Backend>, subscription: &Subscription, what: &str, is_so: impl Fn(&SubscriptionStatus) -> bool) {
     let give_up = Instant::now() + SOON;
     loop {
-        let status = match backend.status(source).await {
+        let status = match backend.status(subscription).await {
             // A host makes it when it starts.
-            Err(Error::GroupGone { .. }) => SourceStatus::default(),
+            Err(Error::GroupGone { .. }) => SubscriptionStatus::default(),
             status => status.expect("status"),
         };
         if is_so(&status) {
@@ -52,14 +52,14 @@ async fn on_redis(story: impl AsyncFn(&World, &Clock)) {
         async move { world.host_until(switch, quiet, false).await }
     });
     world.ask(json!({ "do": "ok" })).await;
-    waits_for(&world.backend, &world.source, "the host is at work", |status| status.committed == 1).await;
+    waits_for(&world.backend, &world.subscription, "the host is at work", |status| status.committed == 1).await;
     story(&world, &clock).await;
     switch.quiet();
     host.await.expect("no panic").expect("a run");
 }
 
-async fn until(world: &World, what: &str, is_so: impl Fn(&SourceStatus) -> bool) {
-    waits_for(&world.backend, &world.source, what, is_so).await;
+async fn until(world: &World, what: &str, is_so: impl Fn(&SubscriptionStatus) -> bool) {
+    waits_for(&world.backend, &world.subscription, what, is_so).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,11 +104,11 @@ fn options() -> Options {
     backend::conformance::options()
 }
 
-/// Two consumers of one source on a server that goes by a clock: each has its own backend, as hosts have.
+/// Two consumers of one subscription on a server that goes by a clock: each has its own backend, as hosts have.
 struct Pair {
     clock: Arc<Clock>,
     server: RedisServer,
-    source: Source,
+    subscription: Subscription,
     one: Arc<dyn Backend>,
     other: Arc<dyn Backend>,
 }
@@ -117,24 +117,24 @@ impl Pair {
     async fn new() -> Self {
         let clock = Arc::new(Clock::new());
         let server = RedisServer::start_by(&clock, &["--save", "", "--appendonly", "no"]);
-        let source = Source { stream: "s".into(), handler: "h".into() };
+        let subscription = Subscription { stream: "s".into(), handler: "h".into() };
         let one = backend::open(&server.url(), options()).await.expect("a backend");
         let other = backend::open(&server.url(), options()).await.expect("a backend");
-        one.ensure_group(&source, Start::Beginning).await.expect("a group");
-        Self { clock, server, source, one, other }
+        one.ensure_group(&subscription, Start::Beginning).await.expect("a group");
+        Self { clock, server, subscription, one, other }
     }
 
     /// An event in the hands of the one.
     async fn in_hand(&self) -> Delivery {
         let entry = NewEntry { body: "x".into(), mark: None };
         self.one.publish("s", &[entry]).await.expect("published");
-        let got = self.one.fetch(&self.source, "one", 1, SOON).await.expect("fetched");
+        let got = self.one.fetch(&self.subscription, "one", 1, SOON).await.expect("fetched");
         got.deliveries.into_iter().next().expect("one delivery")
     }
 
     async fn recovered(&self, lease: Duration) -> usize {
         let none = HashSet::new();
-        self.other.recover(&self.source, "other", &none, lease, 10).await.expect("recover").deliveries.len()
+        self.other.recover(&self.subscription, "other", &none, lease, 10).await.expect("recover").deliveries.len()
     }
 }
 
@@ -146,7 +146,7 @@ async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
     let _held = pair.in_hand().await;
     // It had looked after what others left, too: that is a lease of its own.
     let none = HashSet::new();
-    pair.one.recover(&pair.source, "one", &none, SOON, 10).await.expect("recover");
+    pair.one.recover(&pair.subscription, "one", &none, SOON, 10).await.expect("recover");
     assert!((1..=3000).contains(&pair.server.ask::<i64>(&["PTTL", "{s}:tm:reclaimer:h"])));
     pair.clock.behind(HOURS);
     assert!(pair.server.ask::<i64>(&["PTTL", "tm:host:one"]) > 3_600_000, "its heartbeat would last for hours");
@@ -201,7 +201,7 @@ struct OnFile {
     clock: Clock,
     folder: tempfile::TempDir,
     backend: Arc<dyn Backend>,
-    source: Source,
+    subscription: Subscription,
     suffix: String,
 }
 
@@ -215,8 +215,8 @@ impl OnFile {
         let text = text.replace("tests/schemas", &schemas.display().to_string());
         std::fs::write(folder.path().join("t.toml"), text).expect("written");
         let backend = backend::open(&url, options()).await.expect("a backend");
-        let source = Source { stream: format!("asked-{suffix}").into(), handler: "mischief".into() };
-        Self { clock: Clock::new(), folder, backend, source, suffix }
+        let subscription = Subscription { stream: format!("asked-{suffix}").into(), handler: "mischief".into() };
+        Self { clock: Clock::new(), folder, backend, subscription, suffix }
     }
 
     fn command(&self, args: &[&str]) -> std::process::Command {
@@ -237,8 +237,8 @@ impl OnFile {
         self.backend.publish(&format!("asked-{}", self.suffix), &[entry]).await.expect("published");
     }
 
-    async fn until(&self, what: &str, is_so: impl Fn(&SourceStatus) -> bool) {
-        waits_for(&self.backend, &self.source, what, is_so).await;
+    async fn until(&self, what: &str, is_so: impl Fn(&SubscriptionStatus) -> bool) {
+        waits_for(&self.backend, &self.subscription, what, is_so).await;
     }
 
     fn doctor(&self) -> String {
@@ -259,12 +259,12 @@ impl Drop for Running {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite_all_goes_on_evenly_when_the_machine_s_clock_is_set() {
     let file = OnFile::new().await;
-    file.backend.ensure_group(&file.source, Start::Beginning).await.expect("a group");
+    file.backend.ensure_group(&file.subscription, Start::Beginning).await.expect("a group");
     // Somebody has died with a delivery in hand, by the right clock.
     let once = event(Uuid::new_v4(), json!({ "do": "ok" }));
     file.put(&once).await;
     file.backend.beat("ghost", Duration::from_millis(1), "").await.expect("beat");
-    let got = file.backend.fetch(&file.source, "ghost", 1, SOON).await.expect("fetched");
+    let got = file.backend.fetch(&file.subscription, "ghost", 1, SOON).await.expect("fetched");
     assert_eq!(got.deliveries.len(), 1);
     file.clock.behind(DAY);
     let host = file.host();

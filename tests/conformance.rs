@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidemill::backend::conformance::{STORIES, foreign_fields_are_kept, options};
 use tidemill::backend::{self, Backend, NewEntry, Start};
-use tidemill::model::delivery::Source;
+use tidemill::model::delivery::Subscription;
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -42,21 +42,21 @@ async fn redis_passes_the_exam() {
 async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
     let url = RedisServer::shared().url();
     let backend = backend::open(&url, options()).await.unwrap();
-    let source = Source { stream: format!("q-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
-    backend.ensure_group(&source, Start::Beginning).await.unwrap();
+    let subscription = Subscription { stream: format!("q-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
+    backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
     let entry = |body: &'static str| NewEntry { body: body.into(), mark: None };
-    backend.publish(&source.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
+    backend.publish(&subscription.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
     let mut got = Vec::new();
     while got.len() < 3 {
-        got.extend(backend.fetch(&source, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap().deliveries);
+        got.extend(backend.fetch(&subscription, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap().deliveries);
     }
     let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for (delivery, name) in got.iter().zip(["(quarantine)", "(released)", "(quarantine)"]) {
         let mut claim = redis::cmd("XCLAIM");
-        claim.arg(&*source.stream).arg("h").arg(name).arg(0).arg(delivery.entry.to_string()).arg("JUSTID");
+        claim.arg(&*subscription.stream).arg("h").arg(name).arg(0).arg(delivery.entry.to_string()).arg("JUSTID");
         let _: Vec<String> = claim.query_async(&mut connection).await.unwrap();
     }
-    let status = backend.status(&source).await.unwrap();
+    let status = backend.status(&subscription).await.unwrap();
     assert_eq!((status.pending, status.quarantined, status.consumers), (3, 2, 1), "{status:?}");
     assert!(status.balances() && status.oldest_pending_age.is_some(), "{status:?}");
 }

@@ -68,8 +68,8 @@ impl Desk {
     }
 
     async fn ids(&self) -> Vec<String> {
-        let (source, letters) = (&self.world.source, self.world.dead().await);
-        letters.iter().map(|letter| format!("{}/{}/{}", source.handler, source.stream, letter.id)).collect()
+        let (subscription, letters) = (&self.world.subscription, self.world.dead().await);
+        letters.iter().map(|letter| format!("{}/{}/{}", subscription.handler, subscription.stream, letter.id)).collect()
     }
 
     /// Refused: exit code 2, and these words.
@@ -165,9 +165,9 @@ crate::on_both_backends! {
         desk.world.backend.publish(&desk.world.asked, &rejected).await.unwrap();
         desk.world.run().await;
         let ids: Vec<_> = desk.world.dead().await.iter().map(|letter| letter.id).collect();
-        let (backend, source) = (&desk.world.backend, &desk.world.source);
-        assert_eq!(backend.drop_dead(source, &ids, &Act::default()).await.unwrap(), ids.len());
-        let records = backend.audit(source, None, 10).await.unwrap();
+        let (backend, subscription) = (&desk.world.backend, &desk.world.subscription);
+        assert_eq!(backend.drop_dead(subscription, &ids, &Act::default()).await.unwrap(), ids.len());
+        let records = backend.audit(subscription, None, 10).await.unwrap();
         assert_eq!((records[0].count, &records[0].ids[..]), (ids.len() as u64, &ids[..AUDIT_IDS_MAX]));
     }
 
@@ -233,7 +233,7 @@ crate::on_both_backends! {
         assert_eq!((desk.ids().await, edit(good.clone(), &[]).status.code()), (vec![id.clone()], Some(2)), "nobody is there to ask");
         let output = edit(good, &["--yes"]);
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
-        let back = desk.world.backend.fetch(&desk.world.source, "looks", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
+        let back = desk.world.backend.fetch(&desk.world.subscription, "looks", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
         let Body::Event(bytes) = &back.body else { panic!("{back:?}") };
         let back: Value = serde_json::from_slice(bytes).unwrap();
         assert_eq!((&back["event_id"], &back["causation_id"]), (&answer["event_id"], &json!(old)));
@@ -335,8 +335,8 @@ impl Drop for Ended {
 async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
     const ALL: usize = 10_001;
     let desk = Desk::new("sqlite::memory:", "").await;
-    let World { backend, source, .. } = &desk.world;
-    backend.ensure_group(source, Start::Beginning).await.unwrap();
+    let World { backend, subscription, .. } = &desk.world;
+    backend.ensure_group(subscription, Start::Beginning).await.unwrap();
     // Numbers make no difference to a cause; words do.
     let cause = |mut number: usize| {
         let mut word = String::new();
@@ -349,8 +349,8 @@ async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
     for from in (0..ALL).step_by(500) {
         let count = (ALL - from).min(500);
         let entry = || NewEntry { body: "x".into(), mark: None };
-        backend.publish(&source.stream, &(0..count).map(|_| entry()).collect::<Vec<_>>()).await.unwrap();
-        let got = backend.fetch(source, "me", count, Duration::from_secs(10)).await.unwrap().deliveries;
+        backend.publish(&subscription.stream, &(0..count).map(|_| entry()).collect::<Vec<_>>()).await.unwrap();
+        let got = backend.fetch(subscription, "me", count, Duration::from_secs(10)).await.unwrap().deliveries;
         assert_eq!(got.len(), count);
         let dead = |(at, delivery)| {
             let reason = Reason { class: ReasonClass::Rejected, text: cause(from + at) };
@@ -358,7 +358,7 @@ async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
         };
         let entries = got.into_iter().enumerate().map(dead).collect();
         let (consumer, plugin, token) = ("me".into(), "p".into(), Uuid::new_v4());
-        let settlement = Settlement { source: source.clone(), consumer, plugin, token, entries };
+        let settlement = Settlement { subscription: subscription.clone(), consumer, plugin, token, entries };
         backend.settle(&settlement).await.unwrap();
     }
     let output = desk.run(&["dead", "ls", "--json", "--limit", "20000"]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::backend::conformance::options;
 use tidemill::backend::{self, Level, Options, Start};
-use tidemill::model::delivery::Source;
+use tidemill::model::delivery::Subscription;
 use tidemill_tests::server::RedisServer;
 
 /// A host's folder: one stream, one handler, no plugin needed.
@@ -62,8 +62,8 @@ fn says(found: &[String], begin: &str, part: &str) {
     assert!(found.iter().any(|line| fits(&line)), "no \"{begin}\" with \"{part}\" in\n{}", found.join("\n"));
 }
 
-fn source() -> Source {
-    Source { stream: "asked".into(), handler: "mischief".into() }
+fn subscription() -> Subscription {
+    Subscription { stream: "asked".into(), handler: "mischief".into() }
 }
 
 fn client(url: &str) -> redis::Connection {
@@ -80,7 +80,7 @@ fn run(url: &str, command: &str) {
 
 async fn with_group(url: &str) {
     let backend = backend::open(url, options()).await.unwrap();
-    backend.ensure_group(&source(), Start::Beginning).await.unwrap();
+    backend.ensure_group(&subscription(), Start::Beginning).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +143,7 @@ async fn bounds_of_dead_letters_that_a_server_cannot_hold_are_told() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "100mb"]);
     with_group(&server.url()).await;
     let patient = Patient::new(&server.url());
-    says(&patient.findings(&[]).0, "warning dead letters: 1 sources may keep 256 MiB", "of maxmemory, 100 MiB");
+    says(&patient.findings(&[]).0, "warning dead letters: 1 subscriptions may keep 256 MiB", "of maxmemory, 100 MiB");
     run(&server.url(), "CONFIG SET maxmemory 600mb");
     let found = patient.findings(&[]).0;
     assert!(!found.iter().any(|line| line.contains("dead letters")), "{found:?}");
@@ -263,7 +263,7 @@ async fn what_leaks_in_redis_is_named() {
 async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
     let server = RedisServer::start(&["--save", ""]);
     let backend = backend::open(&server.url(), options()).await.unwrap();
-    backend.ensure_group(&source(), Start::Beginning).await.unwrap();
+    backend.ensure_group(&subscription(), Start::Beginning).await.unwrap();
     let mut connection = client(&server.url());
     for lane in ["asked", "{asked}:tm:again:mischief"] {
         for part in 0..50 {
@@ -280,7 +280,7 @@ async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
     run(&server.url(), "XGROUP CREATECONSUMER asked mischief alive");
     tokio::time::sleep(Duration::from_millis(20)).await;
     let (held, lease) = (Default::default(), Duration::from_millis(1));
-    assert!(backend.recover(&source(), "alive", &held, lease, 10).await.unwrap().deliveries.is_empty());
+    assert!(backend.recover(&subscription(), "alive", &held, lease, 10).await.unwrap().deliveries.is_empty());
     let left = |lane: &str| -> Vec<String> {
         let rows: Vec<std::collections::HashMap<String, redis::Value>> =
             redis::cmd("XINFO").arg("CONSUMERS").arg(lane).arg("mischief").query(&mut client(&server.url())).unwrap();
@@ -297,13 +297,13 @@ async fn a_sqlite_file_is_examined() {
     let patient = Patient::new(&url);
     says(&patient.findings(&[]).0, "warning groups: mischief on asked", "there is no such group");
     with_group(&url).await;
-    let stranger = Source { stream: "asked".into(), handler: "stranger".into() };
+    let stranger = Subscription { stream: "asked".into(), handler: "stranger".into() };
     {
         let backend = backend::open(&url, options()).await.unwrap();
         backend.ensure_group(&stranger, Start::Beginning).await.unwrap();
         let entry = backend::NewEntry { body: "{}".into(), mark: None };
         backend.publish("asked", &[entry]).await.unwrap();
-        backend.fetch(&source(), "gone", 1, Duration::ZERO).await.unwrap().deliveries.into_iter().for_each(drop);
+        backend.fetch(&subscription(), "gone", 1, Duration::ZERO).await.unwrap().deliveries.into_iter().for_each(drop);
     }
     let (found, code) = patient.findings(&["--deep"]);
     says(&found, "ok durability: always", "write-ahead log");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill::model::delivery::Source;
+use tidemill::model::delivery::Subscription;
 use tidemill::service::Switch;
 use tidemill_tests::service::Service;
 use tidemill_tests::world::{NO_RETRY, World};
@@ -17,10 +17,10 @@ fn open_loopback(world: &mut World) {
 }
 
 async fn until_committed(world: &World, handler: &str, count: u64) {
-    let source = Source { stream: world.source.stream.clone(), handler: handler.into() };
+    let subscription = Subscription { stream: world.subscription.stream.clone(), handler: handler.into() };
     let committed = async {
         // There is no status before the host has made its group.
-        while !world.backend.status(&source).await.is_ok_and(|status| status.committed >= count) {
+        while !world.backend.status(&subscription).await.is_ok_and(|status| status.committed >= count) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

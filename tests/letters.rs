@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use tidemill::backend::{self, Backend, Entry, NewEntry, Options, Settled, Settlement, SourceStatus, Start};
+use tidemill::backend::{self, Backend, Entry, NewEntry, Options, Settled, Settlement, SubscriptionStatus, Start};
 use tidemill::model::dead_letter::{Reason, ReasonClass};
-use tidemill::model::delivery::{Disposition, Source};
+use tidemill::model::delivery::{Disposition, Subscription};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{NO_RETRY, World};
 use uuid::Uuid;
@@ -54,10 +54,10 @@ fn options() -> Options {
     Options { dead_letters_max: 20, dead_letters_bytes_max: 1 << 20, ..Options::default() }
 }
 
-/// A source on the shared server, with a connection that does what a stranger does.
+/// A subscription on the shared server, with a connection that does what a stranger does.
 struct Rig {
     backend: Arc<dyn Backend>,
-    source: Source,
+    subscription: Subscription,
     server: MultiplexedConnection,
 }
 
@@ -65,14 +65,14 @@ impl Rig {
     async fn new() -> Self {
         let url = RedisServer::shared().url();
         let backend = backend::open(&url, options()).await.unwrap();
-        let source = Source { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
-        backend.ensure_group(&source, Start::Beginning).await.unwrap();
+        let subscription = Subscription { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
+        backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
         let server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-        Self { backend, source, server }
+        Self { backend, subscription, server }
     }
 
     fn key(&self, what: &str) -> String {
-        format!("{{{}}}:tm:{what}", self.source.stream)
+        format!("{{{}}}:tm:{what}", self.subscription.stream)
     }
 
     /// A letter as the last version has written it: no account knows of it.
@@ -91,12 +91,12 @@ impl Rig {
 
     async fn bury(&self, count: usize, class: ReasonClass) {
         let entries = vec![NewEntry { body: "b".into(), mark: None }; count];
-        self.backend.publish(&self.source.stream, &entries).await.unwrap();
+        self.backend.publish(&self.subscription.stream, &entries).await.unwrap();
         let mut got = Vec::new();
         while got.len() < count {
             got.extend(
                 self.backend
-                    .fetch(&self.source, "me", count - got.len(), Duration::from_secs(10))
+                    .fetch(&self.subscription, "me", count - got.len(), Duration::from_secs(10))
                     .await
                     .unwrap()
                     .deliveries,
@@ -109,17 +109,17 @@ impl Rig {
             state: None,
             disposition: Disposition::DeadLetter { reason: reason.clone(), record: None },
         };
-        let (source, consumer, plugin) = (self.source.clone(), "me".into(), "".into());
+        let (subscription, consumer, plugin) = (self.subscription.clone(), "me".into(), "".into());
         let entries = got.into_iter().map(entry).collect();
-        let settlement = Settlement { source, consumer, plugin, token: Uuid::new_v4(), entries };
+        let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
         let answers = self.backend.settle(&settlement).await.unwrap();
         assert!(answers.iter().all(|settled| *settled == Settled::Dead));
     }
 
     /// Dead letters, those of them that never ran, their bytes, and what was evicted.
     async fn accounts(&self) -> (u64, u64, u64, u64, u64) {
-        let SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } =
-            self.backend.status(&self.source).await.unwrap();
+        let SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } =
+            self.backend.status(&self.subscription).await.unwrap();
         (dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun)
     }
 }
@@ -183,16 +183,16 @@ async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
     let mut rig = Rig::new().await;
     rig.bury(1, ReasonClass::Rejected).await;
     rig.run("HSET", "stats:h", &["letters_bytes", "many"]).await;
-    rig.backend.publish(&rig.source.stream, &[NewEntry { body: "b".into(), mark: None }]).await.unwrap();
-    let delivery = rig.backend.fetch(&rig.source, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
+    rig.backend.publish(&rig.subscription.stream, &[NewEntry { body: "b".into(), mark: None }]).await.unwrap();
+    let delivery = rig.backend.fetch(&rig.subscription, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
     let reason = Reason { class: ReasonClass::Rejected, text: "because".into() };
     let disposition = Disposition::DeadLetter { reason, record: None };
     let entries = vec![Entry { delivery, mark: None, state: None, disposition }];
-    let (source, consumer, plugin) = (rig.source.clone(), "me".into(), "".into());
-    let settlement = Settlement { source, consumer, plugin, token: Uuid::new_v4(), entries };
+    let (subscription, consumer, plugin) = (rig.subscription.clone(), "me".into(), "".into());
+    let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
     let error = rig.backend.settle(&settlement).await.unwrap_err().to_string();
     assert!(error.contains("letters_bytes is no number"), "{error}");
     rig.run("HDEL", "stats:h", &["letters_bytes"]).await;
     assert_eq!(rig.backend.settle(&settlement).await.unwrap(), [Settled::Dead]);
-    assert_eq!(rig.backend.status(&rig.source).await.unwrap().torn, 0);
+    assert_eq!(rig.backend.status(&rig.subscription).await.unwrap().torn, 0);
 }

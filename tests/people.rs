@@ -78,7 +78,7 @@ async fn hostile_site(url: &str) -> (Site, String, String) {
     assert!(of_host.contains(r"a\u{1b}[2J\u{1b}]52;c;aGk=\u{7}\u{9b}31m\u{202e}"), "it says what was there");
     host.stop();
     let letter = world.dead().await.remove(0);
-    let id = format!("{}/{}/{}", world.source.handler, world.source.stream, letter.id);
+    let id = format!("{}/{}/{}", world.subscription.handler, world.subscription.stream, letter.id);
     (site, id, http)
 }
 

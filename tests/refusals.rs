@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tidemill::backend::{Error, SourceStatus};
+use tidemill::backend::{Error, SubscriptionStatus};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::service::Service;
 use tidemill_tests::world::{NO_RETRY, World};
@@ -72,10 +72,10 @@ impl Scene {
         Host { switch, task: tokio::spawn(async move { world.host_until(turned, quiet, false).await }) }
     }
 
-    async fn wait_for(&self, what: &str, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+    async fn wait_for(&self, what: &str, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
         let give_up = Instant::now() + STUCK;
         loop {
-            match self.world.backend.status(&self.world.source).await {
+            match self.world.backend.status(&self.world.subscription).await {
                 Ok(status) if wanted(&status) => return status,
                 status => assert!(Instant::now() < give_up, "waited for {what}: {status:?}"),
             }
@@ -253,7 +253,7 @@ async fn beyond_the_bound_the_oldest_become_dead_letters() {
     let host = Scene::host_of(world.clone());
     let give_up = Instant::now() + STUCK;
     loop {
-        let status = world.backend.status(&world.source).await.unwrap_or_default();
+        let status = world.backend.status(&world.subscription).await.unwrap_or_default();
         if (status.lag, status.pending, status.dead) == (0, 1000, 100) {
             break;
         }
@@ -296,8 +296,8 @@ async fn the_breaker_opens_only_when_every_settlement_is_refused() {
             true => assert_eq!((status.committed, status.pending, status.lag), (100, 100, 0), "{status:?}"),
             false => {
                 assert!(status.pending <= 60 && status.lag >= 140, "the fetching stops: {status:?}");
-                let sources = [world.source.clone()];
-                let hosts = tidemill::service::heart::hosts(&*world.backend, &sources).await.unwrap();
+                let subscriptions = [world.subscription.clone()];
+                let hosts = tidemill::service::heart::hosts(&*world.backend, &subscriptions).await.unwrap();
                 let note = hosts.iter().flat_map(|host| &host.handlers).find(|note| note.refused > 0).expect("a note");
                 assert_eq!((&*note.breaker, note.refused as u64), ("open", status.pending), "{note:?}");
                 assert!(note.refusal.contains("takes no more entries"), "{note:?}");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Backend, NewEntry, SourceStatus};
-use tidemill::model::delivery::Source;
+use tidemill::backend::{self, Backend, NewEntry, SubscriptionStatus};
+use tidemill::model::delivery::Subscription;
 use tidemill::service::HEARTBEAT_TTL;
 use tidemill_tests::ledger::host::Host;
 use tidemill_tests::server::RedisServer;
@@ -26,7 +26,7 @@ const HOUR: &str = "1h";
 struct Fleet {
     folder: tempfile::TempDir,
     url: String,
-    source: Source,
+    subscription: Subscription,
     backend: Arc<dyn Backend>,
 }
 
@@ -53,14 +53,14 @@ impl Fleet {
 
     async fn new(folder: tempfile::TempDir, url: String) -> Self {
         let stream = format!("all-{}", Uuid::new_v4().simple());
-        let source = Source { stream: stream.as_str().into(), handler: "mischief".into() };
+        let subscription = Subscription { stream: stream.as_str().into(), handler: "mischief".into() };
         let backend = backend::open(&url, options()).await.unwrap();
-        Self { folder, url, source, backend }
+        Self { folder, url, subscription, backend }
     }
 
     fn file(&self, name: &str, settings: Settings) -> PathBuf {
         let Settings { events, key, window } = settings;
-        let (stream, url) = (&self.source.stream, &self.url);
+        let (stream, url) = (&self.subscription.stream, &self.url);
         let schemas = tidemill_tests::root().join("tests/schemas");
         let plugin = tidemill_tests::guest("mischief");
         let text = format!(
@@ -121,13 +121,13 @@ impl Fleet {
     async fn publish(&self, events: Vec<String>) {
         let entry = |body: String| NewEntry { body: body.into(), mark: None };
         let entries: Vec<NewEntry> = events.into_iter().map(entry).collect();
-        self.backend.publish(&self.source.stream, &entries).await.unwrap();
+        self.backend.publish(&self.subscription.stream, &entries).await.unwrap();
     }
 
-    async fn wait_for(&self, what: &str, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+    async fn wait_for(&self, what: &str, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
         let give_up = Instant::now() + STUCK;
         loop {
-            let status = self.backend.status(&self.source).await;
+            let status = self.backend.status(&self.subscription).await;
             match &status {
                 Ok(status) if wanted(status) => {
                     assert!(status.balances(), "{status:?}");
@@ -140,7 +140,7 @@ impl Fleet {
     }
 
     async fn count(&self, key: &str) -> u64 {
-        let states = self.backend.states(&self.source, None, 100).await.unwrap();
+        let states = self.backend.states(&self.subscription, None, 100).await.unwrap();
         let state = states.iter().find(|(name, _)| name == key);
         state.map_or(0, |(_, state)| serde_json::from_slice(&state.values["n"]).unwrap())
     }
@@ -260,7 +260,7 @@ on_both! {
         let replayed = fleet.command(OLD, &["dead", "replay", "--all", "--yes"]);
         assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
         run();
-        let letters = fleet.backend.dead_letters(&fleet.source, None, 10).await.unwrap();
+        let letters = fleet.backend.dead_letters(&fleet.subscription, None, 10).await.unwrap();
         let said: Vec<String> = letters.iter().map(|letter| format!("{:?}", letter.reason)).collect();
         assert_eq!(letters.len(), 1, "{said:?}");
         assert!(said[0].contains("as told") && letters[0].replayed.is_some(), "it ran once more: {said:?}");

@@ -47,7 +47,7 @@ crate::on_both_backends! {
         ask(world, 100, 10).await;
         world.run().await;
         let looks = async || {
-            (world.status().await.committed, world.emitted().await.len(), world.backend.states(&world.source, None, 100).await.unwrap())
+            (world.status().await.committed, world.emitted().await.len(), world.backend.states(&world.subscription, None, 100).await.unwrap())
         };
         let before = looks().await;
         let rows = [

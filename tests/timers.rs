@@ -68,7 +68,7 @@ crate::on_both_backends! {
         let (letter, said) = world.only_dead().await;
         assert!(said.starts_with("exhausted: 4 attempts failed"), "{said}");
         assert!(matches!(&letter.body, Body::Timer(_)), "{letter:?}");
-        assert_eq!(world.backend.replay(&world.source, &[letter.id], &Act::default()).await.unwrap(), 1);
+        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
         world.run().await;
         let (again, said) = world.only_dead().await;
         assert!(said.starts_with("exhausted: 4 attempts failed"), "it was handled again: {said}");
@@ -91,7 +91,7 @@ crate::on_both_backends! {
         world.run().await;
         let (letter, said) = world.only_dead().await;
         assert!(said.starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"), "{said}");
-        assert_eq!(world.backend.replay(&world.source, &[letter.id], &Act::default()).await.unwrap(), 1);
+        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
         world.run().await;
         let (again, _) = world.only_dead().await;
         assert_eq!((again.reason.class, world.count("k").await), (ReasonClass::Invalid, None));
@@ -116,7 +116,7 @@ crate::on_both_backends! {
         let host = world.host_until(switch.clone(), quiet, false);
         let look = async {
             loop {
-                if let Ok(status) = world.backend.status(&world.source).await {
+                if let Ok(status) = world.backend.status(&world.subscription).await {
                     // The first one is on the stream.
                     assert!(status.due + status.again + status.pending <= 41, "{status:?}");
                     assert!(status.balances(), "{status:?}");

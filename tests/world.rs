@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{Backend, Error, NewEntry, SourceStatus};
+use tidemill::backend::{Backend, Error, NewEntry, SubscriptionStatus};
 use tidemill::capability::ids::Ids;
 use tidemill::config::{Config, read};
 use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::Source;
+use tidemill::model::delivery::Subscription;
 use tidemill::service::{Quiet, Switch, build};
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ pub struct World {
     pub backend: Arc<dyn Backend>,
     pub asked: String,
     pub done: String,
-    pub source: Source,
+    pub subscription: Subscription,
 }
 
 /// A configuration with one handler; `extra` goes into its table, `tables` behind it.
@@ -75,8 +75,8 @@ impl World {
         let config = read::parse(&text, "world.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
         let backend = build::open_backend(&config).await.expect("a backend");
         let (asked, done) = (format!("asked-{suffix}"), format!("done-{suffix}"));
-        let source = Source { stream: asked.as_str().into(), handler: "mischief".into() };
-        Self { config, backend, asked, done, source }
+        let subscription = Subscription { stream: asked.as_str().into(), handler: "mischief".into() };
+        Self { config, backend, asked, done, subscription }
     }
 
     /// The same world by another road: through a proxy, or over connections of its own.
@@ -84,8 +84,8 @@ impl World {
         let mut config = self.config.clone();
         config.broker.url = url.into();
         let backend = build::open_backend(&config).await.expect("a backend");
-        let (asked, done, source) = (self.asked.clone(), self.done.clone(), self.source.clone());
-        Self { config, backend, asked, done, source }
+        let (asked, done, subscription) = (self.asked.clone(), self.done.clone(), self.subscription.clone());
+        Self { config, backend, asked, done, subscription }
     }
 
     /// Puts an event on the stream, as any producer may; answers its id.
@@ -120,14 +120,14 @@ impl World {
         host.run(switch, quiet, until_idle).await
     }
 
-    pub async fn status(&self) -> SourceStatus {
-        let status = self.backend.status(&self.source).await.expect("status");
+    pub async fn status(&self) -> SubscriptionStatus {
+        let status = self.backend.status(&self.subscription).await.expect("status");
         assert!(status.balances(), "the books do not balance: {status:?}");
         status
     }
 
     pub async fn dead(&self) -> Vec<DeadLetter> {
-        self.backend.dead_letters(&self.source, None, 1000).await.expect("dead letters")
+        self.backend.dead_letters(&self.subscription, None, 1000).await.expect("dead letters")
     }
 
     /// The one dead letter there should be, as `class: text`.
@@ -162,7 +162,7 @@ impl World {
 
     /// The value `n` of the state of a key.
     pub async fn count(&self, key: &str) -> Option<Value> {
-        let states = self.backend.states(&self.source, None, 1000).await.expect("states");
+        let states = self.backend.states(&self.subscription, None, 1000).await.expect("states");
         let state = states.into_iter().find(|(name, _)| name == key)?.1;
         state.values.get("n").map(|bytes| serde_json::from_slice(bytes).expect("JSON"))
     }

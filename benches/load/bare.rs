@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill::backend::{DataPlane, Entry, Settlement};
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Source};
+use tidemill::model::delivery::{Delivery, Disposition, Effects, Subscription};
 use uuid::Uuid;
 
 use crate::setup::STREAM;
@@ -13,14 +13,14 @@ pub const HANDLER: &str = "bare";
 const BATCH: usize = 128;
 const WAIT: Duration = Duration::from_secs(1);
 
-pub fn source() -> Source {
-    Source { stream: STREAM.into(), handler: HANDLER.into() }
+pub fn subscription() -> Subscription {
+    Subscription { stream: STREAM.into(), handler: HANDLER.into() }
 }
 
 pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
     let mut done = 0;
     while done < events {
-        let batch = backend.fetch(&source(), "bare", BATCH, WAIT).await?.deliveries;
+        let batch = backend.fetch(&subscription(), "bare", BATCH, WAIT).await?.deliveries;
         anyhow::ensure!(!batch.is_empty(), "the stream ran dry after {done} events");
         done += batch.len() as u64;
         let entry = |delivery: Delivery| Entry {
@@ -30,7 +30,7 @@ pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
             disposition: Disposition::Commit(Effects::default()),
         };
         let settlement = Settlement {
-            source: source(),
+            subscription: subscription(),
             consumer: "bare".into(),
             plugin: "bare".into(),
             token: Uuid::new_v4(),

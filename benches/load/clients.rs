@@ -28,7 +28,7 @@ pub fn raw(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Ta
 pub fn bare(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Taken> {
     store.fill(&Backlog::of(events))?;
     let backend = bench.runtime.block_on(build::open_backend(&Case::Stateless.config(&store.url(), "")))?;
-    bench.runtime.block_on(backend.ensure_group(&bare::source(), Start::Beginning))?;
+    bench.runtime.block_on(backend.ensure_group(&bare::subscription(), Start::Beginning))?;
     let sample = measure(store, events, || bench.runtime.block_on(bare::drain(&*backend, events)))?;
     store.check_acked(bare::HANDLER, events)?;
     store.check_marks(bare::HANDLER, events)?;

@@ -70,7 +70,7 @@ impl Store for OnSqlite {
     }
 
     fn committed(&mut self, _handlers: &[String]) -> anyhow::Result<u64> {
-        self.count("SELECT coalesce(sum(committed), 0) FROM sources")
+        self.count("SELECT coalesce(sum(committed), 0) FROM subscriptions")
     }
 
     fn readers(&mut self, _handler: &str) -> anyhow::Result<usize> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput};
 use tempfile::TempDir;
 use tidemill::backend::{Backend, DataPlane, Entry, NewEntry, Settled, Settlement, Start};
-use tidemill::model::delivery::{Disposition, Source};
+use tidemill::model::delivery::{Disposition, Subscription};
 use tidemill::service::build;
 use tidemill_benches::steps::{BATCH, effects};
 use tidemill_benches::{Case, user_created};
@@ -35,22 +35,22 @@ impl Places {
         let file = format!("sqlite:{}", self.folder.path().join("bench.db").display());
         let open = |(name, url): (&'static str, String)| {
             let backend = self.runtime.block_on(build::open_backend(&case.config(&url, ""))).expect("a backend");
-            self.runtime.block_on(backend.ensure_group(&source(case), Start::Beginning)).expect("a group");
+            self.runtime.block_on(backend.ensure_group(&subscription(case), Start::Beginning)).expect("a group");
             (name, backend)
         };
         [("redis", self.redis.url()), ("sqlite", file)].map(open).into()
     }
 }
 
-fn source(case: Case) -> Source {
-    Source { stream: format!("bench-{}", case.name()).into(), handler: "bench".into() }
+fn subscription(case: Case) -> Subscription {
+    Subscription { stream: format!("bench-{}", case.name()).into(), handler: "bench".into() }
 }
 
 /// Sketch: 128 ids and 128 keys are one round trip of 100 µs, and for each event 1 µs of Redis and 1 µs of ours; SQLite
 /// has no round trip, but two searches in a tree for each event, 5 µs.
 pub fn look_up(criterion: &mut Criterion) {
     let places = Places::new();
-    let source = source(Case::Keyed);
+    let subscription = subscription(Case::Keyed);
     let mut group = criterion.benchmark_group("look-up");
     group.throughput(Throughput::Elements(BATCH as u64));
     for (name, backend) in places.backends(Case::Keyed) {
@@ -60,7 +60,7 @@ pub fn look_up(criterion: &mut Criterion) {
         let state = |entry: &Entry| Some(entry.state.as_ref()?.0.clone());
         let keys: Vec<Arc<str>> = settlement.entries.iter().filter_map(state).collect();
         group.bench_function(name, |bencher| {
-            bencher.iter(|| places.runtime.block_on(backend.look_up(&source, &ids, &keys)).expect("looked up"));
+            bencher.iter(|| places.runtime.block_on(backend.look_up(&subscription, &ids, &keys)).expect("looked up"));
         });
     }
 }
@@ -89,11 +89,11 @@ pub fn settle(criterion: &mut Criterion) {
 
 /// A batch, published and fetched, ready to be settled.
 async fn fetched(backend: &dyn DataPlane, case: Case) -> Settlement {
-    let source = source(case);
+    let subscription = subscription(case);
     let entry = |number| NewEntry { body: user_created(number).into(), mark: None };
     let entries: Vec<NewEntry> = (0..BATCH as u64).map(entry).collect();
-    backend.publish(&source.stream, &entries).await.expect("published");
-    let batch = backend.fetch(&source, "bench", BATCH, Duration::from_secs(1)).await.expect("fetched").deliveries;
+    backend.publish(&subscription.stream, &entries).await.expect("published");
+    let batch = backend.fetch(&subscription, "bench", BATCH, Duration::from_secs(1)).await.expect("fetched").deliveries;
     let entries = batch.into_iter().map(|delivery| Entry {
         delivery,
         mark: Some((Uuid::new_v4(), [0; 16])),
@@ -102,5 +102,5 @@ async fn fetched(backend: &dyn DataPlane, case: Case) -> Settlement {
         disposition: Disposition::Commit(effects(case)),
     });
     let entries = entries.collect();
-    Settlement { consumer: "bench".into(), plugin: "v1".into(), token: Uuid::new_v4(), source, entries }
+    Settlement { consumer: "bench".into(), plugin: "v1".into(), token: Uuid::new_v4(), subscription, entries }
 }

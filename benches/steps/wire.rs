@@ -7,7 +7,7 @@ use bytes::Bytes;
 use redis::Value;
 use tidemill::backend::redis::Redis;
 use tidemill::backend::{Entry, Settlement};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Subscription};
 use tidemill::service::options::backend_options;
 use uuid::Uuid;
 
@@ -17,8 +17,8 @@ use crate::{Case, user_created};
 /// Events in a batch, as many as a host takes at once by default.
 pub const BATCH: usize = 128;
 
-fn source() -> Source {
-    Source { stream: "bench-users".into(), handler: "bench".into() }
+fn subscription() -> Subscription {
+    Subscription { stream: "bench-users".into(), handler: "bench".into() }
 }
 
 fn entry_id(number: u64) -> EntryId {
@@ -47,12 +47,12 @@ pub fn parse() -> Ready {
 
 /// The values become deliveries: ours.
 pub fn decode() -> Ready {
-    let (bytes, source) = (answer(), Arc::new(source()));
+    let (bytes, subscription) = (answer(), Arc::new(subscription()));
     Box::new(move || {
         let answer: Value = redis::parse_redis_value(&bytes).expect("a good answer");
-        let source = source.clone();
+        let subscription = subscription.clone();
         Box::new(move || {
-            let deliveries = Redis::decode(answer, &source).expect("deliveries").deliveries;
+            let deliveries = Redis::decode(answer, &subscription).expect("deliveries").deliveries;
             assert_eq!(deliveries.len(), BATCH);
             black_box(deliveries);
         })
@@ -101,7 +101,7 @@ fn settlement(case: Case) -> Settlement {
         disposition: Disposition::Commit(effects(case)),
     };
     Settlement {
-        source: source(),
+        subscription: subscription(),
         consumer: "bench-0191d3a0".into(),
         plugin: "0123456789ab".into(),
         token: Uuid::from_u128(1),

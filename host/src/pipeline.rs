@@ -24,7 +24,7 @@ use crate::backend::{Backend, CRASHES_MAX, DataPlane, Entry, Error, Settlement};
 use crate::capability::ids::Ids;
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
 use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
@@ -81,12 +81,12 @@ pub struct Handler {
 pub struct Hands {
     pub house: Arc<House>,
     pub handler: Arc<Handler>,
-    pub source: Source,
+    pub subscription: Subscription,
     pub backend: Arc<dyn DataPlane>,
     pub lives: Lives,
-    /// What all who serve this source keep of what the backend refused.
+    /// What all who serve this subscription keep of what the backend refused.
     pub kept: Arc<Kept>,
-    /// What hosts want of this source.
+    /// What hosts want of this subscription.
     pub agreed: Agreement,
 }
 
@@ -94,7 +94,7 @@ impl Hands {
     /// A settlement under a token of its own.
     fn settlement(&self, plugin: &Arc<str>, entries: Vec<Entry>) -> Settlement {
         Settlement {
-            source: self.source.clone(),
+            subscription: self.subscription.clone(),
             consumer: self.house.consumer.clone(),
             plugin: plugin.clone(),
             token: Uuid::new_v4(),
@@ -165,7 +165,7 @@ pub async fn deliver(
 ) -> Result<(), Error> {
     let begun = Instant::now();
     let agreed = hands.agreed.load_full();
-    let mut items = admission::admitted(&hands.house, &hands.handler, &agreed, &hands.source, batch, company);
+    let mut items = admission::admitted(&hands.house, &hands.handler, &agreed, &hands.subscription, batch, company);
     let serving = hands.handler.serving.load_full();
     let (mut states, mut _claim) = (HashMap::new(), None);
     if serving.has_state() {
@@ -183,7 +183,7 @@ pub async fn deliver(
     invoke(hands, &serving, &mut items, states).await?;
     report.again.extend(take_hasty(&mut items, &versions));
     settle::settle(hands, &serving, items, report).await?;
-    observe::batch_done(&hands.house.meters, &hands.source, begun.elapsed());
+    observe::batch_done(&hands.house.meters, &hands.subscription, begun.elapsed());
     Ok(())
 }
 
@@ -237,8 +237,8 @@ async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, 
     let keys: Vec<Arc<str>> =
         events.iter().map(|event| event.key()).filter(|key| known.insert(*key)).cloned().collect();
     let begun = Instant::now();
-    let found = hands.backend.look_up(&hands.source, &ids, &keys).await?;
-    observe::looked_up(&hands.source, begun.elapsed());
+    let found = hands.backend.look_up(&hands.subscription, &ids, &keys).await?;
+    observe::looked_up(&hands.subscription, begun.elapsed());
     for ((item, event), seen) in waiting.into_iter().zip(&events).zip(found.seen) {
         item.verdict = match seen {
             Some(hash) if hash == event.hash() => Some(Err(Refusal::Duplicate)),
@@ -286,10 +286,10 @@ async fn call(
     if calls.is_empty() {
         return Ok(());
     }
-    let Hands { house, handler, source, lives, .. } = hands;
+    let Hands { house, handler, subscription, lives, .. } = hands;
     let job = Job {
         plugin: plugin.clone(),
-        stream: source.stream.clone(),
+        stream: subscription.stream.clone(),
         now: clock::now_rfc3339(),
         ids: house.ids.get().copied().unwrap_or_default(),
         calls,
@@ -310,8 +310,8 @@ async fn call(
     };
     fault::point("plugin-returned");
     let begun = || called.iter().flatten();
-    observe::called(&house.meters, source, begun().map(|called| called.took));
-    observe::limits_reached(source, begun().flat_map(Called::limits));
+    observe::called(&house.meters, subscription, begun().map(|called| called.took));
+    observe::limits_reached(subscription, begun().flat_map(Called::limits));
     observe::requested(&handler.name, begun().flat_map(|called| &called.sent));
     for (item, called) in items.into_iter().zip(called) {
         let Some(called) = called else { continue };

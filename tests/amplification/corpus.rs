@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidemill::backend::Start;
 use tidemill::config::limits;
-use tidemill::model::delivery::Source;
+use tidemill::model::delivery::Subscription;
 
 use super::figures::Figures;
 use super::{Field, LOOK_EVERY, ROW_MAX};
@@ -32,8 +32,8 @@ impl Field {
         let rate_before = self.rate(self.quiet())?;
         let marks = self.marks()?;
         let handler = format!("stranger-{}", row.name);
-        let source = Source { stream: "asked".into(), handler: handler.as_str().into() };
-        let group = self.shop.runtime.block_on(self.shop.backend.ensure_group(&source, Start::New));
+        let subscription = Subscription { stream: "asked".into(), handler: handler.as_str().into() };
+        let group = self.shop.runtime.block_on(self.shop.backend.ensure_group(&subscription, Start::New));
         group.map_err(|error| error.to_string())?;
         let (said, begun) = (self.shop.log_bytes(), Instant::now());
         let sent_bytes = self.shop.admit_stranger(&handler, row, service).map_err(|error| error.to_string())?;
@@ -41,10 +41,10 @@ impl Field {
             Stopped::AtLoad(words) => self.refused(words, said),
             // The shop takes larger events than the test of the corpus does: within its bound, this one is not valid.
             Stopped::InCall(_) if row.name == "attributes-without-end" => {
-                self.called(&source, row, service, "rejected")?
+                self.called(&subscription, row, service, "rejected")?
             }
-            Stopped::InCall(class) => self.called(&source, row, service, class)?,
-            Stopped::LeftOut(_) => self.called(&source, row, service, "committed")?,
+            Stopped::InCall(class) => self.called(&subscription, row, service, class)?,
+            Stopped::LeftOut(_) => self.called(&subscription, row, service, "committed")?,
         };
         self.shop.dismiss_strangers().map_err(|error| error.to_string())?;
         let figures = Figures {
@@ -77,7 +77,7 @@ impl Field {
     /// Waits until its events are settled, and compares how the last attempt ended.
     fn called(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         row: &Stranger,
         service: &Service,
         wanted: &str,
@@ -85,7 +85,7 @@ impl Field {
         self.shop.ask(&row.data(service), EVENTS)?;
         let begun = Instant::now();
         loop {
-            let status = self.shop.status(source)?;
+            let status = self.shop.status(subscription)?;
             if status.committed + status.dead >= EVENTS {
                 break;
             }
@@ -94,7 +94,7 @@ impl Field {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        let letters = self.shop.letters_after(source, None)?;
+        let letters = self.shop.letters_after(subscription, None)?;
         let last = letters.last().and_then(|letter| letter.history.last()).map(|record| record.class.clone());
         let class = last.unwrap_or_else(|| "committed".to_owned());
         let fits = wanted.split('|').any(|one| class == one);

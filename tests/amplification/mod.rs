@@ -25,7 +25,7 @@ use watched::Watched;
 const ROW_MAX: Duration = Duration::from_secs(120);
 /// How often the books are read meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Dead letters that a source keeps: fewer than one row of junk has.
+/// Dead letters that a subscription keeps: fewer than one row of junk has.
 const DEAD_LETTERS_MAX: u64 = 10_000;
 const DEAD_LETTERS_MAX_SHORT: u64 = 2_000;
 
@@ -70,7 +70,7 @@ struct Field {
     shop: Shop,
     host: Watched,
     base_kib: u64,
-    /// The last dead letters that were read, by source.
+    /// The last dead letters that were read, by subscription.
     letters: BTreeMap<String, EntryId>,
 }
 
@@ -192,8 +192,8 @@ impl Field {
             std::thread::sleep(LOOK_EVERY);
             let waited = begun.elapsed();
             let mut left = false;
-            for source in self.shop.targets() {
-                let status = self.shop.status(source)?;
+            for subscription in self.shop.targets() {
+                let status = self.shop.status(subscription)?;
                 left |= status.oldest_age.is_some_and(|age| age >= waited);
                 figures.quarantined = figures.quarantined.max(status.quarantined);
             }
@@ -212,8 +212,8 @@ impl Field {
 
     /// What the notification service is done with.
     fn settled(&self) -> Result<u64, String> {
-        let source = self.shop.targets().find(|source| &*source.handler == "notification-service");
-        let status = self.shop.status(source.ok_or("the shop has no notification service")?)?;
+        let subscription = self.shop.targets().find(|subscription| &*subscription.handler == "notification-service");
+        let status = self.shop.status(subscription.ok_or("the shop has no notification service")?)?;
         Ok(status.committed + status.skipped + status.dead + status.dropped)
     }
 
@@ -231,10 +231,10 @@ impl Field {
             std::thread::sleep(LOOK_EVERY);
         }
         let mut found = Vec::new();
-        for source in &self.shop.sources {
-            let status = self.shop.status(source)?;
+        for subscription in &self.shop.subscriptions {
+            let status = self.shop.status(subscription)?;
             if !status.balances() || status.waiting() > 0 || status.torn > 0 {
-                found.push(format!("{source}: the books do not balance, or something still waits: {status:?}"));
+                found.push(format!("{subscription}: the books do not balance, or something still waits: {status:?}"));
             }
         }
         Ok(found)

@@ -95,10 +95,10 @@ impl Sent {
     }
 
     fn rejected_and_kept(&self, shop: &Shop) -> Result<usize, String> {
-        let Some(source) = shop.targets().find(|source| &*source.handler == "payment-service") else { return Ok(0) };
+        let Some(subscription) = shop.targets().find(|subscription| &*subscription.handler == "payment-service") else { return Ok(0) };
         let (mut kept, mut last) = (BTreeSet::<&Uuid>::new(), None);
         loop {
-            let page = shop.letters_after(source, last)?;
+            let page = shop.letters_after(subscription, last)?;
             let Some(newest) = page.last() else { return Ok(kept.len()) };
             last = Some(newest.id);
             for letter in page.iter().filter(|letter| letter.reason.class == ReasonClass::Rejected) {

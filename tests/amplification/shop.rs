@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redis::Connection;
-use tidemill::backend::{Backend, NewEntry, SourceStatus, wire};
+use tidemill::backend::{Backend, NewEntry, SubscriptionStatus, wire};
 use tidemill::config::{Config, read};
 use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::{Body, EntryId, Source};
+use tidemill::model::delivery::{Body, EntryId, Subscription};
 use tidemill::service::build;
 use tokio::runtime::Runtime;
 
@@ -29,7 +29,7 @@ const PAGE: usize = 100;
 pub struct Shop {
     pub runtime: Runtime,
     pub backend: Arc<dyn Backend>,
-    pub sources: Vec<Source>,
+    pub subscriptions: Vec<Subscription>,
     pub fetch_bytes_max: u64,
     redis: Option<(RedisServer, Connection)>,
     folder: tempfile::TempDir,
@@ -38,7 +38,7 @@ pub struct Shop {
     text: String,
 }
 
-/// What the books of all sources say together.
+/// What the books of all subscriptions say together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Books {
     /// Dead letters, what was dropped of them, and what was skipped.
@@ -69,17 +69,17 @@ impl Shop {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let backend = runtime.block_on(build::open_backend(&config)).map_err(|error| error.to_string())?;
         // The groups first: the books count from their start.
-        for (source, start) in build::sources(&config) {
-            runtime.block_on(backend.ensure_group(&source, start)).map_err(|error| error.to_string())?;
+        for (subscription, start) in build::subscriptions(&config) {
+            runtime.block_on(backend.ensure_group(&subscription, start)).map_err(|error| error.to_string())?;
         }
         let connect = |server: RedisServer| {
             let client = redis::Client::open(server.url())?;
             redis::RedisResult::Ok((server, client.get_connection()?))
         };
         let redis = server.map(connect).transpose().map_err(|error| error.to_string())?;
-        let sources = build::sources(&config).into_iter().map(|(source, _)| source).collect();
+        let subscriptions = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         let fetch_bytes_max = config.host.fetch_bytes_max.as_u64();
-        Ok(Self { runtime, backend, sources, fetch_bytes_max, redis, folder, url, text })
+        Ok(Self { runtime, backend, subscriptions, fetch_bytes_max, redis, folder, url, text })
     }
 
     pub fn host(&self, memory_bytes: u64) -> Watched {
@@ -138,14 +138,14 @@ impl Shop {
         Ok(())
     }
 
-    pub fn status(&self, source: &Source) -> Result<SourceStatus, String> {
-        self.runtime.block_on(self.backend.status(source)).map_err(|error| format!("{source}: {error}"))
+    pub fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus, String> {
+        self.runtime.block_on(self.backend.status(subscription)).map_err(|error| format!("{subscription}: {error}"))
     }
 
     pub fn books(&self) -> Result<Books, String> {
         let mut books = Books::default();
-        for source in &self.sources {
-            let status = self.status(source)?;
+        for subscription in &self.subscriptions {
+            let status = self.status(subscription)?;
             books.turned_away += status.dead + status.dropped + status.skipped;
             books.waiting += status.waiting();
         }
@@ -192,9 +192,9 @@ impl Shop {
         sent.map(drop).map_err(|error| format!("cannot send: {error}"))
     }
 
-    /// The sources that bombs are sent to.
-    pub fn targets(&self) -> impl Iterator<Item = &Source> {
-        self.sources.iter().filter(|source| ["order-events", UNIONS].contains(&&*source.stream))
+    /// The subscriptions that bombs are sent to.
+    pub fn targets(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.iter().filter(|subscription| ["order-events", UNIONS].contains(&&*subscription.stream))
     }
 
     pub fn size_bytes(&self) -> Result<u64, String> {
@@ -226,13 +226,13 @@ impl Shop {
         files.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect()
     }
 
-    /// Reads the letters of all sources that came after those in `last`.
+    /// Reads the letters of all subscriptions that came after those in `last`.
     pub fn letters(&self, last: &mut BTreeMap<String, EntryId>) -> Result<Letters, String> {
         let mut found = Letters::default();
-        for source in self.targets() {
-            let name = source.to_string();
+        for subscription in self.targets() {
+            let name = subscription.to_string();
             loop {
-                let page = self.letters_after(source, last.get(&name).copied())?;
+                let page = self.letters_after(subscription, last.get(&name).copied())?;
                 let Some(newest) = page.last() else { break };
                 last.insert(name.clone(), newest.id);
                 for letter in &page {
@@ -246,9 +246,9 @@ impl Shop {
         Ok(found)
     }
 
-    pub fn letters_after(&self, source: &Source, after: Option<EntryId>) -> Result<Vec<DeadLetter>, String> {
-        let letters = self.runtime.block_on(self.backend.dead_letters(source, after, PAGE));
-        letters.map_err(|error| format!("{source}: {error}"))
+    pub fn letters_after(&self, subscription: &Subscription, after: Option<EntryId>) -> Result<Vec<DeadLetter>, String> {
+        let letters = self.runtime.block_on(self.backend.dead_letters(subscription, after, PAGE));
+        letters.map_err(|error| format!("{subscription}: {error}"))
     }
 }
 

@@ -29,18 +29,18 @@ crate::on_both_backends! {
     async fn more_suspects_than_one_turn_takes_are_all_run(url: &str) {
         const COUNT: u64 = 51;
         let world = World::new(url, NO_RETRY).await;
-        world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
+        world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
         for _ in 0..COUNT {
             world.ask(json!({ "do": "ok" })).await;
         }
         let mut got = Vec::new();
         while got.len() < COUNT as usize {
-            got.extend(world.backend.fetch(&world.source, "me", 100, Duration::from_secs(10)).await.unwrap().deliveries);
+            got.extend(world.backend.fetch(&world.subscription, "me", 100, Duration::from_secs(10)).await.unwrap().deliveries);
         }
         let entry = |delivery| Entry { delivery, mark: None, state: None, disposition: Disposition::Quarantine };
-        let (source, consumer, plugin) = (world.source.clone(), "me".into(), "p".into());
+        let (subscription, consumer, plugin) = (world.subscription.clone(), "me".into(), "p".into());
         let entries = got.into_iter().map(entry).collect();
-        let settlement = Settlement { source, consumer, plugin, token: Uuid::new_v4(), entries };
+        let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
         world.backend.settle(&settlement).await.unwrap();
         assert_eq!(world.status().await.quarantined, COUNT);
         world.run().await;

@@ -7,25 +7,25 @@ use std::time::Duration;
 use redis::Value;
 use tidemill::backend::{self, Act, Backend, Bounds, Entry, NewEntry, Options, Overflow, Settled, Settlement, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use tidemill::model::delivery::{Delivery, Disposition, Source};
+use tidemill::model::delivery::{Delivery, Disposition, Subscription};
 use tidemill_tests::proxy::{Mode, Proxy};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
-/// A source on a server of its own.
+/// A subscription on a server of its own.
 struct Rig {
     server: RedisServer,
     backend: Arc<dyn Backend>,
-    source: Source,
+    subscription: Subscription,
 }
 
 impl Rig {
     async fn new(settings: &[&str], options: Options) -> Self {
         let server = RedisServer::start(&[&["--save", ""], settings].concat());
         let backend = backend::open(&server.url(), options).await.unwrap();
-        let source = Source { stream: "s".into(), handler: "h".into() };
-        backend.ensure_group(&source, Start::Beginning).await.unwrap();
-        Self { server, backend, source }
+        let subscription = Subscription { stream: "s".into(), handler: "h".into() };
+        backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
+        Self { server, backend, subscription }
     }
 
     /// Puts entries with the ids `FROM-1` to `TO-1` on the stream, as quickly as a script can.
@@ -54,12 +54,12 @@ impl Rig {
         let mut got: Vec<Delivery> = Vec::new();
         while got.len() < count {
             let wait = Duration::from_secs(10);
-            let some = self.backend.fetch(&self.source, "me", count - got.len(), wait).await.unwrap();
+            let some = self.backend.fetch(&self.subscription, "me", count - got.len(), wait).await.unwrap();
             got.extend(some.deliveries);
             if some.more {
                 let held: HashSet<_> = got.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
                 let lease = Duration::from_secs(3600);
-                let rest = self.backend.recover(&self.source, "me", &held, lease, count - got.len()).await.unwrap();
+                let rest = self.backend.recover(&self.subscription, "me", &held, lease, count - got.len()).await.unwrap();
                 got.extend(rest.deliveries);
             }
         }
@@ -68,9 +68,9 @@ impl Rig {
 
     async fn settle(&self, got: Vec<Delivery>, disposition: impl Fn() -> Disposition, wanted: Settled) {
         let entry = |delivery| Entry { delivery, mark: None, state: None, disposition: disposition() };
-        let (source, consumer, plugin) = (self.source.clone(), "me".into(), "p".into());
+        let (subscription, consumer, plugin) = (self.subscription.clone(), "me".into(), "p".into());
         let entries = got.into_iter().map(entry).collect();
-        let settlement = Settlement { source, consumer, plugin, token: Uuid::new_v4(), entries };
+        let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
         let answers = self.backend.settle(&settlement).await.unwrap();
         assert!(answers.iter().all(|answer| *answer == wanted), "{answers:?}");
     }
@@ -114,10 +114,10 @@ async fn trimming_and_counting_have_bounds() {
     // The server cannot tell the lag any more: it has to be counted.
     for (deleted, lag) in [("500-1", 100_000), ("501-1", 99_999)] {
         rig.server.ask::<u64>(&["XDEL", "s", deleted]);
-        assert_eq!(rig.backend.status(&rig.source).await.unwrap().lag, lag);
+        assert_eq!(rig.backend.status(&rig.subscription).await.unwrap().lag, lag);
     }
     rig.fill(100_002, ALL + 102);
-    assert_eq!(rig.backend.status(&rig.source).await.unwrap().lag, 100_000, "as far as it is counted");
+    assert_eq!(rig.backend.status(&rig.subscription).await.unwrap().lag, 100_000, "as far as it is counted");
     let (all, left) = (ALL as u64, 100);
     assert_eq!(rig.trim(0).await, (all, all, left));
     assert_eq!(rig.trim(0).await, (left, left, 0));
@@ -166,7 +166,7 @@ async fn hosts_are_listed_up_to_a_bound() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn consumers_are_counted_by_name_up_to_a_bound_and_then_at_large() {
     let rig = Rig::new(&[], Options::default()).await;
-    let counted = async || rig.backend.status(&rig.source).await.unwrap().consumers;
+    let counted = async || rig.backend.status(&rig.subscription).await.unwrap().consumers;
     let (input, again) = ("s", "{s}:tm:again:h");
     let script = "for i = ARGV[2], ARGV[3] do redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], 'h', ARGV[1] .. i) end";
     for (lane, name) in [(input, "a"), (again, "b")] {
@@ -178,7 +178,7 @@ async fn consumers_are_counted_by_name_up_to_a_bound_and_then_at_large() {
     }
     assert_eq!(counted().await, 1001, "as many as the lane has that has more of them");
     let silent = async || {
-        let found = rig.backend.examine(std::slice::from_ref(&rig.source), &[]).await.unwrap();
+        let found = rig.backend.examine(std::slice::from_ref(&rig.subscription), &[]).await.unwrap();
         let finding = found.into_iter().find(|finding| finding.check == "consumers").expect("many are dead");
         finding.text
     };
@@ -202,7 +202,7 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
         rig.server.ask::<Value>(&["EVAL", script, "1", "{s}:tm:dead:h", &count.to_string(), &bytes.to_string()]);
     };
     // Of what `bury` writes, 10 bytes are counted.
-    let learned = async |rig: &Rig| rig.backend.status(&rig.source).await.unwrap().dead_bytes;
+    let learned = async |rig: &Rig| rig.backend.status(&rig.subscription).await.unwrap().dead_bytes;
     let rig = Rig::new(&[], options(100_000)).await;
     write(&rig, 1005, 1);
     rig.bury(1).await;
@@ -223,7 +223,7 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
         rig.bury(500).await;
     }
     rig.backend = backend::open(&rig.server.url(), options(10)).await.unwrap();
-    let left = async |rig: &Rig| rig.backend.status(&rig.source).await.unwrap().dead;
+    let left = async |rig: &Rig| rig.backend.status(&rig.subscription).await.unwrap().dead;
     rig.bury(1).await;
     assert_eq!(left(&rig).await, 500, "a thousand, and as many as were added");
     rig.bury(1).await;
@@ -235,21 +235,21 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
 async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
     let rig = Rig::new(&[], Options::default()).await;
     let ids = async || {
-        let letters = rig.backend.dead_letters(&rig.source, None, 1000).await.unwrap();
+        let letters = rig.backend.dead_letters(&rig.subscription, None, 1000).await.unwrap();
         letters.iter().map(|letter| letter.id).collect::<Vec<_>>()
     };
     let many = [vec!["b".to_owned(); 200], vec!["b".to_owned(); 201], vec!["b".repeat(1_000_000); 20]];
     for bodies in &many {
         let count = bodies.len();
         rig.bury_all(bodies).await;
-        assert_eq!(rig.backend.replay(&rig.source, &ids().await, &Act::default()).await.unwrap(), count);
+        assert_eq!(rig.backend.replay(&rig.subscription, &ids().await, &Act::default()).await.unwrap(), count);
         let reason = || Reason { class: ReasonClass::Rejected, text: "again".into() };
         let dead = || Disposition::DeadLetter { reason: reason(), record: None };
         rig.settle(rig.fetch(count).await, dead, Settled::Dead).await;
-        assert_eq!(rig.backend.drop_dead(&rig.source, &ids().await, &Act::default()).await.unwrap(), count);
+        assert_eq!(rig.backend.drop_dead(&rig.subscription, &ids().await, &Act::default()).await.unwrap(), count);
         assert_eq!(ids().await, []);
     }
-    let audit = rig.backend.audit(&rig.source, None, 100).await.unwrap();
+    let audit = rig.backend.audit(&rig.subscription, None, 100).await.unwrap();
     let counts: Vec<u64> = audit.iter().map(|record| record.count).collect();
     // 16 letters of a megabyte are less than 16 MiB, the 17th goes beyond.
     assert_eq!(counts, [200, 200, 200, 1, 200, 1, 17, 3, 17, 3], "one record for each call");
@@ -261,20 +261,20 @@ async fn what_is_due_is_moved_in_calls_that_have_bounds() {
     let options = || Options { payload_bytes_max: 20 << 20, ..Options::default() };
     let rig = Rig::new(&[], options()).await;
     rig.put_off(&vec!["b".to_owned(); 201]).await;
-    assert_eq!(rig.backend.promote(&rig.source, 500).await.unwrap().moved, 201, "more than one call moves");
+    assert_eq!(rig.backend.promote(&rig.subscription, 500).await.unwrap().moved, 201, "more than one call moves");
     let rig = Rig::new(&[], options()).await;
     // With what is written around each, 15 of them are less than 16 MiB, and 16 are more.
     rig.put_off(&vec!["b".repeat(1 << 20); 40]).await;
     let mut moved = Vec::new();
     for _ in 0..4 {
-        let promoted = rig.backend.promote(&rig.source, 500).await.unwrap();
+        let promoted = rig.backend.promote(&rig.subscription, 500).await.unwrap();
         moved.push(promoted.moved);
         assert_eq!(promoted.next_in, (moved.iter().sum::<usize>() < 40).then_some(Duration::ZERO));
     }
     assert_eq!(moved, [15, 15, 10, 0]);
     let rig = Rig::new(&[], options()).await;
     rig.put_off(&["b".repeat(17 << 20)]).await;
-    assert_eq!(rig.backend.promote(&rig.source, 500).await.unwrap().moved, 1, "one in any case");
+    assert_eq!(rig.backend.promote(&rig.subscription, 500).await.unwrap().moved, 1, "one in any case");
 }
 
 /// Neither who connects nor who beats waits for ever.

@@ -13,7 +13,7 @@
 //! - count and sum of a key run 1..k without gap or repetition, and its state is where they end;
 //! - dead letters are those whose mode demands it, and those that hosts died with too often;
 //! - no attempt is counted that no mode asks for;
-//! - the counters of the source agree with what can be counted.
+//! - the counters of the subscription agree with what can be counted.
 
 mod judge;
 mod log;
@@ -75,7 +75,7 @@ pub struct Dead {
     pub crashes: u64,
 }
 
-/// The source's own counters.
+/// The subscription's own counters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     pub published: u64,

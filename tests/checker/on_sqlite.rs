@@ -10,24 +10,24 @@ use super::{Counters, Dead, Found, Store, Waiting};
 
 pub fn read(store: &Store, file: &Path) -> Result<Found> {
     let db = open(file)?;
-    let source: i64 = db.query_row(
-        "SELECT g.id FROM sources g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2",
+    let subscription: i64 = db.query_row(
+        "SELECT g.id FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2",
         (&store.input, &store.handler),
         |row| row.get(0),
     )?;
     let emitted = "SELECT e.body FROM entries e JOIN streams s ON s.id = e.stream WHERE s.name = ?1 ORDER BY e.id";
     Ok(Found {
         emitted: all(&db, emitted, [&store.output], |row| row.get(0))?,
-        waiting: waiting(&db, source)?,
-        dead: all(&db, "SELECT class, reason, body, attempts, crashes FROM dead WHERE source = ?1", [source], |row| {
+        waiting: waiting(&db, subscription)?,
+        dead: all(&db, "SELECT class, reason, body, attempts, crashes FROM dead WHERE subscription = ?1", [subscription], |row| {
             let (class, text, body) = (row.get(0)?, row.get(1)?, row.get(2)?);
             Ok(Dead { class, text, body, attempts: number(row, 3)?, crashes: number(row, 4)? })
         })?,
-        state: state(&db, source)?,
+        state: state(&db, subscription)?,
         counters: db.query_row(
             "SELECT s.added - g.base, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.strayed, g.repeated
-             FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1",
-            [source],
+             FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE g.id = ?1",
+            [subscription],
             |row| {
                 Ok(Counters {
                     published: number(row, 0)?,
@@ -46,7 +46,7 @@ pub fn read(store: &Store, file: &Path) -> Result<Found> {
 }
 
 pub fn pending_of(store: &Store, file: &Path, consumer: &str) -> Result<usize> {
-    let sql = "SELECT count(*) FROM pending p JOIN consumers c ON c.id = p.consumer JOIN sources g ON g.id = p.source
+    let sql = "SELECT count(*) FROM pending p JOIN consumers c ON c.id = p.consumer JOIN subscriptions g ON g.id = p.subscription
                WHERE c.name = ?1 AND g.handler = ?2";
     open(file)?.query_row(sql, (consumer, &store.handler), |row| Ok(number(row, 0)? as usize))
 }
@@ -61,19 +61,19 @@ fn open(file: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-fn waiting(db: &Connection, source: i64) -> Result<Vec<Waiting>> {
+fn waiting(db: &Connection, subscription: i64) -> Result<Vec<Waiting>> {
     let mut found = Vec::new();
     let pending = "SELECT CASE consumer WHEN -1 THEN 'quarantined' ELSE 'pending' END, lane || '/' || entry,
                      CASE lane WHEN 0 THEN (SELECT body FROM entries e WHERE e.id = p.entry)
                                ELSE (SELECT body FROM again a WHERE a.id = p.entry) END
-                   FROM pending p WHERE source = ?1";
-    let lag = "SELECT 'lag', '0/' || e.id, e.body FROM entries e JOIN sources g ON g.stream = e.stream
+                   FROM pending p WHERE subscription = ?1";
+    let lag = "SELECT 'lag', '0/' || e.id, e.body FROM entries e JOIN subscriptions g ON g.stream = e.stream
                WHERE g.id = ?1 AND e.id > g.last_id";
-    let again = "SELECT 'again', '1/' || a.id, a.body FROM again a JOIN sources g ON g.id = a.source
+    let again = "SELECT 'again', '1/' || a.id, a.body FROM again a JOIN subscriptions g ON g.id = a.subscription
                  WHERE g.id = ?1 AND a.id > g.again_id";
-    let due = "SELECT 'due', id, body FROM due WHERE source = ?1";
+    let due = "SELECT 'due', id, body FROM due WHERE subscription = ?1";
     for sql in [pending, lag, again, due] {
-        found.extend(all(db, sql, [source], |row| {
+        found.extend(all(db, sql, [subscription], |row| {
             let place: String = row.get(0)?;
             let place = ["pending", "quarantined", "lag", "again", "due"].into_iter().find(|name| *name == place);
             let entry = row.get_ref(1)?;
@@ -83,8 +83,8 @@ fn waiting(db: &Connection, source: i64) -> Result<Vec<Waiting>> {
     Ok(found)
 }
 
-fn state(db: &Connection, source: i64) -> Result<BTreeMap<String, (u64, i64)>> {
-    let rows = all(db, "SELECT key, pairs FROM state WHERE source = ?1", [source], |row| {
+fn state(db: &Connection, subscription: i64) -> Result<BTreeMap<String, (u64, i64)>> {
+    let rows = all(db, "SELECT key, pairs FROM state WHERE subscription = ?1", [subscription], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
     })?;
     Ok(rows.into_iter().map(|(key, packed)| (key, count_and_sum(&packed))).collect())

@@ -197,7 +197,7 @@ fn step(dice: &mut StdRng, most: usize) -> Value {
 }
 
 /// What holds of all that an attempt may commit.
-fn check(registry: &Registry, source: &Event, effects: &Effects) {
+fn check(registry: &Registry, subscription: &Event, effects: &Effects) {
     let emitted: usize = effects.emits.iter().map(|emit| emit.body.len()).sum();
     assert!(effects.emits.len() <= limits::EMITS, "more events than an attempt may emit");
     assert!(emitted <= EMIT_BYTES_MAX, "more bytes than an attempt may emit");
@@ -205,8 +205,8 @@ fn check(registry: &Registry, source: &Event, effects: &Effects) {
         assert_eq!(&*emit.stream, "done-fuzz", "an event goes to the stream that takes it");
         let event = admitted(registry, &emit.body).expect("what is emitted can be admitted");
         assert_eq!((&*event.name().kind, event.name().version), ("Test.Thing.Done", 1), "only what is granted");
-        assert_eq!(event.correlation_id(), source.correlation_id(), "one correlation");
-        assert_eq!(event.causation_id(), Some(source.id()), "one cause");
+        assert_eq!(event.correlation_id(), subscription.correlation_id(), "one correlation");
+        assert_eq!(event.causation_id(), Some(subscription.id()), "one cause");
     }
     let written: usize = effects.writes.values().flatten().map(Bytes::len).sum();
     assert!(written <= limits::STATE.as_u64() as usize, "more state than an attempt may write");

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tidemill::backend::{self, Backend, NewEntry, SourceStatus};
-use tidemill::model::delivery::Source;
+use tidemill::backend::{self, Backend, NewEntry, SubscriptionStatus};
+use tidemill::model::delivery::Subscription;
 use tidemill_tests::world::event;
 use uuid::Uuid;
 
@@ -155,11 +155,11 @@ impl Place {
 
     /// Waits until the books say so.
     #[track_caller]
-    pub fn until(&self, running: &Running, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
-        let source = Source { stream: self.asked.as_str().into(), handler: "caller".into() };
+    pub fn until(&self, running: &Running, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
+        let subscription = Subscription { stream: self.asked.as_str().into(), handler: "caller".into() };
         let (backend, give_up) = (self.backend(), Instant::now() + STUCK);
         loop {
-            let status = self.runtime.block_on(backend.status(&source));
+            let status = self.runtime.block_on(backend.status(&subscription));
             match &status {
                 Ok(status) if wanted(status) => return *status,
                 _ => assert!(Instant::now() < give_up, "{status:?}\n{}", running.said()),

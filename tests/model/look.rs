@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use tidemill::backend::SourceStatus;
+use tidemill::backend::SubscriptionStatus;
 use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::{KeyState, Source};
+use tidemill::model::delivery::{KeyState, Subscription};
 use uuid::Uuid;
 
 use super::parcel::Parcel;
@@ -21,24 +21,24 @@ impl Run<'_> {
         for stream in [self.input.clone(), self.output.clone()] {
             self.model.listed(&stream, &self.backend.entries(&stream, None, ALL).await?)?;
         }
-        for source in self.sources.clone() {
-            self.look_at(&source).await.with_context(|| format!("handler {}", source.handler))?;
+        for subscription in self.subscriptions.clone() {
+            self.look_at(&subscription).await.with_context(|| format!("handler {}", subscription.handler))?;
         }
         Ok(())
     }
 
-    async fn look_at(&mut self, source: &Source) -> Result<()> {
+    async fn look_at(&mut self, subscription: &Subscription) -> Result<()> {
         let ids: Vec<Uuid> = (0..IDS).map(|id| Uuid::from_u128(id.into())).collect();
         let keys = KEYS.map(Arc::from);
         let (status, letters, states, found) = tokio::try_join!(
-            self.backend.status(source),
-            self.backend.dead_letters(source, None, ALL),
-            self.backend.states(source, None, ALL),
-            self.backend.look_up(source, &ids, &keys),
+            self.backend.status(subscription),
+            self.backend.dead_letters(subscription, None, ALL),
+            self.backend.states(subscription, None, ALL),
+            self.backend.look_up(subscription, &ids, &keys),
         )?;
 
-        let stream = &self.model.streams[&source.stream];
-        let group = self.model.groups.get_mut(&(source.stream.clone(), source.handler.clone())).expect("it has joined");
+        let stream = &self.model.streams[&subscription.stream];
+        let group = self.model.groups.get_mut(&(subscription.stream.clone(), subscription.handler.clone())).expect("it has joined");
         group.compare_books(&status)?;
         group.compare_dead(stream, &letters)?;
         let expected: Vec<(String, KeyState)> = group.states.clone().into_iter().collect();
@@ -48,7 +48,7 @@ impl Run<'_> {
         let expected: Vec<_> = ids.iter().map(|id| group.inbox.get(id).copied()).collect();
         ensure!(found.seen == expected, "its inbox holds {:?}, not {expected:?}", found.seen);
 
-        let seen = self.letters.entry(source.clone()).or_default();
+        let seen = self.letters.entry(subscription.clone()).or_default();
         letters.iter().for_each(|letter| {
             if !seen.contains(&letter.id) {
                 seen.push(letter.id)
@@ -60,11 +60,11 @@ impl Run<'_> {
 
 impl Group {
     /// All but what depends on the clock (ages) and on who looked when (consumers).
-    fn compare_books(&self, status: &SourceStatus) -> Result<()> {
+    fn compare_books(&self, status: &SubscriptionStatus) -> Result<()> {
         ensure!(status.balances(), "the books do not balance: {status:?}");
         let counts = self.books();
         let letters = || self.dead.iter().map(|number| &self.parcels[number]);
-        let expected = SourceStatus {
+        let expected = SubscriptionStatus {
             published: self.published,
             timers: self.timers,
             committed: self.committed,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use tidemill::backend::{CRASHES_MAX, NewEntry, Published, Recovered, Settled, Start, Trimmed};
-use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Lane, Replayed, Source};
+use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Lane, Replayed, Subscription};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
 
@@ -83,21 +83,21 @@ pub struct Group {
 
 impl Model {
     /// A group that is there stays as it is.
-    pub fn ensure_group(&mut self, source: &Source, start: Start) {
-        let stream = self.streams.entry(source.stream.clone()).or_default();
+    pub fn ensure_group(&mut self, subscription: &Subscription, start: Start) {
+        let stream = self.streams.entry(subscription.stream.clone()).or_default();
         let history = match start {
             Start::Beginning => stream.trimmed..stream.entries.len(),
             Start::New => 0..0,
         };
-        self.groups.entry((source.stream.clone(), source.handler.clone())).or_insert_with(|| {
+        self.groups.entry((subscription.stream.clone(), subscription.handler.clone())).or_insert_with(|| {
             let mut group = Group::default();
             history.for_each(|number| group.add(number, &stream.entries[number].body));
             group
         });
     }
 
-    pub fn group(&mut self, source: &Source) -> &mut Group {
-        self.groups.get_mut(&(source.stream.clone(), source.handler.clone())).expect("no step names another group")
+    pub fn group(&mut self, subscription: &Subscription) -> &mut Group {
+        self.groups.get_mut(&(subscription.stream.clone(), subscription.handler.clone())).expect("no step names another group")
     }
 
     /// Every group of the stream has one more to handle.
@@ -173,22 +173,22 @@ impl Model {
     }
 
     /// At most `max`; nothing only if nothing waits. The input lane in order; each with its account as we know it.
-    pub fn fetched(&mut self, source: &Source, by: &Arc<str>, max: usize, got: &[Delivery]) -> Result<()> {
-        let books = self.group(source).books();
+    pub fn fetched(&mut self, subscription: &Subscription, by: &Arc<str>, max: usize, got: &[Delivery]) -> Result<()> {
+        let books = self.group(subscription).books();
         ensure!(got.len() <= max, "{} came where {max} were asked for", got.len());
         ensure!(!got.is_empty() || max == 0 || books.lag + books.again == 0, "something waits, but nothing came");
         for delivery in got {
-            let number = self.number(&source.stream, delivery)?;
-            self.group(source).hand_out(number, delivery, by).with_context(|| format!("entry {number}"))?;
+            let number = self.number(&subscription.stream, delivery)?;
+            self.group(subscription).hand_out(number, delivery, by).with_context(|| format!("entry {number}"))?;
         }
         Ok(())
     }
 
     /// What a consumer holds, it lets go of when it leaves.
-    pub fn left(&mut self, sources: &[Source], by: &Arc<str>) -> u64 {
+    pub fn left(&mut self, subscriptions: &[Subscription], by: &Arc<str>) -> u64 {
         let mut released = 0;
-        for source in sources {
-            let held = self.group(source).parcels.values_mut().filter(|parcel| parcel.is_held_by(by));
+        for subscription in subscriptions {
+            let held = self.group(subscription).parcels.values_mut().filter(|parcel| parcel.is_held_by(by));
             released += held.map(|parcel| parcel.give_to(RELEASED)).count() as u64;
         }
         self.alive.remove(by);
@@ -196,12 +196,12 @@ impl Model {
     }
 
     /// Any of those in quarantine, if there is one.
-    pub fn suspect_taken(&mut self, source: &Source, by: &Arc<str>, got: Option<&Delivery>) -> Result<()> {
-        let there = self.group(source).books().quarantined;
+    pub fn suspect_taken(&mut self, subscription: &Subscription, by: &Arc<str>, got: Option<&Delivery>) -> Result<()> {
+        let there = self.group(subscription).books().quarantined;
         ensure!(got.is_some() == (there > 0), "{there} are in quarantine");
         let Some(delivery) = got else { return Ok(()) };
-        let number = self.number(&source.stream, delivery)?;
-        let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
+        let number = self.number(&subscription.stream, delivery)?;
+        let parcel = self.group(subscription).parcels.get_mut(&number).context("a finished entry came")?;
         ensure!(parcel.is_held_by(QUARANTINE), "entry {number} is {:?}", parcel.place);
         parcel.give_to(by);
         parcel.alone = true;
@@ -215,7 +215,7 @@ impl Model {
     /// at a time. Answers how many crashes that were.
     pub fn recovered(
         &mut self,
-        source: &Source,
+        subscription: &Subscription,
         by: &Arc<str>,
         held: &HashSet<(Lane, EntryId)>,
         lease_is_over: bool,
@@ -230,7 +230,7 @@ impl Model {
             Place::Held { by: owner, .. } => (lease_is_over && !alive.contains(owner)).then_some(1),
             _ => None,
         };
-        let group = &self.groups[&(source.stream.clone(), source.handler.clone())];
+        let group = &self.groups[&(subscription.stream.clone(), subscription.handler.clone())];
         let all = || group.parcels.values();
         let there = all().filter(|parcel| crash(&parcel.place).is_some()).count();
         let own = all().filter(|parcel| parcel.is_held_by(by) && crash(&parcel.place).is_some()).count();
@@ -250,7 +250,7 @@ impl Model {
         let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
         for (lane, entry) in &got.quarantined {
             let is_it = |parcel: &&mut Parcel| matches!(&parcel.place, Place::Held { lane: l, entry: e, .. } if (l, e) == (lane, entry));
-            let parcel = self.group(source).parcels.values_mut().find(is_it).context("it is in nobody's hands")?;
+            let parcel = self.group(subscription).parcels.values_mut().find(is_it).context("it is in nobody's hands")?;
             ensure!(crash(&parcel.place) == Some(1), "entry {entry} is {:?}", parcel.place);
             parcel.crashes += 1;
             parcel.deaths += 1;
@@ -259,9 +259,9 @@ impl Model {
             parcel.give_to(QUARANTINE);
         }
         for delivery in &got.deliveries {
-            let number = self.number(&source.stream, delivery)?;
+            let number = self.number(&subscription.stream, delivery)?;
             ensure!(seen.insert(number), "entry {number} came twice");
-            let parcel = self.group(source).parcels.get_mut(&number).context("a finished entry came")?;
+            let parcel = self.group(subscription).parcels.get_mut(&number).context("a finished entry came")?;
             let crashes = crash(&parcel.place).with_context(|| format!("entry {number} is {:?}", parcel.place))?;
             let died_alone = crashes == 1 && parcel.alone;
             ensure!(delivery.died_alone == died_alone, "died_alone is {}", delivery.died_alone);

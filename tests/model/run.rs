@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tidemill::backend::{Act, Backend, Bounds, Entry, NewEntry, Published, Settled, Settlement, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Source, Timer};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Subscription, Timer};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
 
@@ -25,14 +25,14 @@ pub struct Run<'a> {
     pub input: Arc<str>,
     pub output: Arc<str>,
     /// Those that are there; the last one comes later.
-    pub sources: Vec<Source>,
-    late: Source,
+    pub subscriptions: Vec<Subscription>,
+    late: Subscription,
     consumers: [Arc<str>; steps::CONSUMERS],
-    /// What each consumer was ever handed, by source: it may act on any of it, also when it is long out of date.
-    known: HashMap<(Source, Arc<str>), Vec<Delivery>>,
+    /// What each consumer was ever handed, by subscription: it may act on any of it, also when it is long out of date.
+    known: HashMap<(Subscription, Arc<str>), Vec<Delivery>>,
     sent: Vec<Settlement>,
-    /// The dead letters of a source that were ever seen.
-    pub letters: HashMap<Source, Vec<EntryId>>,
+    /// The dead letters of a subscription that were ever seen.
+    pub letters: HashMap<Subscription, Vec<EntryId>>,
     bodies: usize,
     told: Vec<String>,
     census: &'a mut Census,
@@ -53,9 +53,9 @@ pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step],
     let result = run.take_all(steps).await;
     let dropped = run.model.groups.values().map(|group| group.dropped as usize).sum();
     run.count("dropped", dropped);
-    let sources = [&run.sources[..], std::slice::from_ref(&run.late)].concat();
+    let subscriptions = [&run.subscriptions[..], std::slice::from_ref(&run.late)].concat();
     for consumer in &run.consumers {
-        backend.leave(consumer, &sources).await?;
+        backend.leave(consumer, &subscriptions).await?;
     }
     result.map_err(|error| error.context(format!("\n{}\nmodel and backend differ", run.told.join("\n"))))
 }
@@ -64,13 +64,13 @@ impl<'a> Run<'a> {
     fn new(backend: &'a dyn Backend, dead_letters_max: usize, census: &'a mut Census) -> Self {
         let suffix = Uuid::new_v4().simple();
         let input: Arc<str> = format!("input-{suffix}").into();
-        let source = |handler: &str| Source { stream: input.clone(), handler: handler.into() };
+        let subscription = |handler: &str| Subscription { stream: input.clone(), handler: handler.into() };
         Self {
             backend,
             model: Model { dead_letters_max, ..Model::default() },
             output: format!("output-{suffix}").into(),
-            sources: vec![source("one"), source("two")],
-            late: source("late"),
+            subscriptions: vec![subscription("one"), subscription("two")],
+            late: subscription("late"),
             consumers: ["anna", "bert", "cleo"].map(|name| format!("{name}-{suffix}").into()),
             input,
             known: HashMap::new(),
@@ -83,8 +83,8 @@ impl<'a> Run<'a> {
     }
 
     async fn take_all(&mut self, steps: &[Step]) -> Result<()> {
-        for source in self.sources.clone() {
-            self.join(&source, Start::Beginning).await?;
+        for subscription in self.subscriptions.clone() {
+            self.join(&subscription, Start::Beginning).await?;
         }
         for (number, step) in steps.iter().enumerate() {
             self.told.push(format!("{number:3}. {step:?}"));
@@ -103,23 +103,23 @@ impl<'a> Run<'a> {
     }
 
     async fn take(&mut self, step: &Step) -> Result<()> {
-        let source = |number: &usize| self.sources[number % self.sources.len()].clone();
+        let subscription = |number: &usize| self.subscriptions[number % self.subscriptions.len()].clone();
         let by = |number: &usize| self.consumers[*number].clone();
         match step {
             Step::Publish { to_output, marks } => self.publish(*to_output, marks).await,
-            Step::Fetch { source: s, by: b, max } => self.fetch(source(s), by(b), *max).await,
-            Step::Settle { source: s, by: b, plans, twice } => self.settle(source(s), by(b), *b, plans, *twice).await,
+            Step::Fetch { subscription: s, by: b, max } => self.fetch(subscription(s), by(b), *max).await,
+            Step::Settle { subscription: s, by: b, plans, twice } => self.settle(subscription(s), by(b), *b, plans, *twice).await,
             Step::Resend { nth } => self.resend(*nth).await,
-            Step::Recover { source: s, by: b, known, lease_is_over, max } => {
-                self.recover(source(s), by(b), *known, *lease_is_over, *max).await
+            Step::Recover { subscription: s, by: b, known, lease_is_over, max } => {
+                self.recover(subscription(s), by(b), *known, *lease_is_over, *max).await
             }
-            Step::TakeSuspect { source: s, by: b } => {
-                let (source, by) = (source(s), by(b));
-                let got = self.backend.take_suspect(&source, &by).await?;
+            Step::TakeSuspect { subscription: s, by: b } => {
+                let (subscription, by) = (subscription(s), by(b));
+                let got = self.backend.take_suspect(&subscription, &by).await?;
                 self.tell(format!("got {}", names(got.as_slice())));
-                self.model.suspect_taken(&source, &by, got.as_ref())?;
+                self.model.suspect_taken(&subscription, &by, got.as_ref())?;
                 self.count("suspects taken", got.iter().len());
-                self.known.entry((source, by)).or_default().extend(got);
+                self.known.entry((subscription, by)).or_default().extend(got);
                 Ok(())
             }
             Step::Beat { by: b } => {
@@ -130,28 +130,28 @@ impl<'a> Run<'a> {
             }
             Step::Leave { by: b } => {
                 let consumer = by(b);
-                let released = self.backend.leave(&consumer, &self.sources).await?;
-                let expected = self.model.left(&self.sources, &consumer);
+                let released = self.backend.leave(&consumer, &self.subscriptions).await?;
+                let expected = self.model.left(&self.subscriptions, &consumer);
                 ensure!(released == expected, "{released} were released, not {expected}");
                 self.count("released", usize::try_from(released)?);
                 Ok(())
             }
-            Step::Promote { source: s, max } => self.promote(source(s), *max).await,
-            Step::Replay { source: s, nths } => self.replay(source(s), nths).await,
+            Step::Promote { subscription: s, max } => self.promote(subscription(s), *max).await,
+            Step::Replay { subscription: s, nths } => self.replay(subscription(s), nths).await,
             Step::Trim { output, maxlen } => self.trim(*output, *maxlen).await,
-            Step::Join { source: number, from_beginning } => {
+            Step::Join { subscription: number, from_beginning } => {
                 let start = if *from_beginning { Start::Beginning } else { Start::New };
-                let source = self.sources.get(*number).unwrap_or(&self.late).clone();
-                self.join(&source, start).await
+                let subscription = self.subscriptions.get(*number).unwrap_or(&self.late).clone();
+                self.join(&subscription, start).await
             }
         }
     }
 
-    async fn join(&mut self, source: &Source, start: Start) -> Result<()> {
-        self.backend.ensure_group(source, start).await?;
-        self.model.ensure_group(source, start);
-        if !self.sources.contains(source) {
-            self.sources.push(source.clone());
+    async fn join(&mut self, subscription: &Subscription, start: Start) -> Result<()> {
+        self.backend.ensure_group(subscription, start).await?;
+        self.model.ensure_group(subscription, start);
+        if !self.subscriptions.contains(subscription) {
+            self.subscriptions.push(subscription.clone());
         }
         Ok(())
     }
@@ -173,33 +173,33 @@ impl<'a> Run<'a> {
         self.model.published(&stream, &entries, &answers)
     }
 
-    async fn fetch(&mut self, source: Source, by: Arc<str>, max: usize) -> Result<()> {
-        let got = self.backend.fetch(&source, &by, max, Duration::ZERO).await?.deliveries;
+    async fn fetch(&mut self, subscription: Subscription, by: Arc<str>, max: usize) -> Result<()> {
+        let got = self.backend.fetch(&subscription, &by, max, Duration::ZERO).await?.deliveries;
         self.tell(format!("got {}", names(&got)));
-        self.model.fetched(&source, &by, max, &got)?;
+        self.model.fetched(&subscription, &by, max, &got)?;
         for lane in [Lane::Input, Lane::Again] {
             self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.lane == lane).count());
         }
         self.count("timers fetched", got.iter().filter(|d| matches!(d.body, Body::Timer(_))).count());
-        self.known.entry((source, by)).or_default().extend(got);
+        self.known.entry((subscription, by)).or_default().extend(got);
         Ok(())
     }
 
     async fn recover(
         &mut self,
-        source: Source,
+        subscription: Subscription,
         by: Arc<str>,
         known: u16,
         lease_is_over: bool,
         max: usize,
     ) -> Result<()> {
-        let mine = self.known.entry((source.clone(), by.clone())).or_default();
+        let mine = self.known.entry((subscription.clone(), by.clone())).or_default();
         let still = mine.iter().enumerate().filter(|(at, _)| known >> (at % 16) & 1 == 1);
         let held: HashSet<(Lane, EntryId)> = still.map(|(_, delivery)| (delivery.lane, delivery.entry)).collect();
         let lease = if lease_is_over { Duration::ZERO } else { HOUR };
-        let got = self.backend.recover(&source, &by, &held, lease, max).await?;
+        let got = self.backend.recover(&subscription, &by, &held, lease, max).await?;
         self.tell(format!("got {}, set aside {:?}", names(&got.deliveries), got.quarantined));
-        let crashes = self.model.recovered(&source, &by, &held, lease_is_over, max, &got)?;
+        let crashes = self.model.recovered(&subscription, &by, &held, lease_is_over, max, &got)?;
         self.count("recovered after a crash", crashes);
         let set_aside = got.quarantined.len();
         // Three deaths of one delivery are rare here; the exam has them.
@@ -208,20 +208,20 @@ impl<'a> Run<'a> {
         }
         let got = got.deliveries;
         self.count("recovered its own", (got.len() + set_aside).saturating_sub(crashes));
-        self.known.entry((source, by)).or_default().extend(got);
+        self.known.entry((subscription, by)).or_default().extend(got);
         Ok(())
     }
 
-    async fn settle(&mut self, source: Source, by: Arc<str>, number: usize, plans: &[Plan], twice: bool) -> Result<()> {
+    async fn settle(&mut self, subscription: Subscription, by: Arc<str>, number: usize, plans: &[Plan], twice: bool) -> Result<()> {
         let mut entries = Vec::new();
         let mut chain = HashMap::new();
         for plan in plans {
             let owner = if plan.stolen { &self.consumers[(number + 1) % steps::CONSUMERS] } else { &by };
-            if let Some(delivery) = self.choose(&source, owner, plan, &entries) {
-                entries.push(self.entry(&source, delivery, plan, &mut chain));
+            if let Some(delivery) = self.choose(&subscription, owner, plan, &entries) {
+                entries.push(self.entry(&subscription, delivery, plan, &mut chain));
             }
         }
-        let settlement = Settlement { source, consumer: by, plugin: "v1".into(), token: Uuid::new_v4(), entries };
+        let settlement = Settlement { subscription, consumer: by, plugin: "v1".into(), token: Uuid::new_v4(), entries };
         let last = self.send(&settlement).await?;
         if twice {
             ensure!(self.send(&settlement).await? == last, "the same token has another answer");
@@ -256,12 +256,12 @@ impl<'a> Run<'a> {
     }
 
     /// One that is held and not in this settlement yet, or, with a stale plan, any.
-    fn choose(&self, source: &Source, owner: &Arc<str>, plan: &Plan, taken: &[Entry]) -> Option<Delivery> {
-        let mut known: Vec<&Delivery> = self.known.get(&(source.clone(), owner.clone()))?.iter().collect();
+    fn choose(&self, subscription: &Subscription, owner: &Arc<str>, plan: &Plan, taken: &[Entry]) -> Option<Delivery> {
+        let mut known: Vec<&Delivery> = self.known.get(&(subscription.clone(), owner.clone()))?.iter().collect();
         if !plan.stale {
-            let group = &self.model.groups[&(source.stream.clone(), source.handler.clone())];
+            let group = &self.model.groups[&(subscription.stream.clone(), subscription.handler.clone())];
             known.retain(|delivery| {
-                let number = self.model.number(&source.stream, delivery);
+                let number = self.model.number(&subscription.stream, delivery);
                 let place = |delivery: &Delivery| (delivery.lane, delivery.entry);
                 let again = taken.iter().any(|entry| place(&entry.delivery) == place(delivery));
                 !again && number.is_ok_and(|number| group.holds(owner, number, delivery))
@@ -270,7 +270,7 @@ impl<'a> Run<'a> {
         (!known.is_empty()).then(|| copy(known[plan.nth % known.len()]))
     }
 
-    fn entry(&mut self, source: &Source, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> Entry {
+    fn entry(&mut self, subscription: &Subscription, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> Entry {
         let attempt = delivery.attempts + 1;
         let disposition = match &plan.does {
             Does::Commit { emits, writes, timers } => {
@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
             Does::Quarantine => Disposition::Quarantine,
         };
         let state = plan.state.map(|(key, version)| {
-            let now = self.model.group(source).states.get(KEYS[key]).map_or(0, |state| state.version);
+            let now = self.model.group(subscription).states.get(KEYS[key]).map_or(0, |state| state.version);
             let chained = chain.entry(key).or_insert(now);
             let read = match version {
                 Version::Chained => *chained,
@@ -313,10 +313,10 @@ impl<'a> Run<'a> {
         Entry { delivery, mark: plan.mark.map(mark_of), state, disposition }
     }
 
-    async fn promote(&mut self, source: Source, max: usize) -> Result<()> {
-        let promoted = self.backend.promote(&source, max).await?;
+    async fn promote(&mut self, subscription: Subscription, max: usize) -> Result<()> {
+        let promoted = self.backend.promote(&subscription, max).await?;
         self.tell(format!("{promoted:?}"));
-        let group = self.model.group(&source);
+        let group = self.model.group(&subscription);
         group.promote(max, promoted.moved)?;
         let books = group.books();
         let next_in = promoted.next_in;
@@ -331,12 +331,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn replay(&mut self, source: Source, nths: &[usize]) -> Result<()> {
-        let seen = self.letters.entry(source.clone()).or_default();
+    async fn replay(&mut self, subscription: Subscription, nths: &[usize]) -> Result<()> {
+        let seen = self.letters.entry(subscription.clone()).or_default();
         let ids: Vec<EntryId> = nths.iter().map(|nth| seen.get(*nth).copied().unwrap_or(EntryId(7, 7))).collect();
-        let replayed = self.backend.replay(&source, &ids, &Act::default()).await?;
+        let replayed = self.backend.replay(&subscription, &ids, &Act::default()).await?;
         self.tell(format!("{ids:?}: {replayed}"));
-        let expected = self.model.group(&source).replay(&ids);
+        let expected = self.model.group(&subscription).replay(&ids);
         ensure!(replayed == expected, "{replayed} letters were replayed, not {expected}");
         self.count("replayed", replayed);
         Ok(())

@@ -20,11 +20,11 @@ impl Model {
         if let Some(answer) = self.receipts.get(&settlement.token) {
             return answer.clone();
         }
-        let Settlement { source, consumer, entries, .. } = settlement;
+        let Settlement { subscription, consumer, entries, .. } = settlement;
         let numbers: Vec<Option<Number>> =
-            entries.iter().map(|entry| self.number(&source.stream, &entry.delivery).ok()).collect();
+            entries.iter().map(|entry| self.number(&subscription.stream, &entry.delivery).ok()).collect();
         let dead_letters_max = self.dead_letters_max;
-        let group = self.group(source);
+        let group = self.group(subscription);
         let (mut broken, mut emits) = (Broken::new(), Vec::new());
         let answers: Vec<Settled> = entries
             .iter()

@@ -10,7 +10,7 @@ use proptest::prop_oneof;
 pub const STEPS_MAX: usize = 90;
 pub const CONSUMERS: usize = 3;
 /// Two handlers that are there from the start, and one that may come later.
-pub const SOURCES: usize = 3;
+pub const SUBSCRIPTIONS: usize = 3;
 pub const IDS: u8 = 4;
 pub const KEYS: [&str; 2] = ["k", "l"];
 pub const NAMES: [&str; 2] = ["m", "n"];
@@ -22,12 +22,12 @@ pub enum Step {
         marks: Vec<Option<Mark>>,
     },
     Fetch {
-        source: usize,
+        subscription: usize,
         by: usize,
         max: usize,
     },
     Settle {
-        source: usize,
+        subscription: usize,
         by: usize,
         plans: Vec<Plan>,
         twice: bool,
@@ -38,7 +38,7 @@ pub enum Step {
     },
     /// `known`: which of its deliveries the consumer still knows of, a bit each.
     Recover {
-        source: usize,
+        subscription: usize,
         by: usize,
         known: u16,
         lease_is_over: bool,
@@ -51,25 +51,25 @@ pub enum Step {
         by: usize,
     },
     TakeSuspect {
-        source: usize,
+        subscription: usize,
         by: usize,
     },
     Promote {
-        source: usize,
+        subscription: usize,
         max: usize,
     },
     /// `nths` among all letters that were ever seen; those beyond never were.
     Replay {
-        source: usize,
+        subscription: usize,
         nths: Vec<usize>,
     },
     Trim {
         output: bool,
         maxlen: u64,
     },
-    /// `ensure_group`; the third source is there only after this.
+    /// `ensure_group`; the third subscription is there only after this.
     Join {
-        source: usize,
+        subscription: usize,
         from_beginning: bool,
     },
 }
@@ -131,28 +131,28 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn step() -> BoxedStrategy<Step> {
     // Mostly one handler and one consumer: spread evenly, little would come far.
-    let source = prop_oneof![4 => Just(0), 1 => 0..SOURCES].boxed();
+    let subscription = prop_oneof![4 => Just(0), 1 => 0..SUBSCRIPTIONS].boxed();
     let by = prop_oneof![2 => Just(0), 1 => 0..CONSUMERS].boxed();
-    let at = (source.clone(), by.clone());
+    let at = (subscription.clone(), by.clone());
     let max = 1..8usize;
     let rarely = || proptest::bool::weighted(0.1);
     let known = prop_oneof![3 => Just(u16::MAX), 2 => any::<u16>()];
     prop_oneof![
         6 => (rarely(), vec(maybe(0.5, mark()), 1..6)).prop_map(|(to_output, marks)| Step::Publish { to_output, marks }),
-        8 => (at.clone(), max.clone()).prop_map(|((source, by), max)| Step::Fetch { source, by, max }),
+        8 => (at.clone(), max.clone()).prop_map(|((subscription, by), max)| Step::Fetch { subscription, by, max }),
         12 => (at.clone(), vec(plan(), 1..7), proptest::bool::weighted(0.2))
-            .prop_map(|((source, by), plans, twice)| Step::Settle { source, by, plans, twice }),
+            .prop_map(|((subscription, by), plans, twice)| Step::Settle { subscription, by, plans, twice }),
         1 => (0..20usize).prop_map(|nth| Step::Resend { nth }),
-        3 => at.clone().prop_map(|(source, by)| Step::TakeSuspect { source, by }),
+        3 => at.clone().prop_map(|(subscription, by)| Step::TakeSuspect { subscription, by }),
         4 => (at, known, proptest::bool::weighted(0.8), max.clone()).prop_map(
-            |((source, by), known, lease_is_over, max)| Step::Recover { source, by, known, lease_is_over, max }),
+            |((subscription, by), known, lease_is_over, max)| Step::Recover { subscription, by, known, lease_is_over, max }),
         2 => by.clone().prop_map(|by| Step::Beat { by }),
         2 => by.prop_map(|by| Step::Leave { by }),
-        4 => (source.clone(), max).prop_map(|(source, max)| Step::Promote { source, max }),
-        3 => (source.clone(), vec(0..10usize, 1..4)).prop_map(|(source, nths)| Step::Replay { source, nths }),
+        4 => (subscription.clone(), max).prop_map(|(subscription, max)| Step::Promote { subscription, max }),
+        3 => (subscription.clone(), vec(0..10usize, 1..4)).prop_map(|(subscription, nths)| Step::Replay { subscription, nths }),
         2 => (rarely(), prop_oneof![Just(0), Just(4)]).prop_map(|(output, maxlen)| Step::Trim { output, maxlen }),
-        1 => (source, any::<bool>())
-            .prop_map(|(source, from_beginning)| Step::Join { source, from_beginning }),
+        1 => (subscription, any::<bool>())
+            .prop_map(|(subscription, from_beginning)| Step::Join { subscription, from_beginning }),
     ]
     .boxed()
 }

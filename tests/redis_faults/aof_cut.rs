@@ -16,7 +16,7 @@ use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tidemill::backend::{self, Backend, Entry, Error, NewEntry, Options, Settlement, Start};
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Source, Timer};
+use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -46,8 +46,8 @@ struct Scene {
     length: u64,
 }
 
-fn source(stream: &str) -> Source {
-    Source { stream: stream.into(), handler: "h".into() }
+fn subscription(stream: &str) -> Subscription {
+    Subscription { stream: stream.into(), handler: "h".into() }
 }
 
 async fn open(server: &RedisServer) -> Arc<dyn Backend> {
@@ -61,18 +61,18 @@ async fn open(server: &RedisServer) -> Arc<dyn Backend> {
     backend::open(&server.url(), options).await.expect("a backend")
 }
 
-/// Publishes and fetches one event of a source.
-async fn fetch(backend: &dyn Backend, source: &Source) -> Delivery {
+/// Publishes and fetches one event of a subscription.
+async fn fetch(backend: &dyn Backend, subscription: &Subscription) -> Delivery {
     let entry = NewEntry { body: Bytes::from_static(b"{}"), mark: None };
-    backend.publish(&source.stream, &[entry]).await.expect("published");
-    let mut fetched = backend.fetch(source, "c", 8, Duration::from_millis(100)).await.expect("fetched");
+    backend.publish(&subscription.stream, &[entry]).await.expect("published");
+    let mut fetched = backend.fetch(subscription, "c", 8, Duration::from_millis(100)).await.expect("fetched");
     assert_eq!(fetched.deliveries.len(), 1);
     fetched.deliveries.remove(0)
 }
 
 /// Settles with effects of every kind; asks again as long as the server wants to be waited for.
-async fn settle(backend: &dyn Backend, source: &Source, delivery: Delivery) {
-    let emitted = |n: u8| Emitted { stream: format!("out-{}", source.stream).into(), body: Bytes::from(vec![n; 20]) };
+async fn settle(backend: &dyn Backend, subscription: &Subscription, delivery: Delivery) {
+    let emitted = |n: u8| Emitted { stream: format!("out-{}", subscription.stream).into(), body: Bytes::from(vec![n; 20]) };
     let writes = BTreeMap::from([("a".into(), Some(Bytes::from("one"))), ("b".into(), Some(Bytes::from("two")))]);
     let timer = Timer { after: Duration::from_secs(3600), body: Bytes::from_static(b"{}") };
     let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes, timers: vec![timer] };
@@ -83,7 +83,7 @@ async fn settle(backend: &dyn Backend, source: &Source, delivery: Delivery) {
         disposition: Disposition::Commit(effects),
     };
     let settlement = Settlement {
-        source: source.clone(),
+        subscription: subscription.clone(),
         consumer: "c".into(),
         plugin: "v1".into(),
         token: Uuid::new_v4(),
@@ -102,17 +102,17 @@ async fn scene() -> Scene {
     let mut server = RedisServer::start(&SERVER);
     let backend = open(&server).await;
     for stream in ["first", "later"] {
-        backend.ensure_group(&source(stream), Start::Beginning).await.unwrap();
+        backend.ensure_group(&subscription(stream), Start::Beginning).await.unwrap();
     }
     // The first settlement on this server is not the one to look at: a rewrite may come before it.
-    let warm = source("warm");
+    let warm = subscription("warm");
     backend.ensure_group(&warm, Start::Beginning).await.unwrap();
     let delivery = fetch(&*backend, &warm).await;
     settle(&*backend, &warm, delivery).await;
-    let delivery = fetch(&*backend, &source("first")).await;
+    let delivery = fetch(&*backend, &subscription("first")).await;
     let aof = newest(server.folder());
     let begins = fs::metadata(&aof).unwrap().len();
-    settle(&*backend, &source("first"), delivery).await;
+    settle(&*backend, &subscription("first"), delivery).await;
     let bytes = fs::read(&aof).unwrap();
     server.kill();
     let block = String::from_utf8_lossy(&bytes[begins as usize..]).into_owned();
@@ -210,9 +210,9 @@ async fn write_later(server: &RedisServer, later: Later) {
 }
 
 async fn settle_later(server: &RedisServer) {
-    let (backend, source) = (open(server).await, source("later"));
-    let delivery = fetch(&*backend, &source).await;
-    settle(&*backend, &source, delivery).await;
+    let (backend, subscription) = (open(server).await, subscription("later"));
+    let delivery = fetch(&*backend, &subscription).await;
+    settle(&*backend, &subscription, delivery).await;
 }
 
 /// Cuts at every `step`th byte and at the last; how many there were, and what is wrong.

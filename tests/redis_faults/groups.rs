@@ -30,7 +30,7 @@ fn destroy(server: &RedisServer, world: &World) {
 }
 
 async fn tend(world: &World) -> Tended {
-    world.backend.tend(&world.source, "somebody", "{}").await.unwrap()
+    world.backend.tend(&world.subscription, "somebody", "{}").await.unwrap()
 }
 
 /// Tends until somebody's deed is booked: a position is looked at about once a second.
@@ -38,7 +38,7 @@ async fn booked(world: &World) -> (u64, u64) {
     let give_up = Instant::now() + STUCK;
     loop {
         tend(world).await;
-        let status = world.backend.status(&world.source).await.unwrap();
+        let status = world.backend.status(&world.subscription).await.unwrap();
         if status.strayed + status.repeated > 0 {
             assert!(status.balances(), "{status:?}");
             return (status.strayed, status.repeated);
@@ -94,7 +94,7 @@ async fn a_group_that_is_destroyed_under_load_loses_nothing_and_repeats_nothing(
 
 /// What came once more is booked as soon as somebody looks.
 async fn booked_or_balanced(world: &World) {
-    let status = world.backend.status(&world.source).await.unwrap();
+    let status = world.backend.status(&world.subscription).await.unwrap();
     if !status.balances() {
         booked(world).await;
     }
@@ -146,10 +146,10 @@ async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
     let ended = world.host_until(Arc::new(switch), quiet, true).await.unwrap_err().to_string();
     assert!(ended.contains("what waits there was not handled\n  hint: say where to begin"), "{ended}");
     assert_eq!(world.emitted().await.len(), 20, "nothing is fetched");
-    let paused = async || world.backend.paused(std::slice::from_ref(&world.source)).await.unwrap();
+    let paused = async || world.backend.paused(std::slice::from_ref(&world.subscription)).await.unwrap();
     assert_eq!(paused().await, [Pause::Lost]);
     let trimmed =
-        tidemill::backend::Bounds { maxlen: Some(0), groups: vec![world.source.handler.clone()], ..Default::default() };
+        tidemill::backend::Bounds { maxlen: Some(0), groups: vec![world.subscription.handler.clone()], ..Default::default() };
     assert_eq!(world.backend.trim(&world.asked, &trimmed).await.unwrap().removed, 0, "it is needed still");
 
     let cli = Cli::of(&world, &server.url());
@@ -179,7 +179,7 @@ async fn what_strangers_do_to_a_group_is_said_and_counted() {
     let fetched = async |world: &World| {
         let mut got = Vec::new();
         while got.len() < 4 {
-            let some = world.backend.fetch(&world.source, "somebody", 4, Duration::from_secs(1)).await.unwrap();
+            let some = world.backend.fetch(&world.subscription, "somebody", 4, Duration::from_secs(1)).await.unwrap();
             got.extend(some.deliveries);
         }
         got
@@ -227,11 +227,11 @@ async fn what_strangers_do_to_a_group_is_said_and_counted() {
     ];
     for (name, deed, expected) in deeds {
         let world = World::new(&server.url(), QUICK).await;
-        world.backend.ensure_group(&world.source, tidemill::backend::Start::Beginning).await.unwrap();
+        world.backend.ensure_group(&world.subscription, tidemill::backend::Start::Beginning).await.unwrap();
         emits(&world, 4).await;
         let got = fetched(&world).await;
         tend(&world).await;
-        assert!(world.backend.status(&world.source).await.unwrap().balances());
+        assert!(world.backend.status(&world.subscription).await.unwrap().balances());
         deed(&server, &world.asked, &got[0].entry.to_string());
         assert_eq!(booked(&world).await, expected, "{name}");
     }
@@ -245,14 +245,14 @@ async fn of_a_lost_group_with_much_in_hand_nothing_is_lost() {
     const IN_HAND: usize = 1_500;
     let server = RedisServer::start(&VOLATILE);
     let world = World::new(&server.url(), QUICK).await;
-    world.backend.ensure_group(&world.source, tidemill::backend::Start::Beginning).await.unwrap();
+    world.backend.ensure_group(&world.subscription, tidemill::backend::Start::Beginning).await.unwrap();
     // So that there is an inbox: without one nobody knows what was done.
     emits(&world, 5).await;
     world.run().await;
     emits(&world, IN_HAND).await;
     let mut got = 0;
     while got < IN_HAND {
-        let fetched = world.backend.fetch(&world.source, "gone", 500, Duration::from_secs(1)).await.unwrap();
+        let fetched = world.backend.fetch(&world.subscription, "gone", 500, Duration::from_secs(1)).await.unwrap();
         got += fetched.deliveries.len();
     }
     tend(&world).await;
@@ -282,7 +282,7 @@ async fn a_group_that_is_moved_back_is_said_and_repeats_nothing_within_the_windo
 async fn consumers_of_any_name_are_recovered() {
     let server = RedisServer::start(&VOLATILE);
     let world = World::new(&server.url(), &format!("{QUICK}\ndeadline = \"100ms\"")).await;
-    world.backend.ensure_group(&world.source, tidemill::backend::Start::Beginning).await.unwrap();
+    world.backend.ensure_group(&world.subscription, tidemill::backend::Start::Beginning).await.unwrap();
     let names: [&[u8]; 5] = [b"\xffx", b"", b"a b\n", b"\0", "\u{1F30A}".as_bytes()];
     emits(&world, names.len()).await;
     let mut client = server.client().await;
@@ -304,7 +304,7 @@ async fn consumers_of_any_name_are_recovered() {
 async fn the_wish_of_who_died_after_its_twin_had_left_still_counts() {
     let server = RedisServer::start(&VOLATILE);
     let world = World::with(&server.url(), QUICK, "").await;
-    world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
+    world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
     let wishes = format!("{{{}}}:tm:wishes:mischief", world.asked);
     let now = tidemill::clock::now_ms();
     // It left 60 s ago; the others' last words came earlier and later.

@@ -29,7 +29,7 @@ async fn lost_by(command: impl Fn(&Rig) -> Vec<String>) {
     }
     assert!(logs.iter().any(|log| log.contains("stream lost")), "nobody says that the stream is lost:\n{logs:?}");
     // What is put in now is handled, by both hosts' group.
-    let known = rig.world.backend.status(&rig.world.source).await.expect("the group is there again");
+    let known = rig.world.backend.status(&rig.world.subscription).await.expect("the group is there again");
     let emitted = rig.emitted().await.len();
     rig.put(200).await;
     let status = rig.wait_for("new events", |status| status.committed >= known.committed + 200).await;

@@ -36,8 +36,8 @@ async fn failover_to_a_replica_keeps_prefixes_whole() {
     let there = rig.world.by(&replica.url()).await;
     let published = there.backend.entries(&there.asked, None, 100_000).await.unwrap();
     let give_up = std::time::Instant::now() + super::rig::STUCK;
-    while there.backend.status(&there.source).await.unwrap().waiting() > 0 {
-        assert!(std::time::Instant::now() < give_up, "{:?}", there.backend.status(&there.source).await);
+    while there.backend.status(&there.subscription).await.unwrap().waiting() > 0 {
+        assert!(std::time::Instant::now() < give_up, "{:?}", there.backend.status(&there.subscription).await);
         sleep_ms(50).await;
     }
     hosts.stop().await;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::{Error, NewEntry, SourceStatus};
+use tidemill::backend::{Error, NewEntry, SubscriptionStatus};
 use tidemill::schema::admit::payload_hash;
 use tidemill::service::{Quiet, Switch};
 use tidemill_tests::proxy::Proxy;
@@ -127,10 +127,10 @@ impl Rig {
     }
 
     /// Waits until the books say so.
-    pub async fn wait_for(&self, what: &str, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+    pub async fn wait_for(&self, what: &str, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
         let give_up = Instant::now() + STUCK;
         loop {
-            let status = self.world.backend.status(&self.world.source).await;
+            let status = self.world.backend.status(&self.world.subscription).await;
             match &status {
                 Ok(status) if wanted(status) => return *status,
                 _ => assert!(Instant::now() < give_up, "waited for {what}: {status:?}"),

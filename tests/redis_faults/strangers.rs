@@ -75,7 +75,7 @@ async fn a_stranger_trims_acks_moves_the_group_and_deletes_the_consumer() {
         assert!(std::time::Instant::now() < give_up, "the hosts do not come to the end");
         sleep_ms(100).await;
     }
-    let before = rig.world.backend.status(&rig.world.source).await.unwrap();
+    let before = rig.world.backend.status(&rig.world.subscription).await.unwrap();
     assert_eq!((before.retried, before.dead), (0, 0), "{before:?}");
     let emitted = rig.emitted().await.len();
     rig.put(200).await;
@@ -93,9 +93,9 @@ async fn a_stranger_trims_acks_moves_the_group_and_deletes_the_consumer() {
 async fn a_pending_entry_without_body_is_recorded() {
     let (server, rig) = start().await;
     let world = &rig.world;
-    world.backend.ensure_group(&world.source, Start::Beginning).await.unwrap();
+    world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
     rig.put(3).await;
-    let fetched = world.backend.fetch(&world.source, "gone", 4, Duration::ZERO).await.unwrap().deliveries;
+    let fetched = world.backend.fetch(&world.subscription, "gone", 4, Duration::ZERO).await.unwrap().deliveries;
     assert_eq!(fetched.len(), 2);
     let body_less = fetched[0].entry.to_string();
     server.ask::<Value>(&["XDEL", &world.asked, &body_less]);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::Value;
 use tidemill::backend::conformance::options;
 use tidemill::backend::{self, Backend, Entry, NewEntry, Options, Published, Settled, Settlement, Start};
-use tidemill::model::delivery::{Disposition, Effects, Source};
+use tidemill::model::delivery::{Disposition, Effects, Subscription};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ const HOUR_MS: u64 = 3_600_000;
 
 struct Inbox {
     server: &'static RedisServer,
-    source: Source,
+    subscription: Subscription,
 }
 
 impl Inbox {
@@ -23,9 +23,9 @@ impl Inbox {
         let stream = format!("windows-{}", Uuid::new_v4().simple());
         let inbox = Self {
             server: RedisServer::shared(),
-            source: Source { stream: stream.as_str().into(), handler: "h".into() },
+            subscription: Subscription { stream: stream.as_str().into(), handler: "h".into() },
         };
-        inbox.with(HOUR_MS).await.ensure_group(&inbox.source, Start::Beginning).await.unwrap();
+        inbox.with(HOUR_MS).await.ensure_group(&inbox.subscription, Start::Beginning).await.unwrap();
         inbox
     }
 
@@ -37,9 +37,9 @@ impl Inbox {
 
     async fn commit(&self, backend: &dyn Backend, id: Uuid) -> Settled {
         let entry = NewEntry { body: "x".into(), mark: None };
-        backend.publish(&self.source.stream, &[entry]).await.unwrap();
+        backend.publish(&self.subscription.stream, &[entry]).await.unwrap();
         let delivery = loop {
-            let some = backend.fetch(&self.source, "me", 1, Duration::from_secs(1)).await.unwrap().deliveries;
+            let some = backend.fetch(&self.subscription, "me", 1, Duration::from_secs(1)).await.unwrap().deliveries;
             if let Some(delivery) = some.into_iter().next() {
                 break delivery;
             }
@@ -47,17 +47,17 @@ impl Inbox {
         let disposition = Disposition::Commit(Effects::default());
         let entries = vec![Entry { delivery, mark: Some((id, HASH)), state: None, disposition }];
         let (consumer, plugin) = ("me".into(), "".into());
-        let settlement = Settlement { source: self.source.clone(), consumer, plugin, token: Uuid::new_v4(), entries };
+        let settlement = Settlement { subscription: self.subscription.clone(), consumer, plugin, token: Uuid::new_v4(), entries };
         backend.settle(&settlement).await.unwrap()[0]
     }
 
     async fn publish(&self, backend: &dyn Backend, id: Uuid) -> Published {
         let entry = NewEntry { body: "x".into(), mark: Some((id, HASH)) };
-        backend.publish(&self.source.stream, &[entry]).await.unwrap()[0]
+        backend.publish(&self.subscription.stream, &[entry]).await.unwrap()[0]
     }
 
     fn base(&self, what: &str) -> String {
-        format!("{{{}}}:tm:{what}", self.source.stream)
+        format!("{{{}}}:tm:{what}", self.subscription.stream)
     }
 
     /// Writes a mark as a host would whose server's clock is off by so many windows; `listed`: of this version.
@@ -88,7 +88,7 @@ async fn hosts_know_what_others_with_another_window_committed() {
         assert_eq!(inbox.commit(&*inbox.with(first).await, id).await, Settled::Committed);
         for second in windows {
             let backend = inbox.with(second).await;
-            let found = backend.look_up(&inbox.source, &[id], &[]).await.unwrap();
+            let found = backend.look_up(&inbox.subscription, &[id], &[]).await.unwrap();
             assert_eq!(found.seen, [Some(HASH)], "committed under {first}, asked under {second}");
             assert_eq!(inbox.commit(&*backend, id).await, Settled::Duplicate);
         }
@@ -111,7 +111,7 @@ async fn what_was_committed_while_the_clock_was_wrong_is_known_when_it_is_right(
         let (committed, published) = (Uuid::new_v4(), Uuid::new_v4());
         inbox.mark("seen:h", committed, off, true);
         inbox.mark("ids", published, off, true);
-        let found = backend.look_up(&inbox.source, &[committed], &[]).await.unwrap();
+        let found = backend.look_up(&inbox.subscription, &[committed], &[]).await.unwrap();
         assert_eq!(found.seen, [Some(HASH)], "{off} windows off");
         assert_eq!(inbox.commit(&*backend, committed).await, Settled::Duplicate, "{off} windows off");
         assert_eq!(inbox.publish(&*backend, published).await, Published::Duplicate, "{off} windows off");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tidemill::backend::{self, Backend};
-use tidemill::model::delivery::{EntryId, Source};
+use tidemill::model::delivery::{EntryId, Subscription};
 
 use crate::checker::Terms;
 use crate::ledger::{Ledger, Options};
@@ -223,8 +223,8 @@ impl Rig {
     /// For each version the books count as many as it has emitted.
     fn books_agree(&mut self, emitted: &[(u64, String)]) {
         let store = &self.ledger.store;
-        let source = Source { stream: store.input.as_str().into(), handler: store.handler.as_str().into() };
-        let books = self.with_backend(async |backend| backend.committed_by(&source).await.expect("the books"));
+        let subscription = Subscription { stream: store.input.as_str().into(), handler: store.handler.as_str().into() };
+        let books = self.with_backend(async |backend| backend.committed_by(&subscription).await.expect("the books"));
         let mut of_events: BTreeMap<String, u64> = BTreeMap::new();
         emitted.iter().for_each(|(_, version)| *of_events.entry(version.clone()).or_default() += 1);
         let name = |digest: &String| self.names.get(digest).unwrap_or(digest).clone();

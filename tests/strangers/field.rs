@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidemill::backend::{self, Backend, NewEntry, Options};
-use tidemill::model::delivery::Source;
+use tidemill::model::delivery::Subscription;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -274,8 +274,8 @@ impl Field {
 
     /// What the record of the last dead letter says; `committed` if there is none.
     fn outcome(&self) -> Result<String, String> {
-        let source = Source { stream: "asked".into(), handler: "stranger".into() };
-        let letters = self.runtime.block_on(self.backend.dead_letters(&source, None, 1000));
+        let subscription = Subscription { stream: "asked".into(), handler: "stranger".into() };
+        let letters = self.runtime.block_on(self.backend.dead_letters(&subscription, None, 1000));
         let letters = letters.map_err(|error| error.to_string())?;
         let class = letters.last().and_then(|letter| letter.history.last()).map(|record| record.class.clone());
         Ok(class.unwrap_or_else(|| "committed".to_owned()))
@@ -317,10 +317,10 @@ impl Feeder {
     fn start(runtime: &Runtime, backend: Arc<dyn Backend>) -> Self {
         let (on, published) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
         let (going, count) = (on.clone(), published.clone());
-        let source = Source { stream: "ticked".into(), handler: "steady".into() };
+        let subscription = Subscription { stream: "ticked".into(), handler: "steady".into() };
         runtime.spawn(async move {
             while going.load(Relaxed) {
-                let done = backend.status(&source).await.map_or(0, |status| status.committed);
+                let done = backend.status(&subscription).await.map_or(0, |status| status.committed);
                 if count.load(Relaxed) >= done + BACKLOG {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;

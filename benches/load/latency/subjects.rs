@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use redis::streams::StreamReadReply;
 use tidemill::backend::{Backend, Entry, Settled, Settlement, Start};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Source};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Subscription};
 use tidemill::service::build;
 use tidemill_benches::Case;
 use uuid::Uuid;
@@ -175,21 +175,21 @@ fn bare_loop(url: &str, shared: &Shared) -> anyhow::Result<()> {
 /// The host's own calls, one batch after the other.
 async fn bare_settled(url: &str, shared: &Shared) -> anyhow::Result<()> {
     let backend = build::open_backend(&Case::Stateless.config(url, "")).await?;
-    let source = Source { stream: STREAM.into(), handler: GROUP.into() };
-    backend.ensure_group(&source, Start::Beginning).await?;
+    let subscription = Subscription { stream: STREAM.into(), handler: GROUP.into() };
+    backend.ensure_group(&subscription, Start::Beginning).await?;
     while shared.is_wanted() {
-        let batch = backend.fetch(&source, "bare", BATCH, WAIT).await?.deliveries;
+        let batch = backend.fetch(&subscription, "bare", BATCH, WAIT).await?.deliveries;
         if !batch.is_empty() {
-            settle(&*backend, &source, batch).await?;
+            settle(&*backend, &subscription, batch).await?;
             shared.has_read();
         }
     }
     Ok(())
 }
 
-async fn settle(backend: &dyn Backend, source: &Source, batch: Vec<Delivery>) -> anyhow::Result<()> {
+async fn settle(backend: &dyn Backend, subscription: &Subscription, batch: Vec<Delivery>) -> anyhow::Result<()> {
     let settlement = Settlement {
-        source: source.clone(),
+        subscription: subscription.clone(),
         consumer: "bare".into(),
         plugin: "bare".into(),
         token: Uuid::new_v4(),

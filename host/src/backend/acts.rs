@@ -1,4 +1,4 @@
-//! What people do to a source, and the hosts that they see.
+//! What people do to a subscription, and the hosts that they see.
 
 use crate::model::delivery::EntryId;
 
@@ -10,12 +10,12 @@ pub struct HostNote {
     pub note: String,
 }
 
-/// How many audit records a source keeps; the oldest go first.
+/// How many audit records a subscription keeps; the oldest go first.
 pub const AUDIT_MAX: usize = 10_000;
 /// How many dead letters an audit record names.
 pub const AUDIT_IDS_MAX: usize = 100;
 
-/// Who does something to a source, and why: for the audit record that is written in the same step.
+/// Who does something to a subscription, and why: for the audit record that is written in the same step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Act {
     pub who: String,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Options, SourceStatus};
-use crate::model::delivery::Source;
+use super::{Options, SubscriptionStatus};
+use crate::model::delivery::Subscription;
 
 /// One thing that `doctor` looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,11 +42,11 @@ pub fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>
     Finding { level: Level::Bad, check, text: text.into(), hint: hint.into() }
 }
 
-/// What was found out of the ordinary about one source.
+/// What was found out of the ordinary about one subscription.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
     /// The books as far as they are about dead letters.
-    pub letters: SourceStatus,
+    pub letters: SubscriptionStatus,
     /// Of the delivery that has been in a consumer's hands the longest.
     pub pending_age: Option<Duration>,
     /// Consumers without a heartbeat, and those of them that hold deliveries.
@@ -54,20 +54,20 @@ pub(super) struct Signs {
     pub silent_holding: u64,
 }
 
-pub(super) fn signs(source: &Source, signs: &Signs, options: &Options) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = dead_letters(source, &signs.letters, options).into_iter().collect();
+pub(super) fn signs(subscription: &Subscription, signs: &Signs, options: &Options) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = dead_letters(subscription, &signs.letters, options).into_iter().collect();
     let Signs { silent, silent_holding, .. } = *signs;
     if let Some(age) = signs.pending_age.filter(|age| *age > PENDING_AGE_MAX) {
         findings.push(warning(
             "pending",
-            format!("{source}: a delivery has been in a consumer's hands for {}", short(age)),
+            format!("{subscription}: a delivery has been in a consumer's hands for {}", short(age)),
             "start a host with this handler: it takes over what dead ones left; what is pending holds up trimming",
         ));
     }
     if silent > SILENT_MAX || silent_holding > 0 {
         findings.push(warning(
             "consumers",
-            format!("{source}: {silent} consumers have no heartbeat, {silent_holding} of them hold deliveries"),
+            format!("{subscription}: {silent} consumers have no heartbeat, {silent_holding} of them hold deliveries"),
             "start a host with this handler: it takes over their deliveries and removes them",
         ));
     }
@@ -75,8 +75,8 @@ pub(super) fn signs(source: &Source, signs: &Signs, options: &Options) -> Vec<Fi
 }
 
 /// How near the dead letters are to their bounds, and what the bounds have cost.
-fn dead_letters(source: &Source, books: &SourceStatus, options: &Options) -> Option<Finding> {
-    let SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } = *books;
+fn dead_letters(subscription: &Subscription, books: &SubscriptionStatus, options: &Options) -> Option<Finding> {
+    let SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } = *books;
     let Options { dead_letters_max: max, dead_letters_bytes_max: bytes_max, .. } = *options;
     let near = |count: u64, max: u64| count as f64 >= DEAD_SHARE * max as f64;
     if near(dead, max) || near(dead_bytes, bytes_max) {
@@ -84,7 +84,7 @@ fn dead_letters(source: &Source, books: &SourceStatus, options: &Options) -> Opt
         return Some(warning(
             "dead letters",
             format!(
-                "{source}: {dead} dead letters of at most {max}, {mib} MiB of at most {mib_max}; beyond that the oldest \
+                "{subscription}: {dead} dead letters of at most {max}, {mib} MiB of at most {mib_max}; beyond that the oldest \
                  go, and {evicted_ran} of those that ran have gone"
             ),
             "look at them (tidemill dead ls), replay or drop them, or raise host.dead_letters_max and \
@@ -95,7 +95,7 @@ fn dead_letters(source: &Source, books: &SourceStatus, options: &Options) -> Opt
         warning(
             "dead letters",
             format!(
-                "{source}: {dead_unrun} dead letters never ran, of at most {}; beyond that the oldest of them go, and \
+                "{subscription}: {dead_unrun} dead letters never ran, of at most {}; beyond that the oldest of them go, and \
                  {evicted_unrun} have gone",
                 max / 2
             ),
@@ -116,10 +116,10 @@ mod tests {
     /// Reaches `PENDING_AGE_MAX` and `findings::SILENT_MAX`.
     #[test]
     fn what_is_out_of_the_ordinary_is_told_and_nothing_else() {
-        let source = Source { stream: "s".into(), handler: "h".into() };
+        let subscription = Subscription { stream: "s".into(), handler: "h".into() };
         let told = |pending: Duration, silent: u64| {
             let facts = Signs { pending_age: Some(pending), silent, ..Signs::default() };
-            signs(&source, &facts, &Options::default()).iter().map(|finding| finding.check).collect::<Vec<_>>()
+            signs(&subscription, &facts, &Options::default()).iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert!(told(PENDING_AGE_MAX, SILENT_MAX).is_empty());
         assert_eq!(told(PENDING_AGE_MAX + Duration::from_millis(1), SILENT_MAX), ["pending"]);

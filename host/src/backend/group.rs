@@ -37,7 +37,7 @@ pub enum Place {
     After(EntryId),
 }
 
-/// Why nothing is fetched from a source.
+/// Why nothing is fetched from a subscription.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pause {
     /// It is fetched from.
@@ -60,7 +60,7 @@ pub const WISH_LEAVE_TTL: Duration = Duration::from_secs(10);
 /// What was left for others is left alone for so long before anybody takes it again.
 pub const LEFT_FOR: Duration = Duration::from_secs(1);
 
-/// What a host says of a source: JSON, see `service::agreement`.
+/// What a host says of a subscription: JSON, see `service::agreement`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     pub consumer: String,
@@ -69,7 +69,7 @@ pub struct Wish {
     pub alive: bool,
 }
 
-/// What looking after a source came upon.
+/// What looking after a subscription came upon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tended {
     /// Grows whenever other things are wished; see [`Disposition::Pass`](crate::model::delivery::Disposition::Pass).
@@ -85,10 +85,10 @@ pub struct Tended {
     pub set_back: Option<EntryId>,
 }
 
-/// Versions of its plugin that the books of a source tell apart.
+/// Versions of its plugin that the books of a subscription tell apart.
 pub const VERSIONS_MAX: usize = 64;
 
-/// What one version of a source's plugin has committed.
+/// What one version of a subscription's plugin has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionBook {
     /// As in [`Settlement`](super::Settlement); empty for all that are too old to be told apart.

@@ -2,7 +2,7 @@
 //! (`conformance`): SQLite for one machine, Redis for many.
 //!
 //! The contract, in short:
-//! - a *source* is one handler (consumer group) on one stream; what one source does never shows in another;
+//! - a *subscription* is one handler (consumer group) on one stream; what one subscription does never shows in another;
 //! - everything that a delivery changes, changes in [`DataPlane::settle`], whole or not at all;
 //! - every time is the backend's own clock, never a host's; delays and leases go on evenly when it is set (`docs/decisions/0030`);
 //! - an `Err` says that the backend could not do its work; it never says anything about an event.
@@ -34,7 +34,7 @@ pub use self::open::{backup, examine_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
 pub use self::sqlite::wait_until_closed;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Source};
+use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Subscription};
 use crate::model::event::PayloadHash;
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
@@ -47,13 +47,13 @@ const CRASHED_WEIGHT: usize = 4;
 #[async_trait]
 pub trait DataPlane: Send + Sync {
     /// Takes up to `max` new deliveries, from both lanes, waiting up to `wait` for the first one; none if none came.
-    /// They are then pending under `consumer`. To be called by one task per source and consumer, and never dropped
+    /// They are then pending under `consumer`. To be called by one task per subscription and consumer, and never dropped
     /// half way: entries that were handed over would be lost to sight until `recover`.
-    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched>;
+    async fn fetch(&self, subscription: &Subscription, consumer: &str, max: usize, wait: Duration) -> Result<Fetched>;
 
     /// Reads the inbox for `ids` and the state of `keys`; answers have the same order. One round trip. Keys are read until
     /// their states are beyond `LOOK_UP_BYTES_MAX` together, and those after that are left out.
-    async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp>;
+    async fn look_up(&self, subscription: &Subscription, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp>;
 
     /// Settles a batch: every entry by its disposition, all in one atomic step. Entries that do not fit any more
     /// (not pending under this consumer, other state version, known id) are left out, and the answer says so.
@@ -75,7 +75,7 @@ pub trait DataPlane: Send + Sync {
     /// reads them, and of those that have been in the hands of several dead hosts only a few come at a time.
     async fn recover(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
@@ -84,10 +84,10 @@ pub trait DataPlane: Send + Sync {
 
     /// Takes one delivery out of quarantine into the hands of `consumer`, to be run alone. Should the consumer die with
     /// it, whoever recovers it is told (`died_alone`).
-    async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>>;
+    async fn take_suspect(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>>;
 
     /// Takes up to `max` of what was left for others (`Disposition::Leave`) into the hands of `consumer`.
-    async fn take_left(&self, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>>;
+    async fn take_left(&self, subscription: &Subscription, consumer: &str, max: usize) -> Result<Vec<Delivery>>;
 
     /// The same data plane for one task that does one thing after the other: over a connection of its own, which ends with
     /// the runtime that it is used from. `None`: this one serves everybody equally well.
@@ -108,75 +108,75 @@ pub trait ControlPlane: Send + Sync {
     async fn size_bytes(&self) -> Result<u64>;
 
     /// Makes the group (and the stream) unless it is there: a new one where `start` says, one that was lost where it was.
-    async fn ensure_group(&self, source: &Source, start: Start) -> Result<Group>;
+    async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group>;
 
     /// Makes a group whose position is lost begin here. `false`: it is not lost, and nothing was done.
-    async fn begin_at(&self, source: &Source, place: Place, act: &Act) -> Result<bool>;
+    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Act) -> Result<bool>;
 
-    /// Looks after a source: says what the host `consumer` wishes, notes how far the group has come (it is made anew
+    /// Looks after a subscription: says what the host `consumer` wishes, notes how far the group has come (it is made anew
     /// there), and books what strangers have done to it.
-    async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended>;
+    async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended>;
 
-    /// What hosts wish of a source.
-    async fn wishes(&self, source: &Source) -> Result<Vec<Wish>>;
+    /// What hosts wish of a subscription.
+    async fn wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>>;
 
     /// Says that `consumer` lives, and what it has to tell of itself (`note`, see [`Self::hosts`]); it counts as dead
     /// when this has not been said for `ttl`, [`HEARTBEAT_MAX`] at most.
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
 
-    /// The consumers of these sources that live, each once, with the note of its last beat. There may be more of them:
-    /// those of other sources in the same backend.
-    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>>;
+    /// The consumers of these subscriptions that live, each once, with the note of its last beat. There may be more of them:
+    /// those of other subscriptions in the same backend.
+    async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostNote>>;
 
     /// Takes leave: releases what is pending under the consumer, for whoever recovers next and with no crash counted,
-    /// removes the consumer from `sources` and ends the heartbeat. Answers how many deliveries were released.
-    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64>;
+    /// removes the consumer from `subscriptions` and ends the heartbeat. Answers how many deliveries were released.
+    async fn leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64>;
 
     /// The secret by which emitted events get ids that nobody else can tell: it lies with the data. `fresh` if there is none.
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]>;
 
     /// Moves retries and timers that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
-    async fn promote(&self, source: &Source, max: usize) -> Result<Promoted>;
+    async fn promote(&self, subscription: &Subscription, max: usize) -> Result<Promoted>;
 
-    async fn status(&self, source: &Source) -> Result<SourceStatus>;
+    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus>;
 
     /// How much each version of the plugin has committed, the newest first. Booked by the settlement itself; of versions
     /// beyond the newest `VERSIONS_MAX` only the sum is kept, under no digest.
-    async fn committed_by(&self, source: &Source) -> Result<Vec<VersionBook>>;
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionBook>>;
 
     /// Dead letters after `after` in order of their ids, at most `max`.
-    async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
+    async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
 
     /// Puts dead letters back on the lane `Again` of their own handler, with their history, but no attempts on their account, one
     /// more replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
-    async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize>;
+    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize>;
 
     /// Removes dead letters for good; they count as dropped. Answers how many there were.
-    async fn drop_dead(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize>;
+    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize>;
 
     /// Replays one dead letter with another body. `false`: it is gone already.
-    async fn edit_dead(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool>;
+    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool>;
 
-    /// Stops (or lets go on) the fetching of a source, on every host, until it is said otherwise.
-    async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()>;
+    /// Stops (or lets go on) the fetching of a subscription, on every host, until it is said otherwise.
+    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()>;
 
-    /// Which of these sources are paused, in the order of the question.
-    async fn paused(&self, sources: &[Source]) -> Result<Vec<Pause>>;
+    /// Which of these subscriptions are paused, in the order of the question.
+    async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>>;
 
-    /// What people did to a source, after `after` in the order of time, at most `max`. The newest `AUDIT_MAX` are kept.
-    async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>>;
+    /// What people did to a subscription, after `after` in the order of time, at most `max`. The newest `AUDIT_MAX` are kept.
+    async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>>;
 
     /// The state of keys after `after` in the order of their names, at most `max`.
-    async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>>;
+    async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>>;
 
     /// Removes old entries from a stream: those over its bounds, but never one that a group has not finished, unless
     /// the bounds say so.
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed>;
 
     /// Looks whether the backend keeps what Tidemill promises on it: its settings, known bugs, rights, clock, and what
-    /// leaks; and whether the streams of these sources can be read, and `targets`, which are emitted to, take more.
-    /// Changes nothing that stays. Without sources: only what has nothing to do with streams.
-    async fn examine(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>>;
+    /// leaks; and whether the streams of these subscriptions can be read, and `targets`, which are emitted to, take more.
+    /// Changes nothing that stays. Without subscriptions: only what has nothing to do with streams.
+    async fn examine(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>>;
 
     /// The events of a stream after `after`, at most `max`. For people and tests.
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>>;
@@ -222,10 +222,10 @@ pub const CRASH_WINDOW: Duration = Duration::from_secs(72 * 3600);
 /// A timer that is further away than this is nothing that a host waits for to end (`run --until-idle`).
 pub const FAR: Duration = Duration::from_secs(60);
 
-/// A batch on its way to be settled: deliveries of one source, in one consumer's hands.
+/// A batch on its way to be settled: deliveries of one subscription, in one consumer's hands.
 #[derive(Debug)]
 pub struct Settlement {
-    pub source: Source,
+    pub subscription: Subscription,
     pub consumer: Arc<str>,
     /// The digest of the plugin version that the outcomes come from.
     pub plugin: Arc<str>,
@@ -292,10 +292,10 @@ pub struct Promoted {
     pub next_in: Option<Duration>,
 }
 
-/// The books of one source. They balance: `published + timers + repeated = committed + skipped + dead + dropped + strayed +
+/// The books of one subscription. They balance: `published + timers + repeated = committed + skipped + dead + dropped + strayed +
 /// waiting`, where waiting is `lag + pending + due + again`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SourceStatus {
+pub struct SubscriptionStatus {
     /// Entries of the stream that are this group's business: all since the group's start.
     pub published: u64,
     /// Timers that were set: deliveries that nobody published.
@@ -348,7 +348,7 @@ pub struct SourceStatus {
     pub oldest_age: Option<Duration>,
 }
 
-impl SourceStatus {
+impl SubscriptionStatus {
     pub fn waiting(&self) -> u64 {
         self.lag + self.pending + self.due + self.again
     }
@@ -369,9 +369,9 @@ pub enum Error {
     Unavailable { what: String, cause: String },
     /// The stream or the group is gone: somebody deleted it, or the data was lost.
     #[error(
-        "{source_name}: the stream or its group is gone\n  hint: a host makes it anew where it was, or says that a person has to tell where"
+        "{subscription}: the stream or its group is gone\n  hint: a host makes it anew where it was, or says that a person has to tell where"
     )]
-    GroupGone { source_name: String },
+    GroupGone { subscription: String },
     /// The SQLite file was deleted, or another one put in its place: what is written now would be lost with the old one.
     #[error("{0}")]
     Replaced(String),

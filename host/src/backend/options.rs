@@ -21,13 +21,13 @@ pub const ENTRY_FACTS_BYTES: usize = 56 << 10;
 pub struct Options {
     /// How long the inbox remembers at least (`idempotency.window`).
     pub inbox_window: Duration,
-    /// How many dead letters a source keeps at most. Those that never ran (`ReasonClass::ran` says so, and no attempt is on record) have half of it at most and go first; then the oldest.
+    /// How many dead letters a subscription keeps at most. Those that never ran (`ReasonClass::ran` says so, and no attempt is on record) have half of it at most and go first; then the oldest.
     pub dead_letters_max: u64,
     /// Their bytes at most, in the same way: body, reason and history of each, as they are stored.
     pub dead_letters_bytes_max: u64,
-    /// How many timers of a source may wait (`host.timers_max`); see [`Settled::Full`](super::Settled::Full).
+    /// How many timers of a subscription may wait (`host.timers_max`); see [`Settled::Full`](super::Settled::Full).
     pub timers_max: u64,
-    /// What the timers of all sources of the configuration may take together, in bytes: for `doctor`.
+    /// What the timers of all subscriptions of the configuration may take together, in bytes: for `doctor`.
     pub timers_bytes: u64,
     /// The largest event, in bytes (`host.payload_bytes_max`). An entry above that and [`ENTRY_FACTS_BYTES`] is never
     /// held whole: it comes as [`Body::Large`](crate::model::delivery::Body).

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::Globals;
 use super::out::{self, outln};
-use crate::backend::{self, Backend, Error, Finding, Level, Pause, SourceStatus, Wish, findings};
+use crate::backend::{self, Backend, Error, Finding, Level, Pause, SubscriptionStatus, Wish, findings};
 use crate::config::{Config, check};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::service::agreement::Wanted;
 use crate::service::books::{self, told};
 use crate::service::{build, heart};
@@ -59,12 +59,12 @@ fn configured(config: &Config) -> Vec<Finding> {
 }
 
 async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
-    let sources: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
+    let subscriptions: Vec<Subscription> = build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let mut found = match build::open_backend_to_read(config).await {
-        Ok(backend) => match backend.examine(&sources, &build::targets(config)).await {
+        Ok(backend) => match backend.examine(&subscriptions, &build::targets(config)).await {
             Ok(mut found) => {
-                found.extend(kept(&*backend, &sources).await);
-                found.extend(groups(&*backend, config, &sources).await);
+                found.extend(kept(&*backend, &subscriptions).await);
+                found.extend(groups(&*backend, config, &subscriptions).await);
                 found
             }
             Err(error) => vec![away(&error, config)],
@@ -79,12 +79,12 @@ async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
 }
 
 /// What living hosts keep because the backend refuses to settle it.
-async fn kept(backend: &dyn Backend, sources: &[Source]) -> Vec<Finding> {
-    let hosts = match heart::hosts(backend, sources).await {
+async fn kept(backend: &dyn Backend, subscriptions: &[Subscription]) -> Vec<Finding> {
+    let hosts = match heart::hosts(backend, subscriptions).await {
         Ok(hosts) => hosts,
         Err(error) => return vec![refused("refused", &error.to_string())],
     };
-    let handlers: BTreeSet<&Arc<str>> = sources.iter().map(|source| &source.handler).collect();
+    let handlers: BTreeSet<&Arc<str>> = subscriptions.iter().map(|subscription| &subscription.handler).collect();
     let finding = |handler: &Arc<str>| {
         let told = told(&hosts, handler);
         let (text, hint) =
@@ -109,29 +109,29 @@ fn away(error: &Error, config: &Config) -> Finding {
 }
 
 /// Groups that were lost, streams that a handler does not reach any more, and hosts that want unlike things.
-async fn groups(backend: &dyn Backend, config: &Config, sources: &[Source]) -> Vec<Finding> {
-    look_at_groups(backend, config, sources).await.unwrap_or_else(|error| vec![refused("groups", &error.to_string())])
+async fn groups(backend: &dyn Backend, config: &Config, subscriptions: &[Subscription]) -> Vec<Finding> {
+    look_at_groups(backend, config, subscriptions).await.unwrap_or_else(|error| vec![refused("groups", &error.to_string())])
 }
 
-async fn look_at_groups(backend: &dyn Backend, config: &Config, sources: &[Source]) -> Result<Vec<Finding>, Error> {
+async fn look_at_groups(backend: &dyn Backend, config: &Config, subscriptions: &[Subscription]) -> Result<Vec<Finding>, Error> {
     let mut found = Vec::new();
-    for (source, pause) in sources.iter().zip(backend.paused(sources).await?) {
+    for (subscription, pause) in subscriptions.iter().zip(backend.paused(subscriptions).await?) {
         if pause == Pause::Lost {
             found.push(findings::bad(
                 "groups",
-                format!("{source}: its group was lost, and nobody knows where it was: nothing is fetched"),
-                format!("say where to begin: tidemill plugin resume {} --from ..", source.handler),
+                format!("{subscription}: its group was lost, and nobody knows where it was: nothing is fetched"),
+                format!("say where to begin: tidemill plugin resume {} --from ..", subscription.handler),
             ));
         }
-        found.extend(strangers(source, &backend.status(source).await));
-        found.extend(unlike(source, config, &backend.wishes(source).await?));
+        found.extend(strangers(subscription, &backend.status(subscription).await));
+        found.extend(unlike(subscription, config, &backend.wishes(subscription).await?));
     }
-    for (source, status) in books::unreached(backend, config).await? {
+    for (subscription, status) in books::unreached(backend, config).await? {
         let (waiting, unread, dead) = (status.waiting() - status.lag, status.lag, status.dead);
         found.push(findings::warning(
             "groups",
             format!(
-                "{source}: the handler's events do not reach this stream any more; {waiting} deliveries, {dead} dead letters and \
+                "{subscription}: the handler's events do not reach this stream any more; {waiting} deliveries, {dead} dead letters and \
                  {unread} entries that it has not read lie there for it: nobody runs them"
             ),
             "put the pattern back until they are finished (tidemill dead ls), and only then take it out",
@@ -141,10 +141,10 @@ async fn look_at_groups(backend: &dyn Backend, config: &Config, sources: &[Sourc
 }
 
 /// What strangers have done to a group, by its books.
-fn strangers(source: &Source, status: &Result<SourceStatus, Error>) -> Option<Finding> {
+fn strangers(subscription: &Subscription, status: &Result<SubscriptionStatus, Error>) -> Option<Finding> {
     let status = status.as_ref().ok()?;
     let text = format!(
-        "{source}: {} entries went with no settlement, {} deliveries came once more",
+        "{subscription}: {} entries went with no settlement, {} deliveries came once more",
         status.strayed, status.repeated
     );
     let hint = "somebody else acknowledges, deletes or trims (XACK, XDEL, XTRIM), or has moved or destroyed the group (XGROUP): \
@@ -153,9 +153,9 @@ fn strangers(source: &Source, status: &Result<SourceStatus, Error>) -> Option<Fi
 }
 
 /// In what the hosts that live differ from this configuration.
-fn unlike(source: &Source, config: &Config, wishes: &[Wish]) -> Vec<Finding> {
-    let Some(handler) = config.handlers.get(&*source.handler) else { return Vec::new() };
-    let events = check::patterns(&config.events_of(&source.handler));
+fn unlike(subscription: &Subscription, config: &Config, wishes: &[Wish]) -> Vec<Finding> {
+    let Some(handler) = config.handlers.get(&*subscription.handler) else { return Vec::new() };
+    let events = check::patterns(&config.events_of(&subscription.handler));
     let key = handler.grants.state.then(|| handler.key.clone());
     let ours = Wanted::new(&events, key, config.idempotency.window);
     let theirs: BTreeSet<_> = wishes
@@ -167,7 +167,7 @@ fn unlike(source: &Source, config: &Config, wishes: &[Wish]) -> Vec<Finding> {
     let hint = "see docs/guides/rolling-changes.md for how to roll such a change out; if it has been, stop the host that still \
                 has the old one";
     let finding = |(what, theirs, ours): (&str, String, String)| {
-        let text = format!("{source}: {what} is {ours} here, and a host that lives has {theirs}");
+        let text = format!("{subscription}: {what} is {ours} here, and a host that lives has {theirs}");
         findings::warning("hosts", text, hint)
     };
     theirs.into_iter().map(finding).collect()

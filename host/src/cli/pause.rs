@@ -9,7 +9,7 @@ use super::dead::{act_of, unknown_handler};
 use super::out::{self, outln};
 use super::{Globals, Refused};
 use crate::backend::{Act, Group, Place, Start};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::service::build;
 
 #[derive(clap::Args)]
@@ -64,19 +64,19 @@ fn set(
 ) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
-    let all = build::sources(&config);
-    let is_wanted = |source: &Source| stream.is_none_or(|stream| *source.stream == *stream);
-    let wanted: Vec<&(Source, Start)> =
-        all.iter().filter(|(source, _)| *source.handler == *args.handler && is_wanted(source)).collect();
+    let all = build::subscriptions(&config);
+    let is_wanted = |subscription: &Subscription| stream.is_none_or(|stream| *subscription.stream == *stream);
+    let wanted: Vec<&(Subscription, Start)> =
+        all.iter().filter(|(subscription, _)| *subscription.handler == *args.handler && is_wanted(subscription)).collect();
     if wanted.is_empty() {
-        if let Some(stream) = stream.filter(|_| all.iter().any(|(source, _)| *source.handler == *args.handler)) {
+        if let Some(stream) = stream.filter(|_| all.iter().any(|(subscription, _)| *subscription.handler == *args.handler)) {
             return Err(Refused(format!(
                 "{} does not read {stream}\n  hint: see `tidemill status --json`",
                 args.handler
             ))
             .into());
         }
-        let all: Vec<Source> = all.into_iter().map(|(source, _)| source).collect();
+        let all: Vec<Subscription> = all.into_iter().map(|(subscription, _)| subscription).collect();
         return Err(unknown_handler(&args.handler, &all).into());
     }
     super::block_on(async {
@@ -84,25 +84,25 @@ fn set(
         let act = act_of(args.note.clone());
         // A handler can be paused before it has ever run.
         let mut lost = Vec::new();
-        for (source, start) in &wanted {
-            if backend.ensure_group(source, *start).await? == Group::Lost {
-                lost.push(source);
+        for (subscription, start) in &wanted {
+            if backend.ensure_group(subscription, *start).await? == Group::Lost {
+                lost.push(subscription);
             }
         }
         refuse_unclear(&args.handler, paused, from, &lost)?;
-        for (source, _) in wanted {
+        for (subscription, _) in wanted {
             let mut begun = "";
-            if let Some(place) = from.filter(|_| lost.contains(&source)) {
-                backend.begin_at(source, place, &Act { note: begins(&act.note, place), ..act.clone() }).await?;
+            if let Some(place) = from.filter(|_| lost.contains(&subscription)) {
+                backend.begin_at(subscription, place, &Act { note: begins(&act.note, place), ..act.clone() }).await?;
                 begun = ", and begins where you said";
             }
-            if !lost.contains(&source) || from.is_some() {
-                backend.set_paused(source, paused, &act).await?;
+            if !lost.contains(&subscription) || from.is_some() {
+                backend.set_paused(subscription, paused, &act).await?;
             }
             if globals.json {
-                out::json(&json!({ "handler": *source.handler, "stream": *source.stream, "paused": paused }));
+                out::json(&json!({ "handler": *subscription.handler, "stream": *subscription.stream, "paused": paused }));
             } else {
-                outln!("{source}: {}{begun}", if paused { "paused" } else { "resumed" });
+                outln!("{subscription}: {}{begun}", if paused { "paused" } else { "resumed" });
             }
         }
         Ok(())
@@ -121,8 +121,8 @@ fn begins(note: &str, place: Place) -> String {
 }
 
 /// Where to begin is asked where that is not known, and nowhere else.
-fn refuse_unclear(handler: &str, paused: bool, from: Option<Place>, lost: &[&Source]) -> Result<(), Refused> {
-    let names = || lost.iter().map(|source| &*source.stream).collect::<Vec<_>>().join(", ");
+fn refuse_unclear(handler: &str, paused: bool, from: Option<Place>, lost: &[&Subscription]) -> Result<(), Refused> {
+    let names = || lost.iter().map(|subscription| &*subscription.stream).collect::<Vec<_>>().join(", ");
     match from {
         None if !paused && !lost.is_empty() => Err(Refused(format!(
             "{handler} has lost its group on {}, and nobody knows where it was\n  hint: say where to begin: --from beginning (what \

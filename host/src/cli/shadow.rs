@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::dead::unknown_handler;
 use super::out::{self, outln};
 use super::{Globals, Refused};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::plugin::engine;
 use crate::plugin::workers::Workers;
 use crate::service::build::{self, Loader};
@@ -35,12 +35,12 @@ pub struct Args {
 pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let (mut config, checked) = globals.load_checked()?;
-    let all: Vec<Source> = build::sources(&config).into_iter().map(|(source, _)| source).collect();
-    let of_handler = all.iter().filter(|source| *source.handler == *args.handler);
-    let is_wanted = |source: &&Source| args.stream.as_ref().is_none_or(|stream| *stream == *source.stream);
-    let sources: Vec<Source> = of_handler.clone().filter(is_wanted).cloned().collect();
-    if sources.is_empty() {
-        let streams: Vec<&str> = of_handler.map(|source| &*source.stream).collect();
+    let all: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+    let of_handler = all.iter().filter(|subscription| *subscription.handler == *args.handler);
+    let is_wanted = |subscription: &&Subscription| args.stream.as_ref().is_none_or(|stream| *stream == *subscription.stream);
+    let subscriptions: Vec<Subscription> = of_handler.clone().filter(is_wanted).cloned().collect();
+    if subscriptions.is_empty() {
+        let streams: Vec<&str> = of_handler.map(|subscription| &*subscription.stream).collect();
         return match (&args.stream, streams.is_empty()) {
             (Some(stream), false) => {
                 let (handler, streams) = (&args.handler, streams.join(", "));
@@ -60,7 +60,7 @@ pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let shadow = Shadow { config: &config, checked: &checked, current, candidate, workers };
     let report = super::block_on(async {
         let backend = build::open_backend(&config).await?;
-        shadow.run(&*backend, &sources, args.last).await.map_err(|error| match error {
+        shadow.run(&*backend, &subscriptions, args.last).await.map_err(|error| match error {
             Error::Outside { .. } | Error::State { .. } => Refused(error.to_string()).into(),
             other => other.into(),
         })

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::out::{self, outln};
 use super::{Globals, Refused};
-use crate::model::delivery::{KeyState, Source};
+use crate::model::delivery::{KeyState, Subscription};
 use crate::service::build;
 
 /// Keys read in one step.
@@ -24,24 +24,24 @@ pub struct Args {
 pub fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
-    let sources: Vec<Source> = build::sources(&config)
+    let subscriptions: Vec<Subscription> = build::subscriptions(&config)
         .into_iter()
-        .map(|(source, _)| source)
-        .filter(|source| *source.handler == *args.handler)
+        .map(|(subscription, _)| subscription)
+        .filter(|subscription| *subscription.handler == *args.handler)
         .collect();
-    if sources.is_empty() {
+    if subscriptions.is_empty() {
         let known: Vec<&str> = config.handlers.keys().map(String::as_str).collect();
         return Err(Refused(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into());
     }
     super::block_on(async {
         let backend = build::open_backend_to_read(&config).await?;
-        for source in &sources {
+        for subscription in &subscriptions {
             let mut after: Option<String> = None;
             loop {
-                let page = backend.states(source, after.as_deref(), PAGE).await?;
+                let page = backend.states(subscription, after.as_deref(), PAGE).await?;
                 for (key, state) in page.iter().filter(|(key, _)| args.key.as_ref().is_none_or(|wanted| wanted == key))
                 {
-                    print(source, key, state, globals.json);
+                    print(subscription, key, state, globals.json);
                 }
                 match page.last() {
                     Some((last, _)) if page.len() == PAGE => after = Some(last.clone()),
@@ -54,16 +54,16 @@ pub fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(source: &Source, key: &str, state: &KeyState, as_json: bool) {
+fn print(subscription: &Subscription, key: &str, state: &KeyState, as_json: bool) {
     let values: serde_json::Map<String, Value> =
         state.values.iter().map(|(name, bytes)| (name.clone(), value(bytes))).collect();
     if as_json {
-        let (handler, stream) = (&*source.handler, &*source.stream);
+        let (handler, stream) = (&*subscription.handler, &*subscription.stream);
         out::json(
             &json!({ "handler": handler, "stream": stream, "key": key, "version": state.version, "values": values }),
         );
     } else {
-        outln!("{key} (version {}, {})", state.version, source.stream);
+        outln!("{key} (version {}, {})", state.version, subscription.stream);
         for (name, value) in values {
             outln!("  {name} = {value}");
         }

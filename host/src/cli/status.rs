@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Globals;
 use super::out::{self, outln};
 use super::table::{Table, thousands};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::service::books::{Rows, Told, add_versions, collect, to_json, told, total};
 use crate::service::build;
 use crate::service::heart::{self, Note};
@@ -16,11 +16,11 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     let config = globals.load()?;
     let (status, backend, rows, hosts) = super::block_on(async {
         let backend = build::open_backend_to_read(&config).await?;
-        let sources: Vec<Source> = build::sources(&config).into_iter().map(|(source, _)| source).collect();
-        let hosts = heart::hosts(&*backend, &sources).await?;
-        let (about, rows) = (backend.describe().await?, collect(&*backend, &sources).await?);
+        let subscriptions: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+        let hosts = heart::hosts(&*backend, &subscriptions).await?;
+        let (about, rows) = (backend.describe().await?, collect(&*backend, &subscriptions).await?);
         let mut status = to_json(&about, &rows, &hosts);
-        add_versions(&mut status, &*backend, &sources).await?;
+        add_versions(&mut status, &*backend, &subscriptions).await?;
         Ok((status, about, rows, hosts))
     })?;
     if globals.json {
@@ -107,26 +107,26 @@ fn print_refusals(rows: &Rows, hosts: &[Note]) {
 /// A line for each thing that is out of the ordinary with a group.
 fn print_odd(rows: &Rows) {
     for row in rows.values().flatten() {
-        let (source, handler) = (&row.source, &row.source.handler);
+        let (subscription, handler) = (&row.subscription, &row.subscription.handler);
         if row.lost {
             outln!(
-                "{source}: its group was lost, and nobody knows where it was; nothing is fetched until you say where to begin: \
+                "{subscription}: its group was lost, and nobody knows where it was; nothing is fetched until you say where to begin: \
                  tidemill plugin resume {handler} --from .."
             );
         }
         let status = row.status.unwrap_or_default();
         if status.left > 0 {
-            outln!("{source}: {} deliveries are left for hosts with other events that want them", status.left);
+            outln!("{subscription}: {} deliveries are left for hosts with other events that want them", status.left);
         }
         if status.strayed > 0 {
             outln!(
-                "{source}: {} entries went with no settlement: somebody else acknowledged, deleted or trimmed them, or moved \
+                "{subscription}: {} entries went with no settlement: somebody else acknowledged, deleted or trimmed them, or moved \
                  the group on",
                 status.strayed
             );
         }
         if status.repeated > 0 {
-            outln!("{source}: {} deliveries came once more: the group was lost or moved back", status.repeated);
+            outln!("{subscription}: {} deliveries came once more: the group was lost or moved back", status.repeated);
         }
     }
 }

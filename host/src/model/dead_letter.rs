@@ -115,7 +115,7 @@ impl AttemptRecord {
 /// A dead letter as it lies in the backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its own id among the dead letters of its source.
+    /// Its own id among the dead letters of its subscription.
     pub id: EntryId,
     /// The entry of the input stream that it came from.
     pub origin: EntryId,

@@ -11,12 +11,12 @@ pub use super::entry::{Body, EntryId, LARGE_PREFIX_BYTES, Large, Replayed};
 
 /// One handler reading one stream: a consumer group (named like the handler) on that stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct Subscription {
     pub stream: Arc<str>,
     pub handler: Arc<str>,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.handler, self.stream)
     }

@@ -79,7 +79,7 @@ impl Body {
 /// The link from a delivery to the dead letter that it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replayed {
-    /// Its id among the dead letters of its source.
+    /// Its id among the dead letters of its subscription.
     pub letter: EntryId,
     /// 1 = the first replay.
     pub times: u32,

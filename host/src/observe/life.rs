@@ -16,7 +16,7 @@ pub fn start_waits(step: &str, error: &Error, give_up_after: Option<Duration>) {
     }
 }
 
-/// Of one task's trouble with the backend, which is tried again each second for each of its sources, a line is written this
+/// Of one task's trouble with the backend, which is tried again each second for each of its subscriptions, a line is written this
 /// often at most.
 const TROUBLE_EVERY: Duration = Duration::from_secs(10);
 

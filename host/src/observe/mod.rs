@@ -18,7 +18,7 @@ use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use crate::model::delivery::{Delivery, Disposition, Source};
+use crate::model::delivery::{Delivery, Disposition, Subscription};
 use crate::model::outcome::{Crash, Cut};
 use crate::policy::canary;
 pub use groups::{
@@ -32,10 +32,10 @@ use recovery::{HOST_DIED, LOST};
 pub use recovery::{quarantined, recovered, running_alone};
 pub use refusals::{batch_refused, refused_again, refused_kept, settlement_refused};
 
-pub fn host_started(consumer: &str, backend: &str, sources: usize) {
+pub fn host_started(consumer: &str, backend: &str, subscriptions: usize) {
     process().build_info.set(&[env!("CARGO_PKG_VERSION")], 1.0);
     process().host_start_time.set(&[], clock::now_ms() as f64 / 1000.0);
-    tracing::info!(consumer, backend, sources, "host started");
+    tracing::info!(consumer, backend, subscriptions, "host started");
 }
 
 pub fn host_stopped(consumer: &str) {
@@ -58,10 +58,10 @@ const RESULTS: [&str; 12] = [
     "outdated",
 ];
 
-/// This host begins with a source. Its counters stand at 0 from now on: a rate needs a first value, and an alert on what
+/// This host begins with a subscription. Its counters stand at 0 from now on: a rate needs a first value, and an alert on what
 /// should never happen needs something to look at.
-pub fn source_opened(source: &Source) {
-    let (handler, stream, process) = (&*source.handler, &*source.stream, process());
+pub fn subscription_opened(subscription: &Subscription) {
+    let (handler, stream, process) = (&*subscription.handler, &*subscription.stream, process());
     RESULTS.iter().for_each(|result| process.deliveries.add(&[handler, stream, result], 0));
     ReasonClass::ALL.iter().for_each(|class| process.dead_letters.add(&[handler, stream, class.as_str()], 0));
     for cause in [LOST, HOST_DIED] {
@@ -104,29 +104,29 @@ pub fn publish_failed(stream: &str, events: usize) {
     process().store_errors.add(&["publishing"], 1);
 }
 
-pub fn fetched(source: &Source, count: usize, took: Duration) {
+pub fn fetched(subscription: &Subscription, count: usize, took: Duration) {
     // An empty answer says how long the host was ready to wait, and nothing of the backend.
     if count > 0 {
-        process().fetch_seconds.saw(&[&source.handler, &source.stream], took);
+        process().fetch_seconds.saw(&[&subscription.handler, &subscription.stream], took);
     }
 }
 
-pub fn looked_up(source: &Source, took: Duration) {
-    process().look_up_seconds.saw(&[&source.handler, &source.stream], took);
+pub fn looked_up(subscription: &Subscription, took: Duration) {
+    process().look_up_seconds.saw(&[&subscription.handler, &subscription.stream], took);
 }
 
 /// The plugin was called once for each of these.
-pub fn called(meters: &Meters, source: &Source, took: impl Iterator<Item = Duration> + Clone) {
-    let histogram = process().call_seconds.with(&[&source.handler, &source.stream]);
+pub fn called(meters: &Meters, subscription: &Subscription, took: impl Iterator<Item = Duration> + Clone) {
+    let histogram = process().call_seconds.with(&[&subscription.handler, &subscription.stream]);
     took.clone().for_each(|took| histogram.observe(took.as_secs_f64()));
     Meters::record(&meters.call_us, took);
 }
 
 /// Limits that attempts reached: those that stopped the plugin, and those beyond which something was left out.
-pub fn limits_reached<'a>(source: &Source, limits: impl Iterator<Item = &'a str>) {
+pub fn limits_reached<'a>(subscription: &Subscription, limits: impl Iterator<Item = &'a str>) {
     let mut counts = Counts::default();
     limits.for_each(|limit| counts.add(limit));
-    counts.each(|limit, count| process().limits_reached.add(&[&source.handler, limit], count));
+    counts.each(|limit, count| process().limits_reached.add(&[&subscription.handler, limit], count));
 }
 
 /// A plugin's requests to others.
@@ -142,37 +142,37 @@ pub fn may_request(handler: &str) {
     HTTP_RESULTS.iter().for_each(|result| process().http_requests.add(&[handler, result], 0));
 }
 
-pub fn batch_done(meters: &Meters, source: &Source, took: Duration) {
-    process().batch_seconds.saw(&[&source.handler, &source.stream], took);
+pub fn batch_done(meters: &Meters, subscription: &Subscription, took: Duration) {
+    process().batch_seconds.saw(&[&subscription.handler, &subscription.stream], took);
     Meters::record(&meters.batch_us, std::iter::once(took));
 }
 
 /// The backend has settled a batch: what was decided for each entry, and what became of it.
-pub fn settled(meters: &Meters, source: &Source, settled: &[(Entry, Settled)], took: Duration) {
-    tracing::debug!(%source, entries = settled.len(), "settled");
+pub fn settled(meters: &Meters, subscription: &Subscription, settled: &[(Entry, Settled)], took: Duration) {
+    tracing::debug!(%subscription, entries = settled.len(), "settled");
     let (mut by_result, mut by_reason, mut by_class) = (Counts::default(), Counts::default(), Counts::default());
     for (entry, result) in settled {
         by_result.add(name_of(*result, &entry.disposition));
         match (result, &entry.disposition) {
             (Settled::Retried, Disposition::Retry { after, record }) => {
                 by_class.add(&record.class);
-                retried(source, &entry.delivery, *after, record);
+                retried(subscription, &entry.delivery, *after, record);
             }
             (Settled::Dead, Disposition::DeadLetter { reason, record }) => {
                 by_reason.add(reason.class.as_str());
                 record.iter().for_each(|record| by_class.add(&record.class));
-                dead_lettered(source, &entry.delivery, reason);
+                dead_lettered(subscription, &entry.delivery, reason);
             }
             _ => {}
         }
     }
-    let (handler, stream, process) = (&*source.handler, &*source.stream, process());
+    let (handler, stream, process) = (&*subscription.handler, &*subscription.stream, process());
     by_result.each(|result, count| {
         process.deliveries.add(&[handler, stream, result], count);
         match result {
-            "fenced" => tracing::warn!(%source, count, "fenced: another host has taken these deliveries over"),
-            "full" => tracing::warn!(%source, count, "full: as many timers wait as may (host.timers_max)"),
-            "stale" | "duplicate" => tracing::debug!(%source, count, result, "settled without effects"),
+            "fenced" => tracing::warn!(%subscription, count, "fenced: another host has taken these deliveries over"),
+            "full" => tracing::warn!(%subscription, count, "full: as many timers wait as may (host.timers_max)"),
+            "stale" | "duplicate" => tracing::debug!(%subscription, count, result, "settled without effects"),
             _ => {}
         }
     });
@@ -201,15 +201,15 @@ fn name_of(result: Settled, disposition: &Disposition) -> &'static str {
     }
 }
 
-fn retried(source: &Source, delivery: &Delivery, after: Duration, record: &AttemptRecord) {
+fn retried(subscription: &Subscription, delivery: &Delivery, after: Duration, record: &AttemptRecord) {
     let AttemptRecord { attempt, class, reason, .. } = record;
     let reason = logged(reason);
-    tracing::info!(%source, entry = %delivery.entry, attempt, ?after, class, reason, "will be tried again");
+    tracing::info!(%subscription, entry = %delivery.entry, attempt, ?after, class, reason, "will be tried again");
 }
 
-fn dead_lettered(source: &Source, delivery: &Delivery, reason: &Reason) {
+fn dead_lettered(subscription: &Subscription, delivery: &Delivery, reason: &Reason) {
     let (class, reason) = (reason.class, logged(&reason.text));
-    tracing::warn!(%source, entry = %delivery.entry, %class, reason, "dead letter");
+    tracing::warn!(%subscription, entry = %delivery.entry, %class, reason, "dead letter");
 }
 
 /// What the log has of a reason, in bytes: the whole of it is in the record.
@@ -219,18 +219,18 @@ fn logged(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(LOGGED_REASON_BYTES)]
 }
 
-/// How many deliveries of a source this process has committed since it began.
-pub fn committed(source: &Source) -> u64 {
-    process().deliveries.with(&[&source.handler, &source.stream, "committed"]).get()
+/// How many deliveries of a subscription this process has committed since it began.
+pub fn committed(subscription: &Subscription) -> u64 {
+    process().deliveries.with(&[&subscription.handler, &subscription.stream, "committed"]).get()
 }
 
 pub fn released(count: u64) {
     tracing::info!(count, "released what was in hand, for whoever comes next");
 }
 
-pub fn backend_trouble(doing: &str, source: &Source, error: &Error, retry_in: Duration) {
+pub fn backend_trouble(doing: &str, subscription: &Subscription, error: &Error, retry_in: Duration) {
     process().store_errors.add(&[doing], 1);
-    tracing::warn!(%source, %error, ?retry_in, "backend trouble while {doing}; trying again");
+    tracing::warn!(%subscription, %error, ?retry_in, "backend trouble while {doing}; trying again");
 }
 
 pub fn breaker_changed(handler: &str, state: &str) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Agreed, Company, Handler, House, Item, suspicion};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Large, Source};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Large, Subscription};
 use crate::model::event::Event;
 use crate::model::outcome::Refusal;
 use crate::schema::admit::{admit_for_all, admit_timer};
@@ -66,12 +66,12 @@ pub(super) fn admitted(
     house: &House,
     handler: &Handler,
     agreed: &Agreed,
-    source: &Source,
+    subscription: &Subscription,
     batch: Vec<Delivery>,
     company: Company,
 ) -> Vec<Item> {
     let alone;
-    let (stream, keying) = match house.admissions.find(&source.stream, &handler.key) {
+    let (stream, keying) = match house.admissions.find(&subscription.stream, &handler.key) {
         Some(found) => found,
         // Under no other handler's keys: better to share nothing.
         None => {

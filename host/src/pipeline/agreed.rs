@@ -27,5 +27,5 @@ impl Agreed {
     }
 }
 
-/// Shared by all who serve one source; kept up to date by `service::agreement`.
+/// Shared by all who serve one subscription; kept up to date by `service::agreement`.
 pub type Agreement = Arc<ArcSwap<Agreed>>;

@@ -20,7 +20,7 @@ use super::Item;
 use crate::model::delivery::{Delivery, EntryId, Lane};
 pub use refused::{Refused, chain_key};
 
-/// Deliveries that one source keeps because their settlement was refused, or the one before it of their key. Beyond it
+/// Deliveries that one subscription keeps because their settlement was refused, or the one before it of their key. Beyond it
 /// the oldest is given up: a dead letter.
 pub const REFUSED_KEPT_MAX: usize = 1000;
 /// Bytes of those, with what their attempts asked for.
@@ -62,7 +62,7 @@ struct Line {
     stuck: bool,
 }
 
-/// All that one source keeps.
+/// All that one subscription keeps.
 #[derive(Default)]
 pub struct Kept {
     shelf: Mutex<Shelf>,

@@ -156,7 +156,7 @@ async fn settle_entries(
     };
     fault::point("settled");
     report.tally.settled += u32::try_from(settled.len()).unwrap_or(u32::MAX);
-    observe::settled(&hands.house.meters, &hands.source, &settled, begun.elapsed());
+    observe::settled(&hands.house.meters, &hands.subscription, &settled, begun.elapsed());
     Ok(settled)
 }
 
@@ -170,7 +170,7 @@ async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Se
         fault::point("settling");
         match backend.settle(settlement).await {
             Err(error @ Error::Unavailable { .. }) => {
-                observe::backend_trouble("settling", &settlement.source, &error, wait);
+                observe::backend_trouble("settling", &settlement.subscription, &error, wait);
                 full += u32::from(error.is_full());
                 if full > FULL_MAX && settlement.entries.len() > 1 {
                     return Err(error);
@@ -192,7 +192,7 @@ async fn one_by_one(
     reason: &str,
     report: &mut Report,
 ) -> Result<Vec<(Entry, Settled)>, Error> {
-    observe::batch_refused(&hands.source, batch.entries.len(), reason);
+    observe::batch_refused(&hands.subscription, batch.entries.len(), reason);
     let is_alone = batch.entries.len() == 1;
     let mut each = OneByOne::new(hands, &batch.plugin, canary, report);
     for entry in batch.entries {
@@ -296,7 +296,7 @@ impl<'a> OneByOne<'a> {
         let ids: Vec<_> = alone.entries.iter().map(|entry| (entry.delivery.lane, entry.delivery.entry)).collect();
         let is_new = self.hands.kept.keep(Refused::new(alone, self.canary), reason);
         for id in ids {
-            observe::settlement_refused(&self.hands.source, id.1, self.hands.kept.count(), reason, is_new);
+            observe::settlement_refused(&self.hands.subscription, id.1, self.hands.kept.count(), reason, is_new);
             self.report.kept.push(id);
             self.report.tally.refused += 1;
         }

@@ -1,4 +1,4 @@
-//! Hosts tell each other what they want of a source, each in a wish that lies with its group: so that none skips what
+//! Hosts tell each other what they want of a subscription, each in a wish that lies with its group: so that none skips what
 //! another one waits for, and that two never keep one state under unlike keys. And they look after the group: how far it
 //! has come is noted, so that it can be made anew there, and what strangers do to it is said.
 
@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use super::consumer::Consumer;
 use super::{Quiet, Switch, heart};
 use crate::backend::{Backend, Error, Tended, Wish};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe;
 use crate::pipeline::{Agreed, Handler};
 use crate::policy::route::Pattern;
 use crate::tasks;
 
-/// How often a host looks after its sources.
+/// How often a host looks after its subscriptions.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 
-/// What a host wants of a source, as it stands in the backend.
+/// What a host wants of a subscription, as it stands in the backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wanted {
@@ -84,7 +84,7 @@ pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
     // Before anybody hears of this host: one that is refused is to be in nobody's way.
     for consumer in consumers {
         let house = &consumer.house;
-        match look(&*house.backend, &consumer.source, &consumer.wanted(), &house.consumer).await {
+        match look(&*house.backend, &consumer.subscription, &consumer.wanted(), &house.consumer).await {
             Err(Error::GroupGone { .. }) => {}
             looked => looked?,
         }
@@ -96,12 +96,12 @@ pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
             tended => tended?,
         };
         let ours = consumer.wanted();
-        refuse_other_keys(&consumer.source, &ours, &tended.wishes, &consumer.house.consumer)?;
+        refuse_other_keys(&consumer.subscription, &ours, &tended.wishes, &consumer.house.consumer)?;
         // Neither those that have died nor this host with the settings before.
         let alive: Vec<Wish> = tended.wishes.iter().filter(|wish| wish.alive).cloned().collect();
         for theirs in others(&alive, &consumer.house.consumer) {
             for (what, theirs, ours) in ours.differences(&theirs) {
-                observe::differs(&consumer.source, what, &theirs, &ours);
+                observe::differs(&consumer.subscription, what, &theirs, &ours);
             }
         }
         take(consumer, &tended);
@@ -110,17 +110,17 @@ pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
 }
 
 /// The same for settings that are only looked at: `own` is the consumer that would go.
-pub async fn look(backend: &dyn Backend, source: &Source, ours: &Wanted, own: &str) -> Result<(), Error> {
-    refuse_other_keys(source, ours, &backend.wishes(source).await?, own)
+pub async fn look(backend: &dyn Backend, subscription: &Subscription, ours: &Wanted, own: &str) -> Result<(), Error> {
+    refuse_other_keys(subscription, ours, &backend.wishes(subscription).await?, own)
 }
 
-fn refuse_other_keys(source: &Source, ours: &Wanted, wishes: &[Wish], own: &str) -> Result<(), Error> {
+fn refuse_other_keys(subscription: &Subscription, ours: &Wanted, wishes: &[Wish], own: &str) -> Result<(), Error> {
     let alive: Vec<Wish> = wishes.iter().filter(|wish| wish.alive).cloned().collect();
     for theirs in others(&alive, own) {
         if let Some((_, theirs, ours)) = ours.differences(&theirs).into_iter().find(|(what, ..)| *what == "key") {
-            let handler = &source.handler;
+            let handler = &subscription.handler;
             return Err(Error::Refused(format!(
-                "handlers.{handler}.key is {ours}, and another host that lives keeps the state of {source} by {theirs}: one \
+                "handlers.{handler}.key is {ours}, and another host that lives keeps the state of {subscription} by {theirs}: one \
                  state would lie under two keys\n  hint: stop the hosts with the old key first; what was kept under it is not \
                  found under the new one (docs/guides/rolling-changes.md)"
             )));
@@ -135,17 +135,17 @@ fn others<'a>(wishes: &'a [Wish], own: &'a str) -> impl Iterator<Item = Wanted> 
 
 async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
     let house = &consumer.house;
-    house.backend.tend(&consumer.source, &house.consumer, &consumer.wanted().to_json()).await
+    house.backend.tend(&consumer.subscription, &house.consumer, &consumer.wanted().to_json()).await
 }
 
 /// Takes over what hosts have agreed on, and says what strangers did.
 fn take(consumer: &Consumer, tended: &Tended) {
-    let source = &consumer.source;
+    let subscription = &consumer.subscription;
     let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.house.consumer);
     consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
-    observe::strangers(source, tended.strayed, tended.repeated);
+    observe::strangers(subscription, tended.strayed, tended.repeated);
     if let Some(from) = tended.set_back {
-        observe::set_back(source, from);
+        observe::set_back(subscription, from);
     }
 }
 
@@ -175,7 +175,7 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
             // Others took this host for dead meanwhile. One of them may keep the state by other keys now.
             if consumer.gaps_seen() != gaps
                 && let Err(error) =
-                    refuse_other_keys(&consumer.source, &consumer.wanted(), &tended.wishes, &consumer.house.consumer)
+                    refuse_other_keys(&consumer.subscription, &consumer.wanted(), &tended.wishes, &consumer.house.consumer)
             {
                 tasks::end_host(&error.to_string());
                 return Err(error);
@@ -192,7 +192,7 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
     Ok(())
 }
 
-/// Looks after all sources until it is time to stop; it is if the backend is another one by now.
+/// Looks after all subscriptions until it is time to stop; it is if the backend is another one by now.
 pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: Quiet) {
     while !quiet.sleep(TEND_EVERY).await {
         tasks::turn();
@@ -244,10 +244,10 @@ mod tests {
 
     #[test]
     fn only_hosts_that_live_and_keep_state_disagree_on_keys() {
-        let source = Source { stream: "s".into(), handler: "h".into() };
+        let subscription = Subscription { stream: "s".into(), handler: "h".into() };
         let (ours, theirs) = (wanted(&["A.B"], Some("/data/a")), wanted(&["A.B"], Some("/data/b")));
         let wish = |wanted: &Wanted, alive| Wish { consumer: "x".into(), wish: wanted.to_json(), alive };
-        let refused = |wish: Wish, own: &str| refuse_other_keys(&source, &ours, &[wish], own);
+        let refused = |wish: Wish, own: &str| refuse_other_keys(&subscription, &ours, &[wish], own);
         let said = refused(wish(&theirs, true), "me").unwrap_err().to_string();
         assert!(said.contains("handlers.h.key is [/data/a]") && said.contains("by [/data/b]"), "{said}");
         assert!(refused(wish(&theirs, true), "x").is_ok(), "its own");

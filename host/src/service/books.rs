@@ -6,52 +6,52 @@ use serde_json::{Value, json};
 
 use super::build;
 use super::heart::Note;
-use crate::backend::{Backend, Error, Pause, SourceStatus, VersionBook};
+use crate::backend::{Backend, Error, Pause, SubscriptionStatus, VersionBook};
 use crate::clock;
 use crate::config::Config;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 /// A handler's streams.
 pub type Rows = BTreeMap<String, Vec<Row>>;
 
 pub struct Row {
-    pub source: Source,
+    pub subscription: Subscription,
     /// The books; none where the handler has not been started yet.
-    pub status: Option<SourceStatus>,
+    pub status: Option<SubscriptionStatus>,
     /// Nothing is fetched until somebody resumes it.
     pub paused: bool,
     /// Its group was lost, and nobody knows where it was: nothing is fetched until a person says where to begin.
     pub lost: bool,
 }
 
-pub async fn collect(backend: &dyn Backend, sources: &[Source]) -> Result<Rows, Error> {
+pub async fn collect(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Rows, Error> {
     let mut rows = Rows::new();
-    let paused = backend.paused(sources).await?;
-    for (source, pause) in sources.iter().zip(paused) {
+    let paused = backend.paused(subscriptions).await?;
+    for (subscription, pause) in subscriptions.iter().zip(paused) {
         let (paused, lost) = (pause != Pause::No, pause == Pause::Lost);
-        let status = match backend.status(source).await {
+        let status = match backend.status(subscription).await {
             Ok(status) => Some(status),
             Err(Error::GroupGone { .. }) => None,
             Err(error) => return Err(error),
         };
-        rows.entry(source.handler.to_string()).or_default().push(Row { source: source.clone(), status, paused, lost });
+        rows.entry(subscription.handler.to_string()).or_default().push(Row { subscription: subscription.clone(), status, paused, lost });
     }
     Ok(rows)
 }
 
 /// Streams that a handler read once and does not reach any more, by its settings, where something of it waits or lies as a
 /// dead letter: nobody runs that.
-pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Source, SourceStatus)>, Error> {
-    let read: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
+pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Subscription, SubscriptionStatus)>, Error> {
+    let read: Vec<Subscription> = build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let mut found = Vec::new();
     for handler in config.handlers.keys() {
         for stream in config.streams.keys() {
-            let source = Source { stream: stream.as_str().into(), handler: handler.as_str().into() };
-            if read.contains(&source) {
+            let subscription = Subscription { stream: stream.as_str().into(), handler: handler.as_str().into() };
+            if read.contains(&subscription) {
                 continue;
             }
-            match backend.status(&source).await {
-                Ok(status) if status.waiting() + status.dead > 0 => found.push((source, status)),
+            match backend.status(&subscription).await {
+                Ok(status) if status.waiting() + status.dead > 0 => found.push((subscription, status)),
                 // A stream that is none, or that this user may not read, is not the handler's either.
                 Ok(_) | Err(Error::GroupGone { .. } | Error::Refused(_)) => {}
                 Err(error) => return Err(error),
@@ -62,8 +62,8 @@ pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(So
 }
 
 /// The books of a handler over all its streams.
-pub fn total(streams: &[Row]) -> SourceStatus {
-    let mut total = SourceStatus::default();
+pub fn total(streams: &[Row]) -> SubscriptionStatus {
+    let mut total = SubscriptionStatus::default();
     for status in streams.iter().filter_map(|row| row.status.as_ref()) {
         total.published += status.published;
         total.timers += status.timers;
@@ -133,11 +133,11 @@ pub fn told(hosts: &[Note], handler: &str) -> Told {
 }
 
 /// Adds to each handler of [`to_json`] what each version of its plugin has committed, the newest first.
-pub async fn add_versions(status: &mut Value, backend: &dyn Backend, sources: &[Source]) -> Result<(), Error> {
+pub async fn add_versions(status: &mut Value, backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<(), Error> {
     for handler in status["handlers"].as_array_mut().into_iter().flatten() {
         let mut versions: Vec<VersionBook> = Vec::new();
-        for source in sources.iter().filter(|source| handler["handler"] == *source.handler) {
-            for book in backend.committed_by(source).await? {
+        for subscription in subscriptions.iter().filter(|subscription| handler["handler"] == *subscription.handler) {
+            for book in backend.committed_by(subscription).await? {
                 match versions.iter_mut().find(|known| known.digest == book.digest) {
                     Some(known) => {
                         known.committed += book.committed;
@@ -176,7 +176,7 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
             value["position_lost"] = streams.iter().any(|row| row.lost).into();
             let streams = streams.iter().map(|row| {
                 let mut value = row.status.as_ref().map(books).unwrap_or_else(|| json!({}));
-                value["stream"] = (&*row.source.stream).into();
+                value["stream"] = (&*row.subscription.stream).into();
                 value["paused"] = row.paused.into();
                 value["position_lost"] = row.lost.into();
                 value
@@ -188,7 +188,7 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
     json!({ "backend": backend, "hosts": hosts, "handlers": handlers })
 }
 
-fn books(status: &SourceStatus) -> Value {
+fn books(status: &SubscriptionStatus) -> Value {
     json!({
         "published": status.published, "timers": status.timers, "committed": status.committed, "skipped": status.skipped,
         "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dead_unrun": status.dead_unrun,

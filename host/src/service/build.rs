@@ -22,7 +22,7 @@ use crate::capability::log::LogGate;
 use crate::capability::secrets::{self, Place, Secrets};
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe::{self, Meters};
 use crate::pipeline::{Admissions, Handler, House};
 use crate::plugin::compile::Compiler;
@@ -86,7 +86,7 @@ impl Loader {
         // I/O lane keep those of handlers that may make requests. Twice as many during a reload, when the old version and
         // the new one serve side by side.
         let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
-        let lanes = LANES * sources(config).len();
+        let lanes = LANES * subscriptions(config).len();
         let kept = lanes + workers(config) + 1 + config.host.io_workers * waiting;
         let engine = Engine::new(2 * kept, guest_stack(config))?;
         Ok(Self { engine, compiler: Compiler::new(&cache(config), &config.plugins), intake: intake(config)? })
@@ -289,12 +289,12 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         handlers.push(handler.clone());
         let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.policy())));
         for stream in checked.streams.overlapping(&handler.events) {
-            let source = Source { stream: stream.clone(), handler: name.clone() };
+            let subscription = Subscription { stream: stream.clone(), handler: name.clone() };
             let (house, handler, breaker) = (house.clone(), handler.clone(), breaker.clone());
             consumers.push(Arc::new(Consumer::new(
                 house,
                 handler,
-                source,
+                subscription,
                 start(wanted.start),
                 config.host.batch,
                 breaker,
@@ -302,8 +302,8 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         }
     }
     let groups = |name: &str| {
-        let readers = consumers.iter().filter(|consumer| *consumer.source.stream == *name);
-        readers.map(|consumer| consumer.source.handler.clone()).collect()
+        let readers = consumers.iter().filter(|consumer| *consumer.subscription.stream == *name);
+        readers.map(|consumer| consumer.subscription.handler.clone()).collect()
     };
     let streams = config.streams.iter().map(|(name, stream)| {
         let (maxlen, retention, overflow) = (stream.maxlen, stream.retention, overflow(stream.overflow));
@@ -343,17 +343,17 @@ fn overflow(overflow: config::Overflow) -> Overflow {
     }
 }
 
-/// The sources of all handlers: what `status`, `dead` and `state` look at, no plugin needed.
-pub fn sources(config: &Config) -> Vec<(Source, Start)> {
+/// The subscriptions of all handlers: what `status`, `dead` and `state` look at, no plugin needed.
+pub fn subscriptions(config: &Config) -> Vec<(Subscription, Start)> {
     let streams = check::streams(config);
-    let mut sources = Vec::new();
+    let mut subscriptions = Vec::new();
     for (name, handler) in &config.handlers {
         let events = check::patterns(&config.events_of(name));
         for stream in streams.overlapping(&events) {
-            sources.push((Source { stream: stream.clone(), handler: name.as_str().into() }, start(handler.start)));
+            subscriptions.push((Subscription { stream: stream.clone(), handler: name.as_str().into() }, start(handler.start)));
         }
     }
-    sources
+    subscriptions
 }
 
 /// The streams that handlers may emit to: what `doctor` looks at beside those that are read.

@@ -18,7 +18,7 @@ use super::agreement::{self, Wanted};
 use super::{Quiet, canary, heart, lease};
 use crate::backend::{DataPlane, Entry, Error, Group, Settlement, Start};
 use crate::fault;
-use crate::model::delivery::{Delivery, EntryId, Lane, Source};
+use crate::model::delivery::{Delivery, EntryId, Lane, Subscription};
 use crate::observe;
 use crate::pipeline::{Agreement, Claims, Company, Handler, Hands, House, Kept, Report, Turn, deliver};
 use crate::policy::breaker::Breaker;
@@ -41,7 +41,7 @@ pub const LANES: usize = 2;
 pub struct Consumer {
     pub house: Arc<House>,
     pub handler: Arc<Handler>,
-    pub source: Source,
+    pub subscription: Subscription,
     pub start: Start,
     pub batch: usize,
     pub breaker: Arc<Mutex<Breaker>>,
@@ -51,7 +51,7 @@ pub struct Consumer {
     pub paused: AtomicBool,
     /// Of these: because nobody knows where its group was.
     pub lost_position: AtomicBool,
-    /// What hosts want of this source (`service::agreement` keeps this up to date).
+    /// What hosts want of this subscription (`service::agreement` keeps this up to date).
     pub agreed: Agreement,
     /// Held while fetching or recovering, so that one lane does it at a time.
     gate: tokio::sync::Mutex<Gate>,
@@ -85,7 +85,7 @@ impl Consumer {
     pub fn new(
         house: Arc<House>,
         handler: Arc<Handler>,
-        source: Source,
+        subscription: Subscription,
         start: Start,
         batch: usize,
         breaker: Arc<Mutex<Breaker>>,
@@ -93,7 +93,7 @@ impl Consumer {
         Self {
             house,
             handler,
-            source,
+            subscription,
             start,
             batch,
             breaker,
@@ -116,7 +116,7 @@ impl Consumer {
         }
     }
 
-    /// Whether this host has anything of this source in hand.
+    /// Whether this host has anything of this subscription in hand.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.carry).is_empty()
     }
@@ -134,7 +134,7 @@ impl Consumer {
     /// A settlement of one delivery, under a token of its own.
     fn settlement(&self, plugin: &Arc<str>, entry: Entry) -> Settlement {
         Settlement {
-            source: self.source.clone(),
+            subscription: self.subscription.clone(),
             consumer: self.house.consumer.clone(),
             plugin: plugin.clone(),
             token: Uuid::new_v4(),
@@ -146,7 +146,7 @@ impl Consumer {
         lock(&self.breaker).name()
     }
 
-    /// What this host wants of the source.
+    /// What this host wants of the subscription.
     pub fn wanted(&self) -> Wanted {
         Wanted::of(&self.handler, self.house.inbox_window)
     }
@@ -204,7 +204,7 @@ impl Consumer {
                 gate.trouble = (wait * 2).min(TROUBLE_LAST);
                 // Whatever the broken connection had handed over is found by looking again.
                 self.lost.store(true, Ordering::Relaxed);
-                observe::backend_trouble("fetching", &self.source, &error, wait);
+                observe::backend_trouble("fetching", &self.subscription, &error, wait);
                 if matches!(error, Error::GroupGone { .. }) {
                     self.make_group_again().await;
                 }
@@ -233,12 +233,12 @@ impl Consumer {
             gate.recover_at = Instant::now() + RECOVER_EVERY;
             let held = lock(&self.held).clone();
             fault::point("recovering");
-            let found = backend.recover(&self.source, consumer, &held, lease(&self.handler), max).await?;
+            let found = backend.recover(&self.subscription, consumer, &held, lease(&self.handler), max).await?;
             if found.suspects > 0 {
                 self.expect_suspects();
             }
             if !found.quarantined.is_empty() {
-                observe::quarantined(&self.source, &found.quarantined);
+                observe::quarantined(&self.subscription, &found.quarantined);
             }
             if found.more {
                 // A large estate is not to wait for the next look.
@@ -246,7 +246,7 @@ impl Consumer {
             }
             if !found.deliveries.is_empty() {
                 fault::point("recovered");
-                observe::recovered(&self.source, &found.deliveries);
+                observe::recovered(&self.subscription, &found.deliveries);
                 return Ok(found.deliveries);
             }
             let taken = self.take_left(backend, gate, max).await?;
@@ -255,11 +255,11 @@ impl Consumer {
             }
         }
         let begun = Instant::now();
-        let fetched = backend.fetch(&self.source, consumer, max, FETCH_WAIT).await?;
+        let fetched = backend.fetch(&self.subscription, consumer, max, FETCH_WAIT).await?;
         if fetched.more {
             self.lost.store(true, Ordering::Relaxed);
         }
-        observe::fetched(&self.source, fetched.deliveries.len(), begun.elapsed());
+        observe::fetched(&self.subscription, fetched.deliveries.len(), begun.elapsed());
         Ok(fetched.deliveries)
     }
 
@@ -269,7 +269,7 @@ impl Consumer {
         if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
             return Ok(Vec::new());
         }
-        let taken = backend.take_left(&self.source, &self.house.consumer, max).await?;
+        let taken = backend.take_left(&self.subscription, &self.house.consumer, max).await?;
         if taken.len() == max {
             // There may be more.
             gate.recover_at = Instant::now();
@@ -279,14 +279,14 @@ impl Consumer {
     }
 
     pub async fn make_group_again(&self) {
-        match self.house.backend.ensure_group(&self.source, self.start).await {
+        match self.house.backend.ensure_group(&self.subscription, self.start).await {
             Ok(Group::Lost) => {
                 self.paused.store(true, Ordering::Relaxed);
                 if !self.lost_position.swap(true, Ordering::Relaxed) {
-                    observe::position_lost(&self.source);
+                    observe::position_lost(&self.subscription);
                 }
             }
-            Ok(group) => observe::group_remade(&self.source, group),
+            Ok(group) => observe::group_remade(&self.subscription, group),
             Err(error) => observe::task_trouble("making the group again", &error),
         }
     }
@@ -322,7 +322,7 @@ impl Consumer {
             Err(error) => {
                 let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
                 *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
-                observe::backend_trouble("delivering", &self.source, &error, wait);
+                observe::backend_trouble("delivering", &self.subscription, &error, wait);
                 self.lost.store(true, Ordering::Relaxed);
                 result = Err(wait);
             }

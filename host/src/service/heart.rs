@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::consumer::Consumer;
 use crate::backend::{Backend, Error};
 use crate::clock;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe;
 use crate::pipeline::House;
 use crate::tasks;
@@ -77,12 +77,12 @@ impl Note {
     }
 }
 
-/// What the living hosts say that read one of these sources. A host of another configuration on the same backend is not
+/// What the living hosts say that read one of these subscriptions. A host of another configuration on the same backend is not
 /// counted; one whose note cannot be read (of another version) is left out.
-pub async fn hosts(backend: &dyn Backend, sources: &[Source]) -> Result<Vec<Note>, Error> {
-    let notes = backend.hosts(sources).await?;
+pub async fn hosts(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Vec<Note>, Error> {
+    let notes = backend.hosts(subscriptions).await?;
     let notes = notes.iter().filter_map(|host| serde_json::from_str::<Note>(&host.note).ok());
-    let ours = |note: &HandlerNote| sources.iter().any(|source| *source.handler == *note.handler);
+    let ours = |note: &HandlerNote| subscriptions.iter().any(|subscription| *subscription.handler == *note.handler);
     Ok(notes.filter(|note| note.more > 0 || note.handlers.iter().any(ours)).collect())
 }
 
@@ -140,7 +140,7 @@ pub struct Heart {
 
 impl Heart {
     pub fn new(house: Arc<House>, consumers: Vec<Arc<Consumer>>) -> Self {
-        consumers.iter().for_each(|consumer| observe::source_opened(&consumer.source));
+        consumers.iter().for_each(|consumer| observe::subscription_opened(&consumer.subscription));
         Self { house, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
     }
 
@@ -173,7 +173,7 @@ impl Heart {
 
     fn look(&mut self) -> Note {
         let now = Instant::now();
-        let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.source)).collect();
+        let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.subscription)).collect();
         self.past.push_back((now, committed.clone()));
         if self.past.len() > RATE_BEATS {
             self.past.pop_front();
@@ -185,7 +185,7 @@ impl Heart {
             let breaker = consumer.breaker_name();
             observe::breaker_is(&consumer.handler.name, breaker);
             let (refused, refusal) = consumer.refused();
-            observe::refused_kept(&consumer.source, refused);
+            observe::refused_kept(&consumer.subscription, refused);
             let refusal = refusal.map(|text| beginning(&text)).unwrap_or_default();
             let rate = if seconds > 0.0 { (committed[index] - before[index]) as f64 / seconds } else { 0.0 };
             match handlers.iter_mut().find(|note| *note.handler == *consumer.handler.name) {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Host, Quiet};
-use crate::backend::{Bounds, Error, Level, SourceStatus, Trimmed};
+use crate::backend::{Bounds, Error, Level, SubscriptionStatus, Trimmed};
 use crate::fault;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe;
 use crate::tasks;
 
@@ -57,17 +57,17 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
     }
 }
 
-/// How many letters of each source had gone because of their bounds: of those that ran, and of the others.
-type Evicted = HashMap<Source, (u64, u64)>;
+/// How many letters of each subscription had gone because of their bounds: of those that ran, and of the others.
+type Evicted = HashMap<Subscription, (u64, u64)>;
 
 async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
     for consumer in &host.consumers {
-        let source = &consumer.source;
+        let subscription = &consumer.subscription;
         tasks::alive();
-        match host.house.backend.status(source).await {
+        match host.house.backend.status(subscription).await {
             Ok(status) => {
-                if let Some((ran, never_ran)) = newly_evicted(evicted, source, &status) {
-                    observe::letters::evicted(source, ran, never_ran);
+                if let Some((ran, never_ran)) = newly_evicted(evicted, subscription, &status) {
+                    observe::letters::evicted(subscription, ran, never_ran);
                 }
             }
             // Made anew by whoever fetches.
@@ -78,9 +78,9 @@ async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
 }
 
 /// What has gone since the last look. What went before the first one, another host may have told.
-fn newly_evicted(evicted: &mut Evicted, source: &Source, status: &SourceStatus) -> Option<(u64, u64)> {
+fn newly_evicted(evicted: &mut Evicted, subscription: &Subscription, status: &SubscriptionStatus) -> Option<(u64, u64)> {
     let now = (status.evicted_ran, status.evicted_unrun);
-    let before = evicted.insert(source.clone(), now).unwrap_or(now);
+    let before = evicted.insert(subscription.clone(), now).unwrap_or(now);
     let new = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
     (new != (0, 0)).then_some(new)
 }
@@ -122,8 +122,8 @@ fn short_retention(bounds: &Bounds, trimmed: &Trimmed) -> Option<(Duration, Dura
 }
 
 async fn examine(host: &Host) {
-    let sources: Vec<Source> = host.consumers.iter().map(|consumer| consumer.source.clone()).collect();
-    match host.house.backend.examine(&sources, &host.targets).await {
+    let subscriptions: Vec<Subscription> = host.consumers.iter().map(|consumer| consumer.subscription.clone()).collect();
+    match host.house.backend.examine(&subscriptions, &host.targets).await {
         Ok(findings) => {
             let watched = |check| WATCHED.contains(&check);
             let wrong = findings.iter().filter(|finding| finding.level > Level::Good && watched(finding.check));
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn letters_that_went_are_told_once() {
-        let source = Source { stream: "s".into(), handler: "h".into() };
+        let subscription = Subscription { stream: "s".into(), handler: "h".into() };
         let mut evicted = Evicted::new();
         let mut look = |evicted_ran, evicted_unrun| {
-            let status = SourceStatus { evicted_ran, evicted_unrun, ..SourceStatus::default() };
-            newly_evicted(&mut evicted, &source, &status)
+            let status = SubscriptionStatus { evicted_ran, evicted_unrun, ..SubscriptionStatus::default() };
+            newly_evicted(&mut evicted, &subscription, &status)
         };
         assert_eq!(look(5, 7), None, "they went before this host began");
         assert_eq!((look(6, 7), look(6, 7), look(8, 10)), (Some((1, 0)), None, Some((2, 3))));

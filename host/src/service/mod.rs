@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 
 use crate::backend::{Error, Group};
 use crate::capability::ids::Ids;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe;
 use crate::pipeline::{Handler, House};
 use crate::tasks::{self, STUCK_MAX, Task};
@@ -129,8 +129,8 @@ impl Host {
         let Ok(Some(about)) = started else {
             // Nobody is to wait for what this host wanted; it cannot be said where the backend is away.
             beating.shutdown().await;
-            let sources = self.sources();
-            let leave = backend.leave(&self.house.consumer, &sources);
+            let subscriptions = self.subscriptions();
+            let leave = backend.leave(&self.house.consumer, &subscriptions);
             if has_wished && !matches!(tokio::time::timeout(LEAVE_EARLY_MAX, leave).await, Ok(Ok(_))) {
                 observe::left_without_leave(&self.house.consumer);
             }
@@ -162,7 +162,7 @@ impl Host {
         if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
         }
-        match backend.leave(&host.house.consumer, &host.sources()).await {
+        match backend.leave(&host.house.consumer, &host.subscriptions()).await {
             Ok(0) => {}
             Ok(count) => observe::released(count),
             Err(error @ Error::Replaced(_)) => return Err(error),
@@ -173,7 +173,7 @@ impl Host {
             Some(consumer) => Err(Error::Refused(format!(
                 "{}: its group was lost, and what waits there was not handled\n  hint: say where to begin: tidemill plugin resume \
                  {} --from ..",
-                consumer.source, consumer.source.handler
+                consumer.subscription, consumer.subscription.handler
             ))),
             None => Ok(()),
         }
@@ -207,8 +207,8 @@ impl Host {
             return Ok(None);
         }
         let unreached = || books::unreached(&**backend, &self.reloader.config);
-        for (source, status) in patience.out("books", unreached).await?.unwrap_or_default() {
-            observe::unreached(&source, &status);
+        for (subscription, status) in patience.out("books", unreached).await?.unwrap_or_default() {
+            observe::unreached(&subscription, &status);
         }
         if patience.out("paused handlers", || pause::look(&**backend, &self.consumers)).await?.is_none() {
             return Ok(None);
@@ -224,7 +224,7 @@ impl Host {
             tasks::serve_in(&mut working, task, of, silent_max, make);
         };
         for consumer in &self.consumers {
-            let of = consumer.source.to_string();
+            let of = consumer.subscription.to_string();
             for lane in 0..consumer::LANES {
                 let (consumer, quiet) = (consumer.clone(), quiet.clone());
                 let make = move || Box::pin(consumer.clone().lane(lane, quiet.clone())) as Work;
@@ -254,16 +254,16 @@ impl Host {
         working
     }
 
-    fn sources(&self) -> Vec<Source> {
-        self.consumers.iter().map(|consumer| consumer.source.clone()).collect()
+    fn subscriptions(&self) -> Vec<Subscription> {
+        self.consumers.iter().map(|consumer| consumer.subscription.clone()).collect()
     }
 
     /// False: it is time to stop.
     async fn make_groups(&self, patience: &mut Patience) -> Result<bool, Error> {
         for consumer in &self.consumers {
-            let make = || self.house.backend.ensure_group(&consumer.source, consumer.start);
+            let make = || self.house.backend.ensure_group(&consumer.subscription, consumer.start);
             match patience.out("groups", make).await? {
-                Some(Group::Restored) => observe::group_remade(&consumer.source, Group::Restored),
+                Some(Group::Restored) => observe::group_remade(&consumer.subscription, Group::Restored),
                 // `pause` says so, when it looks.
                 Some(Group::There | Group::New | Group::Lost) => {}
                 None => return Ok(false),
@@ -307,14 +307,14 @@ impl Host {
         }
     }
 
-    /// What waits for this host: not for a person to resume it, nor for a time that is far away. It can be said of each source.
+    /// What waits for this host: not for a person to resume it, nor for a time that is far away. It can be said of each subscription.
     async fn waiting(&self, say: bool) -> Result<u64, Error> {
         let mut waiting = 0;
         for consumer in self.consumers.iter().filter(|consumer| !consumer.is_paused()) {
-            let status = self.house.backend.status(&consumer.source).await?;
+            let status = self.house.backend.status(&consumer.subscription).await?;
             let here = status.waiting().saturating_sub(status.far);
             if say && here > 0 {
-                observe::still_waiting(&consumer.source, &status);
+                observe::still_waiting(&consumer.subscription, &status);
             }
             waiting += here;
         }
@@ -326,9 +326,9 @@ impl Host {
             if consumer.lost_position.load(Ordering::Relaxed) {
                 continue;
             }
-            match self.house.backend.status(&consumer.source).await {
-                Ok(status) if consumer.is_paused() => observe::left_paused(&consumer.source, status.waiting()),
-                Ok(status) if status.far > 0 => observe::left_timers(&consumer.source, status.far),
+            match self.house.backend.status(&consumer.subscription).await {
+                Ok(status) if consumer.is_paused() => observe::left_paused(&consumer.subscription, status.waiting()),
+                Ok(status) if status.far > 0 => observe::left_timers(&consumer.subscription, status.far),
                 Ok(_) => {}
                 Err(error) => observe::task_trouble("idle check", &error),
             }

@@ -1,6 +1,6 @@
 //! What the configuration says to the backend.
 
-use super::build::sources;
+use super::build::subscriptions;
 use super::consumer::LANES;
 use crate::backend::{ENTRY_FACTS_BYTES, Options};
 use crate::config::Config;
@@ -21,8 +21,8 @@ const TIMER_ENVELOPE_BYTES: u64 = 1024;
 
 /// With the envelope around each timer's data.
 fn timers_bytes(config: &Config) -> u64 {
-    let all = sources(config);
-    let handlers = all.iter().filter_map(|(source, _)| config.handlers.get(&*source.handler));
+    let all = subscriptions(config);
+    let handlers = all.iter().filter_map(|(subscription, _)| config.handlers.get(&*subscription.handler));
     let each = handlers.filter(|of| of.grants.timer).map(|of| of.limits.timer_bytes.as_u64() + TIMER_ENVELOPE_BYTES);
     config.host.timers_max.saturating_mul(each.sum())
 }
@@ -30,7 +30,7 @@ fn timers_bytes(config: &Config) -> u64 {
 /// What one lane may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but
 /// each needs room for one event.
 fn fetch_bytes(config: &Config) -> usize {
-    let lanes = LANES * sources(config).len().max(1);
+    let lanes = LANES * subscriptions(config).len().max(1);
     let share = config.host.fetch_bytes_max.as_u64() as usize / lanes;
     share.max(config.host.payload_bytes_max.as_u64() as usize + ENTRY_FACTS_BYTES)
 }

@@ -1,4 +1,4 @@
-//! Pausing: asks which sources a person has paused, and tells their consumers. What is in hand is finished all the
+//! Pausing: asks which subscriptions a person has paused, and tells their consumers. What is in hand is finished all the
 //! same, and retries go on becoming due.
 
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::Quiet;
 use super::consumer::Consumer;
 use crate::backend::{Backend, Error, Pause};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe;
 use crate::tasks;
 
-/// How long a host may go on fetching after somebody has paused a source, a fetch that waits not counted.
+/// How long a host may go on fetching after somebody has paused a subscription, a fetch that waits not counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Quiet) {
@@ -26,14 +26,14 @@ pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut q
 
 /// Looks once. A host does that before it fetches anything.
 pub async fn look(backend: &dyn Backend, consumers: &[Arc<Consumer>]) -> Result<(), Error> {
-    let sources: Vec<Source> = consumers.iter().map(|consumer| consumer.source.clone()).collect();
-    for (consumer, pause) in consumers.iter().zip(backend.paused(&sources).await?) {
+    let subscriptions: Vec<Subscription> = consumers.iter().map(|consumer| consumer.subscription.clone()).collect();
+    for (consumer, pause) in consumers.iter().zip(backend.paused(&subscriptions).await?) {
         let (paused, lost) = (pause != Pause::No, pause == Pause::Lost);
         let was_lost = consumer.lost_position.swap(lost, Ordering::Relaxed);
         match (consumer.paused.swap(paused, Ordering::Relaxed), paused) {
-            _ if lost && !was_lost => observe::position_lost(&consumer.source),
-            (false, true) if !lost => observe::paused(&consumer.source),
-            (true, false) => observe::resumed(&consumer.source),
+            _ if lost && !was_lost => observe::position_lost(&consumer.subscription),
+            (false, true) if !lost => observe::paused(&consumer.subscription),
+            (true, false) => observe::resumed(&consumer.subscription),
             _ => {}
         }
     }

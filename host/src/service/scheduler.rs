@@ -18,7 +18,7 @@ pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
     while !quiet.is_set() {
         tasks::turn();
         fault::point("promoting");
-        let promoted = consumer.house.backend.promote(&consumer.source, PROMOTE_MAX).await;
+        let promoted = consumer.house.backend.promote(&consumer.subscription, PROMOTE_MAX).await;
         fault::point("promoted");
         let wait = match promoted {
             Ok(promoted) if promoted.moved == PROMOTE_MAX => LOOK_SOONEST,

@@ -24,7 +24,7 @@ use super::{Host, Quiet, Switch, agreement, build};
 use crate::backend::Error;
 use crate::clock;
 use crate::config::Config;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe;
 use crate::pipeline::House;
 use crate::tasks::{self, Task};
@@ -54,16 +54,16 @@ pub struct Settings {
     pub number: u64,
     pub since_ms: u64,
     pub reloader: Arc<Reloader>,
-    pub sources: Vec<Source>,
+    pub subscriptions: Vec<Subscription>,
     house: Arc<House>,
 }
 
 impl Settings {
     fn of(host: &Host, number: u64) -> Arc<Self> {
         observe::settings_generation(number);
-        let sources = build::sources(&host.reloader.config).into_iter().map(|(source, _)| source).collect();
+        let subscriptions = build::subscriptions(&host.reloader.config).into_iter().map(|(subscription, _)| subscription).collect();
         let (reloader, house) = (host.reloader.clone(), host.house.clone());
-        Arc::new(Self { number, since_ms: clock::now_ms(), reloader, sources, house })
+        Arc::new(Self { number, since_ms: clock::now_ms(), reloader, subscriptions, house })
     }
 }
 
@@ -196,7 +196,7 @@ impl Control {
         let host = built.map_err(|error: build::Error| error.to_string())?;
         for consumer in &host.consumers {
             let own = &self.now().house.consumer;
-            match agreement::look(&*host.house.backend, &consumer.source, &consumer.wanted(), own).await {
+            match agreement::look(&*host.house.backend, &consumer.subscription, &consumer.wanted(), own).await {
                 Err(error) if !error.is_transient() => return Err(error.to_string()),
                 // Looked at once more when it begins.
                 _ => {}

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::backend::{Backend, Error, SourceStatus};
-use crate::model::delivery::Source;
+use crate::backend::{Backend, Error, SubscriptionStatus};
+use crate::model::delivery::Subscription;
 use crate::observe::metrics::{self, render};
 use crate::service::{books, heart};
 
@@ -23,18 +23,18 @@ struct Answer {
     size_bytes: u64,
     hosts: usize,
     /// Whether its position is lost, and which it is: such a one has no books.
-    lost: Vec<(bool, Source)>,
+    lost: Vec<(bool, Subscription)>,
     /// Whether it is paused, which it is, its books.
-    sources: Vec<(bool, Source, SourceStatus)>,
+    subscriptions: Vec<(bool, Subscription, SubscriptionStatus)>,
 }
 
 impl Gauges {
-    pub async fn text(&self, backend: &dyn Backend, sources: &[Source]) -> String {
-        let answer = self.answer(backend, sources).await;
+    pub async fn text(&self, backend: &dyn Backend, subscriptions: &[Subscription]) -> String {
+        let answer = self.answer(backend, subscriptions).await;
         render(|gauges| fill(gauges, answer.as_deref()))
     }
 
-    async fn answer(&self, backend: &dyn Backend, sources: &[Source]) -> Option<Arc<Answer>> {
+    async fn answer(&self, backend: &dyn Backend, subscriptions: &[Subscription]) -> Option<Arc<Answer>> {
         // Whoever comes while another one asks waits for the same answer.
         let mut last = self.0.lock().await;
         if let Some((at, answer)) = &*last
@@ -42,7 +42,7 @@ impl Gauges {
         {
             return answer.clone();
         }
-        let asked = tokio::time::timeout(super::ANSWER_MAX, ask(backend, sources)).await;
+        let asked = tokio::time::timeout(super::ANSWER_MAX, ask(backend, subscriptions)).await;
         let answer = match asked {
             Ok(Ok(answer)) => Some(Arc::new(answer)),
             // `tidemill_backend_up 0` says it; the log would say it with each scrape.
@@ -53,16 +53,16 @@ impl Gauges {
     }
 }
 
-async fn ask(backend: &dyn Backend, sources: &[Source]) -> Result<Answer, Error> {
-    let rows = books::collect(backend, sources).await?;
+async fn ask(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Answer, Error> {
+    let rows = books::collect(backend, subscriptions).await?;
     let rows: Vec<books::Row> = rows.into_values().flatten().collect();
-    let lost = rows.iter().map(|row| (row.lost, row.source.clone())).collect();
-    let started = rows.into_iter().filter_map(|row| Some((row.paused, row.source, row.status?)));
+    let lost = rows.iter().map(|row| (row.lost, row.subscription.clone())).collect();
+    let started = rows.into_iter().filter_map(|row| Some((row.paused, row.subscription, row.status?)));
     Ok(Answer {
         lost,
         size_bytes: backend.size_bytes().await?,
-        hosts: heart::hosts(backend, sources).await?.len(),
-        sources: started.collect(),
+        hosts: heart::hosts(backend, subscriptions).await?.len(),
+        subscriptions: started.collect(),
     })
 }
 
@@ -71,11 +71,11 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
     let Some(answer) = answer else { return };
     gauges.size.set(&[], answer.size_bytes as f64);
     gauges.hosts.set(&[], answer.hosts as f64);
-    for (lost, source) in &answer.lost {
-        gauges.position_lost.set(&[&source.handler, &source.stream], f64::from(u8::from(*lost)));
+    for (lost, subscription) in &answer.lost {
+        gauges.position_lost.set(&[&subscription.handler, &subscription.stream], f64::from(u8::from(*lost)));
     }
-    for (paused, source, status) in &answer.sources {
-        let labels: &[&str] = &[&source.handler, &source.stream];
+    for (paused, subscription, status) in &answer.subscriptions {
+        let labels: &[&str] = &[&subscription.handler, &subscription.stream];
         let books = [
             ("published", status.published),
             ("timers", status.timers),
@@ -88,10 +88,10 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
             ("repeated", status.repeated),
         ];
         for (book, count) in books {
-            gauges.entries.add(&[&source.handler, &source.stream, book], count);
+            gauges.entries.add(&[&subscription.handler, &subscription.stream, book], count);
         }
         for (ran, count) in [("yes", status.evicted_ran), ("no", status.evicted_unrun)] {
-            gauges.dead_evicted.add(&[&source.handler, &source.stream, ran], count);
+            gauges.dead_evicted.add(&[&subscription.handler, &subscription.stream, ran], count);
         }
         for (gauge, count) in [
             (&gauges.lag, status.lag),

@@ -134,17 +134,17 @@ async fn api_status(Extension(view): Extension<View>) -> Response {
 
 async fn status(view: &View) -> Result<serde_json::Value, Error> {
     let now = view.control.now();
-    let rows = books::collect(&*view.backend, &now.sources).await?;
-    let hosts = heart::hosts(&*view.backend, &now.sources).await?;
+    let rows = books::collect(&*view.backend, &now.subscriptions).await?;
+    let hosts = heart::hosts(&*view.backend, &now.subscriptions).await?;
     let mut status = books::to_json(&view.backend.describe().await?, &rows, &hosts);
-    books::add_versions(&mut status, &*view.backend, &now.sources).await?;
+    books::add_versions(&mut status, &*view.backend, &now.subscriptions).await?;
     status["settings"] = now.number.into();
     Ok(status)
 }
 
 /// Also while the backend is away.
 async fn all_metrics(Extension(view): Extension<View>) -> Response {
-    let text = view.gauges.text(&*view.backend, &view.control.now().sources).await;
+    let text = view.gauges.text(&*view.backend, &view.control.now().subscriptions).await;
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

@@ -1,4 +1,4 @@
-//! What people do to a source: each act is done once, in one step with the record of it, and stays within its source.
+//! What people do to a subscription: each act is done once, in one step with the record of it, and stays within its subscription.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use super::desk::{Desk, fresh, hangs_not};
 use super::forms::*;
 use crate::backend::{AUDIT_MAX, Act, AuditRecord, Backend, Error, Pause};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, EntryId, Lane, Replayed, Source};
+use crate::model::delivery::{Body, EntryId, Lane, Replayed, Subscription};
 
 fn act(who: &str, note: &str) -> Act {
     Act { who: who.into(), note: note.into() }
 }
 
 async fn audit(desk: &Desk) -> Vec<AuditRecord> {
-    desk.backend.audit(&desk.source, None, AUDIT_MAX + 1).await.expect("audit")
+    desk.backend.audit(&desk.subscription, None, AUDIT_MAX + 1).await.expect("audit")
 }
 
 async fn pause(desk: &Desk, paused: bool, act: &Act) {
-    desk.backend.set_paused(&desk.source, paused, act).await.expect("set_paused");
+    desk.backend.set_paused(&desk.subscription, paused, act).await.expect("set_paused");
 }
 
 pub async fn a_replay_is_linked_to_its_letter_and_counted(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let mut letter = kill(&desk, 1).await[0];
     for times in 1..=3 {
-        assert_eq!(backend.replay(&desk.source, &[letter], &Act::default()).await.expect("replay"), 1);
+        assert_eq!(backend.replay(&desk.subscription, &[letter], &Act::default()).await.expect("replay"), 1);
         let back = desk.fetch_one().await;
         let link = Some(Replayed { letter, times });
         assert_eq!(back.replayed, link, "which letter it was, and how often it has been replayed");
@@ -49,8 +49,8 @@ pub async fn one_letter_replayed_by_many_at_once_is_replayed_once(backend: Arc<d
     let ids = kill(&desk, 10).await;
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
-        let (backend, source, ids) = (backend.clone(), desk.source.clone(), ids.clone());
-        tasks.spawn(async move { backend.replay(&source, &ids, &Act::default()).await.expect("replay") });
+        let (backend, subscription, ids) = (backend.clone(), desk.subscription.clone(), ids.clone());
+        tasks.spawn(async move { backend.replay(&subscription, &ids, &Act::default()).await.expect("replay") });
     }
     assert_eq!(tasks.join_all().await.into_iter().sum::<usize>(), 10, "each is replayed by one of them");
     let books = desk.books().await;
@@ -63,14 +63,14 @@ pub async fn dropped_letters_balance_the_books(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let ids = kill(&desk, 5).await;
     let some = [ids[0], ids[3], ids[0]];
-    let dropped = async || backend.drop_dead(&desk.source, &some, &Act::default()).await.expect("drop_dead");
+    let dropped = async || backend.drop_dead(&desk.subscription, &some, &Act::default()).await.expect("drop_dead");
     assert_eq!(dropped().await, 2, "one that is named twice is dropped once");
     assert_eq!(dropped().await, 0, "they are gone");
     let books = desk.books().await;
     assert_eq!((books.published, books.dead, books.dropped, books.waiting()), (5, 3, 2, 0));
     let left: Vec<EntryId> = desk.dead().await.iter().map(|letter| letter.id).collect();
     assert_eq!(left, [ids[1], ids[2], ids[4]]);
-    assert_eq!(backend.replay(&desk.source, &some, &Act::default()).await.expect("replay"), 0, "gone for good");
+    assert_eq!(backend.replay(&desk.subscription, &some, &Act::default()).await.expect("replay"), 0, "gone for good");
 }
 
 pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Backend>) {
@@ -80,7 +80,7 @@ pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Back
     desk.settle_one(dead_letter(first, ReasonClass::Exhausted, Some(record(1, "no")))).await;
     let letter = desk.dead().await[0].id;
     let body = Bytes::from_static(b"right \xff\0 \r\n");
-    let edit = async |body: Bytes| backend.edit_dead(&desk.source, letter, body, &Act::default()).await.expect("edit");
+    let edit = async |body: Bytes| backend.edit_dead(&desk.subscription, letter, body, &Act::default()).await.expect("edit");
     assert!(edit(body.clone()).await);
     assert!(!edit("late".into()).await, "it is gone already");
     let back = desk.fetch_one().await;
@@ -96,9 +96,9 @@ pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Back
 pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let ids = kill(&desk, 4).await;
-    backend.replay(&desk.source, &ids[..2], &act("ada@one", "all of \"x\"\n\u{1F30A}")).await.expect("replay");
-    backend.drop_dead(&desk.source, &ids[2..3], &act("bob@two", "")).await.expect("drop_dead");
-    backend.edit_dead(&desk.source, ids[3], "e".into(), &act("", "why")).await.expect("edit_dead");
+    backend.replay(&desk.subscription, &ids[..2], &act("ada@one", "all of \"x\"\n\u{1F30A}")).await.expect("replay");
+    backend.drop_dead(&desk.subscription, &ids[2..3], &act("bob@two", "")).await.expect("drop_dead");
+    backend.edit_dead(&desk.subscription, ids[3], "e".into(), &act("", "why")).await.expect("edit_dead");
     pause(&desk, true, &act("ada@one", "a deploy")).await;
     pause(&desk, false, &act("bob@two", "it is over")).await;
     let records = audit(&desk).await;
@@ -114,7 +114,7 @@ pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
     assert!(records.is_sorted_by_key(|record| record.id) && records.is_sorted_by_key(|record| record.at_ms));
     assert!(records[0].at_ms > 1_600_000_000_000, "Unix milliseconds: {}", records[0].at_ms);
     let (mut paged, mut after) = (Vec::new(), None);
-    while let [.., last] = &backend.audit(&desk.source, after, 2).await.expect("audit")[..] {
+    while let [.., last] = &backend.audit(&desk.subscription, after, 2).await.expect("audit")[..] {
         after = Some(last.id);
         paged.push(last.id);
     }
@@ -123,14 +123,14 @@ pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
 
 pub async fn an_act_on_nothing_leaves_no_record(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let nobody = Source { stream: fresh("stream").into(), handler: fresh("handler").into() };
-    for source in [&desk.source, &nobody] {
+    let nobody = Subscription { stream: fresh("stream").into(), handler: fresh("handler").into() };
+    for subscription in [&desk.subscription, &nobody] {
         for ids in [&[][..], &[EntryId(1, 1)]] {
-            assert_eq!(backend.replay(source, ids, &Act::default()).await.expect("replay"), 0);
-            assert_eq!(backend.drop_dead(source, ids, &Act::default()).await.expect("drop_dead"), 0);
+            assert_eq!(backend.replay(subscription, ids, &Act::default()).await.expect("replay"), 0);
+            assert_eq!(backend.drop_dead(subscription, ids, &Act::default()).await.expect("drop_dead"), 0);
         }
-        assert!(!backend.edit_dead(source, EntryId(1, 1), "e".into(), &Act::default()).await.expect("edit_dead"));
-        assert!(backend.audit(source, None, 10).await.expect("audit").is_empty());
+        assert!(!backend.edit_dead(subscription, EntryId(1, 1), "e".into(), &Act::default()).await.expect("edit_dead"));
+        assert!(backend.audit(subscription, None, 10).await.expect("audit").is_empty());
     }
     pause(&desk, false, &Act::default()).await;
     assert!(audit(&desk).await.is_empty(), "it was not paused");
@@ -147,11 +147,11 @@ pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
     pause(&desk, true, &act("first", "")).await;
     let first = audit(&desk).await[0].id;
     hangs_not("filling the audit", async {
-        while backend.audit(&desk.source, None, 1).await.expect("audit")[0].id == first {
+        while backend.audit(&desk.subscription, None, 1).await.expect("audit")[0].id == first {
             let mut tasks = JoinSet::new();
             for n in 0..500 {
-                let (backend, source) = (backend.clone(), desk.source.clone());
-                tasks.spawn(async move { backend.set_paused(&source, n % 2 == 1, &Act::default()).await });
+                let (backend, subscription) = (backend.clone(), desk.subscription.clone());
+                tasks.spawn(async move { backend.set_paused(&subscription, n % 2 == 1, &Act::default()).await });
             }
             tasks.join_all().await.into_iter().for_each(|done| done.expect("set_paused"));
         }
@@ -164,14 +164,14 @@ pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
 
 pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let flag = async || backend.paused(std::slice::from_ref(&desk.source)).await.expect("paused")[0] == Pause::Asked;
+    let flag = async || backend.paused(std::slice::from_ref(&desk.subscription)).await.expect("paused")[0] == Pause::Asked;
     assert!(!flag().await, "nobody has paused it");
     for _ in 0..2 {
         pause(&desk, true, &Act::default()).await;
         assert!(flag().await);
     }
     desk.publish(&["a"]).await;
-    backend.ensure_group(&desk.source, crate::backend::Start::Beginning).await.expect("ensure_group");
+    backend.ensure_group(&desk.subscription, crate::backend::Start::Beginning).await.expect("ensure_group");
     assert!(flag().await, "a host that starts does not end it");
     let delivery = desk.fetch_one().await;
     desk.settle_one(commit(delivery)).await;
@@ -182,21 +182,21 @@ pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
     desk.books().await;
 }
 
-pub async fn acts_on_one_source_do_not_show_in_another(backend: Arc<dyn Backend>) {
+pub async fn acts_on_one_subscription_do_not_show_in_another(backend: Arc<dyn Backend>) {
     let one = Desk::new(&backend).await;
     let two = one.neighbour().await;
     let elsewhere = Desk::new(&backend).await;
     let ids = kill(&one, 3).await;
     let theirs = kill(&two, 3).await;
     pause(&one, true, &Act::default()).await;
-    let sources = [&two, &one, &elsewhere, &one].map(|desk| desk.source.clone());
-    let flags = backend.paused(&sources).await.expect("paused");
+    let subscriptions = [&two, &one, &elsewhere, &one].map(|desk| desk.subscription.clone());
+    let flags = backend.paused(&subscriptions).await.expect("paused");
     assert_eq!(flags, [Pause::No, Pause::Asked, Pause::No, Pause::Asked], "in the order of the question");
     assert!(backend.paused(&[]).await.expect("paused").is_empty());
-    backend.drop_dead(&one.source, &ids[..1], &Act::default()).await.expect("drop_dead");
-    assert_eq!(backend.drop_dead(&elsewhere.source, &ids[1..2], &Act::default()).await.expect("drop_dead"), 0);
-    let edited = backend.edit_dead(&elsewhere.source, ids[2], "e".into(), &Act::default()).await;
-    assert!(!edited.expect("edit_dead"), "another source's letter");
+    backend.drop_dead(&one.subscription, &ids[..1], &Act::default()).await.expect("drop_dead");
+    assert_eq!(backend.drop_dead(&elsewhere.subscription, &ids[1..2], &Act::default()).await.expect("drop_dead"), 0);
+    let edited = backend.edit_dead(&elsewhere.subscription, ids[2], "e".into(), &Act::default()).await;
+    assert!(!edited.expect("edit_dead"), "another subscription's letter");
     assert_eq!((audit(&one).await.len(), audit(&two).await.len(), audit(&elsewhere).await.len()), (2, 0, 0));
     let books = two.books().await;
     assert_eq!((books.dead, books.dropped), (3, 0));

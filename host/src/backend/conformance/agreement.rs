@@ -1,4 +1,4 @@
-//! What hosts tell each other of a source: nobody skips what another one waits for. And groups: made, there, looked after.
+//! What hosts tell each other of a subscription: nobody skips what another one waits for. And groups: made, there, looked after.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::model::delivery::{Delivery, Disposition};
 
 impl Desk {
     async fn tend(&self, wish: &str) -> Tended {
-        self.backend.tend(&self.source, &self.consumer, wish).await.expect("tend")
+        self.backend.tend(&self.subscription, &self.consumer, wish).await.expect("tend")
     }
 
     /// Takes what was left, which is let alone for a while.
@@ -21,7 +21,7 @@ impl Desk {
             while taken.len() < count {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 let max = count - taken.len();
-                taken.extend(self.backend.take_left(&self.source, &self.consumer, max).await.expect("take_left"));
+                taken.extend(self.backend.take_left(&self.subscription, &self.consumer, max).await.expect("take_left"));
             }
         };
         hangs_not("taking what was left", all).await;
@@ -33,8 +33,8 @@ pub async fn a_group_is_made_once_and_never_begins_elsewhere(backend: Arc<dyn Ba
     let desk = Desk::new(&backend).await;
     desk.publish(&["a", "b"]).await;
     desk.settle(desk.fetch(1).await.into_iter().map(commit).collect()).await;
-    assert_eq!(backend.ensure_group(&desk.source, Start::New).await.expect("ensure_group"), Group::There);
-    let begun = backend.begin_at(&desk.source, Place::Beginning, &Act::default()).await.expect("begin_at");
+    assert_eq!(backend.ensure_group(&desk.subscription, Start::New).await.expect("ensure_group"), Group::There);
+    let begun = backend.begin_at(&desk.subscription, Place::Beginning, &Act::default()).await.expect("begin_at");
     assert!(!begun, "it knows where it is");
     assert_eq!(text(&desk.fetch_one().await), "b");
 }
@@ -53,12 +53,12 @@ pub async fn hosts_are_told_what_others_wish(backend: Arc<dyn Backend>) {
     wishes.sort_unstable();
     assert_eq!(wishes, [("narrow", &*one.consumer, true), ("wide", &*two.consumer, true)]);
     two.dies().await;
-    let listed = backend.wishes(&one.source).await.expect("wishes");
+    let listed = backend.wishes(&one.subscription).await.expect("wishes");
     let of_two =
         listed.iter().find(|wish| *wish.consumer == *two.consumer).expect("a dead host's wish stays for a while");
     assert!(!of_two.alive);
     let other = one.neighbour().await;
-    assert_eq!(backend.wishes(&other.source).await.expect("wishes"), [], "each source has its own");
+    assert_eq!(backend.wishes(&other.subscription).await.expect("wishes"), [], "each subscription has its own");
 }
 
 pub async fn what_nobody_wants_is_skipped_by_the_agreement_alone(backend: Arc<dyn Backend>) {
@@ -100,7 +100,7 @@ pub async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
     assert_eq!((books.committed, books.pending, books.left), (3, 0, 0), "{books:?}");
 }
 
-pub async fn looking_after_a_source_changes_no_books(backend: Arc<dyn Backend>) {
+pub async fn looking_after_a_subscription_changes_no_books(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     desk.publish(&["a", "b", "c"]).await;
     let mut got = desk.fetch(2).await;

@@ -19,7 +19,7 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
     let two = one.neighbour().await;
     let id = Uuid::new_v4();
     one.publish_count(5).await;
-    let late = Desk::on(&backend, &one.source.stream, Start::New).await;
+    let late = Desk::on(&backend, &one.subscription.stream, Start::New).await;
     one.publish_count(55).await;
     for round in 0..6 {
         for desk in [&one, &two] {
@@ -35,21 +35,21 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
                 5 => retry(d, Duration::from_secs(3600), record(1, "much later")),
                 6 => entry(d, Disposition::Quarantine),
                 7 => dead_letter(d, ReasonClass::Rejected, Some(record(1, "no"))),
-                8 => commit_with(d, emits(&one.source.stream, &["to itself"])),
+                8 => commit_with(d, emits(&one.subscription.stream, &["to itself"])),
                 _ => commit(d),
             });
             let answers = desk.settle(entries.collect()).await;
             assert_eq!((answers[1], answers[2]), (Settled::Conflict, Settled::Stale));
             desk.books().await;
             let mut found = desk.recover(4).await; // two that were lost, two that were left pending
-            let suspect = backend.take_suspect(&desk.source, &desk.consumer).await.expect("take_suspect");
+            let suspect = backend.take_suspect(&desk.subscription, &desk.consumer).await.expect("take_suspect");
             found.push(suspect.expect("one lies in quarantine"));
             let answers = desk.settle(found.into_iter().map(commit).collect()).await;
             assert!(answers.iter().all(|s| *s == Settled::Committed));
             desk.promote(1).await;
             if round % 2 == 1 {
                 let letter = desk.dead().await[0].id;
-                assert_eq!(backend.replay(&desk.source, &[letter], &Act::default()).await.expect("replay"), 1);
+                assert_eq!(backend.replay(&desk.subscription, &[letter], &Act::default()).await.expect("replay"), 1);
             }
             desk.books().await;
         }
@@ -79,7 +79,7 @@ async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
         assert_eq!(books.waiting(), books.due);
     }
     let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
-    while backend.trim(&desks[0].source.stream, &bounds).await.expect("trim").removed > 0 {}
+    while backend.trim(&desks[0].subscription.stream, &bounds).await.expect("trim").removed > 0 {}
     for desk in desks {
         desk.books().await;
     }
@@ -146,7 +146,7 @@ pub async fn consumers_are_counted(backend: Arc<dyn Backend>) {
     let books = one.books().await;
     assert!(books.consumers >= 2, "two have something in hand: {books:?}");
     // What is given back is nobody's, and nobody is no consumer.
-    assert_eq!(backend.leave(&one.consumer, std::slice::from_ref(&one.source)).await.expect("leave"), 1);
+    assert_eq!(backend.leave(&one.consumer, std::slice::from_ref(&one.subscription)).await.expect("leave"), 1);
     let after = one.books().await;
     assert!(after.quarantined == 0 && after.pending == 2, "{after:?}");
     two.dies().await;

@@ -19,17 +19,17 @@ pub async fn trimming_tells_what_is_left(backend: Arc<dyn Backend>) {
     let got = desk.fetch(COUNT).await;
     desk.settle(got.into_iter().map(commit).collect()).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let trimmed = trim(&backend, &desk.source.stream, &at_most(10)).await;
+    let trimmed = trim(&backend, &desk.subscription.stream, &at_most(10)).await;
     assert_eq!((trimmed.removed, trimmed.length), (COUNT as u64 - 10, 10), "{trimmed:?}");
     assert_eq!((trimmed.lost, trimmed.held), (0, 0), "all was finished: {trimmed:?}");
     assert!(trimmed.oldest_age.is_some_and(|age| age >= Duration::from_millis(10)), "{trimmed:?}");
-    let emptied = trim(&backend, &desk.source.stream, &at_most(0)).await;
+    let emptied = trim(&backend, &desk.subscription.stream, &at_most(0)).await;
     assert_eq!((emptied.length, emptied.oldest_age), (0, None));
 }
 
 pub async fn what_is_held_over_the_bounds_is_counted(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let stream = &desk.source.stream;
+    let stream = &desk.subscription.stream;
     desk.publish_count(COUNT).await;
     let trimmed = trim(&backend, stream, &at_most(10)).await;
     assert_eq!((trimmed.removed, trimmed.length, trimmed.held), (0, 1000, 990), "nothing is read: {trimmed:?}");
@@ -51,7 +51,7 @@ pub async fn what_is_held_over_the_bounds_is_counted(backend: Arc<dyn Backend>) 
 pub async fn overflow_drop_is_counted(backend: Arc<dyn Backend>) {
     let fast = Desk::new(&backend).await;
     let (slow, idle) = (fast.neighbour().await, fast.neighbour().await);
-    let stream = &fast.source.stream;
+    let stream = &fast.subscription.stream;
     let ids = fast.publish_count(COUNT).await;
     for (desk, count) in [(&fast, COUNT), (&slow, 300)] {
         let got = desk.fetch(count).await;
@@ -80,10 +80,10 @@ pub async fn overflow_drop_by_age_spares_the_young(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     desk.publish_count(50).await;
     let bounds = |retention| Bounds { overflow: Overflow::Drop, ..younger_than(retention) };
-    let young = trim(&backend, &desk.source.stream, &bounds(Duration::from_secs(3600))).await;
+    let young = trim(&backend, &desk.subscription.stream, &bounds(Duration::from_secs(3600))).await;
     assert_eq!((young.removed, young.lost), (0, 0), "{young:?}");
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let old = trim(&backend, &desk.source.stream, &bounds(Duration::from_millis(1))).await;
+    let old = trim(&backend, &desk.subscription.stream, &bounds(Duration::from_millis(1))).await;
     assert_eq!((old.removed, old.lost, old.length), (50, 50, 0), "{old:?}");
     let books = desk.books().await;
     assert_eq!((books.dropped, books.lag, books.published), (50, 0, 50), "{books:?}");
@@ -98,7 +98,7 @@ pub async fn what_is_dropped_in_a_living_hand_is_settled(backend: Arc<dyn Backen
     desk.publish_count(20).await;
     let got = desk.fetch(10).await;
     let bounds = Bounds { overflow: Overflow::Drop, ..at_most(0) };
-    let trimmed = trim(&backend, &desk.source.stream, &bounds).await;
+    let trimmed = trim(&backend, &desk.subscription.stream, &bounds).await;
     assert_eq!((trimmed.removed, trimmed.lost), (20, 20), "10 were in hand, 10 not read: {trimmed:?}");
     let books = desk.books().await;
     assert_eq!((books.dropped, books.pending, books.lag), (10, 10, 0), "{books:?}");
@@ -119,7 +119,7 @@ pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend
     let dying = desk.consumer().await;
     let _ = dying.fetch(5).await; // lost: its consumer dies
     let bounds = Bounds { overflow: Overflow::Drop, ..at_most(0) };
-    assert_eq!(trim(&backend, &desk.source.stream, &bounds).await.lost, 5);
+    assert_eq!(trim(&backend, &desk.subscription.stream, &bounds).await.lost, 5);
     dying.dies().await;
     // One backend hands out what has no body, the other buries it at once: in the end each is a dead letter.
     let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
@@ -140,7 +140,7 @@ pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {
     desk.publish_count(5).await;
     let held = desk.fetch(2).await;
     let before = desk.books().await;
-    let found = backend.examine(std::slice::from_ref(&desk.source), &[fresh("target").into()]).await.expect("examine");
+    let found = backend.examine(std::slice::from_ref(&desk.subscription), &[fresh("target").into()]).await.expect("examine");
     let after = desk.books().await;
     assert_eq!((after.lag, after.pending), (before.lag, before.pending));
     for finding in &found {
@@ -149,7 +149,7 @@ pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {
     let wrong = found.iter().filter(|finding| finding.level == Level::Bad);
     let wrong: Vec<_> = wrong.filter(|finding| finding.check != "durability").collect();
     assert!(wrong.is_empty(), "nothing is wrong here but how it is kept: {wrong:?}");
-    let strange = found.iter().find(|f| f.check == "groups" && f.text.contains(&*desk.source.handler));
+    let strange = found.iter().find(|f| f.check == "groups" && f.text.contains(&*desk.subscription.handler));
     assert!(strange.is_none(), "the group is known: {strange:?}");
     desk.settle(held.into_iter().map(commit).collect()).await;
 }

@@ -17,7 +17,7 @@ pub async fn a_dead_letter_keeps_the_exact_bytes(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let body = Bytes::from_static(b"\xff\xfe not json \0 {\"n\":9007199254740993,\"a\":[]}\r\n");
     let entry = NewEntry { body: body.clone(), mark: None };
-    let origin = added(&backend.publish(&desk.source.stream, &[entry]).await.expect("publish")[0]);
+    let origin = added(&backend.publish(&desk.subscription.stream, &[entry]).await.expect("publish")[0]);
     let first = desk.fetch_one().await;
     desk.settle_one(retry(first, Duration::ZERO, record(1, "first"))).await;
     desk.promote(1).await;
@@ -50,7 +50,7 @@ pub async fn dead_letters_are_listed_in_pages(backend: Arc<dyn Backend>) {
     kill(&desk, 7).await;
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = backend.dead_letters(&desk.source, after, 3).await.expect("dead_letters");
+        let page = backend.dead_letters(&desk.subscription, after, 3).await.expect("dead_letters");
         assert!(page.len() <= 3, "at most what was asked for");
         let Some(last) = page.last() else { break };
         after = Some(last.id);
@@ -87,13 +87,13 @@ pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backe
     two.settle(got.into_iter().map(commit).collect()).await;
     let twice = [ids[0], ids[2], ids[0]];
     assert_eq!(
-        backend.replay(&one.source, &twice, &Act::default()).await.expect("replay"),
+        backend.replay(&one.subscription, &twice, &Act::default()).await.expect("replay"),
         2,
         "one that is named twice is replayed once"
     );
-    assert_eq!(backend.replay(&one.source, &twice, &Act::default()).await.expect("replay"), 0, "they are gone already");
+    assert_eq!(backend.replay(&one.subscription, &twice, &Act::default()).await.expect("replay"), 0, "they are gone already");
     assert_eq!(
-        backend.replay(&two.source, &[ids[1]], &Act::default()).await.expect("replay"),
+        backend.replay(&two.subscription, &[ids[1]], &Act::default()).await.expect("replay"),
         0,
         "another handler's letter"
     );
@@ -116,7 +116,7 @@ pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn 
     for _ in 0..2 {
         let letter = desk.dead().await.remove(0);
         assert_eq!((letter.origin, letter.attempts), (origin, 1));
-        assert_eq!(backend.replay(&desk.source, &[letter.id], &Act::default()).await.expect("replay"), 1);
+        assert_eq!(backend.replay(&desk.subscription, &[letter.id], &Act::default()).await.expect("replay"), 1);
         let back = desk.fetch_one().await;
         assert_eq!((back.lane, back.origin, text(&back)), (Lane::Again, origin, "a"));
         assert_eq!((back.attempts, back.crashes), (0, 0), "nothing is on its account");
@@ -145,7 +145,7 @@ where
     let pair = |name: &'static [u8], value: &'static [u8]| (Bytes::from_static(name), Bytes::from_static(value));
     let fields =
         vec![pair(b"type", b"Order.Created"), pair(b"payload", b"\xff\0{"), pair(b"", b""), pair(b"type", b"twice")];
-    put(&desk.source.stream, &fields).await;
+    put(&desk.subscription.stream, &fields).await;
     desk.publish(&["an event"]).await;
     let delivery = desk.fetch_one().await;
     assert_eq!(delivery.body, Body::Fields(fields.clone()), "all fields, in their order, untouched");
@@ -158,7 +158,7 @@ where
     desk.settle_one(dead_letter(delivery, ReasonClass::Undecodable, None)).await;
     let letter = desk.dead().await.remove(0);
     assert_eq!(letter.body, Body::Fields(fields.clone()), "a dead letter keeps them");
-    backend.replay(&desk.source, &[letter.id], &Act::default()).await.expect("replay");
+    backend.replay(&desk.subscription, &[letter.id], &Act::default()).await.expect("replay");
     assert_eq!(desk.fetch_one().await.body, Body::Fields(fields), "a replay keeps them");
     desk.books().await;
 }

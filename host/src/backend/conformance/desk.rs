@@ -9,11 +9,11 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::backend::{
-    self, Backend, Entry, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SourceStatus, Start,
+    self, Backend, Entry, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SubscriptionStatus, Start,
     VersionBook,
 };
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
 use crate::model::event::PayloadHash;
 
 /// Long past any honest answer: whoever runs into it hangs.
@@ -21,7 +21,7 @@ const HANGS: Duration = Duration::from_secs(60);
 
 pub struct Desk {
     pub backend: Arc<dyn Backend>,
-    pub source: Source,
+    pub subscription: Subscription,
     pub consumer: Arc<str>,
 }
 
@@ -32,22 +32,22 @@ impl Desk {
     }
 
     pub async fn on(backend: &Arc<dyn Backend>, stream: &str, start: Start) -> Self {
-        let source = Source { stream: stream.into(), handler: fresh("handler").into() };
-        backend.ensure_group(&source, start).await.expect("ensure_group");
-        let desk = Self { backend: backend.clone(), source, consumer: "".into() };
+        let subscription = Subscription { stream: stream.into(), handler: fresh("handler").into() };
+        backend.ensure_group(&subscription, start).await.expect("ensure_group");
+        let desk = Self { backend: backend.clone(), subscription, consumer: "".into() };
         desk.consumer().await
     }
 
     /// Another handler on the same stream.
     pub async fn neighbour(&self) -> Self {
-        Self::on(&self.backend, &self.source.stream, Start::Beginning).await
+        Self::on(&self.backend, &self.subscription.stream, Start::Beginning).await
     }
 
     /// Another consumer of the same handler.
     pub async fn consumer(&self) -> Self {
         let consumer: Arc<str> = fresh("consumer").into();
         self.backend.beat(&consumer, HEARTBEAT_MAX, "").await.expect("beat");
-        Self { backend: self.backend.clone(), source: self.source.clone(), consumer }
+        Self { backend: self.backend.clone(), subscription: self.subscription.clone(), consumer }
     }
 
     /// The consumer's heartbeat runs out, as if its process had died.
@@ -59,7 +59,7 @@ impl Desk {
     pub async fn publish(&self, bodies: &[&str]) -> Vec<EntryId> {
         let entries: Vec<NewEntry> =
             bodies.iter().map(|b| NewEntry { body: Bytes::copy_from_slice(b.as_bytes()), mark: None }).collect();
-        let answers = self.backend.publish(&self.source.stream, &entries).await.expect("publish");
+        let answers = self.backend.publish(&self.subscription.stream, &entries).await.expect("publish");
         assert_eq!(answers.len(), bodies.len(), "publish answers for every entry");
         answers.iter().map(added).collect()
     }
@@ -76,20 +76,20 @@ impl Desk {
             while got.len() < count {
                 let max = count - got.len();
                 let wait = Duration::from_secs(1);
-                let some = self.backend.fetch(&self.source, &self.consumer, max, wait).await.expect("fetch");
+                let some = self.backend.fetch(&self.subscription, &self.consumer, max, wait).await.expect("fetch");
                 let count = some.deliveries.len();
                 assert!(count <= max, "fetch handed out {count} where at most {max} were asked for");
                 got.extend(some.deliveries);
                 if some.more {
                     let held = got.iter().map(|delivery: &Delivery| (delivery.lane, delivery.entry)).collect();
                     let lease = Duration::from_secs(3600);
-                    let left = self.backend.recover(&self.source, &self.consumer, &held, lease, max - count);
+                    let left = self.backend.recover(&self.subscription, &self.consumer, &held, lease, max - count);
                     got.extend(left.await.expect("recover").deliveries);
                 }
             }
         };
         if tokio::time::timeout(HANGS, all).await.is_err() {
-            panic!("{count} deliveries were to come on {}, but only {} came", self.source, got.len());
+            panic!("{count} deliveries were to come on {}, but only {} came", self.subscription, got.len());
         }
         got
     }
@@ -100,9 +100,9 @@ impl Desk {
 
     pub async fn fetches_nothing(&self) {
         let wait = Duration::from_millis(20);
-        let got = self.backend.fetch(&self.source, &self.consumer, 10, wait).await.expect("fetch");
+        let got = self.backend.fetch(&self.subscription, &self.consumer, 10, wait).await.expect("fetch");
         let got = got.deliveries;
-        assert!(got.is_empty(), "nothing was to come on {}, but this came: {got:?}", self.source);
+        assert!(got.is_empty(), "nothing was to come on {}, but this came: {got:?}", self.subscription);
     }
 
     pub async fn try_settle(&self, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
@@ -112,7 +112,7 @@ impl Desk {
     /// As the work of this version of the plugin.
     pub async fn try_settle_by(&self, plugin: &str, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
         let settlement = Settlement {
-            source: self.source.clone(),
+            subscription: self.subscription.clone(),
             consumer: self.consumer.clone(),
             plugin: plugin.into(),
             token,
@@ -123,8 +123,8 @@ impl Desk {
 
     /// The reply gets lost, and the very same settlement is sent again.
     pub async fn settle_twice_by(&self, plugin: &str, entries: Vec<Entry>) {
-        let (source, consumer) = (self.source.clone(), self.consumer.clone());
-        let settlement = Settlement { source, consumer, plugin: plugin.into(), token: Uuid::new_v4(), entries };
+        let (subscription, consumer) = (self.subscription.clone(), self.consumer.clone());
+        let settlement = Settlement { subscription, consumer, plugin: plugin.into(), token: Uuid::new_v4(), entries };
         for _ in 0..2 {
             self.backend.settle(&settlement).await.expect("settle");
         }
@@ -132,7 +132,7 @@ impl Desk {
 
     /// What each version of the plugin has committed.
     pub async fn versions(&self) -> Vec<VersionBook> {
-        self.backend.committed_by(&self.source).await.expect("committed_by")
+        self.backend.committed_by(&self.subscription).await.expect("committed_by")
     }
 
     pub async fn settle(&self, entries: Vec<Entry>) -> Vec<Settled> {
@@ -147,20 +147,20 @@ impl Desk {
     }
 
     /// The books, which have to balance at any time.
-    pub async fn books(&self) -> SourceStatus {
-        let books = self.backend.status(&self.source).await.expect("status");
-        assert!(books.balances(), "the books of {} do not balance: {books:?}", self.source);
+    pub async fn books(&self) -> SubscriptionStatus {
+        let books = self.backend.status(&self.subscription).await.expect("status");
+        assert!(books.balances(), "the books of {} do not balance: {books:?}", self.subscription);
         books
     }
 
     pub async fn state(&self, key: &str) -> KeyState {
-        let found = self.backend.look_up(&self.source, &[], &[key.into()]).await.expect("look_up");
+        let found = self.backend.look_up(&self.subscription, &[], &[key.into()]).await.expect("look_up");
         assert_eq!((found.seen.len(), found.states.len()), (0, 1), "look_up answers what was asked");
         found.states.into_iter().next().expect("counted above")
     }
 
     pub async fn seen(&self, id: Uuid) -> Option<PayloadHash> {
-        let found = self.backend.look_up(&self.source, &[id], &[]).await.expect("look_up");
+        let found = self.backend.look_up(&self.subscription, &[id], &[]).await.expect("look_up");
         assert_eq!((found.seen.len(), found.states.len()), (1, 0), "look_up answers what was asked");
         found.seen[0]
     }
@@ -182,12 +182,12 @@ impl Desk {
     }
 
     pub async fn promote_once(&self, max: usize) -> Promoted {
-        self.backend.promote(&self.source, max).await.expect("promote")
+        self.backend.promote(&self.subscription, max).await.expect("promote")
     }
 
     pub async fn recover_once(&self, held: &HashSet<(Lane, EntryId)>, lease: Duration, max: usize) -> Vec<Delivery> {
         let found =
-            self.backend.recover(&self.source, &self.consumer, held, lease, max).await.expect("recover").deliveries;
+            self.backend.recover(&self.subscription, &self.consumer, held, lease, max).await.expect("recover").deliveries;
         assert!(found.len() <= max, "recover handed out {} where at most {max} were asked for", found.len());
         found
     }
@@ -209,7 +209,7 @@ impl Desk {
     }
 
     pub async fn dead(&self) -> Vec<DeadLetter> {
-        self.backend.dead_letters(&self.source, None, 1000).await.expect("dead_letters")
+        self.backend.dead_letters(&self.subscription, None, 1000).await.expect("dead_letters")
     }
 }
 

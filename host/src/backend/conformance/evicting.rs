@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::desk::Desk;
 use super::forms::*;
 use super::{DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX};
-use crate::backend::{Act, Backend, NewEntry, Settled, SourceStatus, wire};
+use crate::backend::{Act, Backend, NewEntry, Settled, SubscriptionStatus, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, ReasonClass};
 use crate::model::delivery::{Body, EntryId};
 
@@ -19,7 +19,7 @@ const LARGE: usize = 140_000;
 async fn bury(desk: &Desk, count: usize, bytes: usize, class: ReasonClass, record: Option<AttemptRecord>) {
     let body = Bytes::from(vec![b'x'; bytes]);
     let entries = vec![NewEntry { body, mark: None }; count];
-    desk.backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    desk.backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let got = desk.fetch(count).await;
     let answers = desk.settle(got.into_iter().map(|d| dead_letter(d, class, record.clone())).collect()).await;
     assert!(answers.iter().all(|settled| *settled == Settled::Dead));
@@ -49,7 +49,7 @@ fn bytes_of(letter: &DeadLetter) -> u64 {
 }
 
 async fn evicted(desk: &Desk) -> (u64, u64) {
-    let SourceStatus { evicted_ran, evicted_unrun, .. } = desk.books().await;
+    let SubscriptionStatus { evicted_ran, evicted_unrun, .. } = desk.books().await;
     (evicted_ran, evicted_unrun)
 }
 
@@ -128,18 +128,18 @@ pub async fn what_is_dropped_and_replayed_leaves_the_account(backend: Arc<dyn Ba
         let books = desk.books().await;
         assert_eq!((books.dead, books.dead_unrun, books.evicted_ran + books.evicted_unrun), (7, 3, 0), "round {round}");
         let letters = ids(&desk).await;
-        let (act, source) = (Act::default(), &desk.source);
-        assert_eq!(backend.drop_dead(source, &[letters[0], letters[3], letters[0]], &act).await.expect("drop"), 2);
+        let (act, subscription) = (Act::default(), &desk.subscription);
+        assert_eq!(backend.drop_dead(subscription, &[letters[0], letters[3], letters[0]], &act).await.expect("drop"), 2);
         assert_eq!(desk.books().await.dead_unrun, 2);
-        assert_eq!(backend.replay(source, &[letters[1], letters[4], letters[5]], &act).await.expect("replay"), 3);
+        assert_eq!(backend.replay(subscription, &[letters[1], letters[4], letters[5]], &act).await.expect("replay"), 3);
         assert_eq!(desk.books().await.dead_unrun, 1);
-        assert!(backend.edit_dead(source, letters[6], Bytes::from_static(b"new"), &act).await.expect("edit"));
+        assert!(backend.edit_dead(subscription, letters[6], Bytes::from_static(b"new"), &act).await.expect("edit"));
         let back = desk.fetch(4).await;
         desk.settle(back.into_iter().map(commit).collect()).await;
         let left: u64 = desk.dead().await.iter().map(bytes_of).sum();
         let books = desk.books().await;
         assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (1, 1, left), "{books:?}");
-        assert_eq!(backend.drop_dead(source, &letters, &act).await.expect("drop"), 1);
+        assert_eq!(backend.drop_dead(subscription, &letters, &act).await.expect("drop"), 1);
         let books = desk.books().await;
         assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (0, 0, 0), "{books:?}");
     }

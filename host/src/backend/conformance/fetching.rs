@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use super::desk::{Desk, added, fresh, hangs_not};
 use super::forms::*;
 use super::{FETCH_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use crate::backend::{Act, Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Settled, SourceStatus, Start};
+use crate::backend::{Act, Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Settled, SubscriptionStatus, Start};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Lane, Large, Source};
+use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Lane, Large, Subscription};
 
 pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
@@ -53,7 +53,7 @@ pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) 
         readers.push(tokio::spawn(async move {
             let mut got = Vec::new();
             loop {
-                let some = desk.backend.fetch(&desk.source, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
+                let some = desk.backend.fetch(&desk.subscription, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
                 if some.deliveries.is_empty() {
                     return got;
                 }
@@ -98,14 +98,14 @@ pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backen
     from.publish(&["a"]).await;
     let delivery = from.fetch_one().await;
     let waiting = spawn_fetch(&to).await;
-    from.settle_one(commit_with(delivery, emits(&to.source.stream, &["emitted"]))).await;
+    from.settle_one(commit_with(delivery, emits(&to.subscription.stream, &["emitted"]))).await;
     let got = hangs_not("a fetch that waits for an emitted event", waiting).await.expect("fetch");
     assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["emitted"]);
 
     to.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
     let waiting = spawn_fetch(&to).await;
     let letter = to.dead().await.remove(0);
-    assert_eq!(backend.replay(&to.source, &[letter.id], &Act::default()).await.expect("replay"), 1);
+    assert_eq!(backend.replay(&to.subscription, &[letter.id], &Act::default()).await.expect("replay"), 1);
     let got = hangs_not("a fetch that waits for a replayed event", waiting).await.expect("fetch");
     assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "emitted"));
 }
@@ -123,10 +123,10 @@ pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
 
 /// A fetch that would wait for an hour, and has begun to.
 async fn spawn_fetch(desk: &Desk) -> tokio::task::JoinHandle<Vec<Delivery>> {
-    let (backend, source, consumer) = (desk.backend.clone(), desk.source.clone(), desk.consumer.clone());
+    let (backend, subscription, consumer) = (desk.backend.clone(), desk.subscription.clone(), desk.consumer.clone());
     let wait = Duration::from_secs(3600);
     let fetch =
-        tokio::spawn(async move { backend.fetch(&source, &consumer, 10, wait).await.expect("fetch").deliveries });
+        tokio::spawn(async move { backend.fetch(&subscription, &consumer, 10, wait).await.expect("fetch").deliveries });
     tokio::time::sleep(Duration::from_millis(50)).await;
     fetch
 }
@@ -137,7 +137,7 @@ pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
     desk.publish_count(20).await;
     let mut lanes = Vec::new();
     while lanes.len() < 40 {
-        let got = desk.backend.fetch(&desk.source, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
+        let got = desk.backend.fetch(&desk.subscription, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
         let got = got.deliveries;
         assert!(!got.is_empty(), "40 wait, but after {} nothing came", lanes.len());
         lanes.extend(got.iter().map(|d| d.lane));
@@ -157,12 +157,12 @@ async fn again(desk: &Desk, count: usize) {
     desk.promote(count).await;
 }
 
-pub async fn a_source_without_a_group_says_so(backend: Arc<dyn Backend>) {
-    let source = Source { stream: fresh("stream").into(), handler: fresh("handler").into() };
-    let answer = backend.fetch(&source, "nobody", 1, Duration::ZERO).await;
+pub async fn a_subscription_without_a_group_says_so(backend: Arc<dyn Backend>) {
+    let subscription = Subscription { stream: fresh("stream").into(), handler: fresh("handler").into() };
+    let answer = backend.fetch(&subscription, "nobody", 1, Duration::ZERO).await;
     assert!(matches!(answer, Err(Error::GroupGone { .. })), "no group: {answer:?}");
-    backend.publish(&source.stream, &[new_entry("a", None)]).await.expect("a stream needs no group");
-    let answer = backend.fetch(&source, "nobody", 1, Duration::ZERO).await;
+    backend.publish(&subscription.stream, &[new_entry("a", None)]).await.expect("a stream needs no group");
+    let answer = backend.fetch(&subscription, "nobody", 1, Duration::ZERO).await;
     assert!(matches!(answer, Err(Error::GroupGone { .. })), "a stream, but no group: {answer:?}");
 }
 
@@ -171,7 +171,7 @@ pub async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
     desk.publish(&["a", "b"]).await;
     let first = desk.fetch_one().await;
     for start in [Start::New, Start::Beginning] {
-        desk.backend.ensure_group(&desk.source, start).await.expect("ensure_group");
+        desk.backend.ensure_group(&desk.subscription, start).await.expect("ensure_group");
     }
     let books = desk.books().await;
     assert_eq!((books.published, books.pending, books.lag), (2, 1, 1));
@@ -182,10 +182,10 @@ pub async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
 pub async fn start_new_skips_history(backend: Arc<dyn Backend>) {
     let old = Desk::new(&backend).await;
     old.publish(&["a", "b", "c"]).await;
-    let new = Desk::on(&backend, &old.source.stream, Start::New).await;
+    let new = Desk::on(&backend, &old.subscription.stream, Start::New).await;
     new.fetches_nothing().await;
     let books = new.books().await;
-    let nothing = SourceStatus { consumers: books.consumers, ..SourceStatus::default() };
+    let nothing = SubscriptionStatus { consumers: books.consumers, ..SubscriptionStatus::default() };
     assert_eq!(books, nothing, "history is not this group's business");
     new.publish(&["d"]).await;
     assert_eq!(text(&new.fetch_one().await), "d");
@@ -201,7 +201,7 @@ pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
     let payloads = [every_byte, Bytes::from_static(b"\0"), Bytes::new(), Bytes::from(vec![b'x'; 300_000])];
     for body in &payloads {
         let entry = NewEntry { body: body.clone(), mark: None };
-        added(&desk.backend.publish(&desk.source.stream, &[entry]).await.expect("publish")[0]);
+        added(&desk.backend.publish(&desk.subscription.stream, &[entry]).await.expect("publish")[0]);
     }
     let got = desk.fetch(payloads.len()).await;
     for (delivery, body) in got.iter().zip(&payloads) {
@@ -223,7 +223,7 @@ pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Ar
     let body = |bytes: usize| Bytes::from_iter((0..bytes).map(|at| b'a' + (at % 23) as u8));
     let bodies = [body(PAYLOAD_BYTES_MAX), body(PAYLOAD_BYTES_MAX + ENTRY_FACTS_BYTES + 1), body(3)];
     let entries = bodies.clone().map(|body| NewEntry { body, mark: None });
-    backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let mut got = desk.fetch(3).await;
     got.sort_by_key(|delivery| delivery.origin);
     let large = Body::Large(Large {
@@ -241,7 +241,7 @@ pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Ar
     let letters = desk.dead().await;
     assert!(letters.iter().any(|letter| letter.body == large), "a dead letter keeps what is known of it");
     let id = letters.iter().find(|letter| letter.body == large).map(|letter| letter.id).expect("a letter");
-    backend.replay(&desk.source, &[id], &Act::default()).await.expect("replay");
+    backend.replay(&desk.subscription, &[id], &Act::default()).await.expect("replay");
     same(&desk.fetch_one().await, &large);
 }
 
@@ -251,10 +251,10 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
     let desk = Desk::new(&backend).await;
     let entries: Vec<NewEntry> =
         (0..COUNT).map(|n| NewEntry { body: vec![b'a' + n as u8; 900_000].into(), mark: None }).collect();
-    backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let (mut held, mut bodies) = (HashSet::new(), BTreeSet::new());
     while held.len() < COUNT {
-        let fetched = backend.fetch(&desk.source, &desk.consumer, 64, Duration::ZERO).await.expect("fetch");
+        let fetched = backend.fetch(&desk.subscription, &desk.consumer, 64, Duration::ZERO).await.expect("fetch");
         let (mut more, mut got) = (fetched.more, fetched.deliveries);
         assert!(!got.is_empty() || more || held.is_empty(), "{} of {COUNT} came", held.len());
         loop {
@@ -270,7 +270,7 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
                 break;
             }
             let lease = Duration::from_secs(3600);
-            let found = backend.recover(&desk.source, &desk.consumer, &held, lease, 64).await.expect("recover");
+            let found = backend.recover(&desk.subscription, &desk.consumer, &held, lease, 64).await.expect("recover");
             assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
             (more, got) = (found.more, found.deliveries);
         }
@@ -291,7 +291,7 @@ pub async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backen
     desk.promote(COUNT).await;
     let (mut held, mut calls) = (HashSet::new(), 0);
     while held.len() < COUNT {
-        let fetched = backend.fetch(&desk.source, &desk.consumer, COUNT, Duration::ZERO).await.expect("fetch");
+        let fetched = backend.fetch(&desk.subscription, &desk.consumer, COUNT, Duration::ZERO).await.expect("fetch");
         let (mut more, mut got) = (fetched.more, fetched.deliveries);
         assert!(!got.is_empty() || more, "{} of {COUNT} came", held.len());
         loop {
@@ -303,7 +303,7 @@ pub async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backen
                 break;
             }
             let lease = Duration::from_secs(3600);
-            let found = backend.recover(&desk.source, &desk.consumer, &held, lease, COUNT).await.expect("recover");
+            let found = backend.recover(&desk.subscription, &desk.consumer, &held, lease, COUNT).await.expect("recover");
             assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
             (more, got) = (found.more, found.deliveries);
         }

@@ -18,7 +18,7 @@ pub async fn a_commit_is_remembered(backend: Arc<dyn Backend>) {
     let marks = [(first, THIS), (second, OTHER)];
     let got = desk.fetch(2).await;
     desk.settle(got.into_iter().zip(marks).map(|(d, mark)| Entry { mark: Some(mark), ..commit(d) }).collect()).await;
-    let found = backend.look_up(&desk.source, &[second, never, first, second], &[]).await.expect("look_up");
+    let found = backend.look_up(&desk.subscription, &[second, never, first, second], &[]).await.expect("look_up");
     assert_eq!(found.seen, [Some(OTHER), None, Some(THIS), Some(OTHER)], "answers come in the order of the question");
 }
 

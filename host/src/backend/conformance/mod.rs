@@ -37,7 +37,7 @@ use super::{Backend, Options};
 
 pub type Story = fn(Arc<dyn Backend>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How many dead letters a source keeps during the exam: few, so that a story can overflow them.
+/// How many dead letters a subscription keeps during the exam: few, so that a story can overflow them.
 pub const DEAD_LETTERS_MAX: u64 = 20;
 /// Their bytes at most.
 pub const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 20;
@@ -79,7 +79,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         fetch_wakes_for_emitted_and_replayed_events
         fetch_wakes_for_what_is_due_again
         both_lanes_are_served
-        a_source_without_a_group_says_so
+        a_subscription_without_a_group_says_so
         making_a_group_twice_changes_nothing
         start_new_skips_history
         binary_payloads_survive
@@ -166,13 +166,13 @@ pub const STORIES: &[(&str, Story)] = stories! {
         an_act_on_nothing_leaves_no_record
         audit_records_are_bounded
         a_pause_stays_until_it_is_ended
-        acts_on_one_source_do_not_show_in_another;
+        acts_on_one_subscription_do_not_show_in_another;
     agreement:
         a_group_is_made_once_and_never_begins_elsewhere
         hosts_are_told_what_others_wish
         what_nobody_wants_is_skipped_by_the_agreement_alone
         what_is_left_waits_for_who_takes_it
-        looking_after_a_source_changes_no_books;
+        looking_after_a_subscription_changes_no_books;
     recovery:
         own_pending_is_found_again_minus_what_is_held
         what_a_dead_consumer_held_is_recovered_with_a_crash_counted

@@ -10,14 +10,14 @@ use crate::backend::{Backend, CRASHES_MAX, Recovered, Settled};
 use crate::model::delivery::{Delivery, Disposition, EntryId, Lane};
 
 async fn recover(desk: &Desk, max: usize) -> Recovered {
-    desk.backend.recover(&desk.source, &desk.consumer, &HashSet::new(), Duration::ZERO, max).await.expect("recover")
+    desk.backend.recover(&desk.subscription, &desk.consumer, &HashSet::new(), Duration::ZERO, max).await.expect("recover")
 }
 
 /// What comes first: one consumer at a time may look after what others left.
 async fn recover_some(desk: &Desk, held: &HashSet<(Lane, EntryId)>, max: usize) -> Recovered {
     let some = async {
         loop {
-            let found = desk.backend.recover(&desk.source, &desk.consumer, held, Duration::ZERO, max).await;
+            let found = desk.backend.recover(&desk.subscription, &desk.consumer, held, Duration::ZERO, max).await;
             let found = found.expect("recover");
             if !found.deliveries.is_empty() || !found.quarantined.is_empty() {
                 return found;
@@ -36,7 +36,7 @@ async fn suspects(desk: &Desk) -> u64 {
 }
 
 async fn take_suspect(desk: &Desk) -> Option<Delivery> {
-    desk.backend.take_suspect(&desk.source, &desk.consumer).await.expect("take_suspect")
+    desk.backend.take_suspect(&desk.subscription, &desk.consumer).await.expect("take_suspect")
 }
 
 async fn set_aside(desk: &Desk, delivery: Delivery) {
@@ -51,8 +51,8 @@ pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: 
     leaving.settle_one(retry(a, Duration::ZERO, record(1, "x"))).await;
     leaving.promote(1).await;
     let got = leaving.fetch(2).await;
-    let sources = [leaving.source.clone()];
-    assert_eq!(backend.leave(&leaving.consumer, &sources).await.expect("leave"), 2);
+    let subscriptions = [leaving.subscription.clone()];
+    assert_eq!(backend.leave(&leaving.consumer, &subscriptions).await.expect("leave"), 2);
     assert_eq!(heir.books().await.pending, 2);
     // No lease has to run out for what its owner put down itself.
     let found = heir.recover_once(&HashSet::new(), Duration::from_secs(3600), 10).await;
@@ -63,7 +63,7 @@ pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: 
     assert_eq!(late, [Settled::Fenced, Settled::Fenced], "it is not the leaver's any more");
     let answers = heir.settle(found.into_iter().map(commit).collect()).await;
     assert_eq!(answers, [Settled::Committed, Settled::Committed]);
-    assert_eq!(backend.leave(&leaving.consumer, &sources).await.expect("leave"), 0, "there was nothing left");
+    assert_eq!(backend.leave(&leaving.consumer, &subscriptions).await.expect("leave"), 0, "there was nothing left");
 }
 
 pub async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>) {
@@ -112,7 +112,7 @@ pub async fn who_leaves_with_a_suspect_has_not_died(backend: Arc<dyn Backend>) {
     let delivery = first.fetch_one().await;
     set_aside(&first, delivery).await;
     let _ = take_suspect(&first).await.expect("a suspect");
-    assert_eq!(backend.leave(&first.consumer, std::slice::from_ref(&first.source)).await.expect("leave"), 1);
+    assert_eq!(backend.leave(&first.consumer, std::slice::from_ref(&first.subscription)).await.expect("leave"), 1);
     let _ = second.recover(1).await;
     second.dies().await;
     let found = third.recover(1).await.remove(0);

@@ -142,19 +142,19 @@ pub async fn who_takes_leave_is_dead_at_once(backend: Arc<dyn Backend>) {
     leaving.publish(&["a", "b"]).await;
     let (a, b) = (leaving.fetch_one().await, leaving.fetch_one().await);
     assert_eq!(leaving.settle_one(commit(a)).await, Settled::Committed);
-    let sources = [leaving.source.clone(), elsewhere.source.clone()];
-    backend.leave(&leaving.consumer, &sources).await.expect("leave");
+    let subscriptions = [leaving.subscription.clone(), elsewhere.subscription.clone()];
+    backend.leave(&leaving.consumer, &subscriptions).await.expect("leave");
     assert_eq!(heir.books().await.pending, 1, "what it held is not forgotten");
     let found = heir.recover(1).await.remove(0);
     assert_eq!(text(&found), text(&b));
     assert_eq!(heir.settle_one(commit(found)).await, Settled::Committed);
-    backend.leave(&leaving.consumer, &sources).await.expect("taking leave twice is no error");
+    backend.leave(&leaving.consumer, &subscriptions).await.expect("taking leave twice is no error");
 }
 
 pub async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let told = async |consumer: &str| {
-        let hosts = backend.hosts(std::slice::from_ref(&desk.source)).await.expect("hosts");
+        let hosts = backend.hosts(std::slice::from_ref(&desk.subscription)).await.expect("hosts");
         let mut notes = hosts.into_iter().filter(|host| host.consumer == consumer).map(|host| host.note);
         let note = notes.next();
         assert_eq!(notes.next(), None, "each host is listed once");
@@ -171,7 +171,7 @@ pub async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Back
     assert_eq!(told(&other.consumer).await, None, "its heartbeat has run out");
     backend.beat(&other.consumer, Duration::from_secs(120), "back").await.expect("beat");
     assert_eq!(told(&other.consumer).await.as_deref(), Some("back"), "it was only slow");
-    backend.leave(&other.consumer, std::slice::from_ref(&desk.source)).await.expect("leave");
+    backend.leave(&other.consumer, std::slice::from_ref(&desk.subscription)).await.expect("leave");
     assert_eq!(told(&other.consumer).await, None, "it has taken leave");
     assert!(told(&desk.consumer).await.is_some(), "and nobody else with it");
 }

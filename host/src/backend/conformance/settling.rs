@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::desk::{Desk, bodies, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{Backend, Entry, Settled, SourceStatus};
+use crate::backend::{Backend, Entry, Settled, SubscriptionStatus};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Disposition, Effects};
 
@@ -84,7 +84,7 @@ pub async fn the_same_token_is_settled_once(backend: Arc<dyn Backend>) {
     // Other hosts may come meanwhile, where all of them are counted.
     let after = desk.books().await;
     let (consumers, oldest_age) = (after.consumers, after.oldest_age);
-    assert_eq!(after, SourceStatus { consumers, oldest_age, ..books }, "nothing was booked twice");
+    assert_eq!(after, SubscriptionStatus { consumers, oldest_age, ..books }, "nothing was booked twice");
 }
 
 pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {

@@ -36,7 +36,7 @@ pub async fn state_is_written_read_and_deleted(backend: Arc<dyn Backend>) {
         let state = desk.state("k").await;
         assert_eq!((state.version, names(&state)), (version as u64 + 1, values), "unnamed values stay as they are");
     }
-    let found = backend.look_up(&desk.source, &[], &["x".into(), "k".into(), "k".into()]).await.expect("look_up");
+    let found = backend.look_up(&desk.subscription, &[], &["x".into(), "k".into(), "k".into()]).await.expect("look_up");
     let versions: Vec<u64> = found.states.iter().map(|s| s.version).collect();
     assert_eq!(versions, [0, 3, 3], "answers come in the order of the question");
 }
@@ -52,7 +52,7 @@ pub async fn states_are_looked_up_as_far_as_there_is_room(backend: Arc<dyn Backe
     }
     let look_up = async |keys: &[&str]| -> Vec<usize> {
         let keys: Vec<Arc<str>> = keys.iter().map(|key| (*key).into()).collect();
-        let found = backend.look_up(&desk.source, &[Uuid::new_v4()], &keys).await.expect("look_up");
+        let found = backend.look_up(&desk.subscription, &[Uuid::new_v4()], &keys).await.expect("look_up");
         assert_eq!(found.seen, [None], "the inbox is asked all the same");
         found.states.iter().map(KeyState::bytes).collect()
     };
@@ -219,7 +219,7 @@ pub async fn states_are_listed_in_the_order_of_their_keys(backend: Arc<dyn Backe
     sorted.sort_unstable(); // by bytes
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = backend.states(&desk.source, after.as_deref(), 3).await.expect("states");
+        let page = backend.states(&desk.subscription, after.as_deref(), 3).await.expect("states");
         assert!(page.len() <= 3, "at most what was asked for");
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());

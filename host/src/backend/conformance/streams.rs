@@ -34,13 +34,13 @@ pub async fn publish_knows_its_ids_within_one_call(backend: Arc<dyn Backend>) {
         new_entry("x", Some((one, OTHER))),
         new_entry("c", None),
     ];
-    let answers = backend.publish(&desk.source.stream, &entries).await.expect("publish");
+    let answers = backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let ids = [added(&answers[0]), added(&answers[2]), added(&answers[4])];
     assert_eq!((answers[1], answers[3]), (Published::Duplicate, Published::Conflict));
     assert!(ids[0] < ids[1] && ids[1] < ids[2], "ids grow: {ids:?}");
-    assert_eq!(bodies(&backend, &desk.source.stream).await, ["a", "b", "c"]);
+    assert_eq!(bodies(&backend, &desk.subscription.stream).await, ["a", "b", "c"]);
     assert_eq!(desk.books().await.published, 3, "what was not added is nobody's business");
-    assert!(backend.publish(&desk.source.stream, &[]).await.expect("publish").is_empty());
+    assert!(backend.publish(&desk.subscription.stream, &[]).await.expect("publish").is_empty());
 }
 
 pub async fn each_stream_has_its_own_ids(backend: Arc<dyn Backend>) {
@@ -51,7 +51,7 @@ pub async fn each_stream_has_its_own_ids(backend: Arc<dyn Backend>) {
     }
     // Nor does a producer's mark say that a handler has handled the event.
     let desk = Desk::new(&backend).await;
-    backend.publish(&desk.source.stream, &[new_entry("a", Some((id, THIS)))]).await.expect("publish");
+    backend.publish(&desk.subscription.stream, &[new_entry("a", Some((id, THIS)))]).await.expect("publish");
     assert_eq!(desk.seen(id).await, None);
 }
 
@@ -60,7 +60,7 @@ pub async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
     let ids = desk.publish_count(7).await;
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = backend.entries(&desk.source.stream, after, 3).await.expect("entries");
+        let page = backend.entries(&desk.subscription.stream, after, 3).await.expect("entries");
         assert!(page.len() <= 3, "at most what was asked for");
         let Some((last, _)) = page.last() else { break };
         after = Some(*last);
@@ -76,7 +76,7 @@ pub async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
 pub async fn trim_spares_what_a_group_has_not_finished(backend: Arc<dyn Backend>) {
     let fast = Desk::new(&backend).await;
     let slow = fast.neighbour().await;
-    let (stream, count) = (&fast.source.stream, 1000);
+    let (stream, count) = (&fast.subscription.stream, 1000);
     let ids = fast.publish_count(count).await;
     let all = fast.fetch(count).await;
     fast.settle(all.into_iter().map(commit).collect()).await;
@@ -101,7 +101,7 @@ pub async fn trim_spares_what_a_group_has_not_finished(backend: Arc<dyn Backend>
 
 pub async fn trim_by_age_spares_what_is_pending(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let (stream, count) = (&desk.source.stream, 1000);
+    let (stream, count) = (&desk.subscription.stream, 1000);
     let ids = desk.publish_count(count).await;
     let mut got = desk.fetch(count).await;
     let pending = got.remove(900);

@@ -135,7 +135,7 @@ pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
     let letter = desk.dead().await.remove(0);
     assert_eq!(letter.body, Body::Timer("u".into()));
     let act = Act::default();
-    assert!(backend.edit_dead(&desk.source, letter.id, "v".into(), &act).await.expect("edit"));
+    assert!(backend.edit_dead(&desk.subscription, letter.id, "v".into(), &act).await.expect("edit"));
     let back = desk.fetch_one().await;
     assert!(is_timer(&back, "v") && back.attempts == 0, "an edited timer is one: {back:?}");
     assert_eq!(desk.settle_one(entry(back, Disposition::Skip { duplicate: false })).await, Settled::Skipped);
@@ -143,7 +143,7 @@ pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
     desk.publish(&["c"]).await;
     desk.settle_one(dead_letter(desk.fetch_one().await, ReasonClass::Rejected, None)).await;
     let letter = desk.dead().await.remove(0).id;
-    assert!(backend.edit_dead(&desk.source, letter, "w".into(), &act).await.expect("edit"));
+    assert!(backend.edit_dead(&desk.subscription, letter, "w".into(), &act).await.expect("edit"));
     assert_eq!(desk.fetch_one().await.body, Body::Event("w".into()));
     desk.books().await;
 }

@@ -8,24 +8,24 @@ use super::witness::Told;
 use super::{Redis, millis, value};
 use crate::backend::{Promoted, Result};
 use crate::clock;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 /// A script holds up the server while it runs: no call moves more than this.
 const CALL_MAX: usize = 200;
 
 impl Redis {
-    pub(super) async fn promote_due(&self, source: &Source, max: usize) -> Result<Promoted> {
-        let keys = Keys::of(source);
+    pub(super) async fn promote_due(&self, subscription: &Subscription, max: usize) -> Result<Promoted> {
+        let keys = Keys::of(subscription);
         let keys = [keys.again(), keys.due(), keys.due_bodies(), keys.timers(), keys.stats()];
         let mut moved = 0;
         loop {
             let count = (max - moved).min(CALL_MAX);
             let mut call = PROMOTE.call(&keys);
-            let (at, told) = (clock::since_boot(), self.witness.told(source));
+            let (at, told) = (clock::since_boot(), self.witness.told(subscription));
             call.arg(count).arg(told.map(|told| told.ms.to_string()).unwrap_or_default());
             call.arg(told.map_or(0, |told| millis(at.saturating_sub(told.at))));
-            let [now, next_in, ms] = value::tuple(self.run_script(&PROMOTE, &call, source).await?)?;
-            self.witness.tell(source, Told { ms: value::count(&ms)?, at });
+            let [now, next_in, ms] = value::tuple(self.run_script(&PROMOTE, &call, subscription).await?)?;
+            self.witness.tell(subscription, Told { ms: value::count(&ms)?, at });
             let now = usize::try_from(value::count(&now)?).unwrap_or(usize::MAX);
             moved = moved.saturating_add(now).min(max);
             if now < count || moved == max {

@@ -15,7 +15,7 @@ use super::{Redis, millis, value};
 use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, HEARTBEAT_MAX, Result};
 use crate::clock;
-use crate::model::delivery::{Delivery, EntryId, Lane, Source};
+use crate::model::delivery::{Delivery, EntryId, Lane, Subscription};
 
 /// Dead consumers with nothing left that are removed in one call, and such calls in a row. They are many where hosts
 /// came and went for long while nobody recovered anything.
@@ -75,18 +75,18 @@ impl Redis {
     /// Adds to `found` what was released, and what dead consumers have had for longer than `lease`.
     pub(super) async fn claim_from_others(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         keys: &Keys,
         consumer: &str,
         lease: Duration,
         found: &mut Found,
     ) -> Result<Claimed> {
-        if found.is_full() || !self.is_reclaimer(source, keys, consumer).await? {
+        if found.is_full() || !self.is_reclaimer(subscription, keys, consumer).await? {
             return Ok(Claimed::default());
         }
-        self.bury(source, keys, lease).await?;
+        self.bury(subscription, keys, lease).await?;
         let (mut suspects, mut quarantined) = (0, Vec::new());
-        for other in self.dead_consumers(source, keys, consumer).await? {
+        for other in self.dead_consumers(subscription, keys, consumer).await? {
             let from = match &*other.name {
                 ELSEWHERE => continue,
                 QUARANTINE => {
@@ -105,7 +105,7 @@ impl Redis {
                 while pending > 0 && !found.is_full() {
                     let count = found.room().min(PAGE);
                     let begun = found.deliveries.len();
-                    let aside = self.claim(source, keys, lane, consumer, &from, count, found).await?;
+                    let aside = self.claim(subscription, keys, lane, consumer, &from, count, found).await?;
                     let claimed = found.deliveries.len() - begun;
                     // Fewer come at a time where hosts have died before: who asks again gets the others.
                     found.more |= claimed > 0 && ((claimed + aside.len()) as u64) < pending;
@@ -122,12 +122,12 @@ impl Redis {
 
     /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
     /// Lanes with something pending are left to `claim`, which knows when the last of it is gone.
-    async fn bury(&self, source: &Source, keys: &Keys, lease: Duration) -> Result<()> {
+    async fn bury(&self, subscription: &Subscription, keys: &Keys, lease: Duration) -> Result<()> {
         let mut call = BURY.call(&[keys.stream(), keys.again()]);
-        call.arg(&*source.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
+        call.arg(&*subscription.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
         call.arg(millis(HEARTBEAT_MAX));
         for _ in 0..BURIAL_CALLS_MAX {
-            if value::count(&self.run_script(&BURY, &call, source).await?)? < BURIALS_MAX {
+            if value::count(&self.run_script(&BURY, &call, subscription).await?)? < BURIALS_MAX {
                 break;
             }
         }
@@ -137,22 +137,22 @@ impl Redis {
     /// Whether this consumer is the one that looks after what others left, which one at a time does: with many hosts, the
     /// looking would cost more than what is found. Two at once do no harm, the scripts see to that. Nobody does while
     /// heartbeats cannot be believed.
-    async fn is_reclaimer(&self, source: &Source, keys: &Keys, consumer: &str) -> Result<bool> {
+    async fn is_reclaimer(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<bool> {
         let mut call = RECLAIMER.call(&[keys.reclaimer()]);
         call.arg(consumer).arg(millis(RECLAIMER_LEASE));
         let at = clock::since_boot();
-        let [is_it, now] = value::tuple(self.run_script(&RECLAIMER, &call, source).await?)?;
-        let believed = self.witness.look(source, Told { ms: value::count(&now)?, at });
+        let [is_it, now] = value::tuple(self.run_script(&RECLAIMER, &call, subscription).await?)?;
+        let believed = self.witness.look(subscription, Told { ms: value::count(&now)?, at });
         Ok(value::count(&is_it)? == 1 && believed)
     }
 
     /// Takes one delivery out of quarantine.
-    pub(super) async fn take_from_quarantine(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
-        let keys = Keys::of(source);
+    pub(super) async fn take_from_quarantine(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
+        let keys = Keys::of(subscription);
         let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
         for lane in LANES {
             let mut found = Found::new(1, usize::MAX);
-            self.claim(source, &keys, lane, consumer, &from, 1, &mut found).await?;
+            self.claim(subscription, &keys, lane, consumer, &from, 1, &mut found).await?;
             if let Some(suspect) = found.deliveries.pop() {
                 return Ok(Some(suspect));
             }
@@ -163,21 +163,21 @@ impl Redis {
     /// Takes what was left for other hosts. What has just been left waits: others may be on their way.
     pub(super) async fn take_what_was_left(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         max: usize,
     ) -> Result<Vec<Delivery>> {
-        let (keys, mut found) = (Keys::of(source), Found::new(max, self.options.fetch_bytes_max));
+        let (keys, mut found) = (Keys::of(subscription), Found::new(max, self.options.fetch_bytes_max));
         let from = From { consumer: ELSEWHERE, note: Note::Nothing, lease: LEFT_FOR };
-        self.claim(source, &keys, Lane::Input, consumer, &from, max, &mut found).await?;
+        self.claim(subscription, &keys, Lane::Input, consumer, &from, max, &mut found).await?;
         Ok(found.deliveries)
     }
 
     /// Takes over up to `count` and reads them. Answers which went into quarantine.
-    #[expect(clippy::too_many_arguments, reason = "of one source's lane, from one consumer to another")]
+    #[expect(clippy::too_many_arguments, reason = "of one subscription's lane, from one consumer to another")]
     async fn claim(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         keys: &Keys,
         lane: Lane,
         consumer: &str,
@@ -186,16 +186,16 @@ impl Redis {
         found: &mut Found,
     ) -> Result<Vec<EntryId>> {
         let mut call = CLAIM.call(&[key_of(keys, lane), keys.tries(), keys.dead(), keys.stats()]);
-        call.arg(&*source.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
+        call.arg(&*subscription.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
         call.arg(name_of(lane)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
         call.arg(CRASHES_MAX).arg(CRASHED_WEIGHT);
-        let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&CLAIM, &call, source).await?)?;
+        let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&CLAIM, &call, subscription).await?)?;
         let mut accounts = HashMap::new();
         for ((id, crashes), alone) in value::array(ids)?.iter().zip(value::array(crashes)?).zip(value::array(alone)?) {
             accounts.insert(value::entry_id(id)?, (to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
         }
         let begun = found.deliveries.len();
-        self.read_again(source, keys, lane, consumer, accounts.keys().copied().collect(), found).await?;
+        self.read_again(subscription, keys, lane, consumer, accounts.keys().copied().collect(), found).await?;
         for delivery in &mut found.deliveries[begun..] {
             let (crashes, alone) = accounts.get(&delivery.entry).copied().unwrap_or_default();
             delivery.crashes = delivery.crashes.saturating_add(crashes);
@@ -205,13 +205,13 @@ impl Redis {
     }
 
     /// The consumers of the group that have no heartbeat.
-    async fn dead_consumers(&self, source: &Source, keys: &Keys, consumer: &str) -> Result<Vec<DeadConsumer>> {
+    async fn dead_consumers(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<Vec<DeadConsumer>> {
         let mut ask = Pipeline::with_capacity(2);
         for lane in LANES {
-            ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, lane)).arg(&*source.handler);
+            ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, lane)).arg(&*subscription.handler);
         }
         let mut others: HashMap<Vec<u8>, DeadConsumer> = HashMap::new();
-        for (lane, answer) in LANES.into_iter().zip(self.run_all(&ask, source).await?) {
+        for (lane, answer) in LANES.into_iter().zip(self.run_all(&ask, subscription).await?) {
             for row in value::array(answer)? {
                 let (name, pending) = consumer_row(row)?;
                 if name == consumer.as_bytes() {
@@ -229,11 +229,11 @@ impl Redis {
         let beats: Vec<Vec<u8>> = others.iter().map(beat).collect();
         let mut call = SILENT.call(&beats);
         call.arg(millis(HEARTBEAT_MAX));
-        let silent = value::array(self.run_script(&SILENT, &call, source).await?)?;
+        let silent = value::array(self.run_script(&SILENT, &call, subscription).await?)?;
         let others = others.into_iter().zip(silent);
         let mut dead: Vec<_> = others.filter(|(_, silent)| *silent == Value::Int(1)).map(|(dead, _)| dead).collect();
         let names: Vec<&[u8]> = dead.iter().map(|dead| &*dead.name).collect();
-        let times = self.witness.silent(source, &names, clock::since_boot());
+        let times = self.witness.silent(subscription, &names, clock::since_boot());
         dead.iter_mut().zip(times).for_each(|(dead, time)| dead.silent = time);
         Ok(dead)
     }

@@ -30,7 +30,7 @@ end
 -- server is the primary now. Longer than a command can be on its way twice.
 local STEP_MS = 60000
 
--- The steady clock of a source: the server's, with its steps taken out. What is put off waits for its own delay by it,
+-- The steady clock of a subscription: the server's, with its steps taken out. What is put off waits for its own delay by it,
 -- however the server's clock is set meanwhile. It never goes back; it goes forward with a step only if no host was there
 -- to see that (see promote.lua). The books hold what has to be taken off the server's time, and the latest time that was
 -- told, as `<ms>:<ms>` in `clock`. Answers the time and what is taken off; then the latest time before, and what was.

@@ -1,4 +1,4 @@
-//! What people do to a source: dead letters replayed, dropped, edited; pausing; and the audit records of all that.
+//! What people do to a subscription: dead letters replayed, dropped, edited; pausing; and the audit records of all that.
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
@@ -8,67 +8,67 @@ use super::record::{WriteId, for_each_pair, parse};
 use super::script::{DROP, PAUSE, REPLAY, Script};
 use super::{Redis, value};
 use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Pause, Result};
-use crate::model::delivery::{EntryId, Source};
+use crate::model::delivery::{EntryId, Subscription};
 
 /// A script holds up the server while it runs: no call touches more letters than this, nor (the scripts see to that) more
 /// than 16 MiB of them.
 const CALL_MAX: usize = 200;
 
 impl Redis {
-    pub(super) async fn replay_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
+    pub(super) async fn replay_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
         let (mut replayed, mut rest) = (0, ids);
         while !rest.is_empty() {
-            let mut call = begin(&REPLAY, &replay_keys(source), act);
+            let mut call = begin(&REPLAY, &replay_keys(subscription), act);
             call.arg("replay").arg("");
-            replayed += self.act_on(&REPLAY, call, source, &mut rest).await?;
+            replayed += self.act_on(&REPLAY, call, subscription, &mut rest).await?;
         }
         Ok(replayed)
     }
 
-    pub(super) async fn drop_letters(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-        let keys = Keys::of(source);
+    pub(super) async fn drop_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let keys = Keys::of(subscription);
         let (mut dropped, mut rest) = (0, ids);
         while !rest.is_empty() {
             let call = begin(&DROP, &[keys.dead(), keys.stats(), keys.audit()], act);
-            dropped += self.act_on(&DROP, call, source, &mut rest).await?;
+            dropped += self.act_on(&DROP, call, subscription, &mut rest).await?;
         }
         Ok(dropped)
     }
 
-    pub(super) async fn edit_letter(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
-        let mut call = begin(&REPLAY, &replay_keys(source), act);
+    pub(super) async fn edit_letter(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+        let mut call = begin(&REPLAY, &replay_keys(subscription), act);
         call.arg("edit").arg(&body[..]);
-        Ok(self.act_on(&REPLAY, call, source, &mut &[id][..]).await? == 1)
+        Ok(self.act_on(&REPLAY, call, subscription, &mut &[id][..]).await? == 1)
     }
 
     /// Runs the call with the first of these ids as its last arguments, and takes off those that are done; answers how many
     /// letters there were.
-    async fn act_on(&self, script: &Script, mut call: Cmd, source: &Source, ids: &mut &[EntryId]) -> Result<usize> {
+    async fn act_on(&self, script: &Script, mut call: Cmd, subscription: &Subscription, ids: &mut &[EntryId]) -> Result<usize> {
         let all = *ids;
         let some = &all[..all.len().min(CALL_MAX)];
         some.iter().for_each(|id| call.write_id(*id));
-        let [count, done] = value::tuple(self.run_script(script, &call, source).await?)?;
+        let [count, done] = value::tuple(self.run_script(script, &call, subscription).await?)?;
         let number = |value| value::count(value).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         *ids = &all[number(&done)?.clamp(1, some.len())..];
         number(&count)
     }
 
-    pub(super) async fn pause_or_resume(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
-        let keys = Keys::of(source);
+    pub(super) async fn pause_or_resume(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+        let keys = Keys::of(subscription);
         let mut call = begin(&PAUSE, &[keys.stream(), keys.stats(), keys.audit()], act);
-        call.arg(&*source.handler).arg(if paused { "pause" } else { "resume" });
-        self.run_script(&PAUSE, &call, source).await?;
+        call.arg(&*subscription.handler).arg(if paused { "pause" } else { "resume" });
+        self.run_script(&PAUSE, &call, subscription).await?;
         Ok(())
     }
 
-    pub(super) async fn which_are_paused(&self, sources: &[Source]) -> Result<Vec<Pause>> {
-        let mut read = Pipeline::with_capacity(2 * sources.len());
-        for source in sources {
-            let keys = Keys::of(source);
+    pub(super) async fn which_are_paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
+        let mut read = Pipeline::with_capacity(2 * subscriptions.len());
+        for subscription in subscriptions {
+            let keys = Keys::of(subscription);
             read.cmd("HGET").arg(keys.stats()).arg("paused");
             read.cmd("HGET").arg(keys.position()).arg("lost");
         }
-        if sources.is_empty() {
+        if subscriptions.is_empty() {
             return Ok(Vec::new());
         }
         let flags = self.run_all(&read, &"what is paused").await?;
@@ -82,7 +82,7 @@ impl Redis {
 
     pub(super) async fn list_audit(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<AuditRecord>> {
@@ -90,15 +90,15 @@ impl Redis {
             return Ok(Vec::new());
         }
         let mut cmd = redis::cmd("XRANGE");
-        cmd.arg(Keys::of(source).audit()).arg(after.map_or_else(|| "-".to_owned(), |id| format!("({id}")));
+        cmd.arg(Keys::of(subscription).audit()).arg(after.map_or_else(|| "-".to_owned(), |id| format!("({id}")));
         cmd.arg("+").arg("COUNT").arg(max.min(AUDIT_MAX));
-        let entries = value::entries(self.run(&cmd, source).await?)?;
+        let entries = value::entries(self.run(&cmd, subscription).await?)?;
         entries.into_iter().map(|(id, fields)| audit_record(id, fields.unwrap_or_default())).collect()
     }
 }
 
-fn replay_keys(source: &Source) -> [String; 4] {
-    let keys = Keys::of(source);
+fn replay_keys(subscription: &Subscription) -> [String; 4] {
+    let keys = Keys::of(subscription);
     [keys.dead(), keys.again(), keys.audit(), keys.stats()]
 }
 

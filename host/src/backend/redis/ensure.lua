@@ -1,5 +1,5 @@
 #!lua
--- Makes the group of a source on both lanes unless it is there, and opens its books. One that was lost goes on where
+-- Makes the group of a subscription on both lanes unless it is there, and opens its books. One that was lost goes on where
 -- tend.lua noted that it was; where that is not known well enough, it is not made, and a person has to say where.
 --
 -- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 base of the inbox  9 audit

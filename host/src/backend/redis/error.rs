@@ -21,11 +21,11 @@ const NOT_NOW: [&str; 11] = [
     "NOSCRIPT",
 ];
 
-/// `at` is the server's address, `subject` the source or stream that the command was about.
+/// `at` is the server's address, `subject` the subscription or stream that the command was about.
 pub(super) fn meaning(at: &str, subject: &dyn Display, error: &RedisError) -> Error {
     let text = plain(error);
     match error.code() {
-        Some("NOGROUP") => Error::GroupGone { source_name: subject.to_string() },
+        Some("NOGROUP") => Error::GroupGone { subscription: subject.to_string() },
         Some(code) if NOT_NOW.contains(&code) => unavailable(at, text),
         // Some errors that matter have no code of their own.
         Some("ERR") if text.contains("max number of clients") => unavailable(at, text),
@@ -145,6 +145,6 @@ mod tests {
 
     #[test]
     fn a_missing_group_is_named() {
-        assert!(matches!(answer("NOGROUP", "x"), Error::GroupGone { source_name } if source_name == "h on s"));
+        assert!(matches!(answer("NOGROUP", "x"), Error::GroupGone { subscription } if subscription == "h on s"));
     }
 }

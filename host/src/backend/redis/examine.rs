@@ -8,7 +8,7 @@ use super::server::{Info, POLICY_HINT, SAFE_POLICY};
 use super::{Redis, bugs, value};
 use crate::backend::findings::{bad, good, short, warning};
 use crate::backend::{Error, Finding, Result};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 /// Clocks that differ by less are as good as equal to people who compare logs.
 const SKEW_MAX: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const REPLICA_SILENCE_MAX: u64 = 10;
 type Settings = HashMap<String, String>;
 
 impl Redis {
-    pub(super) async fn examine_server(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+    pub(super) async fn examine_server(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let info = Info::read(&self.link, &self.at).await?;
         let (settings, unasked) = self.settings().await?;
         let version = info.version();
@@ -37,19 +37,19 @@ impl Redis {
         found.extend(bugs::known(&version, info.fact("aof_enabled") == "1" && cut_when_torn));
         found.push(eviction(&info));
         found.push(memory(&info));
-        found.extend(room_for_letters(&info, sources.len() as u64, self.options.dead_letters_bytes_max));
+        found.extend(room_for_letters(&info, subscriptions.len() as u64, self.options.dead_letters_bytes_max));
         found.extend(room_for_timers(&info, self.options.timers_bytes));
         found.extend(unasked.map(|why| settings_unknown(&why)));
         found.push(durability(&info, &settings));
         found.extend(persistence(&info));
         found.extend(replication(&info));
         found.push(self.clock().await?);
-        if !sources.is_empty() {
-            let denied = self.ask_for_rights(sources).await;
+        if !subscriptions.is_empty() {
+            let denied = self.ask_for_rights(subscriptions).await;
             let all_allowed = denied.is_empty();
             found.extend(denied);
             found.extend(self.try_rights().await.into_iter().filter(|finding| all_allowed || !finding.hint.is_empty()));
-            match self.survey(sources, targets).await {
+            match self.survey(subscriptions, targets).await {
                 Ok(streams) => found.extend(streams),
                 Err(error) => found.push(of_error("streams", &error)),
             }
@@ -159,13 +159,13 @@ fn memory(info: &Info) -> Finding {
 }
 
 /// Dead letters are taken when the memory is full: what they may take in all has to fit.
-fn room_for_letters(info: &Info, sources: u64, bytes_max: u64) -> Option<Finding> {
-    let (max, wanted) = (info.number("maxmemory"), sources.saturating_mul(bytes_max));
+fn room_for_letters(info: &Info, subscriptions: u64, bytes_max: u64) -> Option<Finding> {
+    let (max, wanted) = (info.number("maxmemory"), subscriptions.saturating_mul(bytes_max));
     (max > 0 && wanted as f64 > LETTERS_SHARE * max as f64).then(|| {
         warning(
             "dead letters",
             format!(
-                "{sources} sources may keep {} MiB of dead letters, more than half of maxmemory, {} MiB",
+                "{subscriptions} subscriptions may keep {} MiB of dead letters, more than half of maxmemory, {} MiB",
                 wanted >> 20,
                 max >> 20
             ),

@@ -1,4 +1,4 @@
-//! Fetching: taking new entries from both lanes of a source.
+//! Fetching: taking new entries from both lanes of a subscription.
 //!
 //! COUNT goes for each lane by itself, and no more than `max` may be handed out in all, so the lanes have to share. A
 //! reader that finds little waits on both lanes at once with half of `max` for each: one round trip, and the shortest
@@ -18,23 +18,23 @@ use super::link::Link;
 use super::value::{self, RawEntry};
 use super::{Redis, error, record, replies};
 use crate::backend::{Fetched, Result};
-use crate::model::delivery::{Delivery, Lane, Source};
+use crate::model::delivery::{Delivery, Lane, Subscription};
 
 /// How much later than the end of its wait an answer may come.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 /// With `max` = 1 only one lane can be waited on. The other is looked at this often.
 const SINGLE_WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// One reader for each source and consumer.
+/// One reader for each subscription and consumer.
 #[derive(Default)]
 pub(super) struct Readers(std::sync::Mutex<ReaderMap>);
 
-type ReaderMap = HashMap<(Source, String), Arc<Mutex<Reader>>>;
+type ReaderMap = HashMap<(Subscription, String), Arc<Mutex<Reader>>>;
 
 impl Readers {
-    fn of(&self, source: &Source, consumer: &str, new: impl FnOnce() -> Reader) -> Arc<Mutex<Reader>> {
+    fn of(&self, subscription: &Subscription, consumer: &str, new: impl FnOnce() -> Reader) -> Arc<Mutex<Reader>> {
         let mut readers = self.lock();
-        readers.entry((source.clone(), consumer.to_owned())).or_insert_with(|| Arc::new(Mutex::new(new()))).clone()
+        readers.entry((subscription.clone(), consumer.to_owned())).or_insert_with(|| Arc::new(Mutex::new(new()))).clone()
     }
 
     /// Closes the connections of a consumer that takes leave.
@@ -50,7 +50,7 @@ impl Readers {
 
 struct Reader {
     link: Arc<Link>,
-    source: Source,
+    subscription: Subscription,
     consumer: String,
     stream: String,
     again: String,
@@ -77,7 +77,7 @@ type Raw = Vec<(Lane, RawEntry)>;
 impl Redis {
     pub(super) async fn fetch_batch(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         max: usize,
         wait: Duration,
@@ -88,7 +88,7 @@ impl Redis {
         let bounds = super::reply_bounds(&self.options);
         let link =
             || if self.one_task { self.link.clone() } else { Arc::new(Link::gated(self.client.clone(), bounds)) };
-        let reader = self.readers.of(source, consumer, || Reader::new(link(), source, consumer));
+        let reader = self.readers.of(subscription, consumer, || Reader::new(link(), subscription, consumer));
         let mut reader = reader.lock().await;
         let count = match reader.count {
             Some(count) => count,
@@ -102,7 +102,7 @@ impl Redis {
         if raw.is_err() {
             reader.count = Some((count.min(max) / 2).max(1));
         }
-        let fetched = deliveries(raw.map_err(|failure| failure.meaning(&self.at, source))?)?;
+        let fetched = deliveries(raw.map_err(|failure| failure.meaning(&self.at, subscription))?)?;
         reader.count = Some(match fetched.more {
             true => (count.min(max) / 2).max(1),
             false if fetched.deliveries.is_empty() => count,
@@ -111,9 +111,9 @@ impl Redis {
         Ok(fetched)
     }
 
-    /// What XREADGROUP answered for both lanes of a source. Needs no server, so that it can be measured by itself.
-    pub fn decode(answer: Value, source: &Source) -> Result<Fetched> {
-        deliveries(by_lane(answer, &Keys::of(source).again())?)
+    /// What XREADGROUP answered for both lanes of a subscription. Needs no server, so that it can be measured by itself.
+    pub fn decode(answer: Value, subscription: &Subscription) -> Result<Fetched> {
+        deliveries(by_lane(answer, &Keys::of(subscription).again())?)
     }
 }
 
@@ -141,9 +141,9 @@ enum Failure {
 }
 
 impl Failure {
-    fn meaning(self, at: &str, source: &dyn Display) -> crate::backend::Error {
+    fn meaning(self, at: &str, subscription: &dyn Display) -> crate::backend::Error {
         match self {
-            Self::Redis(error) => error::meaning(at, source, &error),
+            Self::Redis(error) => error::meaning(at, subscription, &error),
             Self::Form(error) => error,
         }
     }
@@ -162,11 +162,11 @@ impl From<crate::backend::Error> for Failure {
 }
 
 impl Reader {
-    fn new(link: Arc<Link>, source: &Source, consumer: &str) -> Self {
-        let keys = Keys::of(source);
+    fn new(link: Arc<Link>, subscription: &Subscription, consumer: &str) -> Self {
+        let keys = Keys::of(subscription);
         Self {
             link,
-            source: source.clone(),
+            subscription: subscription.clone(),
             consumer: consumer.to_owned(),
             stream: keys.stream(),
             again: keys.again(),
@@ -266,7 +266,7 @@ impl Reader {
 
     fn command(&self, count: usize, wait: Option<Duration>, keys: &[&String]) -> Cmd {
         let mut cmd = redis::cmd("XREADGROUP");
-        cmd.arg("GROUP").arg(&*self.source.handler).arg(&self.consumer).arg("COUNT").arg(count);
+        cmd.arg("GROUP").arg(&*self.subscription.handler).arg(&self.consumer).arg("COUNT").arg(count);
         if let Some(wait) = wait {
             // BLOCK 0 would mean for ever.
             cmd.arg("BLOCK").arg(super::millis(wait).max(1));

@@ -16,7 +16,7 @@ use crate::backend::{
     Act, Bounds, Error, Group, HEARTBEAT_MAX, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
 };
 use crate::clock;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 /// A position is noted again after so long, by whichever host comes first.
 pub(super) const POSITION_EVERY: Duration = Duration::from_millis(900);
@@ -30,11 +30,11 @@ impl Redis {
     /// Makes the group unless it is there: a lost one where it was, or where a person says (`place`, with whose act it is).
     pub(super) async fn make_group(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         start: Start,
         place: Option<(Place, &Act)>,
     ) -> Result<Group> {
-        let keys = Keys::of(source);
+        let keys = Keys::of(subscription);
         let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
         let mut call = begin(
             &ENSURE,
@@ -51,18 +51,18 @@ impl Redis {
             ],
             act.unwrap_or(&Act::default()),
         );
-        call.arg(&*source.handler).arg(match start {
+        call.arg(&*subscription.handler).arg(match start {
             Start::Beginning => "0",
             Start::New => "$",
         });
-        call.arg(self.inbox_window_ms()).arg(self.handed_out().get(source).map_or("", String::as_str));
+        call.arg(self.inbox_window_ms()).arg(self.handed_out().get(subscription).map_or("", String::as_str));
         call.arg(match place {
             None => String::new(),
             Some(Place::Beginning) => "0".to_owned(),
             Some(Place::Now) => "$".to_owned(),
             Some(Place::After(id)) => id.to_string(),
         });
-        Ok(match value::count(&self.run_script(&ENSURE, &call, source).await?)? {
+        Ok(match value::count(&self.run_script(&ENSURE, &call, subscription).await?)? {
             0 => Group::There,
             1 => Group::New,
             2 => Group::Restored,
@@ -73,12 +73,12 @@ impl Redis {
     /// Without a wish, the one before stays. A position that was noted less than `every` ago is good enough.
     pub(super) async fn look_after(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         wish: &str,
         every: Duration,
     ) -> Result<Tended> {
-        let keys = Keys::of(source);
+        let keys = Keys::of(subscription);
         let mut call = TEND.call(&[
             keys.stream(),
             keys.again(),
@@ -89,33 +89,33 @@ impl Redis {
             keys.position(),
             keys.wishes(),
         ]);
-        call.arg(&*source.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
+        call.arg(&*subscription.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
         call.arg(millis(every)).arg(keys::HEARTBEAT_PREFIX).arg(millis(WISH_LEAVE_TTL));
-        let mut answer = value::array(self.run_script(&TEND, &call, source).await?)?.into_iter();
+        let mut answer = value::array(self.run_script(&TEND, &call, subscription).await?)?.into_iter();
         let mut next = || answer.next().unwrap_or(Value::Nil);
         let (agreed, left) = (value::count(&next())?, value::count(&next())?);
         let (strayed, repeated) = (value::count(&next())?, value::count(&next())?);
         let set_back = value::text(next())?.parse().ok();
         let last = value::text(next())?;
-        self.handed_out().insert(source.clone(), last);
-        let wishes = self.with_life(answer.collect(), source).await?;
+        self.handed_out().insert(subscription.clone(), last);
+        let wishes = self.with_life(answer.collect(), subscription).await?;
         Ok(Tended { agreed, wishes, left, strayed, repeated, set_back })
     }
 
-    /// What hosts wish of a source, as it is written down: also what is out of date is still there until somebody tends.
-    pub(super) async fn list_wishes(&self, source: &Source) -> Result<Vec<Wish>> {
+    /// What hosts wish of a subscription, as it is written down: also what is out of date is still there until somebody tends.
+    pub(super) async fn list_wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>> {
         let mut read = redis::cmd("HGETALL");
-        read.arg(Keys::of(source).wishes());
-        let mut said = value::array(self.run(&read, source).await?)?;
+        read.arg(Keys::of(subscription).wishes());
+        let mut said = value::array(self.run(&read, subscription).await?)?;
         for value in said.iter_mut().skip(1).step_by(2) {
             let text = value::text(std::mem::replace(value, Value::Nil))?;
             *value = Value::BulkString(text.split_once(' ').map_or("", |(_, wish)| wish).into());
         }
-        self.with_life(said, source).await
+        self.with_life(said, subscription).await
     }
 
     /// `said`: consumer and wish in turn.
-    async fn with_life(&self, said: Vec<Value>, source: &Source) -> Result<Vec<Wish>> {
+    async fn with_life(&self, said: Vec<Value>, subscription: &Subscription) -> Result<Vec<Wish>> {
         let mut said = said.into_iter();
         let mut wishes = Vec::new();
         while let (Some(consumer), Some(wish)) = (said.next(), said.next()) {
@@ -126,12 +126,12 @@ impl Redis {
         }
         let mut beats = redis::cmd("MGET");
         wishes.iter().for_each(|wish| _ = beats.arg(keys::heartbeat(&wish.consumer)));
-        let beats = value::array(self.run(&beats, source).await?)?;
+        let beats = value::array(self.run(&beats, subscription).await?)?;
         wishes.iter_mut().zip(beats).for_each(|(wish, beat)| wish.alive = beat != Value::Nil);
         Ok(wishes)
     }
 
-    fn handed_out(&self) -> std::sync::MutexGuard<'_, HashMap<Source, String>> {
+    fn handed_out(&self) -> std::sync::MutexGuard<'_, HashMap<Subscription, String>> {
         // Whole at any time, whoever panicked.
         self.handed_out.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -172,12 +172,12 @@ impl Redis {
     }
 
     /// The heartbeat ends last: until all is released, nobody is to think that this host has died with it.
-    pub(super) async fn take_leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
+    pub(super) async fn take_leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
         self.readers.close(consumer);
         let (mut released, mut failed) = (0, None);
-        for source in sources {
+        for subscription in subscriptions {
             // One that cannot be released is no reason to leave the others behind like a dead host.
-            match self.release(source, consumer).await {
+            match self.release(subscription, consumer).await {
                 Ok(count) => released += count,
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -189,27 +189,27 @@ impl Redis {
         failed.map_or(Ok(released), Err)
     }
 
-    async fn release(&self, source: &Source, consumer: &str) -> Result<u64> {
-        let (keys, mut released) = (Keys::of(source), 0);
+    async fn release(&self, subscription: &Subscription, consumer: &str) -> Result<u64> {
+        let (keys, mut released) = (Keys::of(subscription), 0);
         for lane in LANES {
             loop {
                 let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead(), keys.stats()]);
-                call.arg(&*source.handler).arg(consumer).arg(PAGE).write_bounds(&self.options);
-                let some = value::count(&self.run_script(&RELEASE, &call, source).await?)?;
+                call.arg(&*subscription.handler).arg(consumer).arg(PAGE).write_bounds(&self.options);
+                let some = value::count(&self.run_script(&RELEASE, &call, subscription).await?)?;
                 released += some;
                 if some < PAGE as u64 {
                     break;
                 }
             }
         }
-        match self.look_after(source, consumer, "", Duration::ZERO).await {
+        match self.look_after(subscription, consumer, "", Duration::ZERO).await {
             // No group: nothing is to be noted.
             Ok(_) | Err(Error::GroupGone { .. }) => {}
             Err(error) => return Err(error),
         }
         let mut call = LEAVE.call(&[keys.stream(), keys.again(), keys.wishes()]);
-        call.arg(&*source.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL));
-        self.run_script(&LEAVE, &call, source).await?;
+        call.arg(&*subscription.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL));
+        self.run_script(&LEAVE, &call, subscription).await?;
         Ok(released)
     }
 

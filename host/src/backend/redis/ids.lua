@@ -1,4 +1,4 @@
--- Entry ids compared, and what tells whether a source has settled anything: for scripts that need it.
+-- Entry ids compared, and what tells whether a subscription has settled anything: for scripts that need it.
 
 -- Ids are two numbers of up to 64 bits, more than Lua's numbers hold: they are compared as text.
 local function less(a, b)
@@ -12,7 +12,7 @@ local function before(a, b)
     return less(a_ms, b_ms) or (a_ms == b_ms and less(a_seq, b_seq))
 end
 
--- Grows with every settlement of a source.
+-- Grows with every settlement of a subscription.
 local function sum_of(stats, dead)
     local totals = redis.call('HMGET', stats, 'committed', 'skipped', 'retried')
     local letters = redis.call('EXISTS', dead) == 1 and named(redis.call('XINFO', 'STREAM', dead))['last-generated-id'] or ''

@@ -1,4 +1,4 @@
-//! The view from outside: the books of a source, its dead letters and states, the events of a stream.
+//! The view from outside: the books of a subscription, its dead letters and states, the events of a stream.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::record::{self, WriteId};
 use super::script::{COUNT, STATUS};
 use super::value::RawEntry;
 use super::{Redis, error, millis, value};
-use crate::backend::{FAR, Result, SourceStatus, VersionBook};
+use crate::backend::{FAR, Result, SubscriptionStatus, VersionBook};
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{EntryId, KeyState, Source};
+use crate::model::delivery::{EntryId, KeyState, Subscription};
 
 /// Entries read at a time. Bodies may be large, so an answer of more would be a large one.
 const PAGE: usize = 200;
@@ -23,21 +23,21 @@ const COUNT_PAGE: u64 = 1000;
 const COUNT_MAX: u64 = 100_000;
 
 impl Redis {
-    pub(super) async fn read_books(&self, source: &Source) -> Result<SourceStatus> {
-        let keys = Keys::of(source);
+    pub(super) async fn read_books(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+        let keys = Keys::of(subscription);
         let mut call =
             STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
-        call.arg(&*source.handler).arg(millis(FAR));
-        let answer = value::array(self.run_script(&STATUS, &call, source).await?)?;
+        call.arg(&*subscription.handler).arg(millis(FAR));
+        let answer = value::array(self.run_script(&STATUS, &call, subscription).await?)?;
         if answer.len() < 29 {
-            return Err(error::odd_answer("the books of a source"));
+            return Err(error::odd_answer("the books of a subscription"));
         }
         let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
         let lag = match &answer[2] {
-            Value::Nil => self.count_after(source, value::entry_id(&answer[3])?).await?,
+            Value::Nil => self.count_after(subscription, value::entry_id(&answer[3])?).await?,
             lag => value::count(lag)?,
         };
-        let mut status = SourceStatus {
+        let mut status = SubscriptionStatus {
             published: 0,
             timers: count(20)?,
             committed: count(9)?,
@@ -76,13 +76,13 @@ impl Redis {
     }
 
     /// Redis does not know a group's lag after somebody deleted entries in the middle of its stream.
-    async fn count_after(&self, source: &Source, mut after: EntryId) -> Result<u64> {
+    async fn count_after(&self, subscription: &Subscription, mut after: EntryId) -> Result<u64> {
         let mut counted = 0;
         while counted < COUNT_MAX {
-            let mut call = COUNT.call(&[source.stream.to_string()]);
+            let mut call = COUNT.call(&[subscription.stream.to_string()]);
             call.write_id(after);
             call.arg(COUNT_PAGE);
-            let [count, last] = value::tuple(self.run_script(&COUNT, &call, source).await?)?;
+            let [count, last] = value::tuple(self.run_script(&COUNT, &call, subscription).await?)?;
             let count = value::count(&count)?;
             counted += count;
             if count < COUNT_PAGE {
@@ -93,10 +93,10 @@ impl Redis {
         Ok(counted)
     }
 
-    pub(super) async fn read_versions(&self, source: &Source) -> Result<Vec<VersionBook>> {
+    pub(super) async fn read_versions(&self, subscription: &Subscription) -> Result<Vec<VersionBook>> {
         let mut read = redis::cmd("HGETALL");
-        read.arg(Keys::of(source).stats());
-        let fields = value::array(self.run(&read, source).await?)?;
+        read.arg(Keys::of(subscription).stats());
+        let fields = value::array(self.run(&read, subscription).await?)?;
         let mut fields = fields.into_iter().map(value::text);
         let mut all = HashMap::new();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
@@ -117,13 +117,13 @@ impl Redis {
 
     pub(super) async fn list_dead(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<DeadLetter>> {
-        let (key, mut letters, mut after) = (Keys::of(source).dead(), Vec::new(), after);
+        let (key, mut letters, mut after) = (Keys::of(subscription).dead(), Vec::new(), after);
         while letters.len() < max {
-            let (page, more) = self.page(&key, after, max - letters.len(), source).await?;
+            let (page, more) = self.page(&key, after, max - letters.len(), subscription).await?;
             after = page.last().map(|(id, _)| *id);
             for (id, fields) in page {
                 letters.push(record::dead_letter(id, fields.unwrap_or_default())?);
@@ -160,15 +160,15 @@ impl Redis {
 
     pub(super) async fn list_states(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         after: Option<&str>,
         max: usize,
     ) -> Result<Vec<(String, KeyState)>> {
-        let keys = Keys::of(source);
+        let keys = Keys::of(subscription);
         let mut cmd = redis::cmd("ZRANGEBYLEX");
         cmd.arg(keys.state_index()).arg(after.map_or_else(|| "-".to_owned(), |after| format!("({after}"))).arg("+");
         cmd.arg("LIMIT").arg(0).arg(max);
-        let names = value::array(self.run(&cmd, source).await?)?;
+        let names = value::array(self.run(&cmd, subscription).await?)?;
         let names = names.into_iter().map(value::text).collect::<Result<Vec<_>>>()?;
         let mut states = Vec::with_capacity(names.len());
         for some in names.chunks(PAGE) {
@@ -176,7 +176,7 @@ impl Redis {
             for name in some {
                 read.cmd("HGETALL").arg(keys.state_prefix() + name);
             }
-            for (name, fields) in some.iter().zip(self.run_all(&read, source).await?) {
+            for (name, fields) in some.iter().zip(self.run_all(&read, subscription).await?) {
                 states.push((name.clone(), key_state(fields)?));
             }
         }

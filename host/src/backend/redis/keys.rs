@@ -13,12 +13,12 @@
 //! | `{s}:tm:seen:H` | hash | the buckets that are there -> the window of the hosts that wrote them, in ms |
 //! | `{s}:tm:ids:<bucket>` and `{s}:tm:ids` | hashes | the same for what was published on `s` with a mark |
 //! | `{s}:tm:position:H` | hash | how far the group has come, and what is in hand: where it is made anew (see `tend.lua`) |
-//! | `{s}:tm:wishes:H` | hash | what each host wishes of the source, and until when that counts (see `tend.lua`) |
+//! | `{s}:tm:wishes:H` | hash | what each host wishes of the subscription, and until when that counts (see `tend.lua`) |
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
-//! | `{s}:tm:stats:H` | hash | the counters of the source's books, `by:<digest>` and `at:<digest>` for each version of its plugin; `paused` while nobody is to fetch |
-//! | `{s}:tm:audit:H` | stream | what people did to the source, the newest records |
+//! | `{s}:tm:stats:H` | hash | the counters of the subscription's books, `by:<digest>` and `at:<digest>` for each version of its plugin; `paused` while nobody is to fetch |
+//! | `{s}:tm:audit:H` | stream | what people did to the subscription, the newest records |
 //! | `{s}:tm:reclaimer:H` | string | the host that looks after dead hosts' deliveries at present |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
 //! | `tm:host:<consumer>` | string | the heartbeat of a host: what it tells of itself |
@@ -30,9 +30,9 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
-/// The keys of one source.
+/// The keys of one subscription.
 pub(super) struct Keys {
     stream: String,
     prefix: String,
@@ -40,11 +40,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub fn of(source: &Source) -> Self {
+    pub fn of(subscription: &Subscription) -> Self {
         Self {
-            stream: source.stream.to_string(),
-            prefix: prefix(&source.stream),
-            handler: escape(&source.handler, &[':']).into_owned(),
+            stream: subscription.stream.to_string(),
+            prefix: prefix(&subscription.stream),
+            handler: escape(&subscription.handler, &[':']).into_owned(),
         }
     }
 
@@ -116,7 +116,7 @@ pub(super) const IDS_KEY: &str = "tm:ids-key";
 
 pub(super) const REWRITTEN: &str = "tm:rewritten";
 
-/// The books of every source of a stream: this and the handler's name, escaped. Only `trim.lua` puts it together.
+/// The books of every subscription of a stream: this and the handler's name, escaped. Only `trim.lua` puts it together.
 pub(super) fn stats_prefix(stream: &str) -> String {
     prefix(stream) + "stats:"
 }
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     fn keys(stream: &str, handler: &str) -> Keys {
-        Keys::of(&Source { stream: stream.into(), handler: handler.into() })
+        Keys::of(&Subscription { stream: stream.into(), handler: handler.into() })
     }
 
     #[test]

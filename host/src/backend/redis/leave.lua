@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Removes a consumer from both lanes of a source, on each only if nothing is pending there: its entries would be
+-- Removes a consumer from both lanes of a subscription, on each only if nothing is pending there: its entries would be
 -- forgotten with it. What it wished counts for a while: the host that follows may be on its way.
 --
 -- KEYS     1 stream  2 again  3 wishes

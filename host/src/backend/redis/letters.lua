@@ -1,4 +1,4 @@
--- The accounts of a source's dead letters: their bytes, which of them never ran, and who goes when there are too many.
+-- The accounts of a subscription's dead letters: their bytes, which of them never ran, and who goes when there are too many.
 -- Scripts that add or remove letters have this behind common.lua.
 --
 -- A letter never ran if its class says so and no attempt is on its record. A stranger can make any number of those, so

@@ -52,12 +52,12 @@ use uuid::Uuid;
 
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
-    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Tended,
+    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SubscriptionStatus, Start, Tended,
     Trimmed, VersionBook, Wish,
 };
 use crate::model::backend_url::BackendUrl;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
 use link::Link;
 use replies::ReplyBounds;
 use script::Script;
@@ -77,7 +77,7 @@ pub struct Redis {
     witness: Arc<Witness>,
     /// How far the groups had been read when they were looked after last: what tells a group that was lost with all that was
     /// noted of it from one that never was.
-    handed_out: Mutex<HashMap<Source, String>>,
+    handed_out: Mutex<HashMap<Subscription, String>>,
 }
 
 impl Redis {
@@ -98,7 +98,7 @@ impl Redis {
         Self { client, at, options, link, one_task, pulse, readers, witness, handed_out }
     }
 
-    /// Runs one command; `subject` is the source or the stream that it is about.
+    /// Runs one command; `subject` is the subscription or the stream that it is about.
     async fn run(&self, cmd: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
         self.link.send(cmd).await.map_err(|error| error::meaning(&self.at, subject, &error))
     }
@@ -153,11 +153,11 @@ fn millis(duration: Duration) -> u64 {
 
 #[async_trait]
 impl DataPlane for Redis {
-    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
-        self.fetch_batch(source, consumer, max, wait).await
+    async fn fetch(&self, subscription: &Subscription, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
+        self.fetch_batch(subscription, consumer, max, wait).await
     }
-    async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
-        self.read_inbox_and_state(source, ids, keys).await
+    async fn look_up(&self, subscription: &Subscription, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
+        self.read_inbox_and_state(subscription, ids, keys).await
     }
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
         self.settle_batch(settlement).await
@@ -167,19 +167,19 @@ impl DataPlane for Redis {
     }
     async fn recover(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
-        self.recover_some(source, consumer, held, lease, max).await
+        self.recover_some(subscription, consumer, held, lease, max).await
     }
-    async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
-        self.take_from_quarantine(source, consumer).await
+    async fn take_suspect(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
+        self.take_from_quarantine(subscription, consumer).await
     }
-    async fn take_left(&self, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
-        self.take_what_was_left(source, consumer, max).await
+    async fn take_left(&self, subscription: &Subscription, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
+        self.take_what_was_left(subscription, consumer, max).await
     }
     fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
         let witness = self.witness.clone();
@@ -198,68 +198,68 @@ impl ControlPlane for Redis {
     async fn size_bytes(&self) -> Result<u64> {
         server::size_bytes(&self.link, &self.at).await
     }
-    async fn ensure_group(&self, source: &Source, start: Start) -> Result<Group> {
-        self.make_group(source, start, None).await
+    async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
+        self.make_group(subscription, start, None).await
     }
-    async fn begin_at(&self, source: &Source, place: Place, act: &Act) -> Result<bool> {
-        Ok(self.make_group(source, Start::Beginning, Some((place, act))).await? != Group::There)
+    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Act) -> Result<bool> {
+        Ok(self.make_group(subscription, Start::Beginning, Some((place, act))).await? != Group::There)
     }
-    async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
-        self.look_after(source, consumer, wish, groups::POSITION_EVERY).await
+    async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
+        self.look_after(subscription, consumer, wish, groups::POSITION_EVERY).await
     }
-    async fn wishes(&self, source: &Source) -> Result<Vec<Wish>> {
-        self.list_wishes(source).await
+    async fn wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>> {
+        self.list_wishes(subscription).await
     }
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
     }
-    async fn hosts(&self, _sources: &[Source]) -> Result<Vec<HostNote>> {
+    async fn hosts(&self, _subscriptions: &[Subscription]) -> Result<Vec<HostNote>> {
         self.list_hosts().await
     }
-    async fn leave(&self, consumer: &str, sources: &[Source]) -> Result<u64> {
-        self.take_leave(consumer, sources).await
+    async fn leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
+        self.take_leave(consumer, subscriptions).await
     }
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
         self.find_or_keep_key(fresh).await
     }
-    async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {
-        self.promote_due(source, max).await
+    async fn promote(&self, subscription: &Subscription, max: usize) -> Result<Promoted> {
+        self.promote_due(subscription, max).await
     }
-    async fn status(&self, source: &Source) -> Result<SourceStatus> {
-        self.read_books(source).await
+    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+        self.read_books(subscription).await
     }
-    async fn committed_by(&self, source: &Source) -> Result<Vec<VersionBook>> {
-        self.read_versions(source).await
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionBook>> {
+        self.read_versions(subscription).await
     }
-    async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
-        self.list_dead(source, after, max).await
+    async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+        self.list_dead(subscription, after, max).await
     }
-    async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-        self.replay_letters(source, ids, act).await
+    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+        self.replay_letters(subscription, ids, act).await
     }
-    async fn drop_dead(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-        self.drop_letters(source, ids, act).await
+    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+        self.drop_letters(subscription, ids, act).await
     }
-    async fn edit_dead(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
-        self.edit_letter(source, id, body, act).await
+    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+        self.edit_letter(subscription, id, body, act).await
     }
-    async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
-        self.pause_or_resume(source, paused, act).await
+    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+        self.pause_or_resume(subscription, paused, act).await
     }
-    async fn paused(&self, sources: &[Source]) -> Result<Vec<Pause>> {
-        self.which_are_paused(sources).await
+    async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
+        self.which_are_paused(subscriptions).await
     }
-    async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
-        self.list_audit(source, after, max).await
+    async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
+        self.list_audit(subscription, after, max).await
     }
-    async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
-        self.list_states(source, after, max).await
+    async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+        self.list_states(subscription, after, max).await
     }
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
         self.trim_stream(stream, bounds).await
     }
-    async fn examine(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
-        self.examine_server(sources, targets).await
+    async fn examine(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+        self.examine_server(subscriptions, targets).await
     }
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
         self.list_entries(stream, after, max).await

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Says that nobody is to fetch from a source, or that all may again. What is so already is not said once more.
+-- Says that nobody is to fetch from a subscription, or that all may again. What is so already is not said once more.
 --
 -- KEYS     1 stream  2 stats  3 audit
 -- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 group  6 pause, resume

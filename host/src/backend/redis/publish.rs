@@ -11,7 +11,7 @@ use super::keys::{self, Keys};
 use super::script::{LOOK_UP, PUBLISH};
 use super::{Redis, value};
 use crate::backend::{LOOK_UP_BYTES_MAX, LookUp, NewEntry, Published, Result};
-use crate::model::delivery::{KeyState, Source};
+use crate::model::delivery::{KeyState, Subscription};
 use crate::model::event::PayloadHash;
 
 /// A script holds up the server while it runs: no call appends more than this.
@@ -45,11 +45,11 @@ impl Redis {
 
     pub(super) async fn read_inbox_and_state(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         ids: &[Uuid],
         state_keys: &[Arc<str>],
     ) -> Result<LookUp> {
-        let names = Keys::of(source);
+        let names = Keys::of(subscription);
         let prefix = names.state_prefix();
         let mut keys = vec![names.seen()];
         keys.extend(state_keys.iter().map(|key| format!("{prefix}{key}")));
@@ -58,7 +58,7 @@ impl Redis {
         for id in ids {
             call.arg(id.as_bytes().as_slice());
         }
-        let [seen, states] = value::tuple(self.run_script(&LOOK_UP, &call, source).await?)?;
+        let [seen, states] = value::tuple(self.run_script(&LOOK_UP, &call, subscription).await?)?;
         let seen = value::array(seen)?.into_iter().map(payload_hash).collect::<Result<_>>()?;
         let states = value::array(states)?.into_iter().map(key_state).collect::<Result<_>>()?;
         Ok(LookUp { seen, states })

@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::record::{self, WriteId};
 use super::{Redis, replies, value};
 use crate::backend::{Recovered, Result};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Subscription};
 
 /// Pending ids asked for at a time, entries read again at a time at most, and entries claimed in one script.
 pub(super) const PAGE: usize = 500;
@@ -22,20 +22,20 @@ pub(super) const LANES: [Lane; 2] = [Lane::Input, Lane::Again];
 impl Redis {
     pub(super) async fn recover_some(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
-        let keys = Keys::of(source);
+        let keys = Keys::of(subscription);
         let mut found = Found::new(max, self.options.fetch_bytes_max);
         for lane in LANES {
-            let lost = self.lost(source, &keys, lane, consumer, held, found.room()).await?;
-            self.read_again(source, &keys, lane, consumer, lost, &mut found).await?;
+            let lost = self.lost(subscription, &keys, lane, consumer, held, found.room()).await?;
+            self.read_again(subscription, &keys, lane, consumer, lost, &mut found).await?;
         }
-        self.add_crashes(source, &keys, &mut found.deliveries).await?;
-        let claimed = self.claim_from_others(source, &keys, consumer, lease, &mut found).await?;
+        self.add_crashes(subscription, &keys, &mut found.deliveries).await?;
+        let claimed = self.claim_from_others(subscription, &keys, consumer, lease, &mut found).await?;
         let more = found.more || found.is_full();
         let Claimed { suspects, quarantined } = claimed;
         Ok(Recovered { deliveries: found.deliveries, more, quarantined, suspects })
@@ -45,7 +45,7 @@ impl Redis {
     /// there are many that are held and none that is lost.
     async fn lost(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         keys: &Keys,
         lane: Lane,
         consumer: &str,
@@ -55,8 +55,8 @@ impl Redis {
         let (mut lost, mut from) = (BTreeSet::new(), "-".to_owned());
         while lost.len() < max {
             let mut cmd = redis::cmd("XPENDING");
-            cmd.arg(key_of(keys, lane)).arg(&*source.handler).arg(&from).arg("+").arg(PAGE).arg(consumer);
-            let rows = value::array(self.run(&cmd, source).await?)?;
+            cmd.arg(key_of(keys, lane)).arg(&*subscription.handler).arg(&from).arg("+").arg(PAGE).arg(consumer);
+            let rows = value::array(self.run(&cmd, subscription).await?)?;
             let mut last = None;
             for row in &rows {
                 let Value::Array(row) = row else { continue };
@@ -78,7 +78,7 @@ impl Redis {
     /// else in the meantime does not come. A few at first: nobody knows how large they are, and the server sends them all.
     pub(super) async fn read_again(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         keys: &Keys,
         lane: Lane,
         consumer: &str,
@@ -92,9 +92,9 @@ impl Redis {
                 break;
             }
             let mut cmd = redis::cmd("XREADGROUP");
-            cmd.arg("GROUP").arg(&*source.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(count));
+            cmd.arg("GROUP").arg(&*subscription.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(count));
             cmd.arg("STREAMS").arg(key_of(keys, lane)).write_id(before(first));
-            let entries = match self.run(&cmd, source).await.and_then(value::read_entries) {
+            let entries = match self.run(&cmd, subscription).await.and_then(value::read_entries) {
                 Ok(entries) => entries,
                 // What has come is not read a second time for what has not: that may be too large for the time there is.
                 Err(_) if !found.deliveries.is_empty() => {
@@ -123,7 +123,7 @@ impl Redis {
     }
 
     /// Adds the deaths of hosts with these entries in their hands to what the entries brought along.
-    async fn add_crashes(&self, source: &Source, keys: &Keys, deliveries: &mut [Delivery]) -> Result<()> {
+    async fn add_crashes(&self, subscription: &Subscription, keys: &Keys, deliveries: &mut [Delivery]) -> Result<()> {
         if deliveries.is_empty() {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Redis {
         for delivery in deliveries.iter() {
             cmd.arg(format!("{}{}", name_of(delivery.lane), delivery.entry));
         }
-        let counts = value::array(self.run(&cmd, source).await?)?;
+        let counts = value::array(self.run(&cmd, subscription).await?)?;
         for (delivery, count) in deliveries.iter_mut().zip(counts) {
             if count != Value::Nil {
                 // `crashes:when the last one was:a` (common.lua); of an older Tidemill the first number alone.

@@ -1,4 +1,4 @@
-//! May this user do all that a host does? First the server is asked about every command on the very keys of a source.
+//! May this user do all that a host does? First the server is asked about every command on the very keys of a subscription.
 //! Then it is tried: a scratch stream goes through a whole life, and all of it is removed.
 
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::script::RIGHTS;
 use super::{Redis, value};
 use crate::backend::{Act, Bounds, DataPlane, Entry, Finding, NewEntry, Result, Settlement, Start, findings};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Source, Timer};
+use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 
-/// What is done to a source, by what does it; `@x` is a key, `%` the group. The scripts of each are named like it.
+/// What is done to a subscription, by what does it; `@x` is a key, `%` the group. The scripts of each are named like it.
 const COMMANDS: &[(&str, &str)] = &[
     ("ensure", "XGROUP CREATE @stream % 0 MKSTREAM"),
     ("ensure", "XGROUP CREATE @again % 0 MKSTREAM"),
@@ -103,31 +103,31 @@ const COMMANDS: &[(&str, &str)] = &[
 const GATE: &str = "gate";
 
 impl Redis {
-    /// Asks about all commands on the keys of these sources.
-    pub(super) async fn ask_for_rights(&self, sources: &[Source]) -> Vec<Finding> {
+    /// Asks about all commands on the keys of these subscriptions.
+    pub(super) async fn ask_for_rights(&self, subscriptions: &[Subscription]) -> Vec<Finding> {
         let mut denied: Vec<Finding> = Vec::new();
-        for (number, source) in sources.iter().enumerate() {
-            match self.denied(source).await {
+        for (number, subscription) in subscriptions.iter().enumerate() {
+            match self.denied(subscription).await {
                 Ok(rows) => {
                     // The gate is one for all of them.
                     let rows = rows.into_iter().filter(|((job, _), _)| number == 0 || *job != GATE);
-                    denied.extend(rows.map(|(row, known)| refusal(source, row, known)));
+                    denied.extend(rows.map(|(row, known)| refusal(subscription, row, known)));
                 }
-                // It would be the same for every source.
+                // It would be the same for every subscription.
                 Err(error) => return vec![of_error("rights", &error)],
             }
         }
         denied
     }
 
-    /// The rows of [`COMMANDS`] that this user may not run on the keys of a source; and whether the server knows the command.
-    async fn denied(&self, source: &Source) -> Result<Vec<(&'static (&'static str, &'static str), bool)>> {
+    /// The rows of [`COMMANDS`] that this user may not run on the keys of a subscription; and whether the server knows the command.
+    async fn denied(&self, subscription: &Subscription) -> Result<Vec<(&'static (&'static str, &'static str), bool)>> {
         let mut call = RIGHTS.call::<&str>(&[]);
         for (_, command) in COMMANDS {
-            call.arg(spelled(command, source).join("\u{1f}"));
+            call.arg(spelled(command, subscription).join("\u{1f}"));
         }
         let mut denied = Vec::new();
-        for number in value::array(self.run_script(&RIGHTS, &call, source).await?)? {
+        for number in value::array(self.run_script(&RIGHTS, &call, subscription).await?)? {
             let at = usize::try_from(value::count(&number)?).unwrap_or_default();
             let row = at.checked_sub(1).and_then(|at| COMMANDS.get(at % COMMANDS.len()));
             denied.extend(row.map(|row| (row, at <= COMMANDS.len())));
@@ -137,7 +137,7 @@ impl Redis {
 
     /// Lets a scratch stream live: everything that hosts do is done to it with the user of this connection.
     pub(super) async fn try_rights(&self) -> Vec<Finding> {
-        let scratch = Source { stream: format!("tidemill-doctor-{}", Uuid::new_v4()).into(), handler: "doctor".into() };
+        let scratch = Subscription { stream: format!("tidemill-doctor-{}", Uuid::new_v4()).into(), handler: "doctor".into() };
         let token = Uuid::new_v4();
         let lived = self.live(&scratch, token).await;
         let removed = self.remove_scratch(&scratch, token).await;
@@ -162,7 +162,7 @@ impl Redis {
     /// From the making of the group to the leave of its consumer; the error comes with what met it.
     async fn live(
         &self,
-        scratch: &Source,
+        scratch: &Subscription,
         token: Uuid,
     ) -> std::result::Result<(), (&'static str, crate::backend::Error)> {
         let at = |job: &'static str| move |error| (job, error);
@@ -185,7 +185,7 @@ impl Redis {
         self.read_inbox_and_state(scratch, &[token], &["key".into()]).await.map_err(at("look_up"))?;
         let entries = got.into_iter().zip(0..).map(|(delivery, number)| step(delivery, number, scratch)).collect();
         let settlement = Settlement {
-            source: scratch.clone(),
+            subscription: scratch.clone(),
             consumer: consumer.as_str().into(),
             plugin: "".into(),
             token,
@@ -205,7 +205,7 @@ impl Redis {
         Ok(())
     }
 
-    async fn remove_scratch(&self, scratch: &Source, token: Uuid) -> Result<()> {
+    async fn remove_scratch(&self, scratch: &Subscription, token: Uuid) -> Result<()> {
         let (keys, consumer) = (Keys::of(scratch), consumer_of(token));
         self.readers.close(&consumer);
         self.witness.forget(scratch);
@@ -248,7 +248,7 @@ fn consumer_of(token: Uuid) -> String {
 }
 
 /// One entry is committed with an effect of each kind, one retried at once, one given up.
-fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
+fn step(delivery: Delivery, number: u32, scratch: &Subscription) -> Entry {
     let (class, reason, plugin) = ("failed".to_owned(), "tried by doctor".to_owned(), String::new());
     let record = AttemptRecord { attempt: 1, at_ms: 0, class, reason, plugin, log: Vec::new() };
     let disposition = match number {
@@ -270,9 +270,9 @@ fn step(delivery: Delivery, number: u32, scratch: &Source) -> Entry {
 }
 
 /// `mischief on orders: trim needs XTRIM on orders, which this user may not`
-fn refusal(source: &Source, (job, command): &(&str, &str), known: bool) -> Finding {
+fn refusal(subscription: &Subscription, (job, command): &(&str, &str), known: bool) -> Finding {
     let words = || command.split(' ');
-    let key = spelled(command, source).into_iter().zip(words()).find(|(_, word)| word.starts_with('@'));
+    let key = spelled(command, subscription).into_iter().zip(words()).find(|(_, word)| word.starts_with('@'));
     let key = key.map(|(key, _)| format!(" on {key}")).unwrap_or_default();
     // XGROUP and XINFO have a second word.
     let name: Vec<&str> =
@@ -282,7 +282,7 @@ fn refusal(source: &Source, (job, command): &(&str, &str), known: bool) -> Findi
     } else {
         "which this server does not know: it is renamed or switched off"
     };
-    let text = format!("{source}: {job} needs {}{key}, {why}", name.join(" "));
+    let text = format!("{subscription}: {job} needs {}{key}, {why}", name.join(" "));
     if *job == GATE {
         return findings::warning(
             "rights",
@@ -303,9 +303,9 @@ fn refusal(source: &Source, (job, command): &(&str, &str), known: bool) -> Findi
     findings::bad("rights", text, hint)
 }
 
-/// A row of [`COMMANDS`] with the names of this source in it.
-fn spelled(command: &str, source: &Source) -> Vec<String> {
-    let keys = Keys::of(source);
+/// A row of [`COMMANDS`] with the names of this subscription in it.
+fn spelled(command: &str, subscription: &Subscription) -> Vec<String> {
+    let keys = Keys::of(subscription);
     let word = |word: &str| match word {
         "@stream" => keys.stream(),
         "@again" => keys.again(),
@@ -322,7 +322,7 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@wishes" => keys.wishes(),
         "@inbox" => keys.seen(),
         "@seen" => keys.seen() + ":0",
-        "@ids" => keys::published_ids(&source.stream) + ":0",
+        "@ids" => keys::published_ids(&subscription.stream) + ":0",
         "@receipt" => keys.receipt(Uuid::nil()),
         "@audit" => keys.audit(),
         "@reclaimer" => keys.reclaimer(),
@@ -330,7 +330,7 @@ fn spelled(command: &str, source: &Source) -> Vec<String> {
         "@ids-key" => keys::IDS_KEY.to_owned(),
         "@rewritten" => keys::REWRITTEN.to_owned(),
         "@heartbeat" => keys::heartbeat("doctor"),
-        "%" => source.handler.to_string(),
+        "%" => subscription.handler.to_string(),
         other => other.to_owned(),
     };
     command.split(' ').map(word).collect()

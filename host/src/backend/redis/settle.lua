@@ -1,5 +1,5 @@
 #!lua
--- Settles a batch of one source: each entry by its disposition, all of them in this one step.
+-- Settles a batch of one subscription: each entry by its disposition, all of them in this one step.
 --
 -- Redis takes nothing back: an error in the middle of a script leaves what was written before it. So everything that
 -- could fail is tried first, and only then is anything written; the acks come last. Should an error strike all the
@@ -35,7 +35,7 @@ local timers = KEYS[11]
 local group, me, window, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6]
 local numbers, plugin, versions_max = ARGV[14], ARGV[17], tonumber(ARGV[18])
 local SHAPE, RETRY_ARGS, DEAD_ARGS = '>BI4I4I4I4I4', 14, 16
--- Four times as long as a host waits for an answer. Not longer, because a busy source writes thousands of receipts a
+-- Four times as long as a host waits for an answer. Not longer, because a busy subscription writes thousands of receipts a
 -- second; what is settled once more after that finds its entries fenced.
 local RECEIPT_MS = 120000
 

@@ -16,11 +16,11 @@ impl Redis {
     /// What is sent to settle a batch. Needs no server, so that it can be measured by itself.
     pub fn encode(settlement: &Settlement, options: &Options) -> Result<Cmd> {
         let entries = &settlement.entries;
-        let keys = Keys::of(&settlement.source);
+        let keys = Keys::of(&settlement.subscription);
         let names = Names::of(entries, &keys, settlement)?;
         let (args, bytes) = room(entries);
         let mut call = script(entries).call_with_room(&names.keys, args, bytes);
-        call.arg(&*settlement.source.handler).arg(&*settlement.consumer);
+        call.arg(&*settlement.subscription.handler).arg(&*settlement.consumer);
         call.arg(inbox_window_ms(options)).write_bounds(options).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
         for lane in [Lane::Input, Lane::Again] {
@@ -47,7 +47,7 @@ impl Redis {
             return Ok(Vec::new());
         }
         let call = Self::encode(settlement, &self.options)?;
-        let answer = self.run_script(script(entries), &call, &settlement.source).await?;
+        let answer = self.run_script(script(entries), &call, &settlement.subscription).await?;
         let letters = value::bytes(answer)?;
         if letters.len() != entries.len() {
             return Err(super::error::odd_answer("one letter for each entry"));
@@ -263,7 +263,7 @@ impl<'a> Names<'a> {
             match &entry.state {
                 Some((key, _)) => number(&mut keys, &mut states, key, || format!("{state_prefix}{key}")),
                 None if effects.writes.is_empty() => {}
-                None => return Err(Error::Refused(format!("{}: a commit writes state of no key", settlement.source))),
+                None => return Err(Error::Refused(format!("{}: a commit writes state of no key", settlement.subscription))),
             }
             for emitted in &effects.emits {
                 number(&mut keys, &mut streams, &emitted.stream, || emitted.stream.to_string());

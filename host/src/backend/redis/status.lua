@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Reads the books of a source, all at one moment.
+-- Reads the books of a subscription, all at one moment.
 --
 -- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers
 -- ARGV     1 group  2 in how many ms a timer is far away

@@ -11,8 +11,8 @@ use super::keys::{HEARTBEAT_PREFIX, Keys};
 use super::script::{RIGHTS, SURVEY};
 use super::{Redis, value};
 use crate::backend::findings::{self, Signs, bad, good, short, signs, warning};
-use crate::backend::{Finding, Result, SourceStatus};
-use crate::model::delivery::{EntryId, Source};
+use crate::backend::{Finding, Result, SubscriptionStatus};
+use crate::model::delivery::{EntryId, Subscription};
 
 /// Consumers of one group that are looked at: the others are counted only.
 const CONSUMERS_MAX: usize = 10_000;
@@ -40,30 +40,30 @@ struct Group {
 }
 
 impl Redis {
-    pub(super) async fn survey(&self, sources: &[Source], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
-        let mut by_stream: BTreeMap<&str, Vec<&Source>> = BTreeMap::new();
-        for source in sources {
-            by_stream.entry(&source.stream).or_default().push(source);
+    pub(super) async fn survey(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+        let mut by_stream: BTreeMap<&str, Vec<&Subscription>> = BTreeMap::new();
+        for subscription in subscriptions {
+            by_stream.entry(&subscription.stream).or_default().push(subscription);
         }
         for target in targets {
             by_stream.entry(target).or_default();
         }
         let mut found = Vec::new();
-        for (name, sources) in by_stream {
+        for (name, subscriptions) in by_stream {
             if targets.iter().any(|target| **target == *name) {
                 found.extend(self.may_emit_to(name).await);
             }
             let mut call = SURVEY.call(&[name.to_owned()]);
             call.arg(HEARTBEAT_PREFIX).arg(CONSUMERS_MAX);
             let stream = read(name, value::array(self.run_script(&SURVEY, &call, &name).await?)?)?;
-            if sources.is_empty() {
+            if subscriptions.is_empty() {
                 found.push(stream.as_target());
                 continue;
             }
-            found.extend(stream.findings(&sources));
-            for source in sources {
-                if let Some(group) = stream.groups.get(&*source.handler) {
-                    found.extend(signs(source, &self.signs(source, group).await?, &self.options));
+            found.extend(stream.findings(&subscriptions));
+            for subscription in subscriptions {
+                if let Some(group) = stream.groups.get(&*subscription.handler) {
+                    found.extend(signs(subscription, &self.signs(subscription, group).await?, &self.options));
                 }
             }
         }
@@ -71,20 +71,20 @@ impl Redis {
     }
 
     /// The books as far as they are about dead letters: reading all of them may take long.
-    async fn letters(&self, source: &Source) -> Result<SourceStatus> {
-        let (keys, mut ask) = (Keys::of(source), Pipeline::with_capacity(3));
+    async fn letters(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+        let (keys, mut ask) = (Keys::of(subscription), Pipeline::with_capacity(3));
         ask.cmd("XLEN").arg(keys.dead()).cmd("XLEN").arg(keys.unrun());
         ask.cmd("HMGET").arg(keys.stats()).arg("letters_bytes").arg("evicted_ran").arg("evicted_unrun");
-        let [dead, unrun, books] = value::tuple(Value::Array(self.run_all(&ask, source).await?))?;
+        let [dead, unrun, books] = value::tuple(Value::Array(self.run_all(&ask, subscription).await?))?;
         let books: [Value; 3] = value::tuple(books)?;
         let count = |book: &Value| if *book == Value::Nil { Ok(0) } else { value::count(book) };
-        Ok(SourceStatus {
+        Ok(SubscriptionStatus {
             dead: value::count(&dead)?,
             dead_unrun: value::count(&unrun)?,
             dead_bytes: count(&books[0])?,
             evicted_ran: count(&books[1])?,
             evicted_unrun: count(&books[2])?,
-            ..SourceStatus::default()
+            ..SubscriptionStatus::default()
         })
     }
 
@@ -100,14 +100,14 @@ impl Redis {
                 format!("{stream}: this user may not run XADD on it, and handlers emit to it"),
                 format!("ACL SETUSER .. +xadd ~{stream}; what was to be emitted is kept until then"),
             )),
-            // Said of the sources already.
+            // Said of the subscriptions already.
             Err(_) => None,
         }
     }
 
-    async fn signs(&self, source: &Source, group: &Group) -> Result<Signs> {
+    async fn signs(&self, subscription: &Subscription, group: &Group) -> Result<Signs> {
         Ok(Signs {
-            letters: self.letters(source).await?,
+            letters: self.letters(subscription).await?,
             pending_age: (group.pending > 0).then_some(group.held_for),
             silent: group.silent,
             silent_holding: group.silent_holding,
@@ -134,7 +134,7 @@ impl Stream {
         }
     }
 
-    fn findings(&self, sources: &[&Source]) -> Vec<Finding> {
+    fn findings(&self, subscriptions: &[&Subscription]) -> Vec<Finding> {
         let name = &self.name;
         if let Some(wrong) = self.wrong_type() {
             return vec![wrong];
@@ -144,12 +144,12 @@ impl Stream {
             return vec![warning("streams", format!("{name}: there is no such stream yet"), hint)];
         }
         let mut found = vec![self.ids()];
-        for source in sources.iter().filter(|source| !self.groups.contains_key(&*source.handler)) {
+        for subscription in subscriptions.iter().filter(|subscription| !self.groups.contains_key(&*subscription.handler)) {
             let hint =
                 "it is made when a host starts: a new one where `start` says, one that was destroyed where it was";
-            found.push(warning("groups", format!("{source}: there is no such group"), hint));
+            found.push(warning("groups", format!("{subscription}: there is no such group"), hint));
         }
-        let known = |group: &str| sources.iter().any(|source| *source.handler == *group);
+        let known = |group: &str| subscriptions.iter().any(|subscription| *subscription.handler == *group);
         for (group, facts) in self.groups.iter().filter(|(group, _)| !known(group)) {
             found.push(self.stranger(group, facts));
         }

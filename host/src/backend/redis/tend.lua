@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Looks after a source: says what a host wishes of it, notes how far its group has come, so that ensure.lua can make it
+-- Looks after a subscription: says what a host wishes of it, notes how far its group has come, so that ensure.lua can make it
 -- anew there, and books what strangers have done.
 --
 -- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 wishes

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 /// A change of the server's clock by more than this against the time that has passed is a step. `common.lua` has it, too.
 const STEP_MIN: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const STEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// All times are those since the machine was started ([`crate::clock::since_boot`]), or by the server's clock where they end in `_ms`.
 #[derive(Default)]
-pub(super) struct Witness(Mutex<HashMap<Source, Seen>>);
+pub(super) struct Witness(Mutex<HashMap<Subscription, Seen>>);
 
 /// Who was not looked at for longer than this may have had a heartbeat meanwhile.
 const WATCH_GAP_MAX: Duration = Duration::from_secs(10);
@@ -40,17 +40,17 @@ pub(super) struct Told {
 }
 
 impl Witness {
-    pub fn told(&self, source: &Source) -> Option<Told> {
-        self.seen().get(source)?.told
+    pub fn told(&self, subscription: &Subscription) -> Option<Told> {
+        self.seen().get(subscription)?.told
     }
 
-    pub fn tell(&self, source: &Source, told: Told) {
-        self.of(source, |seen| seen.told = Some(told));
+    pub fn tell(&self, subscription: &Subscription, told: Told) {
+        self.of(subscription, |seen| seen.told = Some(told));
     }
 
     /// Takes note of the server's time. Whether heartbeats can be believed: they cannot for a while after a step forward.
-    pub fn look(&self, source: &Source, now: Told) -> bool {
-        self.of(source, |seen| {
+    pub fn look(&self, subscription: &Subscription, now: Told) -> bool {
+        self.of(subscription, |seen| {
             let before = seen.looked.replace(now);
             if before.is_some_and(|before| steps_forward(before, now)) {
                 seen.wait_until = now.at + STEP_PAUSE;
@@ -62,8 +62,8 @@ impl Witness {
 
     /// Takes note of all consumers that have no heartbeat; for each, how long that has been so. What this host did not
     /// watch for a while begins anew: they may have spoken meanwhile.
-    pub fn silent(&self, source: &Source, names: &[&[u8]], now: Duration) -> Vec<Duration> {
-        self.of(source, |seen| {
+    pub fn silent(&self, subscription: &Subscription, names: &[&[u8]], now: Duration) -> Vec<Duration> {
+        self.of(subscription, |seen| {
             let gap = now.saturating_sub(std::mem::replace(&mut seen.watched, now));
             let mut before = std::mem::take(&mut seen.silent);
             if gap > WATCH_GAP_MAX {
@@ -77,20 +77,20 @@ impl Witness {
         })
     }
 
-    pub fn forget(&self, source: &Source) {
-        self.seen().remove(source);
+    pub fn forget(&self, subscription: &Subscription) {
+        self.seen().remove(subscription);
     }
 
-    fn of<T>(&self, source: &Source, work: impl FnOnce(&mut Seen) -> T) -> T {
+    fn of<T>(&self, subscription: &Subscription, work: impl FnOnce(&mut Seen) -> T) -> T {
         let mut all = self.seen();
-        match all.get_mut(source) {
+        match all.get_mut(subscription) {
             Some(seen) => work(seen),
-            None => work(all.entry(source.clone()).or_default()),
+            None => work(all.entry(subscription.clone()).or_default()),
         }
     }
 
     /// Plain values: as good as before if somebody panicked over them.
-    fn seen(&self) -> MutexGuard<'_, HashMap<Source, Seen>> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<Subscription, Seen>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,8 +104,8 @@ fn steps_forward(before: Told, now: Told) -> bool {
 mod tests {
     use super::*;
 
-    fn source() -> Source {
-        Source { stream: "s".into(), handler: "h".into() }
+    fn subscription() -> Subscription {
+        Subscription { stream: "s".into(), handler: "h".into() }
     }
 
     fn at(seconds: u64, server_seconds: u64) -> Told {
@@ -118,17 +118,17 @@ mod tests {
         let witness = Witness::default();
         let rows = [(10, 5000, true), (12, 5002, true), (14, 15_004, false), (18, 15_008, false), (19, 15_009, true)];
         for (seconds, server, believed) in rows {
-            assert_eq!(witness.look(&source(), at(seconds, server)), believed, "at {seconds}");
+            assert_eq!(witness.look(&subscription(), at(seconds, server)), believed, "at {seconds}");
         }
-        assert!(witness.look(&source(), at(21, 5011)), "heartbeats last longer after a step back, and are cut");
-        assert!(witness.look(&source(), at(5021, 10_011)), "a host that looks seldom is no step");
+        assert!(witness.look(&subscription(), at(21, 5011)), "heartbeats last longer after a step back, and are cut");
+        assert!(witness.look(&subscription(), at(5021, 10_011)), "a host that looks seldom is no step");
     }
 
     /// Reaches `WATCH_GAP_MAX`.
     #[test]
     fn who_has_been_silent_is_known_until_it_speaks_or_nobody_looks() {
         let witness = Witness::default();
-        let silent = |names: &[&[u8]], seconds| witness.silent(&source(), names, Duration::from_secs(seconds));
+        let silent = |names: &[&[u8]], seconds| witness.silent(&subscription(), names, Duration::from_secs(seconds));
         let seconds = Duration::from_secs;
         assert_eq!(silent(&[b"a"], 100), [seconds(0)]);
         assert_eq!(silent(&[b"a", b"b"], 110), [seconds(10), seconds(0)]);

@@ -22,7 +22,7 @@ pub async fn backup(file: &str, to: PathBuf) -> Result<u64> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<u64> {
-    let source = open::there(from)?;
+    let subscription = open::there(from)?;
     let name = to.display().to_string();
     let failed = |error: std::io::Error| {
         refused(&name, &error.to_string(), "give the path of a new file, in a folder that is there")
@@ -33,7 +33,7 @@ fn copy(from: &Path, to: &Path) -> Result<u64> {
     let to = open::literal(to)?;
     // Empty and private: SQLite takes it for a new one.
     let beside = files::write_beside(&to, &[]).map_err(failed)?;
-    let written = fill(&source, &beside).and_then(|()| {
+    let written = fill(&subscription, &beside).and_then(|()| {
         let file = File::open(&beside).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         Ok(file.metadata().map_err(failed)?.len())
@@ -48,11 +48,11 @@ fn copy(from: &Path, to: &Path) -> Result<u64> {
 }
 
 /// One read of the database, which goes on meanwhile, and one of the copy.
-fn fill(source: &Connection, beside: &Path) -> Result<()> {
+fn fill(subscription: &Connection, beside: &Path) -> Result<()> {
     let name = beside.display().to_string();
     let hint = "look at the free space there, and at the database: tidemill doctor --deep";
     let failed = |error: rusqlite::Error| refused(&name, &error.to_string(), hint);
-    source.execute("VACUUM INTO ?1", [&name]).map_err(failed)?;
+    subscription.execute("VACUUM INTO ?1", [&name]).map_err(failed)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copy = Connection::open_with_flags(beside, flags).map_err(failed)?;
     let said: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;

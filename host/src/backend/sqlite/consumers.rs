@@ -6,7 +6,7 @@ use super::steady;
 use super::tx::{Tx, millis};
 use crate::backend::group::{WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{HEARTBEAT_MAX, HostNote, Result};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 /// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
@@ -40,13 +40,13 @@ pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()
     steady::note(tx)
 }
 
-/// Those that live. A host is a consumer of every source in its configuration, and this file is one machine's: all.
-pub fn hosts(tx: &Tx<'_>, _sources: &[Source]) -> Result<Vec<HostNote>> {
+/// Those that live. A host is a consumer of every subscription in its configuration, and this file is one machine's: all.
+pub fn hosts(tx: &Tx<'_>, _subscriptions: &[Subscription]) -> Result<Vec<HostNote>> {
     let sql = "SELECT name, note FROM consumers WHERE until_ms > ?1 ORDER BY name";
     Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostNote { consumer: row.get(0)?, note: row.get(1)? }))?)
 }
 
-/// A consumer is one row for all its sources: it lets go of all.
+/// A consumer is one row for all its subscriptions: it lets go of all.
 pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<u64> {
     let Some(id) = seek(tx, name)? else { return Ok(0) };
     let released = tx.run("UPDATE pending SET consumer = ?2, alone = 0 WHERE consumer = ?1", (id, RELEASED))?;

@@ -1,20 +1,20 @@
 //! Dead letters: buried, bounded and listed. (What people do with them: `desk`.)
 
 use super::parcel::{Parcel, after, body, id, limit, read_replayed};
-use super::sources;
+use super::subscriptions;
 use super::tx::Tx;
-use crate::backend::{Options, Result, SourceStatus, wire};
+use crate::backend::{Options, Result, SubscriptionStatus, wire};
 use crate::model::dead_letter::{DeadLetter, Reason, ReasonClass};
-use crate::model::delivery::{EntryId, Source};
+use crate::model::delivery::{EntryId, Subscription};
 
 /// Letters that are looked at together when some have to go.
 const PAGE: i64 = 512;
 /// A history without an attempt, as it is written.
 const NO_HISTORY: &str = "[]";
 
-pub fn bury(tx: &Tx<'_>, source: i64, reason: &Reason, parcel: &Parcel) -> Result<()> {
+pub fn bury(tx: &Tx<'_>, subscription: i64, reason: &Reason, parcel: &Parcel) -> Result<()> {
     let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
-    let sql = "INSERT INTO dead (source, at_ms, class, ran, bytes, reason, origin, kind, body, attempts, crashes,
+    let sql = "INSERT INTO dead (subscription, at_ms, class, ran, bytes, reason, origin, kind, body, attempts, crashes,
                                  history, replayed)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     let class = reason.class.as_str();
@@ -22,7 +22,7 @@ pub fn bury(tx: &Tx<'_>, source: i64, reason: &Reason, parcel: &Parcel) -> Resul
     let bytes = limit(body.len() + reason.text.len() + history.len());
     let text = &reason.text;
     let params = rusqlite::params![
-        source,
+        subscription,
         tx.wall_ms,
         class,
         ran,
@@ -40,7 +40,7 @@ pub fn bury(tx: &Tx<'_>, source: i64, reason: &Reason, parcel: &Parcel) -> Resul
     Ok(())
 }
 
-/// The letters of a source, and their bytes: all of them, and those that never ran.
+/// The letters of a subscription, and their bytes: all of them, and those that never ran.
 struct Held {
     letters: i64,
     bytes: i64,
@@ -49,9 +49,9 @@ struct Held {
 }
 
 impl Held {
-    fn read(tx: &Tx<'_>, source: i64) -> Result<Self> {
-        let sql = "SELECT letters, letters_bytes, unrun, unrun_bytes FROM sources WHERE id = ?1";
-        let row = tx.get(sql, [source], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    fn read(tx: &Tx<'_>, subscription: i64) -> Result<Self> {
+        let sql = "SELECT letters, letters_bytes, unrun, unrun_bytes FROM subscriptions WHERE id = ?1";
+        let row = tx.get(sql, [subscription], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
         let (letters, bytes, unrun, unrun_bytes) = row.unwrap_or_default();
         Ok(Self { letters, bytes, unrun, unrun_bytes })
     }
@@ -71,16 +71,16 @@ impl Held {
     }
 }
 
-/// Holds the letters of a source to both bounds, and books what goes.
-pub fn evict(tx: &Tx<'_>, source: i64, options: &Options) -> Result<()> {
+/// Holds the letters of a subscription to both bounds, and books what goes.
+pub fn evict(tx: &Tx<'_>, subscription: i64, options: &Options) -> Result<()> {
     let bound = |max: u64| i64::try_from(max).unwrap_or(i64::MAX);
     let (letters_max, bytes_max) = (bound(options.dead_letters_max), bound(options.dead_letters_bytes_max));
-    let mut held = Held::read(tx, source)?;
+    let mut held = Held::read(tx, subscription)?;
     let mut gone = [0, 0];
     for (ran, gone) in [false, true].into_iter().zip(&mut gone) {
         while held.is_over(ran, letters_max, bytes_max) {
-            let sql = "SELECT id, bytes FROM dead WHERE source = ?1 AND ran = ?2 ORDER BY id LIMIT ?3";
-            let oldest: Vec<(i64, i64)> = tx.all(sql, (source, ran, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let sql = "SELECT id, bytes FROM dead WHERE subscription = ?1 AND ran = ?2 ORDER BY id LIMIT ?3";
+            let oldest: Vec<(i64, i64)> = tx.all(sql, (subscription, ran, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?;
             if oldest.is_empty() {
                 break;
             }
@@ -95,32 +95,32 @@ pub fn evict(tx: &Tx<'_>, source: i64, options: &Options) -> Result<()> {
     }
     let [unrun, ran] = gone;
     if unrun + ran > 0 {
-        let sql = "UPDATE sources SET dropped = dropped + ?2 + ?3, evicted_ran = evicted_ran + ?2,
+        let sql = "UPDATE subscriptions SET dropped = dropped + ?2 + ?3, evicted_ran = evicted_ran + ?2,
                    evicted_unrun = evicted_unrun + ?3 WHERE id = ?1";
-        tx.run(sql, (source, ran, unrun))?;
+        tx.run(sql, (subscription, ran, unrun))?;
     }
     Ok(())
 }
 
 /// The books as far as they are about dead letters.
-pub fn books(tx: &Tx<'_>, source: i64) -> Result<SourceStatus> {
-    let sql = "SELECT letters, unrun, letters_bytes, evicted_ran, evicted_unrun FROM sources WHERE id = ?1";
-    let books = tx.get(sql, [source], |row| {
+pub fn books(tx: &Tx<'_>, subscription: i64) -> Result<SubscriptionStatus> {
+    let sql = "SELECT letters, unrun, letters_bytes, evicted_ran, evicted_unrun FROM subscriptions WHERE id = ?1";
+    let books = tx.get(sql, [subscription], |row| {
         // Below zero only if a stranger wrote there.
         let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
         let (dead, dead_unrun, dead_bytes) = (count(0)?, count(1)?, count(2)?);
         let (evicted_ran, evicted_unrun) = (count(3)?, count(4)?);
-        Ok(SourceStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, ..SourceStatus::default() })
+        Ok(SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, ..SubscriptionStatus::default() })
     })?;
     Ok(books.unwrap_or_default())
 }
 
-pub fn list(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
-    let Some(source) = sources::seek(tx, source)? else { return Ok(Vec::new()) };
+pub fn list(tx: &Tx<'_>, subscription: &Subscription, last: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+    let Some(subscription) = subscriptions::seek(tx, subscription)? else { return Ok(Vec::new()) };
     let sql = "SELECT id, origin, kind, body, class, reason, at_ms, attempts, crashes, history, replayed
                FROM dead
-               WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let letters = tx.all(sql, (source.id, after(last), limit(max)), |row| {
+               WHERE subscription = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+    let letters = tx.all(sql, (subscription.id, after(last), limit(max)), |row| {
         // A class that we do not know is a newer Tidemill's; its text says more than we could.
         let class = ReasonClass::parse(row.get_ref(4)?.as_str()?).unwrap_or(ReasonClass::Rejected);
         Ok(DeadLetter {

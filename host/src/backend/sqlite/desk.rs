@@ -1,102 +1,102 @@
-//! What people do to a source: dead letters replayed, dropped, edited; pausing; and the audit records of all that.
+//! What people do to a subscription: dead letters replayed, dropped, edited; pausing; and the audit records of all that.
 
 use bytes::Bytes;
 
 use super::parcel::{after, columns, id, limit, number, read_replayed};
-use super::sources;
+use super::subscriptions;
 use super::tx::Tx;
 use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Pause, Result};
-use crate::model::delivery::{Body, EntryId, Source};
+use crate::model::delivery::{Body, EntryId, Subscription};
 
-pub fn replay(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-    let Some(group) = sources::seek(tx, source)? else { return Ok(0) };
+pub fn replay(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(0) };
     let mut done = Vec::new();
     for id in ids.iter().map(|id| number(*id)) {
         if bring_back(tx, group.id, id, None)? {
             done.push(id);
         }
     }
-    close_replay(tx, source, group.id, "replay", &done, act)
+    close_replay(tx, subscription, group.id, "replay", &done, act)
 }
 
-pub fn edit(tx: &mut Tx<'_>, source: &Source, id: EntryId, body: &Bytes, act: &Act) -> Result<bool> {
-    let Some(group) = sources::seek(tx, source)? else { return Ok(false) };
+pub fn edit(tx: &mut Tx<'_>, subscription: &Subscription, id: EntryId, body: &Bytes, act: &Act) -> Result<bool> {
+    let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(false) };
     let id = number(id);
     let done: Vec<i64> = if bring_back(tx, group.id, id, Some(body))? { vec![id] } else { Vec::new() };
-    Ok(close_replay(tx, source, group.id, "edit", &done, act)? == 1)
+    Ok(close_replay(tx, subscription, group.id, "edit", &done, act)? == 1)
 }
 
 /// Moves one dead letter to `again`. The history stays, for whoever looks at the letter should it die again; both
 /// accounts begin anew. What was a timer (`kind` 2) stays one, whatever its body becomes.
-fn bring_back(tx: &Tx<'_>, source: i64, id: i64, body: Option<&Bytes>) -> Result<bool> {
-    let sql = "SELECT replayed FROM dead WHERE id = ?1 AND source = ?2";
-    let Some(before) = tx.get(sql, (id, source), |row| row.get::<_, String>(0))? else { return Ok(false) };
+fn bring_back(tx: &Tx<'_>, subscription: i64, id: i64, body: Option<&Bytes>) -> Result<bool> {
+    let sql = "SELECT replayed FROM dead WHERE id = ?1 AND subscription = ?2";
+    let Some(before) = tx.get(sql, (id, subscription), |row| row.get::<_, String>(0))? else { return Ok(false) };
     let times = read_replayed(&before).map_or(0, |replayed| replayed.times).saturating_add(1);
-    let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history, replayed)
-               SELECT source, ?3, origin, iif(kind = 2, 2, coalesce(?5, kind)), coalesce(?6, body), 0, 0, history, ?4
-               FROM dead WHERE id = ?1 AND source = ?2";
+    let sql = "INSERT INTO again (subscription, at_ms, origin, kind, body, attempts, crashes, history, replayed)
+               SELECT subscription, ?3, origin, iif(kind = 2, 2, coalesce(?5, kind)), coalesce(?6, body), 0, 0, history, ?4
+               FROM dead WHERE id = ?1 AND subscription = ?2";
     let (kind, body) = body.map(|body| columns(&Body::Event(body.clone()))).unzip();
-    tx.run(sql, (id, source, tx.now_ms, format!("{id} {times}"), kind, body.as_deref()))?;
-    tx.run("DELETE FROM dead WHERE id = ?1 AND source = ?2", (id, source))?;
+    tx.run(sql, (id, subscription, tx.now_ms, format!("{id} {times}"), kind, body.as_deref()))?;
+    tx.run("DELETE FROM dead WHERE id = ?1 AND subscription = ?2", (id, subscription))?;
     Ok(true)
 }
 
-fn close_replay(tx: &mut Tx<'_>, source: &Source, id: i64, verb: &str, done: &[i64], act: &Act) -> Result<usize> {
+fn close_replay(tx: &mut Tx<'_>, subscription: &Subscription, id: i64, verb: &str, done: &[i64], act: &Act) -> Result<usize> {
     if !done.is_empty() {
         write_down(tx, id, verb, done, act)?;
-        tx.ring(&source.stream);
+        tx.ring(&subscription.stream);
     }
     Ok(done.len())
 }
 
-pub fn drop_dead(tx: &mut Tx<'_>, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-    let Some(group) = sources::seek(tx, source)? else { return Ok(0) };
+pub fn drop_dead(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(0) };
     let mut done = Vec::new();
     for id in ids.iter().map(|id| number(*id)) {
-        if tx.run("DELETE FROM dead WHERE id = ?1 AND source = ?2", (id, group.id))? == 1 {
+        if tx.run("DELETE FROM dead WHERE id = ?1 AND subscription = ?2", (id, group.id))? == 1 {
             done.push(id);
         }
     }
     if !done.is_empty() {
-        tx.run("UPDATE sources SET dropped = dropped + ?2 WHERE id = ?1", (group.id, limit(done.len())))?;
+        tx.run("UPDATE subscriptions SET dropped = dropped + ?2 WHERE id = ?1", (group.id, limit(done.len())))?;
         write_down(tx, group.id, "drop", &done, act)?;
     }
     Ok(done.len())
 }
 
 /// What is so already is not said once more.
-pub fn set_paused(tx: &mut Tx<'_>, source: &Source, paused: bool, act: &Act) -> Result<()> {
-    let group = sources::find(tx, source)?;
-    if tx.run("UPDATE sources SET paused = ?2 WHERE id = ?1 AND paused <> ?2", (group.id, paused))? == 1 {
+pub fn set_paused(tx: &mut Tx<'_>, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+    let group = subscriptions::find(tx, subscription)?;
+    if tx.run("UPDATE subscriptions SET paused = ?2 WHERE id = ?1 AND paused <> ?2", (group.id, paused))? == 1 {
         write_down(tx, group.id, if paused { "pause" } else { "resume" }, &[], act)?;
     }
     Ok(())
 }
 
-pub fn paused(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Pause>> {
-    let sql = "SELECT g.paused FROM sources g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2";
-    let one = |source: &Source| {
-        let flag = tx.get(sql, (&*source.stream, &*source.handler), |row| row.get::<_, bool>(0))?;
+pub fn paused(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
+    let sql = "SELECT g.paused FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2";
+    let one = |subscription: &Subscription| {
+        let flag = tx.get(sql, (&*subscription.stream, &*subscription.handler), |row| row.get::<_, bool>(0))?;
         Ok(if flag == Some(true) { Pause::Asked } else { Pause::No })
     };
-    sources.iter().map(one).collect()
+    subscriptions.iter().map(one).collect()
 }
 
-fn write_down(tx: &Tx<'_>, source: i64, verb: &str, done: &[i64], act: &Act) -> Result<()> {
+fn write_down(tx: &Tx<'_>, subscription: i64, verb: &str, done: &[i64], act: &Act) -> Result<()> {
     let ids: Vec<String> = done.iter().take(AUDIT_IDS_MAX).map(i64::to_string).collect();
-    let sql = "INSERT INTO audit (source, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    tx.run(sql, (source, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.who, &act.note))?;
+    let sql = "INSERT INTO audit (subscription, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    tx.run(sql, (subscription, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.who, &act.note))?;
     // One came, so one goes at most; the newest that has to go is `AUDIT_MAX` behind.
-    let sql = "DELETE FROM audit WHERE source = ?1 AND id <= (
-                 SELECT id FROM audit WHERE source = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
-    tx.run(sql, (source, limit(AUDIT_MAX)))?;
+    let sql = "DELETE FROM audit WHERE subscription = ?1 AND id <= (
+                 SELECT id FROM audit WHERE subscription = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    tx.run(sql, (subscription, limit(AUDIT_MAX)))?;
     Ok(())
 }
 
-pub fn audit(tx: &Tx<'_>, source: &Source, last: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
-    let Some(group) = sources::seek(tx, source)? else { return Ok(Vec::new()) };
+pub fn audit(tx: &Tx<'_>, subscription: &Subscription, last: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
+    let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(Vec::new()) };
     let sql = "SELECT id, at_ms, verb, count, ids, who, note FROM audit
-               WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+               WHERE subscription = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let records = tx.all(sql, (group.id, after(last), limit(max)), |row| {
         let ids: String = row.get(4)?;
         Ok(AuditRecord {

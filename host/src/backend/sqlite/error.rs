@@ -56,7 +56,7 @@ pub fn named(error: Error, job: &str, place: &str) -> Error {
 pub fn copy(error: &Error) -> Error {
     match error {
         Error::Unavailable { what, cause } => Error::Unavailable { what: what.clone(), cause: cause.clone() },
-        Error::GroupGone { source_name } => Error::GroupGone { source_name: source_name.clone() },
+        Error::GroupGone { subscription } => Error::GroupGone { subscription: subscription.clone() },
         Error::Refused(what) => Error::Refused(what.clone()),
         Error::Replaced(what) => Error::Replaced(what.clone()),
     }

@@ -9,11 +9,11 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::lost_thread;
 use super::open::literal;
 use super::tx::{Tx, millis};
-use super::{beside, dead, sources, steady};
+use super::{beside, dead, subscriptions, steady};
 use crate::backend::findings::{Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Options, Result};
 use crate::files::open_mode;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::tasks::{self, Task};
 
 /// The log is copied into the file when it has 16 MiB: one of this size is kept from that.
@@ -26,7 +26,7 @@ const ROW_NUMBER_MAX: i64 = i64::MAX / 2;
 const DAMAGE_MAX: usize = 10;
 
 /// Without a file it is a database in memory.
-pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, options: &Options) -> Result<Vec<Finding>> {
+pub fn examine(tx: &Tx<'_>, subscriptions: &[Subscription], file: Option<String>, options: &Options) -> Result<Vec<Finding>> {
     let mut found = vec![good("server", format!("SQLite {}", rusqlite::version()))];
     match &file {
         Some(file) => found.extend(look_at_file(tx, file)?),
@@ -39,14 +39,14 @@ pub fn examine(tx: &Tx<'_>, sources: &[Source], file: Option<String>, options: &
     found.push(clock(tx)?);
     found.extend(row_numbers(tx)?);
     found.extend(consumers(tx)?);
-    if !sources.is_empty() {
-        found.extend(groups(tx, sources)?);
-        for source in sources {
-            match sources::seek(tx, source)? {
-                Some(group) => found.extend(signs(source, &signs_of(tx, group.id)?, options)),
+    if !subscriptions.is_empty() {
+        found.extend(groups(tx, subscriptions)?);
+        for subscription in subscriptions {
+            match subscriptions::seek(tx, subscription)? {
+                Some(group) => found.extend(signs(subscription, &signs_of(tx, group.id)?, options)),
                 None => found.push(warning(
                     "groups",
-                    format!("{source}: there is no such group"),
+                    format!("{subscription}: there is no such group"),
                     "it is made when a host starts",
                 )),
             }
@@ -140,16 +140,16 @@ fn consumers(tx: &Tx<'_>) -> Result<Option<Finding>> {
 }
 
 /// Groups that are not in the configuration: what they have not finished stays on their streams for ever.
-fn groups(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Finding>> {
+fn groups(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Finding>> {
     let sql = "SELECT s.name, g.handler,
-                 (SELECT min(p.entry) FROM pending p WHERE p.source = g.id AND p.lane = 0),
+                 (SELECT min(p.entry) FROM pending p WHERE p.subscription = g.id AND p.lane = 0),
                  (SELECT e.at_ms FROM entries e WHERE e.stream = g.stream AND e.id > g.last_id ORDER BY e.id LIMIT 1)
-               FROM sources g JOIN streams s ON s.id = g.stream ORDER BY s.name, g.handler";
+               FROM subscriptions g JOIN streams s ON s.id = g.stream ORDER BY s.name, g.handler";
     let rows = tx.all(sql, [], |row| {
         let (stream, handler): (String, String) = (row.get(0)?, row.get(1)?);
         Ok((stream, handler, row.get::<_, Option<i64>>(2)?.is_some(), row.get::<_, Option<i64>>(3)?))
     })?;
-    let known = |stream: &str, handler: &str| sources.iter().any(|s| *s.stream == *stream && *s.handler == *handler);
+    let known = |stream: &str, handler: &str| subscriptions.iter().any(|s| *s.stream == *stream && *s.handler == *handler);
     let strangers = rows.into_iter().filter(|(stream, handler, ..)| !known(stream, handler));
     let told = strangers.map(|(stream, handler, pending, unread_ms)| {
         let text = format!("{stream}: by the configuration no handler {handler} reads this stream");
@@ -170,11 +170,11 @@ fn groups(tx: &Tx<'_>, sources: &[Source]) -> Result<Vec<Finding>> {
 
 fn signs_of(tx: &Tx<'_>, group: i64) -> Result<Signs> {
     let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
-    let oldest = "SELECT min(delivered_ms) FROM pending WHERE source = ?1";
+    let oldest = "SELECT min(delivered_ms) FROM pending WHERE subscription = ?1";
     let oldest: Option<i64> = tx.get(oldest, [group], |row| row.get(0))?.flatten();
     // Numbers below 1 stand for no host.
     let holding = "SELECT count(DISTINCT p.consumer) FROM pending p LEFT JOIN consumers c ON c.id = p.consumer
-                   WHERE p.source = ?1 AND p.consumer > 0 AND coalesce(c.until_ms, 0) < ?2";
+                   WHERE p.subscription = ?1 AND p.consumer > 0 AND coalesce(c.until_ms, 0) < ?2";
     let holding = unsigned(tx.number(holding, (group, tx.now_ms))?);
     Ok(Signs {
         letters: dead::books(tx, group)?,

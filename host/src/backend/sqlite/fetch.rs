@@ -12,16 +12,16 @@ use super::parcel::{from_again, limit, number};
 use super::room::Room;
 use super::tx::Tx;
 use super::worker::Db;
-use super::{consumers, sources};
+use super::{consumers, subscriptions};
 use crate::backend::{Options, Result};
-use crate::model::delivery::{Delivery, Source};
+use crate::model::delivery::{Delivery, Subscription};
 
 /// How often a waiting fetch asks whether another process has written. Its own process rings a bell.
 const POLL: Duration = Duration::from_millis(50);
 
 pub async fn fetch(
     db: &Db,
-    source: &Source,
+    subscription: &Subscription,
     consumer: &str,
     max: usize,
     wait: Duration,
@@ -30,15 +30,15 @@ pub async fn fetch(
 ) -> Result<Vec<Delivery>> {
     // A wait beyond the end of time is a wait without end.
     let deadline = Instant::now().checked_add(wait);
-    let bell = db.bell.of(&source.stream);
+    let bell = db.bell.of(&subscription.stream);
     loop {
         // Listens before it looks: what comes between the two is heard.
         let mut rung = pin!(bell.notified());
         rung.as_mut().enable();
-        let (job_source, job_consumer) = (source.clone(), consumer.to_owned());
+        let (job_subscription, job_consumer) = (subscription.clone(), consumer.to_owned());
         let mut room = Room::new(options);
         let work =
-            move |tx: &mut Tx<'_>| Ok((take(tx, &job_source, &job_consumer, max, &mut room)?, data_version(tx)?));
+            move |tx: &mut Tx<'_>| Ok((take(tx, &job_subscription, &job_consumer, max, &mut room)?, data_version(tx)?));
         let (got, version) = db.ask(Access::Note, "fetch", work).await?;
         if !got.is_empty() || max == 0 || !news(db, rung, version, deadline, others_write).await? {
             return Ok(got);
@@ -83,8 +83,8 @@ fn data_version(tx: &Tx<'_>) -> Result<i64> {
 
 /// Up to half of what is asked for comes from the lane `Again`, the rest from the stream; either makes room for the
 /// other when it has nothing. An odd one goes by chance, so that neither lane starves when one is asked for at a time.
-fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
-    let before = sources::find(tx, source)?;
+fn take(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+    let before = subscriptions::find(tx, subscription)?;
     let mut now = before;
     let odd = if tx.now_ms % 2 == 0 { max % 2 } else { 0 };
     let mut got = take_again(tx, &mut now, max / 2 + odd, room)?;
@@ -100,16 +100,16 @@ fn take(tx: &mut Tx<'_>, source: &Source, consumer: &str, max: usize, room: &mut
     Ok(got)
 }
 
-fn take_again(tx: &Tx<'_>, group: &mut sources::Source, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+fn take_again(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again
-               WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+               WHERE subscription = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.bytes())));
     let got = tx.some(sql, (group.id, group.again_id, limit(max)), read)?;
     group.again_id = got.last().map_or(group.again_id, |last| number(last.entry));
     Ok(got)
 }
 
-fn take_input(tx: &Tx<'_>, group: &mut sources::Source, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+fn take_input(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, iif(length(body) <= ?4, body, NULL), length(body) FROM entries
                WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let params = (group.stream, group.last_id, limit(max), room.entry_bytes_max());
@@ -119,19 +119,19 @@ fn take_input(tx: &Tx<'_>, group: &mut sources::Source, max: usize, room: &mut R
 }
 
 /// Makes what was read pending under its consumer: everything between how far the lanes had been read, and are now.
-fn hand_over(tx: &Tx<'_>, before: &sources::Source, now: &sources::Source, consumer: &str, input: usize) -> Result<()> {
+fn hand_over(tx: &Tx<'_>, before: &subscriptions::SubscriptionRow, now: &subscriptions::SubscriptionRow, consumer: &str, input: usize) -> Result<()> {
     let consumer = consumers::make(tx, consumer)?;
     if now.last_id > before.last_id {
-        let sql = "INSERT INTO pending (source, lane, entry, consumer, delivered_ms, crashes)
+        let sql = "INSERT INTO pending (subscription, lane, entry, consumer, delivered_ms, crashes)
                    SELECT ?1, 0, id, ?2, ?3, 0 FROM entries WHERE stream = ?4 AND id > ?5 AND id <= ?6";
         tx.run(sql, (now.id, consumer, tx.now_ms, now.stream, before.last_id, now.last_id))?;
     }
     if now.again_id > before.again_id {
-        let sql = "INSERT INTO pending (source, lane, entry, consumer, delivered_ms, crashes)
-                   SELECT ?1, 1, id, ?2, ?3, 0 FROM again WHERE source = ?1 AND id > ?4 AND id <= ?5";
+        let sql = "INSERT INTO pending (subscription, lane, entry, consumer, delivered_ms, crashes)
+                   SELECT ?1, 1, id, ?2, ?3, 0 FROM again WHERE subscription = ?1 AND id > ?4 AND id <= ?5";
         tx.run(sql, (now.id, consumer, tx.now_ms, before.again_id, now.again_id))?;
     }
-    let sql = "UPDATE sources SET last_id = ?2, again_id = ?3, delivered = delivered + ?4 WHERE id = ?1";
+    let sql = "UPDATE subscriptions SET last_id = ?2, again_id = ?3, delivered = delivered + ?4 WHERE id = ?1";
     tx.run(sql, (now.id, now.last_id, now.again_id, limit(input)))?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::tx::Tx;
 use crate::backend::Result;
 
 pub struct Hands {
-    source: i64,
+    subscription: i64,
     consumer: i64,
     /// By the number of the lane.
     lanes: [InLane; 2],
@@ -25,17 +25,17 @@ struct InLane {
 
 impl Hands {
     /// One look at each lane.
-    pub fn look(tx: &Tx<'_>, source: i64, plan: &Plan) -> Result<Self> {
+    pub fn look(tx: &Tx<'_>, subscription: i64, plan: &Plan) -> Result<Self> {
         // A consumer that is not known holds nothing.
         let consumer = consumers::seek(tx, &plan.consumer)?.unwrap_or(consumers::UNKNOWN);
-        let mut hands = Self { source, consumer, lanes: Default::default() };
+        let mut hands = Self { subscription, consumer, lanes: Default::default() };
         for (number, lane) in (0i64..).zip(&mut hands.lanes) {
             let entries = || plan.steps.iter().filter(|step| step.place.0 == number).map(|step| step.place.1);
             if let (Some(from), Some(to)) = (entries().min(), entries().max()) {
                 (lane.from, lane.to) = (from, to);
                 let sql = "SELECT entry FROM pending
-                           WHERE source = ?1 AND lane = ?2 AND entry BETWEEN ?3 AND ?4 AND consumer = ?5";
-                let held = tx.all(sql, (source, number, from, to, consumer), |row| row.get(0))?;
+                           WHERE subscription = ?1 AND lane = ?2 AND entry BETWEEN ?3 AND ?4 AND consumer = ?5";
+                let held = tx.all(sql, (subscription, number, from, to, consumer), |row| row.get(0))?;
                 lane.held = held.into_iter().collect();
             }
         }
@@ -54,8 +54,8 @@ impl Hands {
 
     /// Puts a delivery into quarantine. It stays pending, but in nobody's hands.
     pub fn set_aside(&mut self, tx: &Tx<'_>, (lane, entry): Place) -> Result<()> {
-        let sql = "UPDATE pending SET consumer = ?4, alone = 0 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-        tx.run(sql, (self.source, lane, entry, consumers::QUARANTINE))?;
+        let sql = "UPDATE pending SET consumer = ?4, alone = 0 WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+        tx.run(sql, (self.subscription, lane, entry, consumers::QUARANTINE))?;
         self.lanes[lane as usize].held.remove(&entry);
         Ok(())
     }
@@ -63,8 +63,8 @@ impl Hands {
     /// Leaves a delivery for other hosts.
     pub fn leave(&mut self, tx: &Tx<'_>, (lane, entry): Place) -> Result<()> {
         let sql = "UPDATE pending SET consumer = ?4, alone = 0, delivered_ms = ?5
-                   WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-        tx.run(sql, (self.source, lane, entry, consumers::ELSEWHERE, tx.now_ms))?;
+                   WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+        tx.run(sql, (self.subscription, lane, entry, consumers::ELSEWHERE, tx.now_ms))?;
         self.lanes[lane as usize].held.remove(&entry);
         Ok(())
     }
@@ -75,12 +75,12 @@ impl Hands {
             if lane.held.is_empty() && !lane.done.is_empty() {
                 // All that lay between the first and the last is done: mostly so, and one statement then.
                 let sql = "DELETE FROM pending
-                           WHERE source = ?1 AND lane = ?2 AND entry BETWEEN ?3 AND ?4 AND consumer = ?5";
-                tx.run(sql, (self.source, number, lane.from, lane.to, self.consumer))?;
+                           WHERE subscription = ?1 AND lane = ?2 AND entry BETWEEN ?3 AND ?4 AND consumer = ?5";
+                tx.run(sql, (self.subscription, number, lane.from, lane.to, self.consumer))?;
             } else {
                 for entry in &lane.done {
-                    let sql = "DELETE FROM pending WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-                    tx.run(sql, (self.source, number, entry))?;
+                    let sql = "DELETE FROM pending WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+                    tx.run(sql, (self.subscription, number, entry))?;
                 }
             }
         }

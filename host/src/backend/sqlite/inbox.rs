@@ -32,7 +32,7 @@ struct Bucket {
 /// Of buckets that seem to be over after a while without any, so many are kept: the clock may have been put ahead.
 const KEPT: usize = 2;
 
-/// The scope of a stream's own inbox; a source's is its number.
+/// The scope of a stream's own inbox; a subscription's is its number.
 pub fn scope_of_stream(stream: i64) -> i64 {
     -stream
 }

@@ -6,22 +6,22 @@ use uuid::Uuid;
 
 use super::inbox::Inbox;
 use super::tx::Tx;
-use super::{sources, state};
+use super::{subscriptions, state};
 use crate::backend::{LOOK_UP_BYTES_MAX, LookUp, Result};
-use crate::model::delivery::{KeyState, Source};
+use crate::model::delivery::{KeyState, Subscription};
 
-pub fn look_up(tx: &Tx<'_>, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
-    let Some(source) = sources::seek(tx, source)? else {
+pub fn look_up(tx: &Tx<'_>, subscription: &Subscription, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
+    let Some(subscription) = subscriptions::seek(tx, subscription)? else {
         return Ok(LookUp { seen: vec![None; ids.len()], states: vec![KeyState::default(); keys.len()] });
     };
-    let inbox = Inbox::look(tx, source.id)?;
+    let inbox = Inbox::look(tx, subscription.id)?;
     let seen = ids.iter().map(|id| inbox.find(tx, *id)).collect::<Result<_>>()?;
     let (mut states, mut bytes) = (Vec::with_capacity(keys.len()), 0);
     for key in keys {
         if bytes > LOOK_UP_BYTES_MAX {
             break;
         }
-        let state = state::read(tx, source.id, key)?;
+        let state = state::read(tx, subscription.id, key)?;
         bytes += state.bytes();
         states.push(state);
     }

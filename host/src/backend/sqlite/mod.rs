@@ -32,7 +32,7 @@ mod recover;
 mod retries;
 mod room;
 mod settle;
-mod sources;
+mod subscriptions;
 mod state;
 mod status;
 mod steady;
@@ -60,11 +60,11 @@ use self::worker::Db;
 pub use self::worker::wait_until_closed;
 use super::{
     Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
-    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SourceStatus, Start, Tended,
+    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SubscriptionStatus, Start, Tended,
     Trimmed, VersionBook, Wish,
 };
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Source};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
 
 pub struct Sqlite {
     db: Db,
@@ -96,16 +96,16 @@ impl Sqlite {
 
 #[async_trait]
 impl DataPlane for Sqlite {
-    async fn fetch(&self, source: &Source, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
+    async fn fetch(&self, subscription: &Subscription, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
         let others_write = !self.in_memory;
-        let deliveries = fetch::fetch(&self.db, source, consumer, max, wait, others_write, &self.options).await?;
+        let deliveries = fetch::fetch(&self.db, subscription, consumer, max, wait, others_write, &self.options).await?;
         // What there is no room for is not handed over.
         Ok(Fetched { deliveries, more: false })
     }
 
-    async fn look_up(&self, source: &Source, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
-        let (source, ids, keys) = (source.clone(), ids.to_vec(), keys.to_vec());
-        self.db.ask(Access::Look, "look up", move |tx| lookup::look_up(tx, &source, &ids, &keys)).await
+    async fn look_up(&self, subscription: &Subscription, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
+        let (subscription, ids, keys) = (subscription.clone(), ids.to_vec(), keys.to_vec());
+        self.db.ask(Access::Look, "look up", move |tx| lookup::look_up(tx, &subscription, &ids, &keys)).await
     }
 
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
@@ -126,27 +126,27 @@ impl DataPlane for Sqlite {
 
     async fn recover(
         &self,
-        source: &Source,
+        subscription: &Subscription,
         consumer: &str,
         held: &HashSet<(Lane, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
-        let (source, consumer, held, options) =
-            (source.clone(), consumer.to_owned(), held.clone(), self.options.clone());
-        let work = move |tx: &mut Tx<'_>| recover::recover(tx, &source, &consumer, &held, lease, max, &options);
+        let (subscription, consumer, held, options) =
+            (subscription.clone(), consumer.to_owned(), held.clone(), self.options.clone());
+        let work = move |tx: &mut Tx<'_>| recover::recover(tx, &subscription, &consumer, &held, lease, max, &options);
         self.db.ask(Access::Note, "recover", work).await
     }
 
-    async fn take_suspect(&self, source: &Source, consumer: &str) -> Result<Option<Delivery>> {
-        let (source, consumer, options) = (source.clone(), consumer.to_owned(), self.options.clone());
-        let work = move |tx: &mut Tx<'_>| recover::take_suspect(tx, &source, &consumer, &options);
+    async fn take_suspect(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
+        let (subscription, consumer, options) = (subscription.clone(), consumer.to_owned(), self.options.clone());
+        let work = move |tx: &mut Tx<'_>| recover::take_suspect(tx, &subscription, &consumer, &options);
         self.db.ask(Access::Note, "take a suspect", work).await
     }
 
-    async fn take_left(&self, source: &Source, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
-        let (source, consumer, options) = (source.clone(), consumer.to_owned(), self.options.clone());
-        let work = move |tx: &mut Tx<'_>| recover::take_left(tx, &source, &consumer, max, &options);
+    async fn take_left(&self, subscription: &Subscription, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
+        let (subscription, consumer, options) = (subscription.clone(), consumer.to_owned(), self.options.clone());
+        let work = move |tx: &mut Tx<'_>| recover::take_left(tx, &subscription, &consumer, max, &options);
         self.db.ask(Access::Note, "take what was left", work).await
     }
 }
@@ -166,24 +166,24 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Look, "ask for the size", open::size_bytes).await
     }
 
-    async fn ensure_group(&self, source: &Source, start: Start) -> Result<Group> {
-        let source = source.clone();
-        self.db.ask(Access::Keep, "make a group", move |tx| sources::ensure(tx, &source, start)).await
+    async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Keep, "make a group", move |tx| subscriptions::ensure(tx, &subscription, start)).await
     }
 
     /// A group is never lost here.
-    async fn begin_at(&self, _source: &Source, _place: Place, _act: &Act) -> Result<bool> {
+    async fn begin_at(&self, _source: &Subscription, _place: Place, _act: &Act) -> Result<bool> {
         Ok(false)
     }
 
-    async fn tend(&self, source: &Source, consumer: &str, wish: &str) -> Result<Tended> {
-        let (source, consumer, wish) = (source.clone(), consumer.to_owned(), wish.to_owned());
-        self.db.ask(Access::Note, "tend", move |tx| tend::tend(tx, &source, &consumer, &wish)).await
+    async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
+        let (subscription, consumer, wish) = (subscription.clone(), consumer.to_owned(), wish.to_owned());
+        self.db.ask(Access::Note, "tend", move |tx| tend::tend(tx, &subscription, &consumer, &wish)).await
     }
 
-    async fn wishes(&self, source: &Source) -> Result<Vec<Wish>> {
-        let source = source.clone();
-        self.db.ask(Access::Look, "list wishes", move |tx| tend::wishes(tx, &source)).await
+    async fn wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Look, "list wishes", move |tx| tend::wishes(tx, &subscription)).await
     }
 
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
@@ -191,83 +191,83 @@ impl ControlPlane for Sqlite {
         self.db.ask(Access::Note, "beat", move |tx| consumers::beat(tx, &consumer, ttl, &note)).await
     }
 
-    async fn hosts(&self, sources: &[Source]) -> Result<Vec<HostNote>> {
-        let sources = sources.to_vec();
-        self.db.ask(Access::Look, "list hosts", move |tx| consumers::hosts(tx, &sources)).await
+    async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostNote>> {
+        let subscriptions = subscriptions.to_vec();
+        self.db.ask(Access::Look, "list hosts", move |tx| consumers::hosts(tx, &subscriptions)).await
     }
 
-    async fn leave(&self, consumer: &str, _sources: &[Source]) -> Result<u64> {
+    async fn leave(&self, consumer: &str, _subscriptions: &[Subscription]) -> Result<u64> {
         let consumer = consumer.to_owned();
         self.db.ask(Access::Note, "leave", move |tx| consumers::leave(tx, &consumer)).await
     }
 
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
-        self.db.ask(Access::Keep, "keep a secret", move |tx| sources::ids_key(tx, fresh)).await
+        self.db.ask(Access::Keep, "keep a secret", move |tx| subscriptions::ids_key(tx, fresh)).await
     }
 
-    async fn promote(&self, source: &Source, max: usize) -> Result<Promoted> {
-        let source = source.clone();
-        self.db.ask(Access::Note, "promote", move |tx| retries::promote(tx, &source, max)).await
+    async fn promote(&self, subscription: &Subscription, max: usize) -> Result<Promoted> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Note, "promote", move |tx| retries::promote(tx, &subscription, max)).await
     }
 
-    async fn status(&self, source: &Source) -> Result<SourceStatus> {
-        let source = source.clone();
-        self.db.ask(Access::Look, "status", move |tx| status::status(tx, &source)).await
+    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Look, "status", move |tx| status::status(tx, &subscription)).await
     }
 
-    async fn committed_by(&self, source: &Source) -> Result<Vec<VersionBook>> {
-        let source = source.clone();
-        self.db.ask(Access::Look, "books of plugin versions", move |tx| versions::list(tx, &source)).await
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionBook>> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Look, "books of plugin versions", move |tx| versions::list(tx, &subscription)).await
     }
 
-    async fn dead_letters(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
-        let source = source.clone();
-        self.db.ask(Access::Look, "list dead letters", move |tx| dead::list(tx, &source, after, max)).await
+    async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Look, "list dead letters", move |tx| dead::list(tx, &subscription, after, max)).await
     }
 
-    async fn replay(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-        let (source, ids, act) = (source.clone(), ids.to_vec(), act.clone());
-        self.db.ask(Access::Keep, "replay", move |tx| desk::replay(tx, &source, &ids, &act)).await
+    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let (subscription, ids, act) = (subscription.clone(), ids.to_vec(), act.clone());
+        self.db.ask(Access::Keep, "replay", move |tx| desk::replay(tx, &subscription, &ids, &act)).await
     }
 
-    async fn drop_dead(&self, source: &Source, ids: &[EntryId], act: &Act) -> Result<usize> {
-        let (source, ids, act) = (source.clone(), ids.to_vec(), act.clone());
-        self.db.ask(Access::Keep, "drop dead letters", move |tx| desk::drop_dead(tx, &source, &ids, &act)).await
+    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+        let (subscription, ids, act) = (subscription.clone(), ids.to_vec(), act.clone());
+        self.db.ask(Access::Keep, "drop dead letters", move |tx| desk::drop_dead(tx, &subscription, &ids, &act)).await
     }
 
-    async fn edit_dead(&self, source: &Source, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
-        let (source, act) = (source.clone(), act.clone());
-        self.db.ask(Access::Keep, "edit a dead letter", move |tx| desk::edit(tx, &source, id, &body, &act)).await
+    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+        let (subscription, act) = (subscription.clone(), act.clone());
+        self.db.ask(Access::Keep, "edit a dead letter", move |tx| desk::edit(tx, &subscription, id, &body, &act)).await
     }
 
-    async fn set_paused(&self, source: &Source, paused: bool, act: &Act) -> Result<()> {
-        let (source, act) = (source.clone(), act.clone());
-        self.db.ask(Access::Keep, "pause or resume", move |tx| desk::set_paused(tx, &source, paused, &act)).await
+    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+        let (subscription, act) = (subscription.clone(), act.clone());
+        self.db.ask(Access::Keep, "pause or resume", move |tx| desk::set_paused(tx, &subscription, paused, &act)).await
     }
 
-    async fn paused(&self, sources: &[Source]) -> Result<Vec<Pause>> {
-        let sources = sources.to_vec();
-        self.db.ask(Access::Look, "ask what is paused", move |tx| desk::paused(tx, &sources)).await
+    async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
+        let subscriptions = subscriptions.to_vec();
+        self.db.ask(Access::Look, "ask what is paused", move |tx| desk::paused(tx, &subscriptions)).await
     }
 
-    async fn audit(&self, source: &Source, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
-        let source = source.clone();
-        self.db.ask(Access::Look, "list audit records", move |tx| desk::audit(tx, &source, after, max)).await
+    async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
+        let subscription = subscription.clone();
+        self.db.ask(Access::Look, "list audit records", move |tx| desk::audit(tx, &subscription, after, max)).await
     }
 
-    async fn states(&self, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
-        let (source, after) = (source.clone(), after.map(str::to_owned));
-        self.db.ask(Access::Look, "list states", move |tx| state::list(tx, &source, after.as_deref(), max)).await
+    async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+        let (subscription, after) = (subscription.clone(), after.map(str::to_owned));
+        self.db.ask(Access::Look, "list states", move |tx| state::list(tx, &subscription, after.as_deref(), max)).await
     }
 
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
         streams::trim(&self.db, stream, bounds).await
     }
 
-    async fn examine(&self, sources: &[Source], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
-        let (sources, options) = (sources.to_vec(), self.options.clone());
+    async fn examine(&self, subscriptions: &[Subscription], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+        let (subscriptions, options) = (subscriptions.to_vec(), self.options.clone());
         let file = (!self.in_memory).then(|| self.db.place().to_owned());
-        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &sources, file, &options)).await
+        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &subscriptions, file, &options)).await
     }
 
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {

@@ -11,11 +11,11 @@ use super::parcel::{Parcel, lane_number, number};
 use super::tx::millis;
 use crate::backend::{Entry, Settlement};
 use crate::model::dead_letter::Reason;
-use crate::model::delivery::{Disposition, Effects, Emitted, Source, Timer};
+use crate::model::delivery::{Disposition, Effects, Emitted, Subscription, Timer};
 use crate::model::event::PayloadHash;
 
 pub struct Plan {
-    pub source: Source,
+    pub subscription: Subscription,
     pub consumer: Arc<str>,
     pub plugin: Arc<str>,
     pub token: Uuid,
@@ -61,7 +61,7 @@ pub enum Deed {
 impl Plan {
     pub fn of(settlement: &Settlement) -> Self {
         Self {
-            source: settlement.source.clone(),
+            subscription: settlement.subscription.clone(),
             consumer: settlement.consumer.clone(),
             plugin: settlement.plugin.clone(),
             token: settlement.token,

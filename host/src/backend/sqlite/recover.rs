@@ -9,35 +9,35 @@ use super::parcel::{fresh, from_again, id, lane_number, lane_of, limit, number};
 use super::plan::Place;
 use super::room::Room;
 use super::tx::{Tx, millis};
-use super::{consumers, sources};
+use super::{consumers, subscriptions};
 use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, Options, Recovered, Result};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Source};
+use crate::model::delivery::{Body, Delivery, EntryId, Lane, Subscription};
 
 pub fn recover(
     tx: &mut Tx<'_>,
-    source: &Source,
+    subscription: &Subscription,
     consumer: &str,
     held: &HashSet<(Lane, EntryId)>,
     lease: Duration,
     max: usize,
     options: &Options,
 ) -> Result<Recovered> {
-    let source = sources::find(tx, source)?.id;
+    let subscription = subscriptions::find(tx, subscription)?.id;
     let me = consumers::make(tx, consumer)?;
     let (mut deliveries, mut room) = (Vec::new(), Room::new(options));
-    let mut places = lost(tx, source, me, held, max)?;
-    places.extend(released(tx, source, max - places.len())?);
+    let mut places = lost(tx, subscription, me, held, max)?;
+    places.extend(released(tx, subscription, max - places.len())?);
     let mut more = places.len() == max;
     for place in places {
         if room.is_full() {
             more = true;
             break;
         }
-        deliveries.extend(take_over(tx, source, me, place, &mut room)?);
+        deliveries.extend(take_over(tx, subscription, me, place, &mut room)?);
     }
     let (mut left, mut quarantined) = (max - deliveries.len(), Vec::new());
-    for behind in left_behind(tx, source, me, lease, left)? {
+    for behind in left_behind(tx, subscription, me, lease, left)? {
         // What several hosts have died with comes a few at a time: one more death is to tell more.
         let suspect = behind.crashes >= CRASHES_MAX && !behind.alone;
         let takes = if suspect {
@@ -52,51 +52,51 @@ pub fn recover(
             break;
         }
         left = left.saturating_sub(takes);
-        note_crash(tx, source, &behind)?;
+        note_crash(tx, subscription, &behind)?;
         if suspect {
-            set_aside(tx, source, behind.place)?;
+            set_aside(tx, subscription, behind.place)?;
             quarantined.push((lane_of(behind.place.0), id(behind.place.1)));
-        } else if let Some(mut delivery) = take_over(tx, source, me, behind.place, &mut room)? {
+        } else if let Some(mut delivery) = take_over(tx, subscription, me, behind.place, &mut room)? {
             delivery.died_alone = behind.alone;
             deliveries.push(delivery);
         }
     }
     consumers::forget_some(tx)?;
-    let sql = "SELECT count(*) FROM pending WHERE source = ?1 AND consumer = ?2";
-    let suspects = tx.number(sql, (source, consumers::QUARANTINE))?.unsigned_abs();
+    let sql = "SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = ?2";
+    let suspects = tx.number(sql, (subscription, consumers::QUARANTINE))?.unsigned_abs();
     Ok(Recovered { deliveries, more: more || room.is_full() || left == 0, quarantined, suspects })
 }
 
-pub fn take_suspect(tx: &mut Tx<'_>, source: &Source, consumer: &str, options: &Options) -> Result<Option<Delivery>> {
-    let source = sources::find(tx, source)?.id;
-    let sql = "SELECT lane, entry FROM pending WHERE source = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT 1";
-    let Some(place) = tx.get(sql, (source, consumers::QUARANTINE), place)? else { return Ok(None) };
+pub fn take_suspect(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, options: &Options) -> Result<Option<Delivery>> {
+    let subscription = subscriptions::find(tx, subscription)?.id;
+    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT 1";
+    let Some(place) = tx.get(sql, (subscription, consumers::QUARANTINE), place)? else { return Ok(None) };
     let me = consumers::make(tx, consumer)?;
-    let delivery = take_over(tx, source, me, place, &mut Room::for_one(options))?;
-    let sql = "UPDATE pending SET alone = 1 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-    tx.run(sql, (source, place.0, place.1))?;
+    let delivery = take_over(tx, subscription, me, place, &mut Room::for_one(options))?;
+    let sql = "UPDATE pending SET alone = 1 WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+    tx.run(sql, (subscription, place.0, place.1))?;
     Ok(delivery)
 }
 
 /// Takes what was left for other hosts. What has just been left waits: others may be on their way.
 pub fn take_left(
     tx: &mut Tx<'_>,
-    source: &Source,
+    subscription: &Subscription,
     consumer: &str,
     max: usize,
     options: &Options,
 ) -> Result<Vec<Delivery>> {
-    let source = sources::find(tx, source)?.id;
+    let subscription = subscriptions::find(tx, subscription)?.id;
     let me = consumers::make(tx, consumer)?;
-    let sql = "SELECT lane, entry FROM pending WHERE source = ?1 AND consumer = ?2 AND delivered_ms <= ?3
+    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 AND delivered_ms <= ?3
                ORDER BY lane, entry LIMIT ?4";
     let since = tx.now_ms.saturating_sub(millis(LEFT_FOR));
     let (mut taken, mut room) = (Vec::new(), Room::new(options));
-    for place in tx.all(sql, (source, consumers::ELSEWHERE, since, limit(max)), place)? {
+    for place in tx.all(sql, (subscription, consumers::ELSEWHERE, since, limit(max)), place)? {
         if room.is_full() {
             break;
         }
-        taken.extend(take_over(tx, source, me, place, &mut room)?);
+        taken.extend(take_over(tx, subscription, me, place, &mut room)?);
     }
     Ok(taken)
 }
@@ -106,17 +106,17 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
 }
 
 /// Pending under `me`, but not in hand.
-fn lost(tx: &Tx<'_>, source: i64, me: i64, held: &HashSet<(Lane, EntryId)>, max: usize) -> Result<Vec<Place>> {
+fn lost(tx: &Tx<'_>, subscription: i64, me: i64, held: &HashSet<(Lane, EntryId)>, max: usize) -> Result<Vec<Place>> {
     let held: HashSet<Place> = held.iter().map(|(lane, entry)| (lane_number(*lane), number(*entry))).collect();
     // What is held is skipped after the limit: whoever holds many sees all of its own.
-    let sql = "SELECT lane, entry FROM pending WHERE source = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
-    let own = tx.all(sql, (source, me, limit(max.saturating_add(held.len()))), place)?;
+    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
+    let own = tx.all(sql, (subscription, me, limit(max.saturating_add(held.len()))), place)?;
     Ok(own.into_iter().filter(|place| !held.contains(place)).take(max).collect())
 }
 
-fn released(tx: &Tx<'_>, source: i64, max: usize) -> Result<Vec<Place>> {
-    let sql = "SELECT lane, entry FROM pending WHERE source = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
-    Ok(tx.all(sql, (source, consumers::RELEASED, limit(max)), place)?)
+fn released(tx: &Tx<'_>, subscription: i64, max: usize) -> Result<Vec<Place>> {
+    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
+    Ok(tx.all(sql, (subscription, consumers::RELEASED, limit(max)), place)?)
 }
 
 /// What a dead consumer had in hand.
@@ -129,40 +129,40 @@ struct Behind {
 }
 
 /// Pending under consumers that do not live, and idle for the lease. Deaths of long ago are no evidence any more.
-fn left_behind(tx: &Tx<'_>, source: i64, me: i64, lease: Duration, max: usize) -> Result<Vec<Behind>> {
+fn left_behind(tx: &Tx<'_>, subscription: i64, me: i64, lease: Duration, max: usize) -> Result<Vec<Behind>> {
     let sql = "SELECT lane, entry, alone, iif(crashed_ms < ?6, 1, crashes + 1) FROM pending
-               WHERE source = ?1 AND consumer > 0 AND consumer <> ?2 AND delivered_ms <= ?3
+               WHERE subscription = ?1 AND consumer > 0 AND consumer <> ?2 AND delivered_ms <= ?3
                  AND consumer NOT IN (SELECT id FROM consumers WHERE until_ms > ?4)
                LIMIT ?5";
     let idle_since = tx.now_ms.saturating_sub(millis(lease));
     let window_began = tx.now_ms.saturating_sub(millis(CRASH_WINDOW));
-    let params = (source, me, idle_since, tx.now_ms, limit(max), window_began);
+    let params = (subscription, me, idle_since, tx.now_ms, limit(max), window_began);
     let read = |row: &Row<'_>| Ok(Behind { place: place(row)?, alone: row.get(2)?, crashes: row.get(3)? });
     Ok(tx.all(sql, params, read)?)
 }
 
-fn note_crash(tx: &Tx<'_>, source: i64, behind: &Behind) -> Result<()> {
+fn note_crash(tx: &Tx<'_>, subscription: i64, behind: &Behind) -> Result<()> {
     let sql = "UPDATE pending SET crashes = ?5, crashed_ms = ?4, alone = 0
-               WHERE source = ?1 AND lane = ?2 AND entry = ?3";
+               WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
     let (lane, entry) = behind.place;
-    tx.run(sql, (source, lane, entry, tx.now_ms, behind.crashes))?;
+    tx.run(sql, (subscription, lane, entry, tx.now_ms, behind.crashes))?;
     Ok(())
 }
 
 /// Into quarantine, before anybody reads it: its bytes may be what hosts die of.
-fn set_aside(tx: &Tx<'_>, source: i64, (lane, entry): Place) -> Result<()> {
-    let sql = "UPDATE pending SET consumer = ?4 WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-    tx.run(sql, (source, lane, entry, consumers::QUARANTINE))?;
+fn set_aside(tx: &Tx<'_>, subscription: i64, (lane, entry): Place) -> Result<()> {
+    let sql = "UPDATE pending SET consumer = ?4 WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+    tx.run(sql, (subscription, lane, entry, consumers::QUARANTINE))?;
     Ok(())
 }
 
 /// Puts a delivery into the hands of `me`. Without room for it, it is pending there and found again.
-fn take_over(tx: &Tx<'_>, source: i64, me: i64, (lane, entry): Place, room: &mut Room) -> Result<Option<Delivery>> {
+fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (lane, entry): Place, room: &mut Room) -> Result<Option<Delivery>> {
     let sql = "UPDATE pending SET consumer = ?4, delivered_ms = ?5
-               WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-    tx.run(sql, (source, lane, entry, me, tx.now_ms))?;
-    let sql = "SELECT crashes FROM pending WHERE source = ?1 AND lane = ?2 AND entry = ?3";
-    let crashes = u32::try_from(tx.number(sql, (source, lane, entry))?).unwrap_or(u32::MAX);
+               WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+    tx.run(sql, (subscription, lane, entry, me, tx.now_ms))?;
+    let sql = "SELECT crashes FROM pending WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+    let crashes = u32::try_from(tx.number(sql, (subscription, lane, entry))?).unwrap_or(u32::MAX);
     let found = if lane == lane_number(Lane::Input) {
         let sql = "SELECT id, kind, iif(length(body) <= ?2, body, NULL), length(body) FROM entries WHERE id = ?1";
         tx.get(sql, (entry, room.entry_bytes_max()), |row| room.entry(tx, row))?

@@ -3,41 +3,41 @@
 use std::time::Duration;
 
 use super::parcel::{Parcel, limit};
-use super::sources;
+use super::subscriptions;
 use super::tx::Tx;
 use crate::backend::{Promoted, Result};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
-pub fn put_off(tx: &Tx<'_>, source: i64, after_ms: i64, parcel: &Parcel) -> Result<()> {
+pub fn put_off(tx: &Tx<'_>, subscription: i64, after_ms: i64, parcel: &Parcel) -> Result<()> {
     let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
     let due_ms = tx.now_ms.saturating_add(after_ms);
-    let sql = "INSERT INTO due (source, due_ms, origin, kind, body, attempts, crashes, history, replayed)
+    let sql = "INSERT INTO due (subscription, due_ms, origin, kind, body, attempts, crashes, history, replayed)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    tx.run(sql, (source, due_ms, origin, kind, &body[..], attempts, crashes, history, replayed))?;
+    tx.run(sql, (subscription, due_ms, origin, kind, &body[..], attempts, crashes, history, replayed))?;
     Ok(())
 }
 
 /// How many timers wait, and what is due already and waits to be fetched: a handler whose timers set timers fills that.
-pub fn timers_waiting(tx: &Tx<'_>, source: i64) -> Result<i64> {
-    let sql = "SELECT (SELECT count(*) FROM due WHERE source = ?1 AND kind = 2 AND attempts = 0)
-                    + (SELECT count(*) FROM again WHERE source = ?1)";
-    Ok(tx.number(sql, [source])?)
+pub fn timers_waiting(tx: &Tx<'_>, subscription: i64) -> Result<i64> {
+    let sql = "SELECT (SELECT count(*) FROM due WHERE subscription = ?1 AND kind = 2 AND attempts = 0)
+                    + (SELECT count(*) FROM again WHERE subscription = ?1)";
+    Ok(tx.number(sql, [subscription])?)
 }
 
-pub fn promote(tx: &mut Tx<'_>, source: &Source, max: usize) -> Result<Promoted> {
-    let Some(group) = sources::seek(tx, source)? else { return Ok(Promoted::default()) };
-    let sql = "SELECT id FROM due WHERE source = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
+pub fn promote(tx: &mut Tx<'_>, subscription: &Subscription, max: usize) -> Result<Promoted> {
+    let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(Promoted::default()) };
+    let sql = "SELECT id FROM due WHERE subscription = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
     let due: Vec<i64> = tx.all(sql, (group.id, tx.now_ms, limit(max)), |row| row.get(0))?;
     for id in &due {
-        let sql = "INSERT INTO again (source, at_ms, origin, kind, body, attempts, crashes, history, replayed)
-                   SELECT source, ?2, origin, kind, body, attempts, crashes, history, replayed FROM due WHERE id = ?1";
+        let sql = "INSERT INTO again (subscription, at_ms, origin, kind, body, attempts, crashes, history, replayed)
+                   SELECT subscription, ?2, origin, kind, body, attempts, crashes, history, replayed FROM due WHERE id = ?1";
         tx.run(sql, (id, tx.now_ms))?;
         tx.run("DELETE FROM due WHERE id = ?1", [id])?;
     }
     if !due.is_empty() {
-        tx.ring(&source.stream);
+        tx.ring(&subscription.stream);
     }
-    let sql = "SELECT due_ms FROM due WHERE source = ?1 ORDER BY due_ms LIMIT 1";
+    let sql = "SELECT due_ms FROM due WHERE subscription = ?1 ORDER BY due_ms LIMIT 1";
     let next: Option<i64> = tx.get(sql, [group.id], |row| row.get(0))?;
     let next_in = next.map(|next| Duration::from_millis(u64::try_from(next - tx.now_ms).unwrap_or(0)));
     Ok(Promoted { moved: due.len(), next_in })

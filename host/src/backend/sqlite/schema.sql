@@ -15,10 +15,10 @@ CREATE TABLE streams (
 -- stream came before its start, `delivered` how many it has read since, `paused` 1 while nobody is to fetch. The rest
 -- are its books: `letters` and `letters_bytes` are its rows in `dead`, `unrun` and `unrun_bytes` those of them that never
 -- ran, `evicted_ran` and `evicted_unrun` what the bounds have cost, `strayed` and `repeated` what strangers have done.
--- `seen_last` is `last_id` as it was when the source was looked after last, `tended_ms` when its books were put to the proof.
+-- `seen_last` is `last_id` as it was when the subscription was looked after last, `tended_ms` when its books were put to the proof.
 -- `agreed` grows whenever hosts wish other things of it. It is never deleted: its position and its books are in no other
 -- place.
-CREATE TABLE sources (
+CREATE TABLE subscriptions (
   id         INTEGER PRIMARY KEY,
   stream     INTEGER NOT NULL,
   handler    TEXT    NOT NULL,
@@ -46,27 +46,27 @@ CREATE TABLE sources (
   tended_ms  INTEGER NOT NULL DEFAULT 0,
   UNIQUE (stream, handler)
 ) STRICT;
-CREATE TRIGGER source_stays BEFORE DELETE ON sources BEGIN
+CREATE TRIGGER subscription_stays BEFORE DELETE ON subscriptions BEGIN
   SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
 END;
 
--- What each host wishes of a source, and until when that counts; `ended` 1: it has taken its leave.
+-- What each host wishes of a subscription, and until when that counts; `ended` 1: it has taken its leave.
 CREATE TABLE wishes (
-  source   INTEGER NOT NULL,
+  subscription   INTEGER NOT NULL,
   consumer TEXT    NOT NULL,
   until_ms INTEGER NOT NULL,
   ended    INTEGER NOT NULL DEFAULT 0,
   wish     TEXT    NOT NULL,
-  PRIMARY KEY (source, consumer)
+  PRIMARY KEY (subscription, consumer)
 ) STRICT, WITHOUT ROWID;
 
--- What each version of a source's plugin has committed; the oldest ones together under no digest.
+-- What each version of a subscription's plugin has committed; the oldest ones together under no digest.
 CREATE TABLE versions (
-  source    INTEGER NOT NULL,
+  subscription    INTEGER NOT NULL,
   digest    TEXT    NOT NULL,
   committed INTEGER NOT NULL,
   since_ms  INTEGER NOT NULL,
-  PRIMARY KEY (source, digest)
+  PRIMARY KEY (subscription, digest)
 ) STRICT, WITHOUT ROWID;
 
 -- A consumer lives until `until_ms`; `note` is what it last told of itself. AUTOINCREMENT, so that no later consumer inherits a number that is still pending.
@@ -93,7 +93,7 @@ CREATE INDEX entries_by_stream ON entries (stream);
 -- quarantine; -3: left for a host that wants it. `crashes`: hosts that died with it since it was read from its lane, the last of them at `crashed_ms`.
 -- `alone` 1: it is run alone.
 CREATE TABLE pending (
-  source       INTEGER NOT NULL,
+  subscription       INTEGER NOT NULL,
   lane         INTEGER NOT NULL,
   entry        INTEGER NOT NULL,
   consumer     INTEGER NOT NULL,
@@ -101,14 +101,14 @@ CREATE TABLE pending (
   crashes      INTEGER NOT NULL,
   crashed_ms   INTEGER NOT NULL DEFAULT 0,
   alone        INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (source, lane, entry)
+  PRIMARY KEY (subscription, lane, entry)
 ) STRICT, WITHOUT ROWID;
 
 -- Deliveries on their way back: waiting for their time (`due`), due and not finished (`again`), given up (`dead`).
 -- `replayed`, if it was a dead letter before: its number there and how often it was replayed, as `12 1`.
 CREATE TABLE due (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
-  source   INTEGER NOT NULL,
+  subscription   INTEGER NOT NULL,
   due_ms   INTEGER NOT NULL,
   origin   INTEGER NOT NULL,
   kind     INTEGER NOT NULL,
@@ -118,13 +118,13 @@ CREATE TABLE due (
   history  TEXT    NOT NULL,
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX due_by_time ON due (source, due_ms);
+CREATE INDEX due_by_time ON due (subscription, due_ms);
 -- Timers that have not come yet; one that is retried is a retry.
-CREATE INDEX due_timers ON due (source, due_ms) WHERE kind = 2 AND attempts = 0;
+CREATE INDEX due_timers ON due (subscription, due_ms) WHERE kind = 2 AND attempts = 0;
 
 CREATE TABLE again (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
-  source   INTEGER NOT NULL,
+  subscription   INTEGER NOT NULL,
   at_ms    INTEGER NOT NULL,
   origin   INTEGER NOT NULL,
   kind     INTEGER NOT NULL,
@@ -134,12 +134,12 @@ CREATE TABLE again (
   history  TEXT    NOT NULL,
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX again_by_source ON again (source);
+CREATE INDEX again_by_subscription ON again (subscription);
 
 -- `bytes`: of body, reason and history. `ran` 0: no plugin was given the event.
 CREATE TABLE dead (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
-  source   INTEGER NOT NULL,
+  subscription   INTEGER NOT NULL,
   at_ms    INTEGER NOT NULL,
   class    TEXT    NOT NULL,
   ran      INTEGER NOT NULL,
@@ -153,21 +153,21 @@ CREATE TABLE dead (
   history  TEXT    NOT NULL,
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX dead_by_source ON dead (source);
--- Who goes first, and how much that frees. The books of the source follow whatever is written or removed.
-CREATE INDEX dead_by_class ON dead (source, ran, id, bytes);
+CREATE INDEX dead_by_subscription ON dead (subscription);
+-- Who goes first, and how much that frees. The books of the subscription follow whatever is written or removed.
+CREATE INDEX dead_by_class ON dead (subscription, ran, id, bytes);
 CREATE TRIGGER dead_comes AFTER INSERT ON dead BEGIN
-  UPDATE sources SET letters = letters + 1, letters_bytes = letters_bytes + NEW.bytes,
+  UPDATE subscriptions SET letters = letters + 1, letters_bytes = letters_bytes + NEW.bytes,
                      unrun = unrun + (1 - NEW.ran), unrun_bytes = unrun_bytes + (1 - NEW.ran) * NEW.bytes
-  WHERE id = NEW.source;
+  WHERE id = NEW.subscription;
 END;
 CREATE TRIGGER dead_goes AFTER DELETE ON dead BEGIN
-  UPDATE sources SET letters = letters - 1, letters_bytes = letters_bytes - OLD.bytes,
+  UPDATE subscriptions SET letters = letters - 1, letters_bytes = letters_bytes - OLD.bytes,
                      unrun = unrun - (1 - OLD.ran), unrun_bytes = unrun_bytes - (1 - OLD.ran) * OLD.bytes
-  WHERE id = OLD.source;
+  WHERE id = OLD.subscription;
 END;
 
--- Event ids that were committed (`scope` is a source) or published (`scope` is minus a stream), by the bucket of time
+-- Event ids that were committed (`scope` is a subscription) or published (`scope` is minus a stream), by the bucket of time
 -- in which that was. A bucket is forgotten as a whole: no index over time, and its rows lie side by side. `window_ms`: the
 -- longest window of the hosts that have written into it; `ended_ms`: when the next one began (0: not yet); `over` 1: nobody
 -- asks it any more, and its rows go.
@@ -188,11 +188,11 @@ CREATE TABLE inbox (
 
 -- `pairs`: the packed values. Stays when the last value goes, for its version must not begin anew.
 CREATE TABLE state (
-  source  INTEGER NOT NULL,
+  subscription  INTEGER NOT NULL,
   key     TEXT    NOT NULL,
   version INTEGER NOT NULL,
   pairs   BLOB    NOT NULL,
-  PRIMARY KEY (source, key)
+  PRIMARY KEY (subscription, key)
 ) STRICT, WITHOUT ROWID;
 
 -- Answers to settlements, one byte an entry. `id` grows with time, so the oldest are found without an index over it.
@@ -203,10 +203,10 @@ CREATE TABLE receipts (
   at_ms  INTEGER NOT NULL
 ) STRICT;
 
--- What people did to a source, and to which dead letters (`ids`: numbers, separated by spaces).
+-- What people did to a subscription, and to which dead letters (`ids`: numbers, separated by spaces).
 CREATE TABLE audit (
   id     INTEGER PRIMARY KEY AUTOINCREMENT,
-  source INTEGER NOT NULL,
+  subscription INTEGER NOT NULL,
   at_ms  INTEGER NOT NULL,
   verb   TEXT    NOT NULL,
   count  INTEGER NOT NULL,
@@ -214,7 +214,7 @@ CREATE TABLE audit (
   who    TEXT    NOT NULL,
   note   TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX audit_by_source ON audit (source);
+CREATE INDEX audit_by_subscription ON audit (subscription);
 
 -- What was noted of the machine's clocks last, one row: which start of the machine it was, the time since then, the steady
 -- clock, and the wall clock. `step_ms`: by how much that was set last, at `stepped_ms` of the steady clock.

@@ -17,7 +17,7 @@ use super::parcel::Parcel;
 use super::plan::{Deed, Plan, Step};
 use super::state::Shelf;
 use super::tx::Tx;
-use super::{dead, receipts, retries, sources, streams, versions};
+use super::{dead, receipts, retries, subscriptions, streams, versions};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
 use crate::model::event::PayloadHash;
@@ -26,14 +26,14 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
     if let Some(answer) = receipts::find(tx, plan.token)? {
         return Ok(answer);
     }
-    let sources::Source { id: source, agreed, .. } = sources::find(tx, &plan.source)?;
+    let subscriptions::SubscriptionRow { id: subscription, agreed, .. } = subscriptions::find(tx, &plan.subscription)?;
     let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, Deed::Commit { .. }));
     let mut batch = Batch {
-        hands: Hands::look(tx, source, &plan)?,
-        inbox: if marks { Some(Inbox::open(tx, source, options.inbox_window)?) } else { None },
-        shelf: Shelf::new(source),
+        hands: Hands::look(tx, subscription, &plan)?,
+        inbox: if marks { Some(Inbox::open(tx, subscription, options.inbox_window)?) } else { None },
+        shelf: Shelf::new(subscription),
         broken: HashSet::new(),
-        source,
+        subscription,
         agreed,
         timers_max: i64::try_from(options.timers_max).unwrap_or(i64::MAX),
         plugin: plan.plugin,
@@ -49,7 +49,7 @@ pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Sett
 
 struct Batch<'a, 'b> {
     tx: &'a mut Tx<'b>,
-    source: i64,
+    subscription: i64,
     /// The number of what hosts have agreed on.
     agreed: u64,
     timers_max: i64,
@@ -65,7 +65,7 @@ struct Batch<'a, 'b> {
     emitted: HashMap<Arc<str>, (i64, i64)>,
 }
 
-/// What goes into the source's books.
+/// What goes into the subscription's books.
 #[derive(Default)]
 struct Tally {
     committed: i64,
@@ -97,11 +97,11 @@ impl Batch<'_, '_> {
             Deed::Skip { duplicate: true } => Settled::Duplicate,
             Deed::Commit { emits, writes, timers } => self.commit(step.mark, step.state, &emits, writes, &timers)?,
             Deed::Retry { after_ms, parcel } => {
-                retries::put_off(self.tx, self.source, after_ms, &parcel)?;
+                retries::put_off(self.tx, self.subscription, after_ms, &parcel)?;
                 Settled::Retried
             }
             Deed::DeadLetter { reason, parcel } => {
-                dead::bury(self.tx, self.source, &reason, &parcel)?;
+                dead::bury(self.tx, self.subscription, &reason, &parcel)?;
                 Settled::Dead
             }
         };
@@ -150,12 +150,12 @@ impl Batch<'_, '_> {
 
     fn has_room_for(&self, timers: &[(i64, Parcel)]) -> Result<bool> {
         let count = i64::try_from(timers.len()).unwrap_or(i64::MAX);
-        Ok(count == 0 || retries::timers_waiting(self.tx, self.source)?.saturating_add(count) <= self.timers_max)
+        Ok(count == 0 || retries::timers_waiting(self.tx, self.subscription)?.saturating_add(count) <= self.timers_max)
     }
 
     fn set(&mut self, timers: &[(i64, Parcel)]) -> Result<()> {
         for (after_ms, parcel) in timers {
-            retries::put_off(self.tx, self.source, *after_ms, parcel)?;
+            retries::put_off(self.tx, self.subscription, *after_ms, parcel)?;
             self.tally.timers += 1;
         }
         Ok(())
@@ -176,7 +176,7 @@ impl Batch<'_, '_> {
                 *stream
             }
             None => {
-                let stream = sources::make_stream(self.tx, &event.stream)?;
+                let stream = subscriptions::make_stream(self.tx, &event.stream)?;
                 self.emitted.insert(event.stream.clone(), (stream, 1));
                 stream
             }
@@ -192,14 +192,14 @@ impl Batch<'_, '_> {
         }
         self.hands.close(self.tx)?;
         if self.tally.dead > 0 {
-            dead::evict(self.tx, self.source, options)?;
+            dead::evict(self.tx, self.subscription, options)?;
         }
         let Tally { committed, skipped, duplicates, retried, dead: _, timers } = self.tally;
-        let sql = "UPDATE sources SET committed = committed + ?2, skipped = skipped + ?3,
+        let sql = "UPDATE subscriptions SET committed = committed + ?2, skipped = skipped + ?3,
                    duplicates = duplicates + ?4, retried = retried + ?5, timers = timers + ?6
                    WHERE id = ?1";
-        self.tx.run(sql, (self.source, committed, skipped, duplicates, retried, timers))?;
-        versions::book(self.tx, self.source, &self.plugin, committed)?;
+        self.tx.run(sql, (self.subscription, committed, skipped, duplicates, retried, timers))?;
+        versions::book(self.tx, self.subscription, &self.plugin, committed)?;
         Ok(())
     }
 }

@@ -8,27 +8,27 @@ use rusqlite::Row;
 
 use super::pack::{pack, unpack};
 use super::parcel::limit;
-use super::sources;
+use super::subscriptions;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
-use crate::model::delivery::{KeyState, Source};
+use crate::model::delivery::{KeyState, Subscription};
 
-pub fn read(tx: &Tx<'_>, source: i64, key: &str) -> Result<KeyState> {
-    let sql = "SELECT version, pairs FROM state WHERE source = ?1 AND key = ?2";
-    tx.get(sql, (source, key), |row| columns(row, 0))?.map_or(Ok(KeyState::default()), |found| parse(key, found))
+pub fn read(tx: &Tx<'_>, subscription: i64, key: &str) -> Result<KeyState> {
+    let sql = "SELECT version, pairs FROM state WHERE subscription = ?1 AND key = ?2";
+    tx.get(sql, (subscription, key), |row| columns(row, 0))?.map_or(Ok(KeyState::default()), |found| parse(key, found))
 }
 
-pub fn list(tx: &Tx<'_>, source: &Source, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
-    let Some(source) = sources::seek(tx, source)? else { return Ok(Vec::new()) };
+pub fn list(tx: &Tx<'_>, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+    let Some(subscription) = subscriptions::seek(tx, subscription)? else { return Ok(Vec::new()) };
     let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, columns(row, 1)?));
     let rows = match after {
         Some(after) => {
-            let sql = "SELECT key, version, pairs FROM state WHERE source = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
-            tx.all(sql, (source.id, after, limit(max)), read)?
+            let sql = "SELECT key, version, pairs FROM state WHERE subscription = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+            tx.all(sql, (subscription.id, after, limit(max)), read)?
         }
         None => {
-            let sql = "SELECT key, version, pairs FROM state WHERE source = ?1 ORDER BY key LIMIT ?2";
-            tx.all(sql, (source.id, limit(max)), read)?
+            let sql = "SELECT key, version, pairs FROM state WHERE subscription = ?1 ORDER BY key LIMIT ?2";
+            tx.all(sql, (subscription.id, limit(max)), read)?
         }
     };
     rows.into_iter().map(|(key, found)| Ok((key.clone(), parse(&key, found)?))).collect()
@@ -36,7 +36,7 @@ pub fn list(tx: &Tx<'_>, source: &Source, after: Option<&str>, max: usize) -> Re
 
 /// The keys that a settlement touches: read once, changed here, written once at its end.
 pub struct Shelf {
-    source: i64,
+    subscription: i64,
     keys: HashMap<Arc<str>, Held>,
 }
 
@@ -46,8 +46,8 @@ struct Held {
 }
 
 impl Shelf {
-    pub fn new(source: i64) -> Self {
-        Self { source, keys: HashMap::new() }
+    pub fn new(subscription: i64) -> Self {
+        Self { subscription, keys: HashMap::new() }
     }
 
     pub fn version(&mut self, tx: &Tx<'_>, key: &Arc<str>) -> Result<u64> {
@@ -70,16 +70,16 @@ impl Shelf {
     pub fn close(&self, tx: &Tx<'_>) -> Result<()> {
         for (key, Held { state, .. }) in self.keys.iter().filter(|(_, held)| held.changed) {
             let pairs = pack(state.values.iter().map(|(name, value)| (name.as_bytes(), &value[..])));
-            let sql = "INSERT INTO state (source, key, version, pairs) VALUES (?1, ?2, ?3, ?4)
+            let sql = "INSERT INTO state (subscription, key, version, pairs) VALUES (?1, ?2, ?3, ?4)
                        ON CONFLICT DO UPDATE SET version = excluded.version, pairs = excluded.pairs";
-            tx.run(sql, (self.source, &**key, state.version.cast_signed(), pairs))?;
+            tx.run(sql, (self.subscription, &**key, state.version.cast_signed(), pairs))?;
         }
         Ok(())
     }
 
     fn held(&mut self, tx: &Tx<'_>, key: &Arc<str>) -> Result<&mut Held> {
         if !self.keys.contains_key(key) {
-            let state = read(tx, self.source, key)?;
+            let state = read(tx, self.subscription, key)?;
             self.keys.insert(key.clone(), Held { state, changed: false });
         }
         self.keys.get_mut(key).ok_or_else(|| Error::Refused("a key that was just read is gone".into()))

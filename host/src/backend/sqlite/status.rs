@@ -1,31 +1,31 @@
-//! The books of a source: counters for what is over, counts of rows for what waits.
+//! The books of a subscription: counters for what is over, counts of rows for what waits.
 
 use std::time::Duration;
 
 use super::tx::{Tx, millis};
-use super::{consumers, dead, sources};
-use crate::backend::{FAR, Result, SourceStatus};
-use crate::model::delivery::Source;
+use super::{consumers, dead, subscriptions};
+use crate::backend::{FAR, Result, SubscriptionStatus};
+use crate::model::delivery::Subscription;
 
-pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
-    let group = sources::find(tx, source)?;
+pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionStatus> {
+    let group = subscriptions::find(tx, subscription)?;
     let count = |sql: &str| tx.number(sql, [group.id]);
-    let pending_input = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 0")?;
-    let pending_again = count("SELECT count(*) FROM pending WHERE source = ?1 AND lane = 1")?;
-    let due = count("SELECT count(*) FROM due WHERE source = ?1")?;
-    let far = "SELECT count(*) FROM due WHERE source = ?1 AND kind = 2 AND attempts = 0 AND due_ms > ?2";
+    let pending_input = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND lane = 0")?;
+    let pending_again = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND lane = 1")?;
+    let due = count("SELECT count(*) FROM due WHERE subscription = ?1")?;
+    let far = "SELECT count(*) FROM due WHERE subscription = ?1 AND kind = 2 AND attempts = 0 AND due_ms > ?2";
     let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(FAR))])?;
-    let again = count("SELECT count(*) FROM again WHERE source = ?1")? - pending_again;
-    let quarantined = count("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = -1")?;
+    let again = count("SELECT count(*) FROM again WHERE subscription = ?1")? - pending_again;
+    let quarantined = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = -1")?;
     let left = tx
-        .number("SELECT count(*) FROM pending WHERE source = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
-    // A host is a consumer of every source in its configuration, whether it has anything of it in hand or not.
+        .number("SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
+    // A host is a consumer of every subscription in its configuration, whether it has anything of it in hand or not.
     let known = "SELECT count(*) FROM consumers
-                 WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE source = ?1)";
+                 WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE subscription = ?1)";
     let known = tx.number(known, [group.id, tx.now_ms])?;
     let sql =
         "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.timers,
-               g.strayed, g.repeated FROM sources g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
+               g.strayed, g.repeated FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
     let books: Option<[i64; 10]> = tx.get(sql, [group.id], |row| {
         let mut books = [0; 10];
         for (at, book) in books.iter_mut().enumerate() {
@@ -45,7 +45,7 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
     let books = |number: i64| u64::try_from(number).unwrap_or(0);
     let [new, in_hand] = oldest(tx, &group)?;
     let age = |at_ms: i64| Duration::from_millis(books(tx.now_ms - at_ms));
-    Ok(SourceStatus {
+    Ok(SubscriptionStatus {
         published: books(published),
         timers: books(timers),
         committed: books(committed),
@@ -71,7 +71,7 @@ pub fn status(tx: &Tx<'_>, source: &Source) -> Result<SourceStatus> {
 }
 
 /// When the oldest of what waits in the stream came, and the oldest of what is pending.
-fn oldest(tx: &Tx<'_>, group: &sources::Source) -> Result<[Option<i64>; 2]> {
+fn oldest(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow) -> Result<[Option<i64>; 2]> {
     let one = |sql: &str, params: &[i64]| tx.get(sql, rusqlite::params_from_iter(params), |row| row.get::<_, i64>(0));
     let new = one(
         "SELECT at_ms FROM entries WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT 1",
@@ -80,12 +80,12 @@ fn oldest(tx: &Tx<'_>, group: &sources::Source) -> Result<[Option<i64>; 2]> {
     let pending = [
         one(
             "SELECT e.at_ms FROM pending p JOIN entries e ON e.id = p.entry
-             WHERE p.source = ?1 AND p.lane = 0 ORDER BY p.entry LIMIT 1",
+             WHERE p.subscription = ?1 AND p.lane = 0 ORDER BY p.entry LIMIT 1",
             &[group.id],
         )?,
         one(
             "SELECT a.at_ms FROM pending p JOIN again a ON a.id = p.entry
-             WHERE p.source = ?1 AND p.lane = 1 ORDER BY p.entry LIMIT 1",
+             WHERE p.subscription = ?1 AND p.lane = 1 ORDER BY p.entry LIMIT 1",
             &[group.id],
         )?,
     ];

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::inbox::{Inbox, scope_of_stream};
 use super::job::Access;
 use super::parcel::{after, columns, id, limit};
-use super::sources;
+use super::subscriptions;
 use super::tx::{Tx, millis};
 use super::worker::Db;
 use crate::backend::{Bounds, NewEntry, Overflow, Published, Result, Trimmed};
@@ -20,7 +20,7 @@ const TRIM_STEP: usize = 1000;
 const HELD_COUNTED_MAX: i64 = 10_000;
 
 pub fn publish(tx: &mut Tx<'_>, name: Arc<str>, entries: &[NewEntry], window: Duration) -> Result<Vec<Published>> {
-    let stream = sources::make_stream(tx, &name)?;
+    let stream = subscriptions::make_stream(tx, &name)?;
     let marks = entries.iter().any(|entry| entry.mark.is_some());
     let inbox = if marks { Some(Inbox::open(tx, scope_of_stream(stream), window)?) } else { None };
     let mut answers = Vec::with_capacity(entries.len());
@@ -44,7 +44,7 @@ fn publish_one(tx: &Tx<'_>, stream: i64, inbox: Option<&Inbox>, entry: &NewEntry
 }
 
 pub fn publish_fields(tx: &mut Tx<'_>, name: Arc<str>, fields: &[(Bytes, Bytes)]) -> Result<EntryId> {
-    let stream = sources::make_stream(tx, &name)?;
+    let stream = subscriptions::make_stream(tx, &name)?;
     let (kind, body) = columns(&Body::Fields(fields.to_vec()));
     let row = insert(tx, stream, kind, &body)?;
     added(tx, &name, stream, 1)?;
@@ -72,7 +72,7 @@ pub fn added(tx: &mut Tx<'_>, name: &Arc<str>, stream: i64, count: i64) -> Resul
 }
 
 pub fn entries(tx: &Tx<'_>, stream: &str, last: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
-    let Some(stream) = sources::seek_stream(tx, stream)? else { return Ok(Vec::new()) };
+    let Some(stream) = subscriptions::seek_stream(tx, stream)? else { return Ok(Vec::new()) };
     // Entries without an event (kind 1) are no events.
     let sql = "SELECT id, body FROM entries WHERE stream = ?1 AND id > ?2 AND kind = 0 ORDER BY id LIMIT ?3";
     let read = |row: &rusqlite::Row<'_>| Ok((id(row.get(0)?), Bytes::from(row.get::<_, Vec<u8>>(1)?)));
@@ -93,7 +93,7 @@ pub async fn trim(db: &Db, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
 }
 
 fn trim_step(tx: &Tx<'_>, name: &str, bounds: &Bounds) -> Result<Trimmed> {
-    let Some(stream) = sources::seek_stream(tx, name)? else { return Ok(Trimmed::default()) };
+    let Some(stream) = subscriptions::seek_stream(tx, name)? else { return Ok(Trimmed::default()) };
     let there = tx.number("SELECT added - trimmed FROM streams WHERE id = ?1", [stream])?;
     let over = bounds.maxlen.map_or(0, |max| there.saturating_sub(i64::try_from(max).unwrap_or(i64::MAX)));
     let too_old = bounds.retention.map_or(i64::MIN, |age| tx.now_ms.saturating_sub(millis(age)));
@@ -138,15 +138,15 @@ fn count_older(tx: &Tx<'_>, stream: i64, at_ms: i64) -> Result<i64> {
 /// of the entries some group had not finished.
 fn book_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
     let sql = "SELECT count(*) FROM entries e WHERE e.stream = ?1 AND e.id <= ?2 AND EXISTS (
-                 SELECT 1 FROM sources g WHERE g.stream = e.stream AND (g.last_id < e.id OR EXISTS (
-                   SELECT 1 FROM pending p WHERE p.source = g.id AND p.lane = 0 AND p.entry = e.id)))";
+                 SELECT 1 FROM subscriptions g WHERE g.stream = e.stream AND (g.last_id < e.id OR EXISTS (
+                   SELECT 1 FROM pending p WHERE p.subscription = g.id AND p.lane = 0 AND p.entry = e.id)))";
     let lost = tx.number(sql, (stream, last))?;
     let sql =
         "SELECT g.id, (SELECT count(*) FROM entries e WHERE e.stream = g.stream AND e.id > g.last_id AND e.id <= ?2)
-               FROM sources g WHERE g.stream = ?1 AND g.last_id < ?2";
+               FROM subscriptions g WHERE g.stream = ?1 AND g.last_id < ?2";
     let behind = tx.all(sql, (stream, last), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
     for (group, unread) in behind {
-        let sql = "UPDATE sources SET dropped = dropped + ?2, delivered = delivered + ?2, last_id = ?3 WHERE id = ?1";
+        let sql = "UPDATE subscriptions SET dropped = dropped + ?2, delivered = delivered + ?2, last_id = ?3 WHERE id = ?1";
         tx.run(sql, (group, unread, last))?;
     }
     Ok(lost.unsigned_abs())
@@ -155,8 +155,8 @@ fn book_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
 /// The first entry that some group has not finished: pending, or not read yet. A stream that no group reads has none.
 fn finished_before(tx: &Tx<'_>, stream: i64) -> Result<i64> {
     let sql = "SELECT coalesce(min(coalesce(
-                 (SELECT min(p.entry) FROM pending p WHERE p.source = g.id AND p.lane = 0), g.last_id + 1)), ?2)
-               FROM sources g WHERE g.stream = ?1";
+                 (SELECT min(p.entry) FROM pending p WHERE p.subscription = g.id AND p.lane = 0), g.last_id + 1)), ?2)
+               FROM subscriptions g WHERE g.stream = ?1";
     Ok(tx.number(sql, (stream, i64::MAX))?)
 }
 
@@ -200,7 +200,7 @@ mod tests {
         for (entries, counted) in [(HELD_COUNTED_MAX, HELD_COUNTED_MAX), (HELD_COUNTED_MAX + 1, HELD_COUNTED_MAX)] {
             let conn = database(entries);
             // A group that has read nothing.
-            let sql = "INSERT INTO sources (stream, handler, last_id, base) VALUES (1, 'h', 0, 0)";
+            let sql = "INSERT INTO subscriptions (stream, handler, last_id, base) VALUES (1, 'h', 0, 0)";
             conn.execute(sql, []).unwrap();
             let trimmed = step(&conn, &second);
             assert_eq!((trimmed.removed, trimmed.held), (0, counted as u64));

@@ -16,21 +16,21 @@ CREATE TABLE ids_key (
   id  INTEGER PRIMARY KEY CHECK (id = 1),
   key BLOB    NOT NULL
 ) STRICT;
-ALTER TABLE sources ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE sources ADD COLUMN strayed INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE sources ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE sources ADD COLUMN seen_last INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE sources ADD COLUMN tended_ms INTEGER NOT NULL DEFAULT 0;
-CREATE TRIGGER source_stays BEFORE DELETE ON sources BEGIN
+ALTER TABLE subscriptions ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscriptions ADD COLUMN strayed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscriptions ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscriptions ADD COLUMN seen_last INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subscriptions ADD COLUMN tended_ms INTEGER NOT NULL DEFAULT 0;
+CREATE TRIGGER subscription_stays BEFORE DELETE ON subscriptions BEGIN
   SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
 END;
 CREATE TABLE wishes (
-  source   INTEGER NOT NULL,
+  subscription   INTEGER NOT NULL,
   consumer TEXT    NOT NULL,
   until_ms INTEGER NOT NULL,
   ended    INTEGER NOT NULL DEFAULT 0,
   wish     TEXT    NOT NULL,
-  PRIMARY KEY (source, consumer)
+  PRIMARY KEY (subscription, consumer)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE inbox_buckets ADD COLUMN window_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE inbox_buckets ADD COLUMN ended_ms INTEGER NOT NULL DEFAULT 0;

@@ -14,7 +14,7 @@ use crate::cli::Refused;
 use crate::cli::out::{self, errln, outln};
 use crate::cli::table::thousands;
 use crate::fault;
-use crate::model::delivery::{EntryId, Source};
+use crate::model::delivery::{EntryId, Subscription};
 
 /// How a command that changes something is told to go ahead.
 #[derive(clap::Args)]
@@ -107,11 +107,11 @@ async fn go_through(
     let bar = progress(found);
     let mut pacer = Pacer::new(deed.rate());
     let mut done = 0;
-    while let Some((source, letters)) = walk.next(backend).await? {
+    while let Some((subscription, letters)) = walk.next(backend).await? {
         let ids: Vec<EntryId> = letters.iter().map(|letter| letter.id).collect();
         for some in ids.chunks(pacer.chunk) {
             let so_far = || format!("after {} of {}; run it again for the rest", thousands(done), thousands(found));
-            done += step(backend, deed, source, some, act).await.with_context(so_far)? as u64;
+            done += step(backend, deed, subscription, some, act).await.with_context(so_far)? as u64;
             bar.set_position(done);
             pacer.wait(some.len()).await;
         }
@@ -120,13 +120,13 @@ async fn go_through(
     Ok(done)
 }
 
-async fn step(backend: &dyn Backend, deed: Deed, source: &Source, ids: &[EntryId], act: &Act) -> anyhow::Result<usize> {
+async fn step(backend: &dyn Backend, deed: Deed, subscription: &Subscription, ids: &[EntryId], act: &Act) -> anyhow::Result<usize> {
     Ok(match deed {
         Deed::Replay { .. } => {
             fault::point("replaying");
-            backend.replay(source, ids, act).await?
+            backend.replay(subscription, ids, act).await?
         }
-        Deed::Drop => backend.drop_dead(source, ids, act).await?,
+        Deed::Drop => backend.drop_dead(subscription, ids, act).await?,
     })
 }
 

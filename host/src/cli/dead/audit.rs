@@ -1,4 +1,4 @@
-//! `tidemill dead audit`: what people did to the sources, a page at a time.
+//! `tidemill dead audit`: what people did to the subscriptions, a page at a time.
 
 use std::process::ExitCode;
 
@@ -8,23 +8,23 @@ use super::time;
 use crate::backend::{AuditRecord, Backend};
 use crate::cli::out;
 use crate::cli::table::Table;
-use crate::model::delivery::{EntryId, Source};
+use crate::model::delivery::{EntryId, Subscription};
 
 /// Records read in one step.
 const PAGE: usize = 500;
 
-pub async fn audit(backend: &dyn Backend, sources: &[Source], as_json: bool) -> anyhow::Result<ExitCode> {
-    // At most `AUDIT_MAX` rows for each source.
+pub async fn audit(backend: &dyn Backend, subscriptions: &[Subscription], as_json: bool) -> anyhow::Result<ExitCode> {
+    // At most `AUDIT_MAX` rows for each subscription.
     let mut table = Table::new(["when", "who", "did", "letters", "handler", "stream", "note"]);
-    for source in sources {
+    for subscription in subscriptions {
         let mut after = None;
         loop {
-            let page = backend.audit(source, after, PAGE).await?;
+            let page = backend.audit(subscription, after, PAGE).await?;
             for record in &page {
                 if as_json {
-                    out::json(&to_json(source, record));
+                    out::json(&to_json(subscription, record));
                 } else {
-                    table.row(row(source, record));
+                    table.row(row(subscription, record));
                 }
             }
             match page.last() {
@@ -39,15 +39,15 @@ pub async fn audit(backend: &dyn Backend, sources: &[Source], as_json: bool) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(source: &Source, record: &AuditRecord) -> [String; 7] {
+fn row(subscription: &Subscription, record: &AuditRecord) -> [String; 7] {
     let AuditRecord { at_ms, verb, count, act, .. } = record;
-    let (handler, stream) = (source.handler.to_string(), source.stream.to_string());
+    let (handler, stream) = (subscription.handler.to_string(), subscription.stream.to_string());
     [time(*at_ms), act.who.clone(), verb.clone(), count.to_string(), handler, stream, act.note.clone()]
 }
 
-fn to_json(source: &Source, record: &AuditRecord) -> serde_json::Value {
+fn to_json(subscription: &Subscription, record: &AuditRecord) -> serde_json::Value {
     json!({
-        "id": record.id.to_string(), "handler": &*source.handler, "stream": &*source.stream, "at_ms": record.at_ms,
+        "id": record.id.to_string(), "handler": &*subscription.handler, "stream": &*subscription.stream, "at_ms": record.at_ms,
         "who": record.act.who, "verb": record.verb, "count": record.count,
         "ids": record.ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), "note": record.act.note,
     })

@@ -19,7 +19,7 @@ use crate::cli::out::{self, errln};
 use crate::cli::{Globals, Refused};
 use crate::config::Config;
 use crate::fault;
-use crate::model::delivery::{Body, Source};
+use crate::model::delivery::{Body, Subscription};
 use crate::model::outcome::Refusal;
 use crate::model::plain_text::PlainText;
 use crate::schema::admit::{Terms, admit, admit_timer};
@@ -56,23 +56,23 @@ pub async fn edit(
     backend: &dyn Backend,
     config: &Config,
     globals: &Globals,
-    sources: &[Source],
+    subscriptions: &[Subscription],
     args: &Args,
 ) -> anyhow::Result<ExitCode> {
     if !config.dead_letters.edit {
         let hint = "hint: edit = true in [dead_letters] allows it; who edits what is recorded (`dead audit`)";
         return Err(Refused(format!("editing dead letters is not allowed here\n  {hint}")).into());
     }
-    let (source, letter) = find(backend, sources, &args.id).await?;
+    let (subscription, letter) = find(backend, subscriptions, &args.id).await?;
     let (id, event) = replacement(&letter.body, &read(&args.file)?, Uuid::now_v7()).map_err(Refused)?;
     valid(config, globals, &letter.body, &event)?;
-    errln!("{} would be replayed as event {id}", full_id(&source, letter.id));
+    errln!("{} would be replayed as event {id}", full_id(&subscription, letter.id));
     let mut edited = false;
     if !args.consent.dry_run {
         args.consent.ask("replay it so")?;
         let act = super::act_of(format!("event_id={id}"));
         fault::point("replaying");
-        edited = backend.edit_dead(&source, letter.id, event.clone(), &act).await?;
+        edited = backend.edit_dead(&subscription, letter.id, event.clone(), &act).await?;
         if !edited {
             return Err(Refused(format!("{} is gone: somebody else was quicker", args.id)).into());
         }

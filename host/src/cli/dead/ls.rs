@@ -8,7 +8,7 @@ use serde_json::json;
 use super::select::{Selection, fingerprint_of, full_id};
 use super::show::to_json;
 use super::time;
-use crate::backend::{Backend, Error, SourceStatus};
+use crate::backend::{Backend, Error, SubscriptionStatus};
 use crate::cli::out::{self, errln};
 use crate::cli::table::{Table, thousands};
 use crate::model::dead_letter::{DeadLetter, ReasonClass};
@@ -35,9 +35,9 @@ pub async fn groups(
 ) -> anyhow::Result<ExitCode> {
     let mut groups: BTreeMap<(String, ReasonClass, String), Group> = BTreeMap::new();
     let (mut walk, mut others) = (selection.walk(), 0_u64);
-    while let Some((source, letters)) = walk.next(backend).await? {
+    while let Some((subscription, letters)) = walk.next(backend).await? {
         for letter in letters {
-            let key = (source.handler.to_string(), letter.reason.class, fingerprint_of(&letter));
+            let key = (subscription.handler.to_string(), letter.reason.class, fingerprint_of(&letter));
             if groups.len() == GROUPS_MAX && !groups.contains_key(&key) {
                 others += 1;
                 continue;
@@ -55,7 +55,7 @@ pub async fn groups(
             // Of two streams, the later letter may come first.
             if last_ms >= group.last_ms {
                 group.last_ms = last_ms;
-                group.id = full_id(source, letter.id);
+                group.id = full_id(subscription, letter.id);
                 group.text = letter.reason.text;
             }
         }
@@ -97,7 +97,7 @@ pub async fn flat(
 ) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(["id", "reason", "fingerprint", "attempts", "text"]);
     let (mut walk, mut shown, mut left) = (selection.walk(), 0, 0_u64);
-    while let Some((source, letters)) = walk.next(backend).await? {
+    while let Some((subscription, letters)) = walk.next(backend).await? {
         for letter in letters {
             if shown == limit {
                 left += 1;
@@ -105,10 +105,10 @@ pub async fn flat(
             }
             shown += 1;
             if as_json {
-                out::json(&to_json(source, &letter));
+                out::json(&to_json(subscription, &letter));
             } else {
                 let DeadLetter { id, reason, attempts, .. } = &letter;
-                let (id, class) = (full_id(source, *id), reason.class.to_string());
+                let (id, class) = (full_id(subscription, *id), reason.class.to_string());
                 table.row([id, class, fingerprint_of(&letter), attempts.to_string(), short(&reason.text)]);
             }
         }
@@ -129,15 +129,15 @@ fn say_left(left: u64, what: &str) {
 
 /// What is not in the list because there was no room for it.
 async fn say_evicted(backend: &dyn Backend, selection: &Selection) -> anyhow::Result<()> {
-    for source in selection.sources() {
-        let (ran, unrun) = match backend.status(source).await {
-            Ok(SourceStatus { evicted_ran, evicted_unrun, .. }) => (evicted_ran, evicted_unrun),
+    for subscription in selection.subscriptions() {
+        let (ran, unrun) = match backend.status(subscription).await {
+            Ok(SubscriptionStatus { evicted_ran, evicted_unrun, .. }) => (evicted_ran, evicted_unrun),
             Err(Error::GroupGone { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
         if ran + unrun > 0 {
             errln!(
-                "{source}: {} letters of events that ran and {} of events that never ran went because of \
+                "{subscription}: {} letters of events that ran and {} of events that never ran went because of \
                  host.dead_letters_max and host.dead_letters_bytes_max",
                 thousands(ran),
                 thousands(unrun)

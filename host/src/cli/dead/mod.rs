@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use super::Globals;
 use crate::backend::{Act, Backend};
 use crate::config::Config;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::service::build;
 pub use select::unknown_handler;
 use select::{Filter, Selection};
@@ -82,30 +82,30 @@ pub fn dead(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let sources: Vec<Source> = build::sources(config).into_iter().map(|(source, _)| source).collect();
+    let subscriptions: Vec<Subscription> = build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let as_json = globals.json;
     match command {
         Command::Ls { filter, flat, limit } => {
-            let selection = Selection::of(&filter, &sources)?;
+            let selection = Selection::of(&filter, &subscriptions)?;
             if flat || selection.is_of_ids() {
                 ls::flat(backend, &selection, limit, as_json).await
             } else {
                 ls::groups(backend, &selection, limit, as_json).await
             }
         }
-        Command::Show { id } => show::show(backend, &sources, &id, as_json).await,
+        Command::Show { id } => show::show(backend, &subscriptions, &id, as_json).await,
         Command::Replay { filter, consent, rate } => {
             let deed = act::Deed::Replay { rate };
-            act::act(backend, &Selection::of(&filter, &sources)?, deed, &consent, as_json).await
+            act::act(backend, &Selection::of(&filter, &subscriptions)?, deed, &consent, as_json).await
         }
-        Command::Edit(args) => edit::edit(backend, config, globals, &sources, &args).await,
+        Command::Edit(args) => edit::edit(backend, config, globals, &subscriptions, &args).await,
         Command::Drop { filter, consent } => {
-            act::act(backend, &Selection::of(&filter, &sources)?, act::Deed::Drop, &consent, as_json).await
+            act::act(backend, &Selection::of(&filter, &subscriptions)?, act::Deed::Drop, &consent, as_json).await
         }
-        Command::Export { filter } => show::export(backend, &Selection::of(&filter, &sources)?).await,
+        Command::Export { filter } => show::export(backend, &Selection::of(&filter, &subscriptions)?).await,
         Command::Audit { handler } => {
             let filter = Filter { handler, ..Filter::default() };
-            audit::audit(backend, Selection::of(&filter, &sources)?.sources(), as_json).await
+            audit::audit(backend, Selection::of(&filter, &subscriptions)?.subscriptions(), as_json).await
         }
     }
 }

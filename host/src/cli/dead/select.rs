@@ -10,12 +10,12 @@ use crate::backend::Backend;
 use crate::cli::Refused;
 use crate::clock;
 use crate::model::dead_letter::{DeadLetter, ReasonClass};
-use crate::model::delivery::{Body, EntryId, Source};
+use crate::model::delivery::{Body, EntryId, Subscription};
 use crate::policy::fingerprint::fingerprint;
 
 /// Dead letters read in one step. Each may be as large as an event, and there may be millions of them.
 pub const PAGE: usize = 100;
-/// The first of a source, whose letters may have any size, and the bytes of those after it, by the size of those before.
+/// The first of a subscription, whose letters may have any size, and the bytes of those after it, by the size of those before.
 const FIRST_PAGE: usize = 4;
 const PAGE_BYTES: usize = 8 << 20;
 
@@ -48,9 +48,9 @@ pub struct Filter {
 
 /// A filter that makes sense.
 pub struct Selection {
-    sources: Vec<Source>,
+    subscriptions: Vec<Subscription>,
     /// These and no others.
-    ids: Option<Vec<(Source, EntryId)>>,
+    ids: Option<Vec<(Subscription, EntryId)>>,
     class: Option<ReasonClass>,
     fingerprint: Option<String>,
     kind: Option<String>,
@@ -61,25 +61,25 @@ pub struct Selection {
 }
 
 impl Selection {
-    pub fn of(filter: &Filter, sources: &[Source]) -> anyhow::Result<Self> {
+    pub fn of(filter: &Filter, subscriptions: &[Subscription]) -> anyhow::Result<Self> {
         let class = match &filter.reason {
             Some(text) => Some(ReasonClass::parse(text).ok_or_else(|| unknown_class(text))?),
             None => None,
         };
-        let wanted = |source: &&Source| filter.handler.as_ref().is_none_or(|handler| **handler == *source.handler);
-        let chosen: Vec<Source> = sources.iter().filter(wanted).cloned().collect();
+        let wanted = |subscription: &&Subscription| filter.handler.as_ref().is_none_or(|handler| **handler == *subscription.handler);
+        let chosen: Vec<Subscription> = subscriptions.iter().filter(wanted).cloned().collect();
         if let Some(handler) = filter.handler.as_ref().filter(|_| chosen.is_empty()) {
-            return Err(unknown_handler(handler, sources).into());
+            return Err(unknown_handler(handler, subscriptions).into());
         }
         let mut ids = Vec::new();
         for id in &filter.ids {
-            let id = parse_id(sources, id)?;
+            let id = parse_id(subscriptions, id)?;
             if !ids.contains(&id) && chosen.contains(&id.0) {
                 ids.push(id);
             }
         }
         Ok(Self {
-            sources: chosen,
+            subscriptions: chosen,
             ids: (!filter.ids.is_empty()).then_some(ids),
             class,
             fingerprint: filter.fingerprint.clone(),
@@ -90,8 +90,8 @@ impl Selection {
         })
     }
 
-    pub fn sources(&self) -> &[Source] {
-        &self.sources
+    pub fn subscriptions(&self) -> &[Subscription] {
+        &self.subscriptions
     }
 
     pub fn is_of_ids(&self) -> bool {
@@ -109,10 +109,10 @@ impl Selection {
     /// would be met for ever.
     pub fn walk(&self) -> Walk<'_> {
         if let Some(ids) = &self.ids {
-            let ids = ids.iter().map(|(source, id)| (Pages::one(source.clone(), *id), source));
+            let ids = ids.iter().map(|(subscription, id)| (Pages::one(subscription.clone(), *id), subscription));
             return Walk { selection: self, left: ids.collect() };
         }
-        let all = self.sources.iter().map(|source| (Pages::of(source.clone()), source));
+        let all = self.subscriptions.iter().map(|subscription| (Pages::of(subscription.clone()), subscription));
         Walk { selection: self, left: all.collect() }
     }
 }
@@ -120,20 +120,20 @@ impl Selection {
 /// The pages of a selection.
 pub struct Walk<'a> {
     selection: &'a Selection,
-    left: VecDeque<(Pages, &'a Source)>,
+    left: VecDeque<(Pages, &'a Subscription)>,
 }
 
 impl<'a> Walk<'a> {
-    /// The next letters, of one source and never none; `None` at the end.
-    pub async fn next(&mut self, backend: &dyn Backend) -> anyhow::Result<Option<(&'a Source, Vec<DeadLetter>)>> {
-        while let Some((pages, source)) = self.left.front_mut() {
+    /// The next letters, of one subscription and never none; `None` at the end.
+    pub async fn next(&mut self, backend: &dyn Backend) -> anyhow::Result<Option<(&'a Subscription, Vec<DeadLetter>)>> {
+        while let Some((pages, subscription)) = self.left.front_mut() {
             let Some(mut letters) = pages.next(backend).await? else {
                 self.left.pop_front();
                 continue;
             };
             letters.retain(|letter| self.selection.lets_through(letter));
             if !letters.is_empty() {
-                return Ok(Some((*source, letters)));
+                return Ok(Some((*subscription, letters)));
             }
         }
         Ok(None)
@@ -142,14 +142,14 @@ impl<'a> Walk<'a> {
     /// The same letters once more, and no others: how many there are, and a walk that ends where this one did.
     pub async fn count(mut self, backend: &dyn Backend) -> anyhow::Result<(u64, Walk<'a>)> {
         let (mut count, mut again) = (0, self.selection.walk());
-        let mut ends: Vec<(&Source, EntryId)> = Vec::new();
-        while let Some((source, letters)) = self.next(backend).await? {
+        let mut ends: Vec<(&Subscription, EntryId)> = Vec::new();
+        while let Some((subscription, letters)) = self.next(backend).await? {
             count += letters.len() as u64;
-            ends.retain(|(known, _)| *known != source);
-            ends.extend(letters.last().map(|letter| (source, letter.id)));
+            ends.retain(|(known, _)| *known != subscription);
+            ends.extend(letters.last().map(|letter| (subscription, letter.id)));
         }
         if !self.selection.is_of_ids() {
-            again.left.retain_mut(|(pages, source)| match ends.iter().find(|(known, _)| known == source) {
+            again.left.retain_mut(|(pages, subscription)| match ends.iter().find(|(known, _)| known == subscription) {
                 Some((_, end)) => {
                     pages.end = *end;
                     true
@@ -161,9 +161,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The dead letters of one source, a page at a time.
+/// The dead letters of one subscription, a page at a time.
 pub struct Pages {
-    source: Source,
+    subscription: Subscription,
     after: Option<EntryId>,
     /// The last one that is wanted.
     end: EntryId,
@@ -173,18 +173,18 @@ pub struct Pages {
 }
 
 impl Pages {
-    pub fn of(source: Source) -> Self {
-        Self { source, after: None, end: EntryId(u64::MAX, u64::MAX), size: FIRST_PAGE, over: false }
+    pub fn of(subscription: Subscription) -> Self {
+        Self { subscription, after: None, end: EntryId(u64::MAX, u64::MAX), size: FIRST_PAGE, over: false }
     }
 
     /// The page that holds only this letter, if it is there.
-    pub fn one(source: Source, id: EntryId) -> Self {
+    pub fn one(subscription: Subscription, id: EntryId) -> Self {
         let before = match id {
             EntryId(0, 0) => None,
             EntryId(ms, 0) => Some(EntryId(ms - 1, u64::MAX)),
             EntryId(ms, number) => Some(EntryId(ms, number - 1)),
         };
-        Self { source, after: before, end: id, size: 1, over: false }
+        Self { subscription, after: before, end: id, size: 1, over: false }
     }
 
     pub async fn next(&mut self, backend: &dyn Backend) -> anyhow::Result<Option<Vec<DeadLetter>>> {
@@ -192,7 +192,7 @@ impl Pages {
             return Ok(None);
         }
         let max = self.size;
-        let mut page = backend.dead_letters(&self.source, self.after, max).await?;
+        let mut page = backend.dead_letters(&self.subscription, self.after, max).await?;
         self.after = page.last().map(|letter| letter.id).or(self.after);
         self.over = page.len() < max || self.after.is_none_or(|after| after >= self.end);
         let bytes: usize = page.iter().map(|letter| letter.body.bytes()).sum();
@@ -259,34 +259,34 @@ fn unknown_class(text: &str) -> Refused {
     Refused(format!("there is no reason \"{text}\"\n  hint: {}", known.join(", ")))
 }
 
-pub fn unknown_handler(name: &str, sources: &[Source]) -> Refused {
-    let mut known: Vec<&str> = sources.iter().map(|source| &*source.handler).collect();
+pub fn unknown_handler(name: &str, subscriptions: &[Subscription]) -> Refused {
+    let mut known: Vec<&str> = subscriptions.iter().map(|subscription| &*subscription.handler).collect();
     known.dedup();
     Refused(format!("there is no handler \"{name}\"\n  hint: {}", known.join(", ")))
 }
 
 /// `payment-service/order-events/1700000000000-0`
-pub fn full_id(source: &Source, id: EntryId) -> String {
-    format!("{}/{}/{id}", source.handler, source.stream)
+pub fn full_id(subscription: &Subscription, id: EntryId) -> String {
+    format!("{}/{}/{id}", subscription.handler, subscription.stream)
 }
 
-pub fn parse_id(sources: &[Source], text: &str) -> anyhow::Result<(Source, EntryId)> {
+pub fn parse_id(subscriptions: &[Subscription], text: &str) -> anyhow::Result<(Subscription, EntryId)> {
     let wrong = || {
         Refused(format!(
             "\"{text}\" is not a dead letter\n  hint: copy one from `tidemill dead ls --flat`: HANDLER/STREAM/ID"
         ))
     };
-    let id = |source: &Source| text.strip_prefix(&format!("{}/{}/", source.handler, source.stream))?.parse().ok();
-    let found = sources.iter().find_map(|source| Some((source.clone(), id(source)?)));
+    let id = |subscription: &Subscription| text.strip_prefix(&format!("{}/{}/", subscription.handler, subscription.stream))?.parse().ok();
+    let found = subscriptions.iter().find_map(|subscription| Some((subscription.clone(), id(subscription)?)));
     Ok(found.ok_or_else(wrong)?)
 }
 
 /// One letter by its id.
-pub async fn find(backend: &dyn Backend, sources: &[Source], id: &str) -> anyhow::Result<(Source, DeadLetter)> {
-    let (source, entry) = parse_id(sources, id)?;
-    let page = Pages::one(source.clone(), entry).next(backend).await?;
+pub async fn find(backend: &dyn Backend, subscriptions: &[Subscription], id: &str) -> anyhow::Result<(Subscription, DeadLetter)> {
+    let (subscription, entry) = parse_id(subscriptions, id)?;
+    let page = Pages::one(subscription.clone(), entry).next(backend).await?;
     match page.and_then(|letters| letters.into_iter().next()) {
-        Some(letter) => Ok((source, letter)),
+        Some(letter) => Ok((subscription, letter)),
         None => Err(Refused(format!("there is no dead letter {id}\n  hint: `tidemill dead ls` lists them")).into()),
     }
 }

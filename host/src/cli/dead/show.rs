@@ -10,16 +10,16 @@ use crate::backend::Backend;
 use crate::cli::out::{self, outln};
 use crate::cli::table::thousands;
 use crate::model::dead_letter::{AttemptRecord, DeadLetter};
-use crate::model::delivery::{Body, Source};
+use crate::model::delivery::{Body, Subscription};
 
-pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (source, letter) = find(backend, sources, id).await?;
+pub async fn show(backend: &dyn Backend, subscriptions: &[Subscription], id: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+    let (subscription, letter) = find(backend, subscriptions, id).await?;
     if as_json {
-        out::json(&to_json(&source, &letter));
+        out::json(&to_json(&subscription, &letter));
         return Ok(ExitCode::SUCCESS);
     }
-    outln!("{}", full_id(&source, letter.id));
-    outln!("  from entry {} of {}", letter.origin, source.stream);
+    outln!("{}", full_id(&subscription, letter.id));
+    outln!("  from entry {} of {}", letter.origin, subscription.stream);
     outln!("  {}: {}", letter.reason.class, letter.reason.text);
     outln!("  attempts {}, crashes {}, dead since {}", letter.attempts, letter.crashes, time(letter.at_ms));
     if let Some(replayed) = letter.replayed {
@@ -52,16 +52,16 @@ pub async fn show(backend: &dyn Backend, sources: &[Source], id: &str, as_json: 
 
 pub async fn export(backend: &dyn Backend, selection: &Selection) -> anyhow::Result<ExitCode> {
     let mut walk = selection.walk();
-    while let Some((source, letters)) = walk.next(backend).await? {
+    while let Some((subscription, letters)) = walk.next(backend).await? {
         for letter in &letters {
-            out::json(&to_json(source, letter));
+            out::json(&to_json(subscription, letter));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The exact bytes: as text where they are text, else as hex, for which JSON has no other form.
-pub fn to_json(source: &Source, letter: &DeadLetter) -> Value {
+pub fn to_json(subscription: &Subscription, letter: &DeadLetter) -> Value {
     let record = |record: &AttemptRecord| {
         json!({
             "attempt": record.attempt, "at_ms": record.at_ms, "class": record.class, "reason": record.reason,
@@ -69,7 +69,7 @@ pub fn to_json(source: &Source, letter: &DeadLetter) -> Value {
         })
     };
     let mut value = json!({
-        "id": full_id(source, letter.id), "handler": &*source.handler, "stream": &*source.stream,
+        "id": full_id(subscription, letter.id), "handler": &*subscription.handler, "stream": &*subscription.stream,
         "entry": letter.origin.to_string(), "reason": letter.reason.class.as_str(), "text": letter.reason.text,
         "fingerprint": fingerprint_of(letter), "at_ms": letter.at_ms, "attempts": letter.attempts,
         "crashes": letter.crashes, "history": letter.history.iter().map(record).collect::<Vec<_>>(),

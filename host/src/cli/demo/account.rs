@@ -6,7 +6,7 @@ use super::shop::Truth;
 use crate::backend::Backend;
 use crate::cli::dead::select::Pages;
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::service::books::{self, Row, Rows};
 
 /// Entries read in one step when a stream is counted.
@@ -20,13 +20,13 @@ pub struct Account {
     pub emitted: BTreeMap<&'static str, u64>,
 }
 
-pub async fn collect(backend: &dyn Backend, sources: &[Source]) -> anyhow::Result<Account> {
+pub async fn collect(backend: &dyn Backend, subscriptions: &[Subscription]) -> anyhow::Result<Account> {
     let mut dead = BTreeMap::new();
-    for source in sources {
-        let mut pages = Pages::of(source.clone());
+    for subscription in subscriptions {
+        let mut pages = Pages::of(subscription.clone());
         while let Some(letters) = pages.next(backend).await? {
             for letter in letters {
-                *dead.entry((source.handler.to_string(), letter.reason.class)).or_default() += 1;
+                *dead.entry((subscription.handler.to_string(), letter.reason.class)).or_default() += 1;
             }
         }
     }
@@ -34,7 +34,7 @@ pub async fn collect(backend: &dyn Backend, sources: &[Source]) -> anyhow::Resul
     for stream in ["payment-events", "notification-events", "search-events", "inventory-events"] {
         emitted.insert(stream, length(backend, stream).await?);
     }
-    Ok(Account { rows: books::collect(backend, sources).await?, dead, emitted })
+    Ok(Account { rows: books::collect(backend, subscriptions).await?, dead, emitted })
 }
 
 async fn length(backend: &dyn Backend, stream: &str) -> anyhow::Result<u64> {
@@ -60,17 +60,17 @@ pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
     // A handler that somebody added has no part in the demo's books.
     let known = account.rows.iter().filter(|(handler, _)| invalid_of(truth).iter().any(|(name, _)| name == handler));
     for (handler, streams) in known {
-        for Row { source, status, .. } in streams {
+        for Row { subscription, status, .. } in streams {
             let status = status.unwrap_or_default();
-            expect(format!("{source}: books that balance"), 1, u64::from(status.balances()));
-            expect(format!("{source}: waiting"), 0, status.waiting());
-            let published = match &*source.stream {
+            expect(format!("{subscription}: books that balance"), 1, u64::from(status.balances()));
+            expect(format!("{subscription}: waiting"), 0, status.waiting());
+            let published = match &*subscription.stream {
                 "user-events" => truth.users,
                 "product-events" => truth.products,
                 "order-events" => truth.orders,
                 _ => truth.reservations,
             };
-            expect(format!("{source}: published"), published, status.published);
+            expect(format!("{subscription}: published"), published, status.published);
         }
         expect(format!("{handler}: committed"), committed(truth, handler), books::total(streams).committed);
     }

@@ -21,7 +21,7 @@ use super::{Globals, Refused, run, status};
 use crate::backend::{Backend, NewEntry};
 use crate::config::Config;
 use crate::model::backend_url::BackendUrl;
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 use crate::observe::Meters;
 use crate::pipeline::House;
 use crate::service::publisher::PUBLISH_BATCH;
@@ -66,13 +66,13 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     let run = super::block_on(async {
         let backend = build::open_backend(&config).await?;
-        let sources: Vec<Source> = build::sources(&config).into_iter().map(|(source, _)| source).collect();
+        let subscriptions: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         refuse_used(&*backend, &config).await?;
         let host = build::host(&config, &checked, plugins, backend.clone())?;
         let house = host.house.clone();
         // The groups first: the books count from their start.
-        for (source, start) in build::sources(&config) {
-            backend.ensure_group(&source, start).await?;
+        for (subscription, start) in build::subscriptions(&config) {
+            backend.ensure_group(&subscription, start).await?;
         }
         let (switch, quiet) = Switch::new();
         let switch = Arc::new(switch);
@@ -80,11 +80,11 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let begun = Instant::now();
         let host = tasks::once(Task::Demo, host.run(switch.clone(), quiet, false));
         let truth = fill(&*backend, args).await?;
-        watch(&*backend, &sources, &host).await?;
+        watch(&*backend, &subscriptions, &host).await?;
         let took = begun.elapsed();
         switch.quiet();
         host.await.context("the host")??;
-        let account = account::collect(&*backend, &sources).await?;
+        let account = account::collect(&*backend, &subscriptions).await?;
         Ok(Run { truth, account, took, house, backend: backend.describe().await? })
     })?;
     Ok(report(args, globals, &config, &run))
@@ -133,11 +133,11 @@ async fn fill(backend: &dyn Backend, args: &Args) -> anyhow::Result<Truth> {
 }
 
 /// Shows how far it is, until nothing waits any more.
-async fn watch<T>(backend: &dyn Backend, sources: &[Source], host: &tokio::task::JoinHandle<T>) -> anyhow::Result<()> {
+async fn watch<T>(backend: &dyn Backend, subscriptions: &[Subscription], host: &tokio::task::JoinHandle<T>) -> anyhow::Result<()> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} deliveries  {per_sec}  {msg}")?);
     loop {
-        let rows = books::collect(backend, sources).await?;
+        let rows = books::collect(backend, subscriptions).await?;
         let totals: Vec<_> = rows.values().map(|streams| books::total(streams)).collect();
         let (published, waiting) =
             totals.iter().fold((0, 0), |(p, w), total| (p + total.published, w + total.waiting()));

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::backend::{Entry, Settlement};
 use crate::model::dead_letter::AttemptRecord;
-use crate::model::delivery::{Body, Disposition, Effects, Emitted, Source, Timer};
+use crate::model::delivery::{Body, Disposition, Effects, Emitted, Subscription, Timer};
 
 /// A commit of entry `number` that emits to `target` and writes the state of `key`, if these are not empty.
 fn refused(number: u64, target: &str, key: &str) -> Refused {
@@ -30,8 +30,8 @@ fn refused(number: u64, target: &str, key: &str) -> Refused {
     }
     let state = (!key.is_empty()).then(|| (key.into(), number));
     let entries = vec![Entry { delivery, mark: None, state, disposition: Disposition::Commit(effects) }];
-    let source = Source { stream: "s".into(), handler: "h".into() };
-    let settlement = Settlement { source, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
+    let subscription = Subscription { stream: "s".into(), handler: "h".into() };
+    let settlement = Settlement { subscription, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
     Refused::new(settlement, false)
 }
 

@@ -59,7 +59,7 @@ impl Consumer {
             backend: house.backend.for_one_task().unwrap_or_else(|| house.backend.clone()),
             house: house.clone(),
             handler: self.handler.clone(),
-            source: self.source.clone(),
+            subscription: self.subscription.clone(),
             lives: Lives::default(),
             kept: self.kept.clone(),
             agreed: self.agreed.clone(),
@@ -158,9 +158,9 @@ impl Consumer {
                 return;
             }
             tasks::alive();
-            match hands.backend.take_suspect(&self.source, &self.house.consumer).await {
+            match hands.backend.take_suspect(&self.subscription, &self.house.consumer).await {
                 Ok(Some(suspect)) => {
-                    observe::running_alone(&self.source, &suspect);
+                    observe::running_alone(&self.subscription, &suspect);
                     lock(&self.held).insert((suspect.lane, suspect.entry));
                     let turn = self.claims.turn().await;
                     if self.run(hands, vec![suspect], Company::Alone, turn).await.is_err() {
@@ -175,7 +175,7 @@ impl Consumer {
                 }
                 Err(error) => {
                     *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
-                    observe::backend_trouble("taking a suspect", &self.source, &error, SUSPECTS_PAUSE);
+                    observe::backend_trouble("taking a suspect", &self.subscription, &error, SUSPECTS_PAUSE);
                     return;
                 }
             }

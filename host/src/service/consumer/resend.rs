@@ -48,7 +48,7 @@ impl Consumer {
     async fn resend(&self) -> Duration {
         while let Some((refused, due)) = self.kept.take(Instant::now()) {
             self.send_again(refused, due).await;
-            observe::refused_kept(&self.source, self.kept.count());
+            observe::refused_kept(&self.subscription, self.kept.count());
         }
         self.kept.next_due().map_or(NOTHING, |due| due.saturating_duration_since(Instant::now()))
     }
@@ -61,7 +61,7 @@ impl Consumer {
             Ok(results) => {
                 let (plugin, canary) = (refused.settlement.plugin.clone(), refused.canary);
                 let settled: Vec<_> = refused.settlement.entries.into_iter().zip(results).collect();
-                observe::settled(&self.house.meters, &self.source, &settled, begun.elapsed());
+                observe::settled(&self.house.meters, &self.subscription, &settled, begun.elapsed());
                 let freed = self.kept.settled(due, settled.iter().any(|(entry, settled)| breaks(entry, *settled)));
                 for (entry, settled) in settled {
                     self.close(&plugin, canary, entry, settled);
@@ -72,7 +72,7 @@ impl Consumer {
             Err(Error::Refused(reason)) => self.keep_on(refused, due, &reason),
             Err(error) => {
                 let wait = self.kept.unanswered(refused, &due);
-                observe::backend_trouble("settling", &self.source, &error, wait);
+                observe::backend_trouble("settling", &self.subscription, &error, wait);
                 // Nobody else may notice: who has no room for more does not fetch.
                 if matches!(error, Error::GroupGone { .. }) {
                     self.make_group_again().await;
@@ -94,7 +94,7 @@ impl Consumer {
         let error = match self.house.backend.settle(&refused.settlement).await {
             Ok(results) => {
                 let settled: Vec<_> = refused.settlement.entries.into_iter().zip(results).collect();
-                observe::settled(&self.house.meters, &self.source, &settled, begun.elapsed());
+                observe::settled(&self.house.meters, &self.subscription, &settled, begun.elapsed());
                 let freed = self.kept.settled(due, true);
                 for (entry, _) in settled {
                     self.let_go(&entry.delivery);
@@ -113,7 +113,7 @@ impl Consumer {
 
     fn keep_on(&self, refused: Refused, due: Due, reason: &str) {
         let times = self.kept.refused(refused, due, reason);
-        observe::refused_again(&self.source, self.kept.count(), reason, times);
+        observe::refused_again(&self.subscription, self.kept.count(), reason, times);
     }
 
     /// Does what is left to do after it was settled.

@@ -18,7 +18,7 @@ use crate::backend::{self, Backend};
 use crate::capability::ids::Ids;
 use crate::clock;
 use crate::config::{Config, check};
-use crate::model::delivery::{EntryId, KeyState, Source};
+use crate::model::delivery::{EntryId, KeyState, Subscription};
 use crate::model::event::Event;
 use crate::model::outcome::Outcome;
 use crate::plugin::Plugin;
@@ -48,10 +48,10 @@ pub enum Error {
     )]
     Outside { which: &'static str, handler: String },
     #[error(
-        "the state of the keys of {source_name} takes more than {} MiB\n  hint: take fewer events with --last",
+        "the state of the keys of {subscription} takes more than {} MiB\n  hint: take fewer events with --last",
         STATE_BYTES_MAX >> 20
     )]
-    State { source_name: String },
+    State { subscription: String },
     #[error("cannot run the plugin: {0}")]
     Plugin(String),
     #[error(transparent)]
@@ -82,39 +82,39 @@ pub struct Report {
 }
 
 impl Shadow<'_> {
-    /// Runs the last entries of each source.
-    pub async fn run(&self, backend: &dyn Backend, sources: &[Source], last: usize) -> Result<Report, Error> {
+    /// Runs the last entries of each subscription.
+    pub async fn run(&self, backend: &dyn Backend, subscriptions: &[Subscription], last: usize) -> Result<Report, Error> {
         for (which, plugin) in [("current", &self.current), ("candidate", &self.candidate)] {
             if plugin.asks.iter().any(|import| import.starts_with(OUTSIDE)) {
                 return Err(Error::Outside { which, handler: plugin.handler.to_string() });
             }
         }
         let mut report = Report::new();
-        for source in sources {
-            self.run_source(backend, source, last, &mut report).await?;
+        for subscription in subscriptions {
+            self.run_subscription(backend, subscription, last, &mut report).await?;
         }
         Ok(report)
     }
 
-    async fn run_source(
+    async fn run_subscription(
         &self,
         backend: &dyn Backend,
-        source: &Source,
+        subscription: &Subscription,
         last: usize,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let entries = last_entries(backend, source, last, EVENT_BYTES_MAX).await?;
+        let entries = last_entries(backend, subscription, last, EVENT_BYTES_MAX).await?;
         let events = self.admitted(entries, report);
         let mut states = match self.current.has_state() || self.candidate.has_state() {
-            true => states_of(backend, source, &events, STATE_BYTES_MAX).await?,
+            true => states_of(backend, subscription, &events, STATE_BYTES_MAX).await?,
             false => HashMap::new(),
         };
         let mut candidate_states = states.clone();
         for (entry, event) in events {
             let now = clock::now_rfc3339();
-            let current = self.call(&self.current, source, &now, &event, &mut states).await?;
-            let candidate = self.call(&self.candidate, source, &now, &event, &mut candidate_states).await?;
-            report.add(source, entry, &event, &current, &candidate);
+            let current = self.call(&self.current, subscription, &now, &event, &mut states).await?;
+            let candidate = self.call(&self.candidate, subscription, &now, &event, &mut candidate_states).await?;
+            report.add(subscription, entry, &event, &current, &candidate);
         }
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Shadow<'_> {
     async fn call(
         &self,
         plugin: &Arc<Plugin>,
-        source: &Source,
+        subscription: &Subscription,
         now: &Arc<str>,
         event: &Arc<Event>,
         states: &mut HashMap<Arc<str>, KeyState>,
@@ -149,7 +149,7 @@ impl Shadow<'_> {
         let state = states.get(event.key()).cloned();
         let job = Job {
             plugin: plugin.clone(),
-            stream: source.stream.clone(),
+            stream: subscription.stream.clone(),
             now: now.clone(),
             // Nothing leaves: both versions have the same, and that is all.
             ids: Ids::default(),
@@ -174,13 +174,13 @@ impl Shadow<'_> {
 /// The newest entries of the stream, oldest first. The stream is read from its beginning: backends know no other way.
 async fn last_entries(
     backend: &dyn Backend,
-    source: &Source,
+    subscription: &Subscription,
     last: usize,
     bytes_max: usize,
 ) -> Result<VecDeque<(EntryId, Bytes)>, Error> {
     let (mut kept, mut bytes, mut after) = (VecDeque::new(), 0, None);
     loop {
-        let page = backend.entries(&source.stream, after, PAGE).await?;
+        let page = backend.entries(&subscription.stream, after, PAGE).await?;
         let full = page.len() == PAGE;
         for (entry, body) in page {
             after = Some(entry);
@@ -199,7 +199,7 @@ async fn last_entries(
 /// The state of every key of these events, as it is now.
 async fn states_of(
     backend: &dyn Backend,
-    source: &Source,
+    subscription: &Subscription,
     events: &[(EntryId, Arc<Event>)],
     bytes_max: usize,
 ) -> Result<HashMap<Arc<str>, KeyState>, Error> {
@@ -208,7 +208,7 @@ async fn states_of(
     let (mut states, mut bytes) = (HashMap::new(), 0);
     let mut rest = &keys[..];
     while !rest.is_empty() {
-        let found = backend.look_up(source, &[], &rest[..rest.len().min(PAGE)]).await?.states;
+        let found = backend.look_up(subscription, &[], &rest[..rest.len().min(PAGE)]).await?.states;
         let (read, later) = rest.split_at(found.len());
         for (key, state) in read.iter().zip(found) {
             bytes += state.bytes();
@@ -216,7 +216,7 @@ async fn states_of(
         }
         rest = later;
         if bytes > bytes_max {
-            return Err(Error::State { source_name: source.to_string() });
+            return Err(Error::State { subscription: subscription.to_string() });
         }
     }
     Ok(states)
@@ -237,7 +237,7 @@ impl Report {
         }
     }
 
-    fn add(&mut self, source: &Source, entry: EntryId, event: &Event, current: &Called, candidate: &Called) {
+    fn add(&mut self, subscription: &Subscription, entry: EntryId, event: &Event, current: &Called, candidate: &Called) {
         self.events += 1;
         for (histogram, called) in [(&mut self.current_us, current), (&mut self.candidate_us, candidate)] {
             histogram.saturating_record(u64::try_from(called.took.as_micros()).unwrap_or(TOP_US));
@@ -251,7 +251,7 @@ impl Report {
         if self.differences.len() < SHOWN_MAX {
             let kinds: Vec<&str> = kinds.into_iter().map(Kind::as_str).collect();
             self.differences.push(json!({
-                "stream": *source.stream,
+                "stream": *subscription.stream,
                 "entry": entry.to_string(),
                 "event_id": event.id().to_string(),
                 "event_type": event.name().to_string(),

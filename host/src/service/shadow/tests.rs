@@ -5,11 +5,11 @@ use crate::backend::{Entry, NewEntry, Options, Settled, Settlement, Start};
 use crate::model::delivery::{Disposition, Effects};
 use crate::schema::Registry;
 
-/// A source, and its stream with an event of 1000 bytes for each of these keys.
-async fn scene(keys: &[&str]) -> (Arc<dyn Backend>, Source, Vec<(EntryId, Arc<Event>)>) {
+/// A subscription, and its stream with an event of 1000 bytes for each of these keys.
+async fn scene(keys: &[&str]) -> (Arc<dyn Backend>, Subscription, Vec<(EntryId, Arc<Event>)>) {
     let backend = backend::open("sqlite::memory:", Options::default()).await.unwrap();
-    let source = Source { stream: "s".into(), handler: "h".into() };
-    backend.ensure_group(&source, Start::Beginning).await.unwrap();
+    let subscription = Subscription { stream: "s".into(), handler: "h".into() };
+    backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
     let mut schemas = Registry::default();
     schemas.add("User.Created.v1", "{}").unwrap();
     let mut events = Vec::new();
@@ -24,15 +24,15 @@ async fn scene(keys: &[&str]) -> (Arc<dyn Backend>, Source, Vec<(EntryId, Arc<Ev
         events.push((EntryId(at as u64 + 1, 0), Arc::new(admit(&schemas, &body, &terms).unwrap())));
         backend.publish("s", &[NewEntry { body, mark: None }]).await.unwrap();
     }
-    (backend, source, events)
+    (backend, subscription, events)
 }
 
 /// Reaches `shadow::EVENT_BYTES_MAX`.
 #[tokio::test]
 async fn the_oldest_events_are_left_out_where_there_is_no_room() {
-    let (backend, source, _) = scene(&["a", "b", "c"]).await;
+    let (backend, subscription, _) = scene(&["a", "b", "c"]).await;
     for (last, bytes_max, wanted) in [(10, 3000, &[1, 2, 3][..]), (10, 2999, &[2, 3]), (1, 3000, &[3])] {
-        let kept = last_entries(&*backend, &source, last, bytes_max).await.unwrap();
+        let kept = last_entries(&*backend, &subscription, last, bytes_max).await.unwrap();
         assert_eq!(kept.iter().map(|(entry, _)| entry.0).collect::<Vec<_>>(), wanted);
     }
 }
@@ -40,8 +40,8 @@ async fn the_oldest_events_are_left_out_where_there_is_no_room() {
 /// Reaches `shadow::STATE_BYTES_MAX`.
 #[tokio::test]
 async fn states_that_have_no_room_are_refused() {
-    let (backend, source, events) = scene(&["a", "b", "c"]).await;
-    let fetched = backend.fetch(&source, "me", 3, Duration::from_secs(10)).await.unwrap();
+    let (backend, subscription, events) = scene(&["a", "b", "c"]).await;
+    let fetched = backend.fetch(&subscription, "me", 3, Duration::from_secs(10)).await.unwrap();
     let entry = |(delivery, (_, event)): (_, &(EntryId, Arc<Event>))| {
         let mut effects = Effects::default();
         effects.writes.insert("n".to_owned(), Some(Bytes::from(vec![b'x'; 99])));
@@ -49,22 +49,22 @@ async fn states_that_have_no_room_are_refused() {
     };
     let entries = fetched.deliveries.into_iter().zip(&events).map(entry).collect();
     let token = Uuid::new_v4();
-    let settlement = Settlement { source: source.clone(), consumer: "me".into(), plugin: "p".into(), token, entries };
+    let settlement = Settlement { subscription: subscription.clone(), consumer: "me".into(), plugin: "p".into(), token, entries };
     assert_eq!(backend.settle(&settlement).await.unwrap(), [Settled::Committed; 3]);
-    assert_eq!(states_of(&*backend, &source, &events, 300).await.unwrap().len(), 3);
-    let refused = states_of(&*backend, &source, &events, 299).await.unwrap_err().to_string();
+    assert_eq!(states_of(&*backend, &subscription, &events, 300).await.unwrap().len(), 3);
+    let refused = states_of(&*backend, &subscription, &events, 299).await.unwrap_err().to_string();
     assert!(refused.contains("the state of the keys of h on s takes more than"), "{refused}");
 }
 
 /// Reaches `SHOWN_MAX`.
 #[tokio::test]
 async fn so_many_differences_are_shown_and_all_are_counted() {
-    let (_, source, events) = scene(&["a"]).await;
+    let (_, subscription, events) = scene(&["a"]).await;
     let (entry, event) = &events[0];
     let (mut report, crashed) = (Report::new(), Called::crashed("no".to_owned()));
     let done = Called { outcome: Outcome::Done(Effects::default()), ..Called::crashed(String::new()) };
     for count in 1..=SHOWN_MAX + 1 {
-        report.add(&source, *entry, event, &done, &crashed);
+        report.add(&subscription, *entry, event, &done, &crashed);
         assert_eq!((report.different, report.differences.len()), (count as u64, count.min(SHOWN_MAX)));
     }
 }

@@ -4,7 +4,7 @@ use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
 use crate::backend::{Act, ControlPlane, DataPlane, Error, NewEntry, Published, Start};
-use crate::model::delivery::Source;
+use crate::model::delivery::Subscription;
 
 async fn refusal(file: &str) -> String {
     match Sqlite::open(file, options()).await {
@@ -73,10 +73,10 @@ async fn a_newer_layout_is_refused_with_what_to_do() {
 
 /// Makes a file of layout 4 of one of layout 5.
 const BACK_TO_4: &str = "
-    DROP TABLE clock; DROP TABLE ids_key; DROP TRIGGER source_stays; DROP TABLE wishes;
-    ALTER TABLE sources DROP COLUMN agreed; ALTER TABLE sources DROP COLUMN strayed;
-    ALTER TABLE sources DROP COLUMN repeated; ALTER TABLE sources DROP COLUMN seen_last;
-    ALTER TABLE sources DROP COLUMN tended_ms;
+    DROP TABLE clock; DROP TABLE ids_key; DROP TRIGGER subscription_stays; DROP TABLE wishes;
+    ALTER TABLE subscriptions DROP COLUMN agreed; ALTER TABLE subscriptions DROP COLUMN strayed;
+    ALTER TABLE subscriptions DROP COLUMN repeated; ALTER TABLE subscriptions DROP COLUMN seen_last;
+    ALTER TABLE subscriptions DROP COLUMN tended_ms;
     ALTER TABLE inbox_buckets DROP COLUMN window_ms; ALTER TABLE inbox_buckets DROP COLUMN ended_ms;
     ALTER TABLE inbox_buckets DROP COLUMN over;
     PRAGMA user_version = 4;";
@@ -85,9 +85,9 @@ const BACK_TO_4: &str = "
 const BACK_TO_3: &str = "
     DROP TRIGGER dead_comes; DROP TRIGGER dead_goes; DROP INDEX dead_by_class;
     ALTER TABLE dead DROP COLUMN ran; ALTER TABLE dead DROP COLUMN bytes;
-    ALTER TABLE sources DROP COLUMN letters; ALTER TABLE sources DROP COLUMN letters_bytes;
-    ALTER TABLE sources DROP COLUMN unrun; ALTER TABLE sources DROP COLUMN unrun_bytes;
-    ALTER TABLE sources DROP COLUMN evicted_ran; ALTER TABLE sources DROP COLUMN evicted_unrun;
+    ALTER TABLE subscriptions DROP COLUMN letters; ALTER TABLE subscriptions DROP COLUMN letters_bytes;
+    ALTER TABLE subscriptions DROP COLUMN unrun; ALTER TABLE subscriptions DROP COLUMN unrun_bytes;
+    ALTER TABLE subscriptions DROP COLUMN evicted_ran; ALTER TABLE subscriptions DROP COLUMN evicted_unrun;
     PRAGMA user_version = 3;";
 
 #[tokio::test]
@@ -110,26 +110,26 @@ async fn the_clock_of_a_file_of_layout_4_begins_no_earlier_than_its_entries() {
 #[tokio::test]
 async fn the_letters_in_a_file_of_layout_3_are_counted() {
     let folder = Folder::new();
-    let source = Source { stream: "s".into(), handler: "h".into() };
-    open(&folder.file("a.db")).await.ensure_group(&source, Start::Beginning).await.unwrap();
+    let subscription = Subscription { stream: "s".into(), handler: "h".into() };
+    open(&folder.file("a.db")).await.ensure_group(&subscription, Start::Beginning).await.unwrap();
     let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
     conn.execute_batch(BACK_TO_4).unwrap();
     conn.execute_batch(BACK_TO_3).unwrap();
     for (class, history) in [("unknown", "[]"), ("rejected", "[]"), ("conflict", "[1]")] {
-        let sql = "INSERT INTO dead (source, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
+        let sql = "INSERT INTO dead (subscription, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
                    VALUES (1, 1, ?1, 'ä', 1, 0, x'00ff00', 0, 0, ?2)";
         conn.execute(sql, (class, history)).unwrap();
     }
     // They were published, too.
-    conn.execute_batch("UPDATE streams SET added = 3; UPDATE sources SET delivered = 3").unwrap();
+    conn.execute_batch("UPDATE streams SET added = 3; UPDATE subscriptions SET delivered = 3").unwrap();
     drop(conn);
     let sqlite = open(&folder.file("a.db")).await;
-    let status = sqlite.status(&source).await.unwrap();
+    let status = sqlite.status(&subscription).await.unwrap();
     assert_eq!((status.dead, status.dead_unrun, status.dead_bytes), (3, 1, 3 * (3 + 2) + 2 + 2 + 3), "{status:?}");
-    let letters = sqlite.dead_letters(&source, None, 10).await.unwrap();
-    sqlite.drop_dead(&source, &[letters[0].id, letters[2].id], &Act::default()).await.unwrap();
-    let status = sqlite.status(&source).await.unwrap();
+    let letters = sqlite.dead_letters(&subscription, None, 10).await.unwrap();
+    sqlite.drop_dead(&subscription, &[letters[0].id, letters[2].id], &Act::default()).await.unwrap();
+    let status = sqlite.status(&subscription).await.unwrap();
     assert_eq!((status.dead, status.dead_unrun, status.dead_bytes, status.dropped), (1, 0, 7, 2), "{status:?}");
 }
 
@@ -144,9 +144,9 @@ async fn what_a_file_of_layout_4_remembers_is_known() {
     drop(conn);
     let sqlite = open(&folder.file("a.db")).await;
     assert_eq!(sqlite.publish("s", &entry()).await.unwrap(), [Published::Duplicate]);
-    let source = Source { stream: "s".into(), handler: "h".into() };
-    sqlite.ensure_group(&source, Start::Beginning).await.unwrap();
-    assert_eq!(sqlite.tend(&source, "me", "{}").await.unwrap().wishes.len(), 1);
+    let subscription = Subscription { stream: "s".into(), handler: "h".into() };
+    sqlite.ensure_group(&subscription, Start::Beginning).await.unwrap();
+    assert_eq!(sqlite.tend(&subscription, "me", "{}").await.unwrap().wishes.len(), 1);
 }
 
 #[tokio::test]
@@ -158,13 +158,13 @@ async fn a_file_of_layout_2_is_made_one_of_today() {
     conn.execute_batch(BACK_TO_4).unwrap();
     conn.execute_batch(BACK_TO_3).unwrap();
     let back =
-        "DROP INDEX due_timers; ALTER TABLE sources DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
+        "DROP INDEX due_timers; ALTER TABLE subscriptions DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
     conn.execute_batch(back).unwrap();
     drop(conn);
-    let source = Source { stream: "s".into(), handler: "h".into() };
+    let subscription = Subscription { stream: "s".into(), handler: "h".into() };
     let sqlite = open(&folder.file("a.db")).await;
-    sqlite.ensure_group(&source, Start::Beginning).await.unwrap();
-    assert_eq!(sqlite.status(&source).await.unwrap().timers, 0);
+    sqlite.ensure_group(&subscription, Start::Beginning).await.unwrap();
+    assert_eq!(sqlite.status(&subscription).await.unwrap().timers, 0);
 }
 
 #[tokio::test]

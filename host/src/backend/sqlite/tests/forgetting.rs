@@ -151,7 +151,7 @@ fn the_dead_are_forgotten_when_nothing_of_them_is_left() {
         }
         let holding = consumers::seek(tx, "holding").unwrap();
         tx.run(
-            "INSERT INTO pending (source, lane, entry, consumer, delivered_ms, crashes) VALUES (1, 0, 1, ?1, 0, 0)",
+            "INSERT INTO pending (subscription, lane, entry, consumer, delivered_ms, crashes) VALUES (1, 0, 1, ?1, 0, 0)",
             [holding],
         )
         .unwrap();

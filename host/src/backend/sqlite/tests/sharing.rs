@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{Folder, open};
 use crate::backend::{ControlPlane, DataPlane, Entry, Error, NewEntry, Published, Settled, Settlement, Start};
-use crate::model::delivery::{Body, Disposition, Effects, Source};
+use crate::model::delivery::{Body, Disposition, Effects, Subscription};
 
-fn source() -> Source {
-    Source { stream: "orders".into(), handler: "billing".into() }
+fn subscription() -> Subscription {
+    Subscription { stream: "orders".into(), handler: "billing".into() }
 }
 
 fn event(text: &str) -> NewEntry {
@@ -22,9 +22,9 @@ fn event(text: &str) -> NewEntry {
 async fn a_waiting_fetch_hears_of_another_process() {
     let folder = Folder::new();
     let (host, cli) = (open(&folder.file("a.db")).await, open(&folder.file("a.db")).await);
-    host.ensure_group(&source(), Start::Beginning).await.unwrap();
+    host.ensure_group(&subscription(), Start::Beginning).await.unwrap();
     let reader = host.clone();
-    let waiting = tokio::spawn(async move { reader.fetch(&source(), "me", 10, Duration::from_secs(3600)).await });
+    let waiting = tokio::spawn(async move { reader.fetch(&subscription(), "me", 10, Duration::from_secs(3600)).await });
     tokio::time::sleep(Duration::from_millis(120)).await;
     cli.publish("orders", &[event("a")]).await.unwrap();
     let got = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it wakes").unwrap().unwrap();
@@ -47,7 +47,7 @@ async fn many_processes_share_the_work() {
     let mut working = Vec::new();
     for (n, host) in opening.into_iter().enumerate() {
         let host = host.await.expect("all may make the file at once");
-        host.ensure_group(&source(), Start::Beginning).await.unwrap();
+        host.ensure_group(&subscription(), Start::Beginning).await.unwrap();
         working.push(tokio::spawn(async move {
             let consumer: Arc<str> = format!("host-{n}").into();
             host.beat(&consumer, Duration::from_secs(600), "").await.unwrap();
@@ -56,7 +56,7 @@ async fn many_processes_share_the_work() {
                 let entry = NewEntry { mark: Some((id, [1; 16])), ..event("x") };
                 let answer = host.publish("orders", &[entry, event("y")]).await.unwrap();
                 assert!(matches!(answer[..], [Published::Added(_) | Published::Duplicate, Published::Added(_)]));
-                let got = host.fetch(&source(), &consumer, 3, Duration::ZERO).await.unwrap();
+                let got = host.fetch(&subscription(), &consumer, 3, Duration::ZERO).await.unwrap();
                 let entries = got.deliveries.into_iter().map(|delivery| Entry {
                     delivery,
                     mark: None,
@@ -65,7 +65,7 @@ async fn many_processes_share_the_work() {
                 });
                 let (token, entries) = (Uuid::new_v4(), entries.collect());
                 let settlement =
-                    Settlement { source: source(), consumer: consumer.clone(), plugin: "v1".into(), token, entries };
+                    Settlement { subscription: subscription(), consumer: consumer.clone(), plugin: "v1".into(), token, entries };
                 let answers = host.settle(&settlement).await.unwrap();
                 assert!(answers.iter().all(|settled| *settled == Settled::Committed));
             }
@@ -73,10 +73,10 @@ async fn many_processes_share_the_work() {
         }));
     }
     for host in working {
-        let books = host.await.expect("no host fails").status(&source()).await.unwrap();
+        let books = host.await.expect("no host fails").status(&subscription()).await.unwrap();
         assert!(books.balances(), "{books:?}");
     }
-    let books = open(&file).await.status(&source()).await.unwrap();
+    let books = open(&file).await.status(&subscription()).await.unwrap();
     assert_eq!(books.published as usize, count + count / hosts, "marked ones once, the others each");
     assert_eq!(books.published, books.committed + books.lag);
 }
@@ -103,20 +103,20 @@ async fn who_finds_the_file_locked_may_try_again() {
 async fn an_entry_that_a_stranger_deleted_is_handed_out_without_fields() {
     let folder = Folder::new();
     let host = open(&folder.file("a.db")).await;
-    host.ensure_group(&source(), Start::Beginning).await.unwrap();
+    host.ensure_group(&subscription(), Start::Beginning).await.unwrap();
     host.publish("orders", &[event("a")]).await.unwrap();
-    assert_eq!(host.fetch(&source(), "me", 1, Duration::ZERO).await.unwrap().deliveries.len(), 1);
+    assert_eq!(host.fetch(&subscription(), "me", 1, Duration::ZERO).await.unwrap().deliveries.len(), 1);
     let stranger = Connection::open(folder.path("a.db")).unwrap();
     stranger.busy_timeout(Duration::from_secs(5)).unwrap();
     stranger.execute("DELETE FROM entries", []).unwrap();
-    let found = host.recover(&source(), "me", &Default::default(), Duration::ZERO, 10).await.unwrap();
+    let found = host.recover(&subscription(), "me", &Default::default(), Duration::ZERO, 10).await.unwrap();
     assert_eq!(found.deliveries.iter().map(|delivery| &delivery.body).collect::<Vec<_>>(), [&Body::Fields(Vec::new())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_job_that_fails_does_not_spoil_its_neighbours() {
     let host = open(":memory:").await;
-    let nobody = Source { stream: "none".into(), handler: "none".into() };
+    let nobody = Subscription { stream: "none".into(), handler: "none".into() };
     let mut asking = Vec::new();
     for n in 0..40 {
         let (host, nobody) = (host.clone(), nobody.clone());

@@ -8,7 +8,7 @@ use crate::model::delivery;
 
 /// A group as it stands at the beginning of a job.
 #[derive(Clone, Copy)]
-pub struct Source {
+pub struct SubscriptionRow {
     pub id: i64,
     pub stream: i64,
     /// How far the lanes were read.
@@ -18,22 +18,22 @@ pub struct Source {
     pub agreed: u64,
 }
 
-pub fn find(tx: &Tx<'_>, source: &delivery::Source) -> Result<Source> {
-    seek(tx, source)?.ok_or_else(|| Error::GroupGone { source_name: source.to_string() })
+pub fn find(tx: &Tx<'_>, subscription: &delivery::Subscription) -> Result<SubscriptionRow> {
+    seek(tx, subscription)?.ok_or_else(|| Error::GroupGone { subscription: subscription.to_string() })
 }
 
 /// For questions whose answer is "nothing" where there is no group.
-pub fn seek(tx: &Tx<'_>, source: &delivery::Source) -> Result<Option<Source>> {
-    let sql = "SELECT g.id, g.stream, g.last_id, g.again_id, g.agreed FROM sources g JOIN streams s ON s.id = g.stream
+pub fn seek(tx: &Tx<'_>, subscription: &delivery::Subscription) -> Result<Option<SubscriptionRow>> {
+    let sql = "SELECT g.id, g.stream, g.last_id, g.again_id, g.agreed FROM subscriptions g JOIN streams s ON s.id = g.stream
                WHERE s.name = ?1 AND g.handler = ?2";
-    Ok(tx.get(sql, (&*source.stream, &*source.handler), |row| {
+    Ok(tx.get(sql, (&*subscription.stream, &*subscription.handler), |row| {
         let agreed = row.get::<_, i64>(4)?.unsigned_abs();
-        Ok(Source { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, again_id: row.get(3)?, agreed })
+        Ok(SubscriptionRow { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, again_id: row.get(3)?, agreed })
     })?)
 }
 
-pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Result<Group> {
-    let stream = make_stream(tx, &source.stream)?;
+pub fn ensure(tx: &mut Tx<'_>, subscription: &delivery::Subscription, start: Start) -> Result<Group> {
+    let stream = make_stream(tx, &subscription.stream)?;
     let (last_id, base) = match start {
         // What was trimmed before is no business of this group.
         Start::Beginning => (0, tx.number("SELECT trimmed FROM streams WHERE id = ?1", [stream])?),
@@ -43,8 +43,8 @@ pub fn ensure(tx: &mut Tx<'_>, source: &delivery::Source, start: Start) -> Resul
         ),
     };
     let made = tx.run(
-        "INSERT INTO sources (stream, handler, last_id, base) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-        (stream, &*source.handler, last_id, base),
+        "INSERT INTO subscriptions (stream, handler, last_id, base) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        (stream, &*subscription.handler, last_id, base),
     )?;
     Ok(if made == 1 { Group::New } else { Group::There })
 }
