@@ -1,4 +1,4 @@
-//! Hands on the profile that the benches are built in: figures of two profiles are not to be compared.
+//! WorkerContext on the profile that the benches are built in: figures of two profiles are not to be compared.
 
 fn main() {
     for name in ["PROFILE", "OPT_LEVEL"] {

@@ -11,7 +11,7 @@ use tidemill::capability::ids::Ids;
 use tidemill::model::event::Event;
 use tidemill::model::outcome::Outcome;
 use tidemill::plugin::Plugin;
-use tidemill::plugin::invoke::{Call, Live};
+use tidemill::plugin::invoke::{Call, Instance};
 use tidemill::schema::admit::{Terms, admit};
 use tidemill::service::build;
 
@@ -37,11 +37,11 @@ impl Guest {
         Rc::new(Self { plugin, event: Arc::new(event), stream, now })
     }
 
-    fn instance(&self) -> Live {
-        Live::new(&self.plugin).expect("an instance")
+    fn instance(&self) -> Instance {
+        Instance::new(&self.plugin).expect("an instance")
     }
 
-    fn call(&self, live: &mut Live) {
+    fn call(&self, live: &mut Instance) {
         let call = Call {
             event: &self.event,
             stream: &self.stream,

@@ -93,6 +93,7 @@ fn settlement(case: Case) -> Settlement {
             attempts: 0,
             crashes: 0,
             died_alone: false,
+            isolated: false,
             history: Vec::new(),
             replayed: None,
         },

@@ -33,7 +33,7 @@ pub fn point(_name: &'static str) {}
 
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn turn(_task: &'static str) {}
+pub fn tick(_task: &'static str) {}
 
 #[cfg(not(debug_assertions))]
 pub fn shortened(time: Duration) -> Duration {
@@ -41,7 +41,7 @@ pub fn shortened(time: Duration) -> Duration {
 }
 
 #[cfg(debug_assertions)]
-pub use planned::{point, shortened, turn};
+pub use planned::{point, shortened, tick};
 
 #[cfg(debug_assertions)]
 mod planned {
@@ -94,10 +94,10 @@ mod planned {
             )]
             std::process::abort();
         }
-        turn(name);
+        tick(name);
     }
 
-    pub fn turn(name: &'static str) {
+    pub fn tick(name: &'static str) {
         assert!(!PANICS.as_ref().is_some_and(|plan| plan.is_due(name)), "a test lets `{name}` panic");
         if HANGS.as_ref().is_some_and(|plan| plan.is_due(name)) {
             loop {

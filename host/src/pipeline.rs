@@ -1,4 +1,4 @@
-//! One batch through the house. If a delivery can turn, the turn is here or in `policy::disposition`.
+//! One batch through the context. If a delivery can turn, the turn is here or in `policy::disposition`.
 //!
 //! ```text
 //! fetch -> admit (decode, route, validate) -> look up (seen? state) -> invoke -> decide -> settle
@@ -8,7 +8,7 @@
 
 mod admission;
 mod agreed;
-mod claims;
+mod key_locks;
 mod kept;
 mod settle;
 
@@ -29,7 +29,7 @@ use crate::model::event::Event;
 use crate::model::outcome::{Outcome, Refusal, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
-use crate::plugin::calls::{Called, Job, JobCall, Lives};
+use crate::plugin::calls::{Called, Job, JobCall, WarmInstances};
 use crate::plugin::lanes::Lanes;
 use crate::plugin::serving::{Contest, Serving};
 use crate::policy::breaker::Tally;
@@ -40,19 +40,19 @@ use crate::schema::Registry;
 use crate::tasks;
 pub use admission::Admissions;
 pub use agreed::{Agreed, Agreement};
-pub use claims::{Claims, Turn};
+pub use key_locks::{KeyLocks, Ticket};
 pub use kept::{Due, Kept, Refused};
-pub use settle::turn;
+pub use settle::redecide;
 
 /// What every handler of this host shares.
-pub struct House {
+pub struct HostContext {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
     pub admissions: Admissions,
     pub lanes: Arc<Lanes>,
     pub consumer: Arc<str>,
-    /// Batches share it; a suspect that is run alone has it for itself.
-    pub room: tokio::sync::RwLock<()>,
+    /// Batches hold it shared; an isolated delivery holds it exclusively.
+    pub isolation_lock: tokio::sync::RwLock<()>,
     pub payload_bytes_max: usize,
     /// `idempotency.window`.
     pub inbox_window: Duration,
@@ -78,24 +78,24 @@ pub struct Handler {
 }
 
 /// One of those who take batches through, each on a thread of its own: what it needs for that, nobody waits for it.
-pub struct Hands {
-    pub house: Arc<House>,
+pub struct WorkerContext {
+    pub context: Arc<HostContext>,
     pub handler: Arc<Handler>,
     pub subscription: Subscription,
     pub backend: Arc<dyn DataPlane>,
-    pub lives: Lives,
+    pub warm: WarmInstances,
     /// What all who serve this subscription keep of what the backend refused.
     pub kept: Arc<Kept>,
     /// What hosts want of this subscription.
     pub agreed: Agreement,
 }
 
-impl Hands {
+impl WorkerContext {
     /// A settlement under a token of its own.
     fn settlement(&self, plugin: &Arc<str>, entries: Vec<Entry>) -> Settlement {
         Settlement {
             subscription: self.subscription.clone(),
-            consumer: self.house.consumer.clone(),
+            consumer: self.context.consumer.clone(),
             plugin: plugin.clone(),
             token: Uuid::new_v4(),
             entries,
@@ -145,57 +145,48 @@ impl Item {
     }
 }
 
-/// In what company a delivery is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
-    Others,
-    /// A suspect, with nothing else running in this host.
-    Alone,
-}
-
 /// Takes a batch through. An error is the host's: the deliveries stay pending then. Once it is decided what is done with
 /// them, only the loss of their group is one: what the backend refuses to settle is kept, and no plugin is called again.
 /// What is kept or held back stays so whatever happens: the report has it in any case.
 pub async fn deliver(
-    hands: &mut Hands,
+    worker: &mut WorkerContext,
     batch: Vec<Delivery>,
-    company: Company,
-    turn: Turn<'_>,
+    ticket: Ticket<'_>,
     report: &mut Report,
 ) -> Result<(), Error> {
     let begun = Instant::now();
-    let agreed = hands.agreed.load_full();
-    let mut items = admission::admitted(&hands.house, &hands.handler, &agreed, &hands.subscription, batch, company);
-    let serving = hands.handler.serving.load_full();
-    let (mut states, mut _claim) = (HashMap::new(), None);
+    let agreed = worker.agreed.load_full();
+    let mut items = admission::admitted(&worker.context, &worker.handler, &agreed, &worker.subscription, batch);
+    let serving = worker.handler.serving.load_full();
+    let (mut states, mut _guard) = (HashMap::new(), None);
     if serving.has_state() {
         report.again = take_repeated(&mut items);
         let keys = items.iter().filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
-        _claim = Some(tasks::waits(turn.claim(keys)).await);
-        report.kept = hands.kept.hold_back(&mut items);
-        states = look_up(hands, &mut items).await?;
+        _guard = Some(tasks::waits(ticket.lock(keys)).await);
+        report.kept = worker.kept.hold_back(&mut items);
+        states = look_up(worker, &mut items).await?;
         // First of all: what repeats one of them must not go before it.
         report.again.splice(..0, take_unread(&mut items, &states));
     } else {
-        drop(turn);
+        drop(ticket);
     }
     let versions = states.iter().map(|(key, state)| (key.clone(), state.version)).collect();
-    invoke(hands, &serving, &mut items, states).await?;
+    invoke(worker, &serving, &mut items, states).await?;
     report.again.extend(take_hasty(&mut items, &versions));
-    settle::settle(hands, &serving, items, report).await?;
-    observe::batch_done(&hands.house.meters, &hands.subscription, begun.elapsed());
+    settle::settle(worker, &serving, items, report).await?;
+    observe::batch_done(&worker.context.meters, &worker.subscription, begun.elapsed());
     Ok(())
 }
 
 /// Whether it is too dangerous to run. What hosts died with is run alone once; who dies of that has shown the cause.
-fn suspicion(delivery: &Delivery, company: Company) -> Option<Refusal> {
+fn suspicion(delivery: &Delivery) -> Option<Refusal> {
     let crashes = delivery.crashes;
     if delivery.died_alone {
         return Some(Refusal::Poison(
             format!("{crashes} hosts died with it in hand, the last one with nothing else").into(),
         ));
     }
-    (crashes >= CRASHES_MAX && company == Company::Others).then_some(Refusal::Suspect)
+    (crashes >= CRASHES_MAX && !delivery.isolated).then_some(Refusal::Suspect)
 }
 
 /// Takes out what repeats an event of this very batch: it has its turn in the next one, where the inbox knows the first.
@@ -226,7 +217,7 @@ fn take_hasty(items: &mut Vec<Item>, versions: &HashMap<Arc<str>, u64>) -> Vec<D
 }
 
 /// Asks the inbox and reads the state of the keys in the batch, the oldest event's first, as far as there is room.
-async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, KeyState>, Error> {
+async fn look_up(worker: &WorkerContext, items: &mut [Item]) -> Result<HashMap<Arc<str>, KeyState>, Error> {
     let waiting: Vec<&mut Item> = items.iter_mut().filter(|item| item.verdict.is_none()).collect();
     let events: Vec<Arc<Event>> = waiting.iter().filter_map(|item| item.event.clone()).collect();
     if events.is_empty() {
@@ -237,8 +228,8 @@ async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, 
     let keys: Vec<Arc<str>> =
         events.iter().map(|event| event.key()).filter(|key| known.insert(*key)).cloned().collect();
     let begun = Instant::now();
-    let found = hands.backend.look_up(&hands.subscription, &ids, &keys).await?;
-    observe::looked_up(&hands.subscription, begun.elapsed());
+    let found = worker.backend.look_up(&worker.subscription, &ids, &keys).await?;
+    observe::looked_up(&worker.subscription, begun.elapsed());
     for ((item, event), seen) in waiting.into_iter().zip(&events).zip(found.seen) {
         item.verdict = match seen {
             Some(hash) if hash == event.hash() => Some(Err(Refusal::Duplicate)),
@@ -251,13 +242,13 @@ async fn look_up(hands: &Hands, items: &mut [Item]) -> Result<HashMap<Arc<str>, 
 
 /// Runs the plugin on every event that has no verdict yet. Some may be left without one: the batch's time was up.
 async fn invoke(
-    hands: &mut Hands,
+    worker: &mut WorkerContext,
     serving: &Serving,
     items: &mut [Item],
     mut states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
     // A canary has first tries only: what failed, by whatever version, goes to the stable one. The other events of such a
-    // key go with it, so that in one batch a key's state is in one version's hands.
+    // key go with it, so that in one batch a key's state is in one version's worker.
     let retries = items.iter().filter(|item| item.delivery.attempts > 0);
     let steady: HashSet<Arc<str>> = retries.filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
     for plugin in serving.versions() {
@@ -266,14 +257,14 @@ async fn invoke(
         let wanted = |item: &Item| item.verdict.is_none() && item.event.as_ref().is_some_and(|e| serves(e.key()));
         let mine: Vec<&mut Item> = items.iter_mut().filter(|item| wanted(item)).collect();
         let state = states.extract_if(|key, _| serves(key)).collect();
-        call(hands, serving, plugin, mine, state).await?;
+        call(worker, serving, plugin, mine, state).await?;
     }
     Ok(())
 }
 
 /// Calls one version of the plugin with the events that it serves.
 async fn call(
-    hands: &mut Hands,
+    worker: &mut WorkerContext,
     serving: &Serving,
     plugin: &Arc<Plugin>,
     items: Vec<&mut Item>,
@@ -286,12 +277,12 @@ async fn call(
     if calls.is_empty() {
         return Ok(());
     }
-    let Hands { house, handler, subscription, lives, .. } = hands;
+    let WorkerContext { context, handler, subscription, warm, .. } = worker;
     let job = Job {
         plugin: plugin.clone(),
         stream: subscription.stream.clone(),
         now: clock::now_rfc3339(),
-        ids: house.ids.get().copied().unwrap_or_default(),
+        ids: context.ids.get().copied().unwrap_or_default(),
         calls,
         states,
         deadline: handler.deadline,
@@ -301,7 +292,7 @@ async fn call(
         versions: serving.versions().count(),
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
-    let answer = house.lanes.run(job, lives, &handler.io_calls).await;
+    let answer = context.lanes.run(job, warm, &handler.io_calls).await;
     let called: Vec<Option<Called>> = match answer.ok_or_else(|| trouble("the host is ending".to_owned()))? {
         Ok(called) => called,
         // The stable version must not stand still for that.
@@ -310,7 +301,7 @@ async fn call(
     };
     fault::point("plugin-returned");
     let begun = || called.iter().flatten();
-    observe::called(&house.meters, subscription, begun().map(|called| called.took));
+    observe::called(&context.meters, subscription, begun().map(|called| called.took));
     observe::limits_reached(subscription, begun().flat_map(Called::limits));
     observe::requested(&handler.name, begun().flat_map(|called| &called.sent));
     for (item, called) in items.into_iter().zip(called) {

@@ -12,7 +12,7 @@ use tidemill::capability::ids::Ids;
 use tidemill::config::read;
 use tidemill::model::delivery::Disposition;
 use tidemill::model::outcome::Outcome;
-use tidemill::plugin::calls::{self, Job, JobCall, Lives};
+use tidemill::plugin::calls::{self, Job, JobCall, WarmInstances};
 use tidemill::plugin::inspect::inspect;
 use tidemill::schema::admit::{Terms, admit};
 use tidemill::service::build;
@@ -92,7 +92,7 @@ fn no_call_is_begun_when_the_effects_of_a_batch_are_many_bytes() {
             instance_events_max: 1,
             versions: 1,
         };
-        let called = calls::run(&mut Lives::default(), job).unwrap();
+        let called = calls::run(&mut WarmInstances::default(), job).unwrap();
         let bytes = |outcome: &Outcome| match outcome {
             Outcome::Done(effects) => effects.bytes(),
             other => panic!("{other:?}"),

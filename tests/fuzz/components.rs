@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidemill::capability::ids::Ids;
 use tidemill::config::read;
 use tidemill::plugin::inspect::inspect;
-use tidemill::plugin::invoke::{Call, Live};
+use tidemill::plugin::invoke::{Call, Instance};
 use tidemill::plugin::manifest;
 use tidemill::service::build;
 use wasm_encoder::{ComponentSection, CustomSection};
@@ -94,7 +94,7 @@ pub fn component(folder: &Path) -> Target {
         let (values, deadline) = (Arc::default(), Duration::from_millis(50));
         let call =
             Call { event: &event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline };
-        match Live::new(&plugin) {
+        match Instance::new(&plugin) {
             Ok(mut live) => format!("{:?}", live.call(&call).outcome),
             Err(error) => format!("{error:?}"),
         }

@@ -15,7 +15,7 @@ use tidemill::model::delivery::Effects;
 use tidemill::model::event::Event;
 use tidemill::model::outcome::Outcome;
 use tidemill::plugin::Plugin;
-use tidemill::plugin::invoke::{Call, Live};
+use tidemill::plugin::invoke::{Call, Instance};
 use tidemill::schema::Registry;
 use tidemill::service::build;
 use uuid::Uuid;
@@ -78,7 +78,7 @@ const SEEDS: &[&str] = &[
 pub struct Puppet {
     plugin: Arc<Plugin>,
     registry: Arc<Registry>,
-    live: Option<Live>,
+    live: Option<Instance>,
     instance_events_max: u32,
 }
 
@@ -94,7 +94,7 @@ impl Puppet {
     }
 
     pub fn run(&mut self, event: &Arc<Event>) -> Outcome {
-        let mut live = self.live.take().unwrap_or_else(|| Live::new(&self.plugin).expect("an instance"));
+        let mut live = self.live.take().unwrap_or_else(|| Instance::new(&self.plugin).expect("an instance"));
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_secs(1));
         let outcome = live

@@ -371,6 +371,7 @@ fn copy(d: &Delivery) -> Delivery {
         attempts: d.attempts,
         crashes: d.crashes,
         died_alone: d.died_alone,
+        isolated: d.isolated,
         history,
         replayed: d.replayed,
     }

@@ -117,7 +117,7 @@ impl Group {
         self.timers += 1;
     }
 
-    /// Still pending, but in nobody's hands.
+    /// Still pending, but in nobody's worker.
     fn set_aside(&mut self, number: Number) {
         let parcel = self.parcels.get_mut(&number).expect("it is held");
         parcel.give_to(QUARANTINE);

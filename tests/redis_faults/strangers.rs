@@ -42,7 +42,7 @@ fn at_the_end(server: &RedisServer, stream: &str) -> bool {
     groups.len() == 1 && last.first().is_some_and(|(id, _)| *id == delivered(&groups[0]))
 }
 
-/// Under load a stranger deletes consumers with everything in their hands, acks what is pending, and sets the group back
+/// Under load a stranger deletes consumers with everything in their worker, acks what is pending, and sets the group back
 /// to the beginning. What was acked for the hosts is lost, as the stranger wanted; nothing has two effects, the hosts go
 /// on, and later events are whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,4 +1,4 @@
-//! The hosts at work. A host that is gone is replaced; each death is watched until its deliveries are in others' hands.
+//! The hosts at work. A host that is gone is replaced; each death is watched until its deliveries are in others' worker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! How long it takes until what a dead host had in hand is settled, or in another one's hands: seen from outside.
+//! How long it takes until what a dead host had in hand is settled, or in another one's worker: seen from outside.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -46,6 +46,8 @@ pub struct Delivery {
     pub crashes: u32,
     /// The last of them died while it ran this delivery and nothing else.
     pub died_alone: bool,
+    /// It runs with nothing else in flight in this host: taken out of quarantine for that.
+    pub isolated: bool,
     /// One record for each failed try, oldest first.
     pub history: Vec<AttemptRecord>,
     /// If it was a dead letter before: which, and how often it has been replayed.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Agreed, Company, Handler, House, Item, suspicion};
+use super::{Agreed, Handler, HostContext, Item, suspicion};
 use crate::model::delivery::{Body, Delivery, EntryId, Lane, Large, Subscription};
 use crate::model::event::Event;
 use crate::model::outcome::Refusal;
@@ -63,15 +63,14 @@ impl Admissions {
 
 /// Decodes, routes and validates each delivery.
 pub(super) fn admitted(
-    house: &House,
+    context: &HostContext,
     handler: &Handler,
     agreed: &Agreed,
     subscription: &Subscription,
     batch: Vec<Delivery>,
-    company: Company,
 ) -> Vec<Item> {
     let alone;
-    let (stream, keying) = match house.admissions.find(&subscription.stream, &handler.key) {
+    let (stream, keying) = match context.admissions.find(&subscription.stream, &handler.key) {
         Some(found) => found,
         // Under no other handler's keys: better to share nothing.
         None => {
@@ -92,7 +91,7 @@ pub(super) fn admitted(
                 Some(known) if wants(&known[keying].name().kind, known[keying].name().version) => known,
                 Some(known) => return Err(unwanted(&known[keying].name().kind, known[keying].name().version)),
                 None => {
-                    let max = house.payload_bytes_max;
+                    let max = context.payload_bytes_max;
                     // What comes back was wanted once, and is handled whatever is wanted now.
                     let refusal = Cell::new(None);
                     let asks = |kind: &str, version: u32| {
@@ -100,7 +99,7 @@ pub(super) fn admitted(
                         refusal.set((!wanted).then(|| unwanted(kind, version)));
                         wanted
                     };
-                    let events = admit_for_all(&house.schemas, bytes, &asks, &stream.keyings, max);
+                    let events = admit_for_all(&context.schemas, bytes, &asks, &stream.keyings, max);
                     let events = events.map_err(|error| refusal.take().unwrap_or(error))?;
                     let known: Known = events.into_iter().map(Arc::new).collect();
                     fresh.push((delivery.lane, delivery.entry, known.clone()));
@@ -109,13 +108,13 @@ pub(super) fn admitted(
             };
             Ok(known[keying].clone())
         }
-        Body::Timer(bytes) => admit_timer(bytes, house.payload_bytes_max).map(Arc::new),
-        Body::Large(large) => Err(too_large(large, delivery.origin, house.payload_bytes_max)),
+        Body::Timer(bytes) => admit_timer(bytes, context.payload_bytes_max).map(Arc::new),
+        Body::Large(large) => Err(too_large(large, delivery.origin, context.payload_bytes_max)),
         Body::Fields(fields) => Err(no_event(fields)),
     };
     let item = |(delivery, known): (Delivery, Option<Known>)| {
         // First of all: reading it may be what hosts die of.
-        let admission = match suspicion(&delivery, company) {
+        let admission = match suspicion(&delivery) {
             Some(refusal) => Err(refusal),
             None => admit(&delivery, known),
         };

@@ -1,4 +1,4 @@
-//! What the backend refused to settle, kept as it was decided: its entries stay in this host's hands, and it is sent again
+//! What the backend refused to settle, kept as it was decided: its entries stay in this host's worker, and it is sent again
 //! until it is settled, so that no plugin is called twice for the backend's trouble (`service::consumer::resend` sends).
 //!
 //! ```text
@@ -185,7 +185,7 @@ impl Kept {
         Some((refused, due))
     }
 
-    /// It is off this host's hands. `breaks` says that its state was not written as those behind it saw it: they are to
+    /// It is off this host's worker. `breaks` says that its state was not written as those behind it saw it: they are to
     /// be run again. Answers what goes on now, because nothing of its key is kept any more.
     pub fn settled(&self, due: Due, breaks: bool) -> Vec<Delivery> {
         let mut shelf = self.shelf();

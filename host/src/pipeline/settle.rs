@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kept::{Refused, chain_key};
-use super::{Handler, Hands, Item, Report};
+use super::{Handler, WorkerContext, Item, Report};
 use crate::backend::{DataPlane, Entry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
@@ -23,12 +23,12 @@ use crate::tasks;
 /// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
 /// state is run again, and timers without room are a limit that was reached.
 pub(super) async fn settle(
-    hands: &Hands,
+    worker: &WorkerContext,
     serving: &Arc<Serving>,
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let mut turned = Vec::new();
+    let mut redecided = Vec::new();
     let mut contest = Contest::new(serving.clone());
     // One settlement for each version, so that each says whose work it is. What no version ran goes with the stable one.
     for (plugin, items) in by_version(serving, items) {
@@ -44,7 +44,7 @@ pub(super) async fn settle(
                         count(&verdict, delivery.attempts, &mut report.tally);
                     }
                     entries.push(entry(
-                        &hands.handler,
+                        &worker.handler,
                         &plugin.digest,
                         is_canary,
                         delivery,
@@ -55,7 +55,7 @@ pub(super) async fn settle(
                 }
             }
         }
-        for (entry, settled) in settle_entries(hands, &plugin.digest, is_canary, entries, report).await? {
+        for (entry, settled) in settle_entries(worker, &plugin.digest, is_canary, entries, report).await? {
             match settled {
                 Settled::Stale => report.again.push(entry.delivery),
                 Settled::Outdated => {
@@ -63,7 +63,7 @@ pub(super) async fn settle(
                     report.again.push(entry.delivery);
                 }
                 Settled::Conflict | Settled::Full => {
-                    turned.extend(turn(&hands.handler, &plugin.digest, is_canary, entry.delivery, settled));
+                    redecided.extend(redecide(&worker.handler, &plugin.digest, is_canary, entry.delivery, settled));
                 }
                 Settled::Committed => report.put_off += entry.disposition.timers(),
                 Settled::Retried => report.put_off += 1,
@@ -73,8 +73,8 @@ pub(super) async fn settle(
             }
         }
     }
-    let turned = settle_entries(hands, &serving.stable.digest, false, turned, report).await?;
-    report.put_off += turned.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
+    let redecided = settle_entries(worker, &serving.stable.digest, false, redecided, report).await?;
+    report.put_off += redecided.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     report.contest = serving.canary.is_some().then_some(contest);
     Ok(())
 }
@@ -96,7 +96,7 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
 }
 
 /// What could not be settled as decided, decided once more; none if it was settled, or is somebody else's.
-pub fn turn(handler: &Handler, plugin: &str, canary: bool, delivery: Delivery, settled: Settled) -> Option<Entry> {
+pub fn redecide(handler: &Handler, plugin: &str, canary: bool, delivery: Delivery, settled: Settled) -> Option<Entry> {
     let verdict = match settled {
         Settled::Conflict => Err(Refusal::Conflict),
         Settled::Full => Ok(Outcome::full()),
@@ -136,7 +136,7 @@ const FULL_MAX: u32 = 3;
 
 /// Settles a batch; what is refused by itself is kept, and is not in the answer.
 async fn settle_entries(
-    hands: &Hands,
+    worker: &WorkerContext,
     plugin: &Arc<str>,
     canary: bool,
     entries: Vec<Entry>,
@@ -146,17 +146,17 @@ async fn settle_entries(
         return Ok(Vec::new());
     }
     let begun = Instant::now();
-    let settlement = hands.settlement(plugin, entries);
-    let settled = match send(&*hands.backend, &settlement).await {
+    let settlement = worker.settlement(plugin, entries);
+    let settled = match send(&*worker.backend, &settlement).await {
         Ok(results) => settlement.entries.into_iter().zip(results).collect(),
         // An answer of the server: nothing of it was done.
-        Err(Error::Refused(reason)) => one_by_one(hands, settlement, canary, &reason, report).await?,
-        Err(error) if error.is_full() => what_has_room_first(hands, settlement, canary, report).await?,
+        Err(Error::Refused(reason)) => one_by_one(worker, settlement, canary, &reason, report).await?,
+        Err(error) if error.is_full() => what_has_room_first(worker, settlement, canary, report).await?,
         Err(error) => return Err(error),
     };
     fault::point("settled");
     report.tally.settled += u32::try_from(settled.len()).unwrap_or(u32::MAX);
-    observe::settled(&hands.house.meters, &hands.subscription, &settled, begun.elapsed());
+    observe::settled(&worker.context.meters, &worker.subscription, &settled, begun.elapsed());
     Ok(settled)
 }
 
@@ -186,18 +186,18 @@ async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Se
 /// Settles the entries of a refused batch, each by itself and in their order. One that is refused once more is kept, and so
 /// is what comes behind it in the chain of its state key: it is sent when the one before it is settled.
 async fn one_by_one(
-    hands: &Hands,
+    worker: &WorkerContext,
     batch: Settlement,
     canary: bool,
     reason: &str,
     report: &mut Report,
 ) -> Result<Vec<(Entry, Settled)>, Error> {
-    observe::batch_refused(&hands.subscription, batch.entries.len(), reason);
+    observe::batch_refused(&worker.subscription, batch.entries.len(), reason);
     let is_alone = batch.entries.len() == 1;
-    let mut each = OneByOne::new(hands, &batch.plugin, canary, report);
+    let mut each = OneByOne::new(worker, &batch.plugin, canary, report);
     for entry in batch.entries {
         if is_alone {
-            each.keep(hands.settlement(&batch.plugin, vec![entry]), reason);
+            each.keep(worker.settlement(&batch.plugin, vec![entry]), reason);
         } else {
             each.settle(entry, Sending::UntilThereIsRoom, reason).await?;
         }
@@ -209,13 +209,13 @@ async fn one_by_one(
 /// for even so waits, with all that comes behind it in the chain of its state key. What is settled meanwhile makes room: what
 /// came back leaves the backend with its settlement.
 async fn what_has_room_first(
-    hands: &Hands,
+    worker: &WorkerContext,
     batch: Settlement,
     canary: bool,
     report: &mut Report,
 ) -> Result<Vec<(Entry, Settled)>, Error> {
     let reason = "what comes before it for its state key was refused";
-    let mut each = OneByOne::new(hands, &batch.plugin, canary, report);
+    let mut each = OneByOne::new(worker, &batch.plugin, canary, report);
     let (mut left, mut waits) = (Vec::new(), HashSet::new());
     for entry in batch.entries {
         let key = chain_key(&entry).cloned();
@@ -242,7 +242,7 @@ enum Sending {
 
 /// The entries of a batch, each settled by itself.
 struct OneByOne<'a> {
-    hands: &'a Hands,
+    worker: &'a WorkerContext,
     plugin: &'a Arc<str>,
     canary: bool,
     report: &'a mut Report,
@@ -252,32 +252,32 @@ struct OneByOne<'a> {
 }
 
 impl<'a> OneByOne<'a> {
-    fn new(hands: &'a Hands, plugin: &'a Arc<str>, canary: bool, report: &'a mut Report) -> Self {
-        Self { hands, plugin, canary, report, settled: Vec::new(), broken: HashSet::new() }
+    fn new(worker: &'a WorkerContext, plugin: &'a Arc<str>, canary: bool, report: &'a mut Report) -> Self {
+        Self { worker, plugin, canary, report, settled: Vec::new(), broken: HashSet::new() }
     }
 
     /// Settles it; keeps it if it is refused, or (for this reason) if one before it in its chain is kept. Answers it if there
     /// is no room for it.
     async fn settle(&mut self, entry: Entry, sending: Sending, reason: &str) -> Result<Option<Entry>, Error> {
-        let (hands, key) = (self.hands, chain_key(&entry).cloned());
+        let (worker, key) = (self.worker, chain_key(&entry).cloned());
         if key.as_ref().is_some_and(|key| self.broken.contains(key)) {
             self.settled.push((entry, Settled::Stale));
             return Ok(None);
         }
         tasks::alive();
         let writes = entry.disposition.writes();
-        let mut alone = hands.settlement(self.plugin, vec![entry]);
-        if key.as_ref().is_some_and(|key| hands.kept.has(key)) {
+        let mut alone = worker.settlement(self.plugin, vec![entry]);
+        if key.as_ref().is_some_and(|key| worker.kept.has(key)) {
             self.keep(alone, reason);
             return Ok(None);
         }
         let answer = match sending {
-            Sending::Once => hands.backend.settle(&alone).await,
-            Sending::UntilThereIsRoom => send(&*hands.backend, &alone).await,
+            Sending::Once => worker.backend.settle(&alone).await,
+            Sending::UntilThereIsRoom => send(&*worker.backend, &alone).await,
         };
         let answer = match answer {
             // It may have been settled all the same: only its own token tells.
-            Err(error @ Error::Unavailable { .. }) if !error.is_full() => send(&*hands.backend, &alone).await,
+            Err(error @ Error::Unavailable { .. }) if !error.is_full() => send(&*worker.backend, &alone).await,
             answer => answer,
         };
         match answer {
@@ -294,9 +294,9 @@ impl<'a> OneByOne<'a> {
 
     fn keep(&mut self, alone: Settlement, reason: &str) {
         let ids: Vec<_> = alone.entries.iter().map(|entry| (entry.delivery.lane, entry.delivery.entry)).collect();
-        let is_new = self.hands.kept.keep(Refused::new(alone, self.canary), reason);
+        let is_new = self.worker.kept.keep(Refused::new(alone, self.canary), reason);
         for id in ids {
-            observe::settlement_refused(&self.hands.subscription, id.1, self.hands.kept.count(), reason, is_new);
+            observe::settlement_refused(&self.worker.subscription, id.1, self.worker.kept.count(), reason, is_new);
             self.report.kept.push(id);
             self.report.tally.refused += 1;
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Plugin;
-use super::invoke::{Call, Live, NoInstance, Ran};
+use super::invoke::{Call, Instance, NoInstance, Ran};
 use crate::capability::http::Sent;
 use crate::capability::ids::Ids;
 use crate::config::limits::INSTANCE_IDLE_MAX;
@@ -88,29 +88,29 @@ impl Called {
 
 /// The live instances of one thread: one for each version that serves a handler, the last used at the end, so that the
 /// next batch finds it warm.
-pub struct Lives {
-    of: HashMap<Arc<str>, Vec<Live>>,
+pub struct WarmInstances {
+    of: HashMap<Arc<str>, Vec<Instance>>,
     swept: Instant,
 }
 
-impl Default for Lives {
+impl Default for WarmInstances {
     fn default() -> Self {
         Self { of: HashMap::new(), swept: Instant::now() }
     }
 }
 
-impl Lives {
+impl WarmInstances {
     /// Ends those that have been idle for long. To be called every [`SWEEP_EVERY`], or more often.
     pub fn sweep(&mut self) {
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            self.of.values_mut().for_each(|warm| warm.retain(|live| live.idle() < INSTANCE_IDLE_MAX));
+            self.of.values_mut().for_each(|kept| kept.retain(|instance| instance.idle() < INSTANCE_IDLE_MAX));
         }
     }
 }
 
 /// Runs a job on this thread.
-pub fn run(lives: &mut Lives, mut job: Job) -> Answer {
+pub fn run(warm: &mut WarmInstances, mut job: Job) -> Answer {
     let mut called = Vec::with_capacity(job.calls.len());
     let mut effect_bytes = 0;
     for index in 0..job.calls.len() {
@@ -122,7 +122,7 @@ pub fn run(lives: &mut Lives, mut job: Job) -> Answer {
         if !first && (begun.elapsed() >= job.budget || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
             break;
         }
-        match one_call(lives, &mut job, index) {
+        match one_call(warm, &mut job, index) {
             Ok(one) => {
                 effect_bytes += one.bytes();
                 called.push(one);
@@ -135,10 +135,10 @@ pub fn run(lives: &mut Lives, mut job: Job) -> Answer {
     Ok(called)
 }
 
-fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
+fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
     let begun = Instant::now();
-    let mut live = match take_live(lives, job) {
-        Ok(live) => live,
+    let mut instance = match take_instance(warm, job) {
+        Ok(instance) => instance,
         Err(NoInstance::Host(error)) => return Err(error),
         Err(NoInstance::Guest(crash, reason)) => {
             let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
@@ -163,13 +163,13 @@ fn one_call(lives: &mut Lives, job: &mut Job, index: usize) -> wasmtime::Result<
     };
     // A panic in here is a fault of the host. It must not end the worker, and the event must not come back for ever:
     // so it counts as a crash of this attempt.
-    let ran = catch_unwind(AssertUnwindSafe(|| live.call(&call)));
+    let ran = catch_unwind(AssertUnwindSafe(|| instance.call(&call)));
     drop(call);
     let Ran { outcome, state_touched, cut, sent } = ran.unwrap_or_else(|_| panicked());
-    if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < job.instance_events_max && !live.leaks() {
-        let warm = lives.of.entry(job.plugin.handler.clone()).or_default();
-        warm.push(live);
-        warm.drain(..warm.len().saturating_sub(job.versions));
+    if !matches!(outcome, Outcome::Crashed { .. }) && instance.calls() < job.instance_events_max && !instance.leaks() {
+        let kept = warm.of.entry(job.plugin.handler.clone()).or_default();
+        kept.push(instance);
+        kept.drain(..kept.len().saturating_sub(job.versions));
     }
     if has_state {
         let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
@@ -189,17 +189,17 @@ fn panicked() -> Ran {
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
 /// cannot leave a broken one behind.
-fn take_live(lives: &mut Lives, job: &Job) -> Result<Live, NoInstance> {
-    if let Some(warm) = lives.of.get_mut(&job.plugin.handler)
-        && let Some(at) = warm.iter().position(|live| Arc::ptr_eq(live.plugin(), &job.plugin))
+fn take_instance(warm: &mut WarmInstances, job: &Job) -> Result<Instance, NoInstance> {
+    if let Some(kept) = warm.of.get_mut(&job.plugin.handler)
+        && let Some(at) = kept.iter().position(|instance| Arc::ptr_eq(instance.plugin(), &job.plugin))
     {
-        return Ok(warm.remove(at));
+        return Ok(kept.remove(at));
     }
-    match Live::new(&job.plugin) {
+    match Instance::new(&job.plugin) {
         Err(NoInstance::Host(_)) => {
             // Perhaps the pool is empty: the instances that this thread keeps warm are the first to go.
-            lives.of.clear();
-            Live::new(&job.plugin)
+            warm.of.clear();
+            Instance::new(&job.plugin)
         }
         made => made,
     }

@@ -43,7 +43,7 @@ impl Engine {
         let weak = inner.weak();
         let tick = move || {
             while let Some(engine) = weak.upgrade() {
-                tasks::turn();
+                tasks::tick();
                 engine.increment_epoch();
                 drop(engine);
                 std::thread::sleep(EPOCH_TICK);

@@ -23,7 +23,7 @@ use crate::model::outcome::{Crash, Cut, Outcome};
 const START_MAX: Duration = Duration::from_secs(1);
 
 /// One live instance. Not to be used again once `call` has said `Crashed`.
-pub struct Live {
+pub struct Instance {
     plugin: Arc<Plugin>,
     store: Store<Context>,
     handler: HandlerPlugin,
@@ -63,7 +63,7 @@ pub enum NoInstance {
     Host(wasmtime::Error),
 }
 
-impl Live {
+impl Instance {
     /// Makes a fresh instance.
     pub fn new(plugin: &Arc<Plugin>) -> Result<Self, NoInstance> {
         let limits = &plugin.terms.limits;

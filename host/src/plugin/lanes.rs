@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::calls::{self, Called, Job, JobCall, Lives};
+use super::calls::{self, Called, Job, JobCall, WarmInstances};
 use super::slow::Slow;
 use super::workers::Workers;
 use crate::model::delivery::KeyState;
@@ -39,11 +39,11 @@ impl Lanes {
 
     /// Runs a batch, on the I/O lane not more of its calls at once than there are permits. Answers what came of each
     /// call, nothing for those whose turn did not come; or why the host could run none of them. None: the process ends.
-    /// Guests that compute hold this thread for as long, and `lives` are their instances.
+    /// Guests that compute hold this thread for as long, and `warm` are their instances.
     pub async fn run(
         &self,
         job: Job,
-        lives: &mut Lives,
+        warm: &mut WarmInstances,
         permits: &Arc<Semaphore>,
     ) -> Option<Result<Vec<Option<Called>>, String>> {
         let mut all: Vec<Option<Called>> = job.calls.iter().map(|_| None).collect();
@@ -51,7 +51,7 @@ impl Lanes {
             let handler = job.plugin.handler.clone();
             let _place = tasks::waits(self.slow.place(&handler)).await;
             let _room = tasks::waits(self.compute.acquire()).await.ok()?;
-            let answer = calls::run(lives, job);
+            let answer = calls::run(warm, job);
             self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
             return Some(answer.map(|called| {
                 all.iter_mut().zip(called).for_each(|(place, called)| *place = Some(called));

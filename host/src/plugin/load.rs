@@ -12,7 +12,7 @@ use super::abi::latest::lifecycle::LifecyclePluginIndices;
 use super::child::Failure;
 use super::compile::Compiler;
 use super::inspect::{self, Inspected, LATEST};
-use super::invoke::{Live, NoInstance};
+use super::invoke::{Instance, NoInstance};
 use super::manifest::{self, Manifest};
 use super::trust::{Origin, Trust};
 use super::{Engine, Error};
@@ -177,7 +177,7 @@ impl Plugin {
 /// of its own, with a stack for guests: a start function that recurses would overflow the caller's.
 fn trial(engine: &Engine, plugin: &Plugin) -> Result<(), String> {
     let plugin = Arc::new(plugin.clone());
-    let try_it = move || Live::new(&plugin).map(drop);
+    let try_it = move || Instance::new(&plugin).map(drop);
     let made = tasks::thread(Task::Trial, "trial".to_owned(), Some(engine.thread_stack_bytes()), None, try_it)
         .map_err(|error| format!("no thread for it: {error}"))?
         .join();

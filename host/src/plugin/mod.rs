@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes --trust: whose is it?--inspect, manifest: what does it ask for?--> compile in a child --> linker with just that --> Plugin (an InstancePre)
-//! Plugin --invoke--> Live (a store and an instance, disposable) --handle(event)--> Outcome
+//! Plugin --invoke--> Instance (a store and an instance, disposable) --handle(event)--> Outcome
 //! ```
 
 pub mod abi;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::oneshot;
 
-use super::calls::{self, Answer, Job, Lives, SWEEP_EVERY};
+use super::calls::{self, Answer, Job, WarmInstances, SWEEP_EVERY};
 use crate::config::limits;
 use crate::tasks::{self, STUCK_MAX, Task};
 
@@ -34,18 +34,18 @@ impl Workers {
                 Some(stack_bytes),
                 Some(SILENT_MAX),
                 move || {
-                    let mut lives = Lives::default();
+                    let mut warm = WarmInstances::default();
                     loop {
-                        tasks::turn();
+                        tasks::tick();
                         match queue.recv_timeout(SWEEP_EVERY) {
                             // Nobody waits any more if the host is ending: what was not begun is left, what was done is simply
                             // not settled.
                             Ok((_, reply)) if reply.is_closed() => {}
-                            Ok((job, reply)) => drop(reply.send(calls::run(&mut lives, job))),
+                            Ok((job, reply)) => drop(reply.send(calls::run(&mut warm, job))),
                             Err(RecvTimeoutError::Timeout) => {}
                             Err(RecvTimeoutError::Disconnected) => return,
                         }
-                        lives.sweep();
+                        warm.sweep();
                     }
                 },
             )?;

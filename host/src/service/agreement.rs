@@ -83,8 +83,8 @@ impl Wanted {
 pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
     // Before anybody hears of this host: one that is refused is to be in nobody's way.
     for consumer in consumers {
-        let house = &consumer.house;
-        match look(&*house.backend, &consumer.subscription, &consumer.wanted(), &house.consumer).await {
+        let context = &consumer.context;
+        match look(&*context.backend, &consumer.subscription, &consumer.wanted(), &context.consumer).await {
             Err(Error::GroupGone { .. }) => {}
             looked => looked?,
         }
@@ -96,10 +96,10 @@ pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
             tended => tended?,
         };
         let ours = consumer.wanted();
-        refuse_other_keys(&consumer.subscription, &ours, &tended.wishes, &consumer.house.consumer)?;
+        refuse_other_keys(&consumer.subscription, &ours, &tended.wishes, &consumer.context.consumer)?;
         // Neither those that have died nor this host with the settings before.
         let alive: Vec<Wish> = tended.wishes.iter().filter(|wish| wish.alive).cloned().collect();
-        for theirs in others(&alive, &consumer.house.consumer) {
+        for theirs in others(&alive, &consumer.context.consumer) {
             for (what, theirs, ours) in ours.differences(&theirs) {
                 observe::differs(&consumer.subscription, what, &theirs, &ours);
             }
@@ -134,14 +134,14 @@ fn others<'a>(wishes: &'a [Wish], own: &'a str) -> impl Iterator<Item = Wanted> 
 }
 
 async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
-    let house = &consumer.house;
-    house.backend.tend(&consumer.subscription, &house.consumer, &consumer.wanted().to_json()).await
+    let context = &consumer.context;
+    context.backend.tend(&consumer.subscription, &context.consumer, &consumer.wanted().to_json()).await
 }
 
 /// Takes over what hosts have agreed on, and says what strangers did.
 fn take(consumer: &Consumer, tended: &Tended) {
     let subscription = &consumer.subscription;
-    let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.house.consumer);
+    let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.context.consumer);
     consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
     observe::strangers(subscription, tended.strayed, tended.repeated);
     if let Some(from) = tended.set_back {
@@ -175,7 +175,7 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
             // Others took this host for dead meanwhile. One of them may keep the state by other keys now.
             if consumer.gaps_seen() != gaps
                 && let Err(error) =
-                    refuse_other_keys(&consumer.subscription, &consumer.wanted(), &tended.wishes, &consumer.house.consumer)
+                    refuse_other_keys(&consumer.subscription, &consumer.wanted(), &tended.wishes, &consumer.context.consumer)
             {
                 tasks::end_host(&error.to_string());
                 return Err(error);
@@ -195,7 +195,7 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
 /// Looks after all subscriptions until it is time to stop; it is if the backend is another one by now.
 pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: Quiet) {
     while !quiet.sleep(TEND_EVERY).await {
-        tasks::turn();
+        tasks::tick();
         for consumer in &consumers {
             // A backend that is slow with each of many is no reason to take this for stuck.
             tasks::alive();

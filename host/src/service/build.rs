@@ -24,7 +24,7 @@ use crate::config::check::{self, Finding};
 use crate::config::{self, Config};
 use crate::model::delivery::Subscription;
 use crate::observe::{self, Meters};
-use crate::pipeline::{Admissions, Handler, House};
+use crate::pipeline::{Admissions, Handler, HostContext};
 use crate::plugin::compile::Compiler;
 use crate::plugin::lanes::Lanes;
 use crate::plugin::load::Intake;
@@ -244,8 +244,8 @@ pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<d
 }
 
 /// The host that follows when the settings change: it goes on with what the one before has.
-pub fn next(config: &Config, checked: &Checked, plugins: Plugins, house: &House, before: &Reloader) -> Host {
-    let House { backend, lanes, meters, .. } = house;
+pub fn next(config: &Config, checked: &Checked, plugins: Plugins, context: &HostContext, before: &Reloader) -> Host {
+    let HostContext { backend, lanes, meters, .. } = context;
     let shared = Shared { backend: backend.clone(), lanes: lanes.clone(), meters: meters.clone() };
     assemble(config, checked, plugins, shared, Some(before))
 }
@@ -265,7 +265,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
             admissions.add(stream, &config.handlers[&*plugin.handler].key);
         }
     }
-    let house = Arc::new(House {
+    let context = Arc::new(HostContext {
         backend,
         schemas: checked.schemas.clone(),
         admissions,
@@ -274,7 +274,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         inbox_window: config.idempotency.window,
         meters,
-        room: tokio::sync::RwLock::default(),
+        isolation_lock: tokio::sync::RwLock::default(),
         ids: OnceLock::new(),
     });
     let mut handlers = Vec::new();
@@ -290,9 +290,9 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.policy())));
         for stream in checked.streams.overlapping(&handler.events) {
             let subscription = Subscription { stream: stream.clone(), handler: name.clone() };
-            let (house, handler, breaker) = (house.clone(), handler.clone(), breaker.clone());
+            let (context, handler, breaker) = (context.clone(), handler.clone(), breaker.clone());
             consumers.push(Arc::new(Consumer::new(
-                house,
+                context,
                 handler,
                 subscription,
                 start(wanted.start),
@@ -312,7 +312,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
     let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers, before);
     let start_wait = before.is_none().then_some(START_WAIT_MAX);
     let (targets, reloader) = (targets(config), Arc::new(reloader));
-    Host { streams: streams.collect(), targets, house, consumers, reloader, start_wait }
+    Host { streams: streams.collect(), targets, context, consumers, reloader, start_wait }
 }
 
 fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Handler {

@@ -20,7 +20,7 @@ use crate::backend::{DataPlane, Entry, Error, Group, Settlement, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Lane, Subscription};
 use crate::observe;
-use crate::pipeline::{Agreement, Claims, Company, Handler, Hands, House, Kept, Report, Turn, deliver};
+use crate::pipeline::{Agreement, KeyLocks, Handler, WorkerContext, HostContext, Kept, Report, Ticket, deliver};
 use crate::policy::breaker::Breaker;
 use taking::Taking;
 
@@ -39,7 +39,7 @@ const QUICK: Duration = Duration::from_millis(2);
 pub const LANES: usize = 2;
 
 pub struct Consumer {
-    pub house: Arc<House>,
+    pub context: Arc<HostContext>,
     pub handler: Arc<Handler>,
     pub subscription: Subscription,
     pub start: Start,
@@ -55,17 +55,17 @@ pub struct Consumer {
     pub agreed: Agreement,
     /// Held while fetching or recovering, so that one lane does it at a time.
     gate: tokio::sync::Mutex<Gate>,
-    claims: Claims,
+    key_locks: KeyLocks,
     /// The last batch was delivered within [`QUICK`].
     quick: AtomicBool,
-    /// Something was handed over and may be in nobody's hands: to be looked for at the next fetch.
+    /// Something was handed over and may be in nobody's worker: to be looked for at the next fetch.
     lost: AtomicBool,
     /// What this host has in hand: fetched and not settled.
     held: Mutex<HashSet<(Lane, EntryId)>>,
     /// Of those, what no lane is working on: it goes into the next batches.
     carry: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
-    /// What the backend refused to settle. Held as well, and in no lane's hands.
+    /// What the backend refused to settle. Held as well, and in no lane's worker.
     kept: Arc<Kept>,
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,
@@ -83,7 +83,7 @@ struct Gate {
 
 impl Consumer {
     pub fn new(
-        house: Arc<House>,
+        context: Arc<HostContext>,
         handler: Arc<Handler>,
         subscription: Subscription,
         start: Start,
@@ -91,7 +91,7 @@ impl Consumer {
         breaker: Arc<Mutex<Breaker>>,
     ) -> Self {
         Self {
-            house,
+            context,
             handler,
             subscription,
             start,
@@ -102,7 +102,7 @@ impl Consumer {
             lost_position: AtomicBool::new(false),
             agreed: Agreement::default(),
             gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
-            claims: Claims::default(),
+            key_locks: KeyLocks::default(),
             quick: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             held: Mutex::default(),
@@ -135,7 +135,7 @@ impl Consumer {
     fn settlement(&self, plugin: &Arc<str>, entry: Entry) -> Settlement {
         Settlement {
             subscription: self.subscription.clone(),
-            consumer: self.house.consumer.clone(),
+            consumer: self.context.consumer.clone(),
             plugin: plugin.clone(),
             token: Uuid::new_v4(),
             entries: vec![entry],
@@ -148,7 +148,7 @@ impl Consumer {
 
     /// What this host wants of the subscription.
     pub fn wanted(&self) -> Wanted {
-        Wanted::of(&self.handler, self.house.inbox_window)
+        Wanted::of(&self.handler, self.context.inbox_window)
     }
 
     pub fn gaps_seen(&self) -> u64 {
@@ -225,7 +225,7 @@ impl Consumer {
         gate: &mut Gate,
         max: usize,
     ) -> Result<Vec<Delivery>, Error> {
-        let consumer = &*self.house.consumer;
+        let consumer = &*self.context.consumer;
         if self.is_out_of_touch() {
             agreement::ask(self).await?;
         }
@@ -269,7 +269,7 @@ impl Consumer {
         if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
             return Ok(Vec::new());
         }
-        let taken = backend.take_left(&self.subscription, &self.house.consumer, max).await?;
+        let taken = backend.take_left(&self.subscription, &self.context.consumer, max).await?;
         if taken.len() == max {
             // There may be more.
             gate.recover_at = Instant::now();
@@ -279,7 +279,7 @@ impl Consumer {
     }
 
     pub async fn make_group_again(&self) {
-        match self.house.backend.ensure_group(&self.subscription, self.start).await {
+        match self.context.backend.ensure_group(&self.subscription, self.start).await {
             Ok(Group::Lost) => {
                 self.paused.store(true, Ordering::Relaxed);
                 if !self.lost_position.swap(true, Ordering::Relaxed) {
@@ -294,15 +294,14 @@ impl Consumer {
     /// If the batch could not be delivered: how long to wait before the next one.
     async fn run(
         &self,
-        hands: &mut Hands,
+        worker: &mut WorkerContext,
         batch: Vec<Delivery>,
-        company: Company,
-        turn: Turn<'_>,
+        ticket: Ticket<'_>,
     ) -> Result<(), Duration> {
         let begun = Instant::now();
         let mut in_hand = InHand::new(self, &batch);
         let mut report = Report::default();
-        let delivered = deliver(hands, batch, company, turn, &mut report).await;
+        let delivered = deliver(worker, batch, ticket, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
         in_hand.keep.extend(report.kept.iter().copied());

@@ -13,7 +13,7 @@ use crate::backend::{Backend, Error};
 use crate::clock;
 use crate::model::delivery::Subscription;
 use crate::observe;
-use crate::pipeline::House;
+use crate::pipeline::HostContext;
 use crate::tasks;
 
 /// A consumer counts as dead when it has not said otherwise for this long.
@@ -51,7 +51,7 @@ pub struct HandlerNote {
     pub breaker: String,
     /// Deliveries committed per second, over about the last ten seconds.
     pub rate: f64,
-    /// Deliveries in this host's hands.
+    /// Deliveries in this host's worker.
     pub in_flight: usize,
     /// Of these: kept because the backend refuses to settle them.
     pub refused: usize,
@@ -131,7 +131,7 @@ fn unheard(error: &Error) {
 
 #[derive(Clone)]
 pub struct Heart {
-    house: Arc<House>,
+    context: Arc<HostContext>,
     consumers: Vec<Arc<Consumer>>,
     started_ms: u64,
     /// When, and how much each consumer had committed by then.
@@ -139,21 +139,21 @@ pub struct Heart {
 }
 
 impl Heart {
-    pub fn new(house: Arc<House>, consumers: Vec<Arc<Consumer>>) -> Self {
+    pub fn new(context: Arc<HostContext>, consumers: Vec<Arc<Consumer>>) -> Self {
         consumers.iter().for_each(|consumer| observe::subscription_opened(&consumer.subscription));
-        Self { house, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
+        Self { context, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
     }
 
     async fn beat(&mut self) -> Result<(), Error> {
         let note = self.note();
-        self.house.backend.beat(&self.house.consumer, HEARTBEAT_TTL, &note).await
+        self.context.backend.beat(&self.context.consumer, HEARTBEAT_TTL, &note).await
     }
 
     /// Beats on and on, and looks each time whether those turn who do the work.
     pub async fn run(mut self) {
         loop {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
-            tasks::turn();
+            tasks::tick();
             tasks::look();
             let at = Instant::now();
             match self.beat().await {

@@ -38,7 +38,7 @@ pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
     let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());
     loop {
-        tasks::turn();
+        tasks::tick();
         for (stream, warned) in host.streams.iter().zip(&mut warned) {
             trim(&host, stream, warned).await;
         }
@@ -64,7 +64,7 @@ async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
     for consumer in &host.consumers {
         let subscription = &consumer.subscription;
         tasks::alive();
-        match host.house.backend.status(subscription).await {
+        match host.context.backend.status(subscription).await {
             Ok(status) => {
                 if let Some((ran, never_ran)) = newly_evicted(evicted, subscription, &status) {
                     observe::letters::evicted(subscription, ran, never_ran);
@@ -88,7 +88,7 @@ fn newly_evicted(evicted: &mut Evicted, subscription: &Subscription, status: &Su
 async fn trim(host: &Host, stream: &StreamBounds, warned: &mut Option<Instant>) {
     tasks::alive();
     fault::point("trimming");
-    let trimmed = host.house.backend.trim(&stream.name, &stream.bounds).await;
+    let trimmed = host.context.backend.trim(&stream.name, &stream.bounds).await;
     fault::point("trimmed");
     match trimmed {
         Ok(trimmed) => {
@@ -123,7 +123,7 @@ fn short_retention(bounds: &Bounds, trimmed: &Trimmed) -> Option<(Duration, Dura
 
 async fn examine(host: &Host) {
     let subscriptions: Vec<Subscription> = host.consumers.iter().map(|consumer| consumer.subscription.clone()).collect();
-    match host.house.backend.examine(&subscriptions, &host.targets).await {
+    match host.context.backend.examine(&subscriptions, &host.targets).await {
         Ok(findings) => {
             let watched = |check| WATCHED.contains(&check);
             let wrong = findings.iter().filter(|finding| finding.level > Level::Good && watched(finding.check));

@@ -44,7 +44,7 @@ use crate::backend::{Error, Group};
 use crate::capability::ids::Ids;
 use crate::model::delivery::Subscription;
 use crate::observe;
-use crate::pipeline::{Handler, House};
+use crate::pipeline::{Handler, HostContext};
 use crate::tasks::{self, STUCK_MAX, Task};
 use consumer::Consumer;
 pub use heart::HEARTBEAT_TTL;
@@ -64,7 +64,7 @@ const LEAVE_EARLY_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that `run` needs, made by `build`.
 pub struct Host {
-    pub house: Arc<House>,
+    pub context: Arc<HostContext>,
     pub consumers: Vec<Arc<Consumer>>,
     pub streams: Vec<StreamBounds>,
     /// The streams that handlers may emit to.
@@ -120,7 +120,7 @@ impl Host {
     /// The backend refuses a step of the start, or is away for longer than [`Self::start_wait`]; or a task or thread has
     /// died or is stuck, and others are to take over.
     pub async fn run(self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
-        let backend = self.house.backend.clone();
+        let backend = self.context.backend.clone();
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let mut beating = JoinSet::new();
         tasks::start_begins();
@@ -130,14 +130,14 @@ impl Host {
             // Nobody is to wait for what this host wanted; it cannot be said where the backend is away.
             beating.shutdown().await;
             let subscriptions = self.subscriptions();
-            let leave = backend.leave(&self.house.consumer, &subscriptions);
+            let leave = backend.leave(&self.context.consumer, &subscriptions);
             if has_wished && !matches!(tokio::time::timeout(LEAVE_EARLY_MAX, leave).await, Ok(Ok(_))) {
-                observe::left_without_leave(&self.house.consumer);
+                observe::left_without_leave(&self.context.consumer);
             }
             return started.map(|_| ());
         };
         tasks::start_is_over();
-        observe::host_started(&self.house.consumer, &about, self.consumers.len());
+        observe::host_started(&self.context.consumer, &about, self.consumers.len());
         let host = Arc::new(self);
         let mut working = host.work(&switch, &quiet, until_idle);
         tokio::select! {
@@ -159,16 +159,16 @@ impl Host {
             }));
         }
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
-        if let Err(error) = backend.beat(&host.house.consumer, LEAVE_MAX, "{}").await {
+        if let Err(error) = backend.beat(&host.context.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
         }
-        match backend.leave(&host.house.consumer, &host.subscriptions()).await {
+        match backend.leave(&host.context.consumer, &host.subscriptions()).await {
             Ok(0) => {}
             Ok(count) => observe::released(count),
             Err(error @ Error::Replaced(_)) => return Err(error),
             Err(error) => observe::task_trouble("leave", &error),
         }
-        observe::host_stopped(&host.house.consumer);
+        observe::host_stopped(&host.context.consumer);
         match host.consumers.iter().find(|consumer| until_idle && consumer.lost_position.load(Ordering::Relaxed)) {
             Some(consumer) => Err(Error::Refused(format!(
                 "{}: its group was lost, and what waits there was not handled\n  hint: say where to begin: tidemill plugin resume \
@@ -187,9 +187,9 @@ impl Host {
         quiet: Quiet,
         has_wished: &mut bool,
     ) -> Result<Option<String>, Error> {
-        let backend = &self.house.backend;
+        let backend = &self.context.backend;
         let mut patience = Patience::new(self.start_wait, quiet);
-        let (consumer, mut heart) = (&*self.house.consumer, Heart::new(self.house.clone(), self.consumers.clone()));
+        let (consumer, mut heart) = (&*self.context.consumer, Heart::new(self.context.clone(), self.consumers.clone()));
         let note = heart.note();
         let at = Instant::now();
         if patience.out("heartbeat", || backend.beat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
@@ -198,7 +198,7 @@ impl Host {
         heart::beaten(at);
         tasks::serve_in(beating, Task::Heart, String::new(), None, move || heart.clone().run());
         let Some(key) = patience.out("key of ids", || backend.ids_key(rand::random())).await? else { return Ok(None) };
-        self.house.ids.get_or_init(|| Ids::new(key));
+        self.context.ids.get_or_init(|| Ids::new(key));
         if !self.make_groups(&mut patience).await? {
             return Ok(None);
         }
@@ -241,7 +241,7 @@ impl Host {
         let make = move || Box::pin(janitor::run(host.clone(), when.clone())) as Work;
         serve(Task::Janitor, String::new(), Box::new(make));
         let (host, when) = (self.clone(), quiet.clone());
-        let look = move || pause::run(host.house.backend.clone(), host.consumers.clone(), when.clone());
+        let look = move || pause::run(host.context.backend.clone(), host.consumers.clone(), when.clone());
         serve(Task::Pause, String::new(), Box::new(move || Box::pin(look()) as Work));
         let (consumers, ends, when) = (self.consumers.clone(), switch.clone(), quiet.clone());
         let make = move || Box::pin(agreement::run(consumers.clone(), ends.clone(), when.clone())) as Work;
@@ -261,7 +261,7 @@ impl Host {
     /// False: it is time to stop.
     async fn make_groups(&self, patience: &mut Patience) -> Result<bool, Error> {
         for consumer in &self.consumers {
-            let make = || self.house.backend.ensure_group(&consumer.subscription, consumer.start);
+            let make = || self.context.backend.ensure_group(&consumer.subscription, consumer.start);
             match patience.out("groups", make).await? {
                 Some(Group::Restored) => observe::group_remade(&consumer.subscription, Group::Restored),
                 // `pause` says so, when it looks.
@@ -283,12 +283,12 @@ impl Host {
         tokio::select! { () = all => {}, () = late => {} }
     }
 
-    /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's hands, no retry to come, and no timer
+    /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's worker, no retry to come, and no timer
     /// within [`FAR`](crate::backend::FAR).
     async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
         let mut said = Instant::now();
         while !quiet.sleep(IDLE_CHECK_EVERY).await {
-            tasks::turn();
+            tasks::tick();
             let say = said.elapsed() >= STILL_WAITING_EVERY;
             if say {
                 said = Instant::now();
@@ -311,7 +311,7 @@ impl Host {
     async fn waiting(&self, say: bool) -> Result<u64, Error> {
         let mut waiting = 0;
         for consumer in self.consumers.iter().filter(|consumer| !consumer.is_paused()) {
-            let status = self.house.backend.status(&consumer.subscription).await?;
+            let status = self.context.backend.status(&consumer.subscription).await?;
             let here = status.waiting().saturating_sub(status.far);
             if say && here > 0 {
                 observe::still_waiting(&consumer.subscription, &status);
@@ -326,7 +326,7 @@ impl Host {
             if consumer.lost_position.load(Ordering::Relaxed) {
                 continue;
             }
-            match self.house.backend.status(&consumer.subscription).await {
+            match self.context.backend.status(&consumer.subscription).await {
                 Ok(status) if consumer.is_paused() => observe::left_paused(&consumer.subscription, status.waiting()),
                 Ok(status) if status.far > 0 => observe::left_timers(&consumer.subscription, status.far),
                 Ok(_) => {}

@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Quiet) {
     while !quiet.sleep(LOOK_EVERY).await {
-        tasks::turn();
+        tasks::tick();
         if let Err(error) = look(&*backend, &consumers).await {
             observe::task_trouble("pause", &error);
         }

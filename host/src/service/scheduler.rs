@@ -16,9 +16,9 @@ const LOOK_SOONEST: Duration = Duration::from_millis(10);
 
 pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
     while !quiet.is_set() {
-        tasks::turn();
+        tasks::tick();
         fault::point("promoting");
-        let promoted = consumer.house.backend.promote(&consumer.subscription, PROMOTE_MAX).await;
+        let promoted = consumer.context.backend.promote(&consumer.subscription, PROMOTE_MAX).await;
         fault::point("promoted");
         let wait = match promoted {
             Ok(promoted) if promoted.moved == PROMOTE_MAX => LOOK_SOONEST,

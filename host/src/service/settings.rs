@@ -26,7 +26,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::model::delivery::Subscription;
 use crate::observe;
-use crate::pipeline::House;
+use crate::pipeline::HostContext;
 use crate::tasks::{self, Task};
 
 /// Reads the configuration as the command line says.
@@ -55,15 +55,15 @@ pub struct Settings {
     pub since_ms: u64,
     pub reloader: Arc<Reloader>,
     pub subscriptions: Vec<Subscription>,
-    house: Arc<House>,
+    context: Arc<HostContext>,
 }
 
 impl Settings {
     fn of(host: &Host, number: u64) -> Arc<Self> {
         observe::settings_generation(number);
         let subscriptions = build::subscriptions(&host.reloader.config).into_iter().map(|(subscription, _)| subscription).collect();
-        let (reloader, house) = (host.reloader.clone(), host.house.clone());
-        Arc::new(Self { number, since_ms: clock::now_ms(), reloader, subscriptions, house })
+        let (reloader, context) = (host.reloader.clone(), host.context.clone());
+        Arc::new(Self { number, since_ms: clock::now_ms(), reloader, subscriptions, context })
     }
 }
 
@@ -74,7 +74,7 @@ pub struct Control {
     file: PathBuf,
     next: mpsc::Sender<Next>,
     /// Held while other settings are tried: one at a time.
-    turn: tokio::sync::Mutex<Seen>,
+    reload_lock: tokio::sync::Mutex<Seen>,
     refused: Mutex<Option<Refusal>>,
 }
 
@@ -122,7 +122,7 @@ impl Control {
     pub fn new(host: &Host, file: PathBuf, seen: Seen, read: Read) -> (Arc<Self>, Following) {
         let (next, following) = mpsc::channel(1);
         let now = ArcSwap::new(Settings::of(host, 1));
-        let control = Self { now, read, file, next, turn: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
+        let control = Self { now, read, file, next, reload_lock: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
         (Arc::new(control), Following(following))
     }
 
@@ -133,14 +133,14 @@ impl Control {
     /// Reads the settings, checks them, loads their plugins, and lets a host with them take over. Answers once that has
     /// begun.
     pub async fn reload(&self) -> Result<u64, Refused> {
-        let mut seen = self.turn.lock().await;
+        let mut seen = self.reload_lock.lock().await;
         *seen = seen.again(&self.file).await;
         self.take(&mut seen).await
     }
 
     /// The same, if the files have changed since they were read last.
     async fn look(&self) {
-        let mut seen = self.turn.lock().await;
+        let mut seen = self.reload_lock.lock().await;
         let again = seen.again(&self.file).await;
         // A file that is away for a moment is being replaced.
         if again.config.is_none() || (again.config == seen.config && again.rest == seen.rest) {
@@ -190,13 +190,13 @@ impl Control {
         let build = move || {
             let checked = build::check(&config)?;
             let plugins = build::plugins(&config, &checked)?;
-            Ok(build::next(&config, &checked, plugins, &now.house, &now.reloader))
+            Ok(build::next(&config, &checked, plugins, &now.context, &now.reloader))
         };
         let built = tasks::blocking(Task::Load, build).await.map_err(|error| error.to_string())?;
         let host = built.map_err(|error: build::Error| error.to_string())?;
         for consumer in &host.consumers {
-            let own = &self.now().house.consumer;
-            match agreement::look(&*host.house.backend, &consumer.subscription, &consumer.wanted(), own).await {
+            let own = &self.now().context.consumer;
+            match agreement::look(&*host.context.backend, &consumer.subscription, &consumer.wanted(), own).await {
                 Err(error) if !error.is_transient() => return Err(error.to_string()),
                 // Looked at once more when it begins.
                 _ => {}
@@ -210,7 +210,7 @@ impl Control {
         let mut ears = Ears::listening();
         loop {
             let now = self.now();
-            let rest: Vec<PathBuf> = self.turn.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();
+            let rest: Vec<PathBuf> = self.reload_lock.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();
             ears.listen(now.reloader.files().chain(&rest).chain([&self.file]).map(PathBuf::as_path));
             if ears.wait(&mut quiet).await {
                 return;

@@ -20,7 +20,7 @@ use crate::fault;
 use watch::Watched;
 pub use watch::{
     LOOK_EVERY, alive, end_host, fatal, idle, is_beyond_help, is_fatal, look, panics, report_panics, start_begins,
-    start_is_over, trouble, turn, waits,
+    start_is_over, tick, trouble, waits,
 };
 
 /// What it means when one dies.
@@ -201,7 +201,7 @@ pub fn serve<F: Future<Output = ()> + Send + 'static>(
     mut make: impl FnMut() -> F + Send + 'static,
 ) -> JoinHandle<()> {
     let begin = move || {
-        turn();
+        tick();
         make()
     };
     tokio::spawn(supervised(task, String::new(), None, begin))
@@ -231,7 +231,7 @@ pub fn once_in<T: Send + 'static>(set: &mut JoinSet<T>, task: Task, work: impl F
 async fn named<T>(task: Task, work: impl Future<Output = T>) -> T {
     let watched = Watched::new(task, String::new(), None);
     let mut work = pin!(async {
-        fault::turn(task.name());
+        fault::tick(task.name());
         work.await
     });
     std::future::poll_fn(|context| {
@@ -273,7 +273,7 @@ fn named_here<T>(task: Task, work: impl FnOnce() -> T) -> T {
 
 fn watched_here<T>(watched: &Arc<Watched>, work: impl FnOnce() -> T) -> T {
     let _current = watched.enter();
-    fault::turn(watched.task.name());
+    fault::tick(watched.task.name());
     work()
 }
 
@@ -292,7 +292,7 @@ pub fn serve_thread(
         loop {
             watched.is_down(false);
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                turn();
+                tick();
                 work();
             }));
             match ended {

@@ -26,7 +26,7 @@ pub(super) struct Watched {
     pub task: Task,
     pub of: String,
     silent_max: Option<Duration>,
-    turns: AtomicU64,
+    ticks: AtomicU64,
     /// False while it waits for work that may never come.
     at_work: AtomicBool,
     down: AtomicBool,
@@ -62,7 +62,7 @@ impl Watched {
             task,
             of,
             silent_max: silent_max.map(fault::shortened),
-            turns: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
             at_work: AtomicBool::new(true),
             down: AtomicBool::new(false),
             seen: AtomicU64::new(0),
@@ -94,7 +94,7 @@ impl Watched {
     }
 
     fn tick(&self) {
-        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.ticks.fetch_add(1, Ordering::Relaxed);
         self.at_work.store(true, Ordering::Relaxed);
     }
 
@@ -115,13 +115,13 @@ fn current(then: impl FnOnce(&Watched)) {
 }
 
 /// Whoever runs begins another turn of its work. A test may let it panic here.
-pub fn turn() {
+pub fn tick() {
     let mut name = None;
     current(|watched| {
         watched.tick();
         name = Some(watched.task.name());
     });
-    name.into_iter().for_each(fault::turn);
+    name.into_iter().for_each(fault::tick);
 }
 
 /// Whoever runs is not stuck: it waits for the backend, which is away, or for another one, who is watched.
@@ -160,7 +160,7 @@ pub fn look() {
     drop(looked);
     let running: Vec<Arc<Watched>> = lock(&RUNNING).iter().filter_map(Weak::upgrade).collect();
     for watched in running {
-        let turns = watched.turns.load(Ordering::Relaxed);
+        let turns = watched.ticks.load(Ordering::Relaxed);
         if watched.seen.swap(turns, Ordering::Relaxed) == turns && watched.at_work.load(Ordering::Relaxed) {
             watched.looks.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -295,7 +295,7 @@ mod tests {
         let _current = lane.enter();
         idle();
         assert_eq!(silent_after(3), None);
-        turn();
+        tick();
         assert_eq!(silent_after(3), Some(LOOK_EVERY * 3));
     }
 
@@ -303,10 +303,10 @@ mod tests {
     async fn who_waits_for_another_is_alive() {
         let lane = watched(LOOK_EVERY);
         let _current = lane.enter();
-        let before = lane.turns.load(Ordering::Relaxed);
+        let before = lane.ticks.load(Ordering::Relaxed);
         assert_eq!(waits(async { 1 }).await, 1);
-        assert_eq!(lane.turns.load(Ordering::Relaxed), before, "there was nothing to wait for");
+        assert_eq!(lane.ticks.load(Ordering::Relaxed), before, "there was nothing to wait for");
         waits(tokio::time::sleep(WAITS_EVERY * 2)).await;
-        assert!(lane.turns.load(Ordering::Relaxed) > before);
+        assert!(lane.ticks.load(Ordering::Relaxed) > before);
     }
 }

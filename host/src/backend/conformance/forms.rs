@@ -34,6 +34,7 @@ pub fn copy(d: &Delivery) -> Delivery {
         attempts: d.attempts,
         crashes: d.crashes,
         died_alone: d.died_alone,
+        isolated: d.isolated,
         history: d.history.clone(),
         replayed: d.replayed,
     }

@@ -77,6 +77,7 @@ pub(super) fn delivery(lane: Lane, entry: EntryId, fields: Option<Vec<Value>>) -
         attempts: 0,
         crashes: 0,
         died_alone: false,
+        isolated: false,
         history: Vec::new(),
         replayed: None,
     };

@@ -77,6 +77,7 @@ pub fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         attempts: row.get(4)?,
         crashes: row.get(5)?,
         died_alone: false,
+        isolated: false,
         history: wire::read_history(row.get_ref(6)?.as_bytes()?),
         replayed: read_replayed(row.get_ref(7)?.as_str()?),
     })
@@ -94,8 +95,18 @@ pub fn read_replayed(text: &str) -> Option<Replayed> {
 
 /// A delivery that nobody has touched yet.
 pub fn fresh(lane: Lane, entry: EntryId, body: Body) -> Delivery {
-    let (attempts, crashes, died_alone, history, replayed) = (0, 0, false, Vec::new(), None);
-    Delivery { lane, entry, origin: entry, body, attempts, crashes, died_alone, history, replayed }
+    Delivery {
+        lane,
+        entry,
+        origin: entry,
+        body,
+        attempts: 0,
+        crashes: 0,
+        died_alone: false,
+        isolated: false,
+        history: Vec::new(),
+        replayed: None,
+    }
 }
 
 /// A row number as the contract's id.

@@ -131,7 +131,7 @@ impl Worker {
         loop {
             tasks::idle();
             let Ok(first) = waiting.recv() else { return };
-            tasks::turn();
+            tasks::tick();
             let jobs = std::iter::once(first).chain(waiting.try_iter().take(JOBS_PER_TRANSACTION_MAX - 1));
             // What needs no sync goes first and does not wait for one: handlers run on what was fetched meanwhile.
             let (keep, light): (Vec<_>, Vec<_>) = jobs.partition(|job| job.access() == Access::Keep);

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::model::backend_url::BackendUrl;
 use crate::model::delivery::Subscription;
 use crate::observe::Meters;
-use crate::pipeline::House;
+use crate::pipeline::HostContext;
 use crate::service::publisher::PUBLISH_BATCH;
 use crate::service::{Switch, books, build};
 use crate::tasks::{self, Task};
@@ -52,7 +52,7 @@ struct Run {
     truth: Truth,
     account: Account,
     took: Duration,
-    house: Arc<House>,
+    context: Arc<HostContext>,
     backend: String,
 }
 
@@ -69,7 +69,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let subscriptions: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         refuse_used(&*backend, &config).await?;
         let host = build::host(&config, &checked, plugins, backend.clone())?;
-        let house = host.house.clone();
+        let context = host.context.clone();
         // The groups first: the books count from their start.
         for (subscription, start) in build::subscriptions(&config) {
             backend.ensure_group(&subscription, start).await?;
@@ -85,7 +85,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         switch.quiet();
         host.await.context("the host")??;
         let account = account::collect(&*backend, &subscriptions).await?;
-        Ok(Run { truth, account, took, house, backend: backend.describe().await? })
+        Ok(Run { truth, account, took, context, backend: backend.describe().await? })
     })?;
     Ok(report(args, globals, &config, &run))
 }
@@ -205,7 +205,7 @@ fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String])
 
 fn print_times(run: &Run) {
     let deliveries: u64 = run.account.rows.values().map(|streams| books::total(streams).published).sum();
-    let meters = &run.house.meters;
+    let meters = &run.context.meters;
     outln!("");
     outln!("time        p50        p90        p99");
     for (what, meter) in

@@ -18,6 +18,7 @@ fn refused(number: u64, target: &str, key: &str) -> Refused {
         attempts: 0,
         crashes: 0,
         died_alone: false,
+        isolated: false,
         history: Vec::new(),
         replayed: None,
     };

@@ -9,8 +9,8 @@ use tokio::sync::{MutexGuard, oneshot};
 
 use super::{Consumer, FETCH_WAIT, Gate, Quiet, lease, lock};
 use crate::observe;
-use crate::pipeline::{Company, Hands};
-use crate::plugin::calls::Lives;
+use crate::pipeline::WorkerContext;
+use crate::plugin::calls::WarmInstances;
 use crate::policy::breaker::Permit;
 use crate::tasks::{self, STUCK_MAX, Task};
 
@@ -30,7 +30,7 @@ impl Consumer {
     /// When its thread has, or there is none to be had.
     pub async fn lane(self: Arc<Self>, number: usize, quiet: Quiet) {
         let (mut ended, is_ended) = oneshot::channel::<()>();
-        let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.house.lanes.stack_bytes());
+        let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.lanes.stack_bytes());
         let silent_max = STUCK_MAX + lease(&self.handler);
         let thread = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -54,19 +54,19 @@ impl Consumer {
     }
 
     async fn work(&self, number: usize, mut quiet: Quiet) {
-        let house = &self.house;
-        let mut hands = Hands {
-            backend: house.backend.for_one_task().unwrap_or_else(|| house.backend.clone()),
-            house: house.clone(),
+        let context = &self.context;
+        let mut worker = WorkerContext {
+            backend: context.backend.for_one_task().unwrap_or_else(|| context.backend.clone()),
+            context: context.clone(),
             handler: self.handler.clone(),
             subscription: self.subscription.clone(),
-            lives: Lives::default(),
+            warm: WarmInstances::default(),
             kept: self.kept.clone(),
             agreed: self.agreed.clone(),
         };
         let mut kept = None;
         while !quiet.is_set() {
-            tasks::turn();
+            tasks::tick();
             if self.is_paused() && lock(&self.carry).is_empty() {
                 kept = None;
                 quiet.sleep(FETCH_WAIT).await;
@@ -94,25 +94,25 @@ impl Consumer {
                     continue;
                 }
             };
-            match self.turn(&mut hands, kept, max, &quiet).await {
+            match self.process_batch(&mut worker, kept, max, &quiet).await {
                 Ok(gate) => kept = gate,
                 Err(wait) => {
                     kept = None;
                     quiet.sleep(wait).await;
                 }
             }
-            hands.lives.sweep();
+            worker.warm.sweep();
             if permit == Permit::Full && self.suspects_are_due() && !quiet.is_set() && !self.is_paused() {
                 kept = None;
-                self.run_suspects(&mut hands, &quiet).await;
+                self.run_suspects(&mut worker, &quiet).await;
             }
         }
     }
 
     /// One batch, beside those of others. Answers the gate if this lane keeps it; if it fails, how long to wait.
-    async fn turn<'a>(
+    async fn process_batch<'a>(
         &'a self,
-        hands: &mut Hands,
+        worker: &mut WorkerContext,
         kept: Option<MutexGuard<'a, Gate>>,
         max: usize,
         quiet: &Quiet,
@@ -120,9 +120,9 @@ impl Consumer {
         // What is in hand already waits for nobody who fetches.
         let carried = self.take_carried(max);
         if !carried.is_empty() {
-            let _shared = tasks::waits(self.house.room.read()).await;
-            let turn = tasks::waits(self.claims.turn()).await;
-            self.run(hands, carried, Company::Others, turn).await?;
+            let _shared = tasks::waits(self.context.isolation_lock.read()).await;
+            let ticket = tasks::waits(self.key_locks.ticket()).await;
+            self.run(worker, carried, ticket).await?;
             return Ok(kept);
         }
         let mut gate = match kept {
@@ -132,16 +132,16 @@ impl Consumer {
                 Err(_) => return Ok(None),
             },
         };
-        let _shared = tasks::waits(self.house.room.read()).await;
-        let batch = self.fetch(&*hands.backend, &mut gate, max, quiet).await?;
+        let _shared = tasks::waits(self.context.isolation_lock.read()).await;
+        let batch = self.fetch(&*worker.backend, &mut gate, max, quiet).await?;
         if batch.is_empty() {
             return Ok(None);
         }
-        let turn = tasks::waits(self.claims.turn()).await;
+        let ticket = tasks::waits(self.key_locks.ticket()).await;
         // Who has caught up and is back in no time fetches again: waking another lane would take as long as the batch.
         let keeps = batch.len() <= FEW && self.quick.load(Ordering::Relaxed);
         let kept = keeps.then_some(gate);
-        self.run(hands, batch, Company::Others, turn).await?;
+        self.run(worker, batch, ticket).await?;
         Ok(kept)
     }
 
@@ -151,19 +151,20 @@ impl Consumer {
     }
 
     /// Runs suspects, one by one, with nothing else in hand: should this host die of one, nobody else is suspected.
-    async fn run_suspects(&self, hands: &mut Hands, quiet: &Quiet) {
-        let _alone = tasks::waits(self.house.room.write()).await;
+    async fn run_suspects(&self, worker: &mut WorkerContext, quiet: &Quiet) {
+        let _alone = tasks::waits(self.context.isolation_lock.write()).await;
         for _ in 0..SUSPECTS_MAX {
             if quiet.is_set() {
                 return;
             }
             tasks::alive();
-            match hands.backend.take_suspect(&self.subscription, &self.house.consumer).await {
-                Ok(Some(suspect)) => {
+            match worker.backend.take_suspect(&self.subscription, &self.context.consumer).await {
+                Ok(Some(mut suspect)) => {
+                    suspect.isolated = true;
                     observe::running_alone(&self.subscription, &suspect);
                     lock(&self.held).insert((suspect.lane, suspect.entry));
-                    let turn = self.claims.turn().await;
-                    if self.run(hands, vec![suspect], Company::Alone, turn).await.is_err() {
+                    let ticket = self.key_locks.ticket().await;
+                    if self.run(worker, vec![suspect], ticket).await.is_err() {
                         // It cannot be settled now. The others are not to stand still for it time and again.
                         *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
                         return;

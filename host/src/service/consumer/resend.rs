@@ -10,7 +10,7 @@ use super::{Consumer, Quiet, lock};
 use crate::backend::{Entry, Error, Settled};
 use crate::model::delivery::Delivery;
 use crate::observe;
-use crate::pipeline::{Due, Refused, turn};
+use crate::pipeline::{Due, Refused, redecide};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::given_up;
 use crate::tasks;
@@ -21,7 +21,7 @@ const NOTHING: Duration = Duration::from_secs(60);
 /// One for each consumer, beside its lanes, which never wait for it.
 pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
     loop {
-        tasks::turn();
+        tasks::tick();
         let wait = consumer.resend().await;
         tasks::idle();
         let is_ending = tokio::select! {
@@ -57,11 +57,11 @@ impl Consumer {
     async fn send_again(&self, refused: Refused, due: Due) {
         tasks::alive();
         let begun = Instant::now();
-        match self.house.backend.settle(&refused.settlement).await {
+        match self.context.backend.settle(&refused.settlement).await {
             Ok(results) => {
                 let (plugin, canary) = (refused.settlement.plugin.clone(), refused.canary);
                 let settled: Vec<_> = refused.settlement.entries.into_iter().zip(results).collect();
-                observe::settled(&self.house.meters, &self.subscription, &settled, begun.elapsed());
+                observe::settled(&self.context.meters, &self.subscription, &settled, begun.elapsed());
                 let freed = self.kept.settled(due, settled.iter().any(|(entry, settled)| breaks(entry, *settled)));
                 for (entry, settled) in settled {
                     self.close(&plugin, canary, entry, settled);
@@ -91,10 +91,10 @@ impl Consumer {
         }
         let token = std::mem::replace(&mut refused.settlement.token, Uuid::new_v4());
         let begun = Instant::now();
-        let error = match self.house.backend.settle(&refused.settlement).await {
+        let error = match self.context.backend.settle(&refused.settlement).await {
             Ok(results) => {
                 let settled: Vec<_> = refused.settlement.entries.into_iter().zip(results).collect();
-                observe::settled(&self.house.meters, &self.subscription, &settled, begun.elapsed());
+                observe::settled(&self.context.meters, &self.subscription, &settled, begun.elapsed());
                 let freed = self.kept.settled(due, true);
                 for (entry, _) in settled {
                     self.let_go(&entry.delivery);
@@ -122,8 +122,8 @@ impl Consumer {
         match settled {
             Settled::Stale | Settled::Outdated => return self.go_on(vec![entry.delivery]),
             Settled::Conflict | Settled::Full => {
-                let turned = turn(&self.handler, plugin, canary, entry.delivery, settled);
-                return turned
+                let redecided = redecide(&self.handler, plugin, canary, entry.delivery, settled);
+                return redecided
                     .into_iter()
                     .for_each(|entry| self.kept.keep_for_now(Refused::new(self.settlement(plugin, entry), canary)));
             }

@@ -58,7 +58,7 @@ struct Slot {
     file: PathBuf,
     history: Mutex<History>,
     /// Held while a version is loaded and published: one at a time.
-    turn: tokio::sync::Mutex<Option<Stamp>>,
+    reload_lock: tokio::sync::Mutex<Option<Stamp>>,
 }
 
 /// What came of a reload.
@@ -84,7 +84,7 @@ impl Reloader {
             let history = History::new(handler.serving.load().stable.clone(), numbers, config.plugins.generations);
             observe::plugin_generation(&handler.name, history.numbers());
             let file = config.path(&config.handlers[&*handler.name].plugin);
-            Slot { handler, file, history: Mutex::new(history), turn: tokio::sync::Mutex::default() }
+            Slot { handler, file, history: Mutex::new(history), reload_lock: tokio::sync::Mutex::default() }
         });
         Self { slots: slots.collect(), config, checked, loader }
     }
@@ -92,7 +92,7 @@ impl Reloader {
     /// The plugin in the handler's file, now. What was refused or rolled back before is tried again.
     pub async fn reload(self: &Arc<Self>, name: &str) -> Result<Taken, Refused> {
         let slot = self.slot(name)?;
-        let _turn = slot.turn.lock().await;
+        let _guard = slot.reload_lock.lock().await;
         slot.catch_up();
         Ok(self.take(slot, How::Request).await?)
     }
@@ -100,7 +100,7 @@ impl Reloader {
     /// Back to the version before. The one that served is not taken from its file again before that changes.
     pub async fn rollback(&self, name: &str) -> Result<Taken, Refused> {
         let slot = self.slot(name)?;
-        let _turn = slot.turn.lock().await;
+        let _guard = slot.reload_lock.lock().await;
         slot.catch_up();
         let serving = slot.handler.serving.load_full();
         let before = match &serving.canary {
@@ -121,7 +121,7 @@ impl Reloader {
     /// Looks at the files of all plugins, and takes what is new.
     pub async fn look(self: &Arc<Self>) {
         for slot in &self.slots {
-            let mut seen = slot.turn.lock().await;
+            let mut seen = slot.reload_lock.lock().await;
             slot.catch_up();
             let stamp = Stamp::of(&slot.file);
             // A file that is away for a moment is being replaced; one that stays away changes nothing.

@@ -1,4 +1,4 @@
-//! Which keys are in whose hands. Batches of a handler with state run side by side while they share no key; those that do
+//! Which keys are in whose worker. Batches of a handler with state run side by side while they share no key; those that do
 //! run one after the other, in the order in which they were fetched: each would only make the other's state stale.
 
 use std::collections::HashSet;
@@ -8,27 +8,27 @@ use tokio::sync::Notify;
 
 /// The keys of one consumer that batches are at work on.
 #[derive(Default)]
-pub struct Claims {
-    turn: tokio::sync::Mutex<()>,
+pub struct KeyLocks {
+    order: tokio::sync::Mutex<()>,
     taken: Mutex<HashSet<Arc<str>>>,
     freed: Notify,
 }
 
 /// The right to claim before all who come later. To be had in the order of fetching.
-pub struct Turn<'a> {
-    claims: &'a Claims,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
+pub struct Ticket<'a> {
+    locks: &'a KeyLocks,
+    _order: tokio::sync::MutexGuard<'a, ()>,
 }
 
 /// Keys that nobody else has until this is dropped.
-pub struct Claim<'a> {
-    claims: &'a Claims,
+pub struct KeyGuard<'a> {
+    locks: &'a KeyLocks,
     keys: HashSet<Arc<str>>,
 }
 
-impl Claims {
-    pub async fn turn(&self) -> Turn<'_> {
-        Turn { claims: self, _turn: self.turn.lock().await }
+impl KeyLocks {
+    pub async fn ticket(&self) -> Ticket<'_> {
+        Ticket { locks: self, _order: self.order.lock().await }
     }
 
     fn taken(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
@@ -37,37 +37,37 @@ impl Claims {
     }
 }
 
-impl<'a> Turn<'a> {
+impl<'a> Ticket<'a> {
     /// Waits until all of the keys are free. Whoever comes later waits for that, too, so that no key is overtaken.
-    pub async fn claim(self, keys: HashSet<Arc<str>>) -> Claim<'a> {
-        let claims = self.claims;
+    pub async fn lock(self, keys: HashSet<Arc<str>>) -> KeyGuard<'a> {
+        let locks = self.locks;
         loop {
             // Made before the look, so that nothing that is freed after it is missed.
-            let freed = claims.freed.notified();
-            let is_free = {
-                let mut taken = claims.taken();
-                let is_free = taken.is_disjoint(&keys);
-                if is_free {
+            let freed = locks.freed.notified();
+            let free = {
+                let mut taken = locks.taken();
+                let free = taken.is_disjoint(&keys);
+                if free {
                     taken.extend(keys.iter().cloned());
                 }
-                is_free
+                free
             };
-            if is_free {
-                return Claim { claims, keys };
+            if free {
+                return KeyGuard { locks, keys };
             }
             freed.await;
         }
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for KeyGuard<'_> {
     fn drop(&mut self) {
-        let mut taken = self.claims.taken();
+        let mut taken = self.locks.taken();
         for key in &self.keys {
             taken.remove(key);
         }
         drop(taken);
-        self.claims.freed.notify_waiters();
+        self.locks.freed.notify_waiters();
     }
 }
 
@@ -88,38 +88,38 @@ mod tests {
 
     #[tokio::test]
     async fn who_shares_no_key_does_not_wait() {
-        let claims = Claims::default();
-        let one = claims.turn().await.claim(keys(&["a", "b"])).await;
-        let other = claims.turn().await.claim(keys(&["c"])).await;
-        assert_eq!(*claims.taken(), keys(&["a", "b", "c"]));
+        let locks = KeyLocks::default();
+        let one = locks.ticket().await.lock(keys(&["a", "b"])).await;
+        let other = locks.ticket().await.lock(keys(&["c"])).await;
+        assert_eq!(*locks.taken(), keys(&["a", "b", "c"]));
         drop(one);
-        assert_eq!(*claims.taken(), keys(&["c"]));
+        assert_eq!(*locks.taken(), keys(&["c"]));
         drop(other);
-        assert!(claims.taken().is_empty());
+        assert!(locks.taken().is_empty());
     }
 
     #[tokio::test]
     async fn a_key_is_waited_for_and_nobody_overtakes_who_waits() {
-        let claims = Claims::default();
-        let first = claims.turn().await.claim(keys(&["a"])).await;
-        let second = claims.turn().await.claim(keys(&["a", "b"]));
+        let locks = KeyLocks::default();
+        let first = locks.ticket().await.lock(keys(&["a"])).await;
+        let second = locks.ticket().await.lock(keys(&["a", "b"]));
         tokio::pin!(second);
         assert!(!ends(&mut second).await);
-        assert!(!ends(claims.turn()).await, "b is free, but it is the second's");
+        assert!(!ends(locks.ticket()).await, "b is free, but it is the second's");
         drop(first);
         let second = second.await;
-        assert!(!ends(claims.turn().await.claim(keys(&["b"]))).await);
+        assert!(!ends(locks.ticket().await.lock(keys(&["b"]))).await);
         drop(second);
-        assert!(ends(claims.turn().await.claim(keys(&["b"]))).await);
+        assert!(ends(locks.ticket().await.lock(keys(&["b"]))).await);
     }
 
     #[tokio::test]
     async fn who_gives_up_waiting_leaves_nothing_behind() {
-        let claims = Claims::default();
-        let first = claims.turn().await.claim(keys(&["a"])).await;
-        assert!(!ends(claims.turn().await.claim(keys(&["a", "b"]))).await);
-        assert_eq!(*claims.taken(), keys(&["a"]));
+        let locks = KeyLocks::default();
+        let first = locks.ticket().await.lock(keys(&["a"])).await;
+        assert!(!ends(locks.ticket().await.lock(keys(&["a", "b"]))).await);
+        assert_eq!(*locks.taken(), keys(&["a"]));
         drop(first);
-        assert!(ends(claims.turn().await.claim(keys(&["a", "b"]))).await);
+        assert!(ends(locks.ticket().await.lock(keys(&["a", "b"]))).await);
     }
 }
