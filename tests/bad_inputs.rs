@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tidemill::backend::Act;
+use tidemill::backend::Operator;
 use tidemill::model::delivery::{Body, LARGE_PREFIX_BYTES, Large};
 use tidemill::schema::{Json, Registry};
 use tidemill_tests::server::RedisServer;
@@ -184,7 +184,7 @@ async fn a_schema_that_is_gone_makes_dead_letters_that_can_be_replayed() {
     let (letter, said) = world.only_dead().await;
     assert!(said.starts_with("unknown: Test.Thing.Asked has no version \"1\""), "{said}");
     world.config.schemas.path = there;
-    assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
+    assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Operator::default()).await.unwrap(), 1);
     world.run().await;
     let status = world.status().await;
     assert_eq!((status.committed, status.dead), (1, 0));

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill::config::Config;
 use tidemill::pipeline::Handler;
-use tidemill::plugin::{Plugin, Serving};
-use tidemill::policy::canary::Facts;
-use tidemill::service::{Host, Switch, build, canary};
+use tidemill::plugin::{Plugin, ActiveVersions};
+use tidemill::policy::canary::CanarySnapshot;
+use tidemill::service::{Host, ShutdownTrigger, build, canary};
 
 use crate::world::World;
 
@@ -21,10 +21,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// What came of it.
 pub struct Trial {
     /// What serves the handler at the end, and what served it at the beginning.
-    pub after: Arc<Serving>,
-    pub before: Arc<Serving>,
+    pub after: Arc<ActiveVersions>,
+    pub before: Arc<ActiveVersions>,
     /// What is known of both versions from the canary's time.
-    pub facts: Facts,
+    pub facts: CanarySnapshot,
     /// When it was promoted or rolled back, since it began.
     pub ended: Option<Duration>,
 }
@@ -72,7 +72,7 @@ pub async fn run(world: &World, edition: &str) -> Trial {
     let began = Instant::now();
     canary::publish(&handler, &candidates[0]);
     let before = handler.serving.load_full();
-    let (switch, quiet) = Switch::new();
+    let (switch, quiet) = ShutdownTrigger::new();
     let run = host.run(Arc::new(switch), quiet, true);
     let (ran, ended) = tokio::join!(tokio::time::timeout(TRIAL_MAX, run), ended(&handler, &before, began));
     ran.expect("the trial is stuck").expect("a run");
@@ -95,7 +95,7 @@ pub fn host(world: &World, editions: &[&str]) -> (Host, Vec<Arc<Plugin>>) {
 }
 
 /// When something else serves than at the beginning; none if that does not happen as long as events come.
-async fn ended(handler: &Handler, before: &Arc<Serving>, began: Instant) -> Option<Duration> {
+async fn ended(handler: &Handler, before: &Arc<ActiveVersions>, began: Instant) -> Option<Duration> {
     let mut last = (0, Instant::now());
     while Arc::ptr_eq(&handler.serving.load(), before) {
         let trial = before.canary.as_ref()?.trial().facts(began);

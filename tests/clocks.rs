@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill::backend::{self, Backend, Bounds, Error, NewEntry, Options, Overflow, SubscriptionStatus, Start};
 use tidemill::model::delivery::{Delivery, Subscription};
-use tidemill::service::{HEARTBEAT_TTL, Switch};
+use tidemill::service::{HEARTBEAT_TTL, ShutdownTrigger};
 use tidemill_tests::clock::Clock;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{self, World, event};
@@ -45,7 +45,7 @@ async fn on_redis(story: impl AsyncFn(&World, &Clock)) {
     let clock = Arc::new(Clock::new());
     let server = RedisServer::start_by(&clock, &["--save", "", "--appendonly", "no"]);
     let world = Arc::new(World::new(&server.url(), ONE_RETRY).await);
-    let (switch, quiet) = Switch::new();
+    let (switch, quiet) = ShutdownTrigger::new();
     let switch = Arc::new(switch);
     let host = tokio::spawn({
         let (world, switch) = (world.clone(), switch.clone());
@@ -54,7 +54,7 @@ async fn on_redis(story: impl AsyncFn(&World, &Clock)) {
     world.ask(json!({ "do": "ok" })).await;
     waits_for(&world.backend, &world.subscription, "the host is at work", |status| status.committed == 1).await;
     story(&world, &clock).await;
-    switch.quiet();
+    switch.trigger();
     host.await.expect("no panic").expect("a run");
 }
 
@@ -87,7 +87,7 @@ async fn no_retry_and_no_timer_comes_early_when_the_server_s_clock_is_put_forwar
         tokio::time::sleep(WHILE).await;
         clock.ahead(HOURS);
         tokio::time::sleep(WHILE).await;
-        until(world, "both wait still", |status| (status.due, status.again, status.dead) == (2, 0, 0)).await;
+        until(world, "both wait still", |status| (status.due, status.redelivery, status.dead) == (2, 0, 0)).await;
         // What is put off from now on waits for its own delay, too; so it does when the clock is put right.
         world.ask(json!({ "do": "retry-after", "after_ms": 1500 })).await;
         until(world, "a quick one has come", |status| status.dead == 1).await;

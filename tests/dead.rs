@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{AUDIT_IDS_MAX, Act, Entry, NewEntry, Settlement, Start};
+use tidemill::backend::{AUDIT_IDS_MAX, Operator, SettlementEntry, NewEntry, Settlement, Start};
 use tidemill::model::dead_letter::{Reason, ReasonClass};
 use tidemill::model::delivery::{Body, Disposition, Replayed};
 use tidemill_tests::world::{NO_RETRY, World, config, event};
@@ -145,7 +145,7 @@ crate::on_both_backends! {
         let output = desk.run(&["dead", "replay", "--reason", "rejected", "--yes", "--rate", "1000"]);
         assert!(said(&output).contains("150 dead letters") && said(&output).contains("150 replayed"), "{}", said(&output));
         let status = desk.world.status().await;
-        assert_eq!((status.dead, status.again), (1, count as u64));
+        assert_eq!((status.dead, status.redelivery), (1, count as u64));
         let records = desk.lines(&["dead", "audit"]);
         assert_eq!(records.iter().map(|record| record["count"].as_u64().unwrap()).sum::<u64>(), count as u64);
         for record in &records {
@@ -166,7 +166,7 @@ crate::on_both_backends! {
         desk.world.run().await;
         let ids: Vec<_> = desk.world.dead().await.iter().map(|letter| letter.id).collect();
         let (backend, subscription) = (&desk.world.backend, &desk.world.subscription);
-        assert_eq!(backend.drop_dead(subscription, &ids, &Act::default()).await.unwrap(), ids.len());
+        assert_eq!(backend.drop_dead(subscription, &ids, &Operator::default()).await.unwrap(), ids.len());
         let records = backend.audit(subscription, None, 10).await.unwrap();
         assert_eq!((records[0].count, &records[0].ids[..]), (ids.len() as u64, &ids[..AUDIT_IDS_MAX]));
     }
@@ -187,7 +187,7 @@ crate::on_both_backends! {
         let replay = || desk.command(&["dead", "replay", "--all", "--yes", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let both = [replay(), replay()].map(|child| child.wait_with_output().unwrap());
         let counts = both.map(|output| serde_json::from_slice::<Value>(&output.stdout).unwrap()["replayed"].as_u64().unwrap());
-        assert_eq!((counts[0] + counts[1], desk.world.status().await.again), (3, 3), "each by one of them");
+        assert_eq!((counts[0] + counts[1], desk.world.status().await.redelivery), (3, 3), "each by one of them");
 
         desk.world.run().await;
         let last = desk.ids().await.remove(0);
@@ -354,7 +354,7 @@ async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
         assert_eq!(got.len(), count);
         let dead = |(at, delivery)| {
             let reason = Reason { class: ReasonClass::Rejected, text: cause(from + at) };
-            Entry { delivery, mark: None, state: None, disposition: Disposition::DeadLetter { reason, record: None } }
+            SettlementEntry { delivery, mark: None, state: None, disposition: Disposition::DeadLetter { reason, record: None } }
         };
         let entries = got.into_iter().enumerate().map(dead).collect();
         let (consumer, plugin, token) = ("me".into(), "p".into(), Uuid::new_v4());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidemill::model::delivery::Subscription;
-use tidemill::service::Switch;
+use tidemill::service::ShutdownTrigger;
 use tidemill_tests::service::Service;
 use tidemill_tests::world::{NO_RETRY, World};
 
@@ -43,7 +43,7 @@ async fn a_handler_goes_on_while_all_calls_of_another_hang() {
     for _ in 0..200 {
         world.ask(json!({ "do": "ok", "url": service.url("/hang") })).await;
     }
-    let (switch, quiet) = Switch::new();
+    let (switch, quiet) = ShutdownTrigger::new();
     let switch = Arc::new(switch);
     let all = async {
         until_committed(&world, "mischief", 200).await;
@@ -54,7 +54,7 @@ async fn a_handler_goes_on_while_all_calls_of_another_hang() {
         assert_eq!((service.asked().len(), service.answered()), (2, 0), "as many as there are threads");
         service.release();
         until_committed(&world, "caller", 200).await;
-        switch.quiet();
+        switch.trigger();
     };
     let (ran, ()) = tokio::join!(world.host_until(switch.clone(), quiet, false), all);
     ran.expect("a run");

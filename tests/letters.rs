@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use tidemill::backend::{self, Backend, Entry, NewEntry, Options, Settled, Settlement, SubscriptionStatus, Start};
+use tidemill::backend::{self, Backend, SettlementEntry, NewEntry, Options, Settled, Settlement, SubscriptionStatus, Start};
 use tidemill::model::dead_letter::{Reason, ReasonClass};
 use tidemill::model::delivery::{Disposition, Subscription};
 use tidemill_tests::server::RedisServer;
@@ -103,7 +103,7 @@ impl Rig {
             );
         }
         let reason = Reason { class, text: "because".into() };
-        let entry = |delivery| Entry {
+        let entry = |delivery| SettlementEntry {
             delivery,
             mark: None,
             state: None,
@@ -187,7 +187,7 @@ async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
     let delivery = rig.backend.fetch(&rig.subscription, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
     let reason = Reason { class: ReasonClass::Rejected, text: "because".into() };
     let disposition = Disposition::DeadLetter { reason, record: None };
-    let entries = vec![Entry { delivery, mark: None, state: None, disposition }];
+    let entries = vec![SettlementEntry { delivery, mark: None, state: None, disposition }];
     let (subscription, consumer, plugin) = (rig.subscription.clone(), "me".into(), "".into());
     let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
     let error = rig.backend.settle(&settlement).await.unwrap_err().to_string();

@@ -13,8 +13,8 @@ use tidemill::model::delivery::Subscription;
 use tidemill::observe;
 use tidemill::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
 use tidemill::service::publisher::Publisher;
-use tidemill::service::settings::{Control, Seen};
-use tidemill::service::{Quiet, Switch, build};
+use tidemill::service::settings::{Control, FileDigests};
+use tidemill::service::{Shutdown, ShutdownTrigger, build};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World, event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,9 +31,9 @@ crate::on_both_backends! {
         world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
         publish(&world).await;
         world.put("nonsense").await;
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let address = serve(&world, quiet.clone()).await;
-        let host = tokio::spawn(host(&world).run(Arc::new(Switch::new().0), quiet, false));
+        let host = tokio::spawn(host(&world).run(Arc::new(ShutdownTrigger::new().0), quiet, false));
         let status = until(async || {
             let status = world.status().await;
             (status.waiting() == 0).then_some(status)
@@ -77,7 +77,7 @@ crate::on_both_backends! {
         }).await;
         assert_eq!((&told["hosts"], &told["breaker"]), (&json!(1), &json!("closed")), "{told}");
         assert_eq!(told["plugins"].as_array().map(Vec::len), Some(1), "{told}");
-        switch.quiet();
+        switch.trigger();
         host.await.unwrap().unwrap();
     }
 }
@@ -127,7 +127,7 @@ async fn every_row_appears_and_says_its_kind() {
     observe::breaker_changed("rare", "open");
     observe::canary_served("rare", 1, 0);
     observe::recovered(&subscription, &[]);
-    observe::task_trouble("a test", &Error::Refused("told by a test".to_owned()));
+    observe::task_trouble("a test", &Error::Permanent("told by a test".to_owned()));
     let sent = tidemill::capability::http::Sent { result: "2xx", took: Duration::from_millis(5) };
     observe::requested("rare", [sent].iter());
     let oldest_age = Some(Duration::from_secs(90));
@@ -135,7 +135,7 @@ async fn every_row_appears_and_says_its_kind() {
     observe::trimmed(&subscription.stream, &Trimmed { removed: 1, lost: 0, length: 6, oldest_age, held: 0 });
     observe::reloaded("rare", "0123456789ab", 2, "loaded", Duration::from_millis(5));
     observe::settings_refused("told by a test");
-    let (_switch, quiet) = Switch::new();
+    let (_switch, quiet) = ShutdownTrigger::new();
     let all = scrape(serve(&world, quiet).await).await;
     for row in PROCESS_ROWS.iter().chain(BACKEND_ROWS) {
         let sample = if row.kind == "Histogram" { format!("{}_bucket", row.name) } else { row.name.to_owned() };
@@ -163,7 +163,7 @@ async fn a_backend_that_is_away_is_a_number_too() {
     let world = World::new(&server.url(), QUICK).await;
     world.ask(json!({ "do": "ok" })).await;
     world.run().await;
-    let (_switch, quiet) = Switch::new();
+    let (_switch, quiet) = ShutdownTrigger::new();
     let address = serve(&world, quiet).await;
     let committed = |all: &Scrape| all.sum("tidemill_deliveries_total", &[&stream(&world), "result=\"committed\""]);
     let all = scrape(address).await;
@@ -212,12 +212,12 @@ fn token() -> tempfile::NamedTempFile {
     file
 }
 
-async fn serve(world: &World, quiet: Quiet) -> SocketAddr {
+async fn serve(world: &World, quiet: Shutdown) -> SocketAddr {
     let listener = tidemill::web::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let read = || Err("no file".to_owned());
     let (control, _) =
-        Control::new(&host(world), "none.toml".into(), Seen::of("none.toml".as_ref(), &world.config), Box::new(read));
+        Control::new(&host(world), "none.toml".into(), FileDigests::of("none.toml".as_ref(), &world.config), Box::new(read));
     let door = tidemill::web::Door::default();
     door.open(world.backend.clone(), control);
     tokio::spawn(tidemill::web::serve(listener, door, quiet));

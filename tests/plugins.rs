@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 use tidemill::config::read;
-use tidemill::plugin::manifest::{Asks, Manifest, stamp};
+use tidemill::plugin::manifest::{Permissions, Manifest, stamp};
 use tidemill::plugin::trust::Trust;
 use tidemill::service::build;
 use tidemill_tests::world::{self, NO_RETRY, World};
@@ -112,7 +112,7 @@ fn a_pinned_digest_takes_one_file_and_no_other() {
 }
 
 /// `mischief` with a manifest that asks for this.
-fn asking(folder: &Path, asks: Asks) -> PathBuf {
+fn asking(folder: &Path, asks: Permissions) -> PathBuf {
     let path = folder.join("mischief.wasm");
     let manifest = Manifest { name: Some("mischief".to_owned()), asks: Some(asks), ..Manifest::default() };
     std::fs::write(&path, stamp(&std::fs::read(guest("mischief")).unwrap(), &manifest).unwrap()).unwrap();
@@ -122,9 +122,9 @@ fn asking(folder: &Path, asks: Asks) -> PathBuf {
 #[test]
 fn an_import_that_the_manifest_does_not_ask_for_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = load(&asking(folder.path(), Asks { state: true, ..Asks::default() }), "", "").unwrap_err();
+    let refused = load(&asking(folder.path(), Permissions { state: true, ..Permissions::default() }), "", "").unwrap_err();
     assert!(refused.contains("imports tidemill:plugin/emit, and its manifest does not ask for \"emit\""), "{refused}");
-    let asks = Asks { state: true, timer: true, emit: Some(Vec::new()), ..Asks::default() };
+    let asks = Permissions { state: true, timer: true, emit: Some(Vec::new()), ..Permissions::default() };
     assert_eq!(load(&asking(folder.path(), asks), "", ""), Ok(None), "an empty list asks for the interface");
 }
 
@@ -132,7 +132,7 @@ fn an_import_that_the_manifest_does_not_ask_for_is_refused() {
 async fn an_event_that_the_manifest_does_not_ask_for_is_refused_though_it_is_granted() {
     let folder = tempfile::tempdir().unwrap();
     for (asked, commits) in [("Test.Other.*", false), ("Test.Thing.*", true)] {
-        let asks = Asks { state: true, timer: true, emit: Some(vec![asked.to_owned()]), ..Asks::default() };
+        let asks = Permissions { state: true, timer: true, emit: Some(vec![asked.to_owned()]), ..Permissions::default() };
         let world = World::of(&asking(folder.path(), asks), "sqlite::memory:", NO_RETRY, "").await;
         world.ask(json!({ "do": "emit-many", "count": 1, "stubborn": true })).await;
         world.run().await;

@@ -190,7 +190,7 @@ fn a_plugins_setting_from_the_environment_is_kept_as_it_is() {
     // Elsewhere a value is read as TOML, the whole of it or not at all.
     let variables = [("TIDEMILL__BROKER__URL".to_owned(), "\"sqlite:a\"#b.db".to_owned())];
     let config = tidemill::config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
-    assert_eq!(config.broker.url.expose(), "\"sqlite:a\"#b.db");
+    assert_eq!(config.backend.url.expose(), "\"sqlite:a\"#b.db");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,13 +29,13 @@ struct Scene {
 }
 
 struct Host {
-    switch: Arc<tidemill::service::Switch>,
+    switch: Arc<tidemill::service::ShutdownTrigger>,
     task: JoinHandle<Result<(), Error>>,
 }
 
 impl Host {
     async fn stop(self) {
-        self.switch.quiet();
+        self.switch.trigger();
         self.task.await.expect("the host does not panic").expect("the host ends well");
     }
 }
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     fn host_of(world: Arc<World>) -> Host {
-        let (switch, quiet) = tidemill::service::Switch::new();
+        let (switch, quiet) = tidemill::service::ShutdownTrigger::new();
         let switch = Arc::new(switch);
         let turned = switch.clone();
         Host { switch, task: tokio::spawn(async move { world.host_until(turned, quiet, false).await }) }
@@ -162,7 +162,7 @@ async fn a_target_that_may_not_be_written_delays_only_what_emitted_to_it() {
     let url = server.user("worker", &rights);
     let mut world = scene.world.by(&url).await;
     // Looking is done by another user, who may.
-    world.config.broker.url = url.into();
+    world.config.backend.url = url.into();
     scene.world = Arc::new(world);
     let looks = Arc::new(scene.world.by(&server.url()).await);
     let scene = Looked { scene, looks };

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidemill::config::limits::INSTANCE_IDLE_MAX;
-use tidemill::service::Switch;
-use tidemill::service::consumer::LANES;
+use tidemill::service::ShutdownTrigger;
+use tidemill::service::consumer::WORKERS_PER_SUBSCRIPTION;
 use tidemill_tests::reload::{GOOD, Plan, REFUSES, Rig, run};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::World;
@@ -194,7 +194,7 @@ fn other_settings_are_taken_as_a_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_nobody_calls_is_dropped() {
     let world = World::new("sqlite::memory:", "instance_events_max = 1000").await;
-    let (switch, quiet) = Switch::new();
+    let (switch, quiet) = ShutdownTrigger::new();
     let run = async {
         // An instance counts its calls, and each lane has one of its own.
         let counts = async |events: usize| -> Vec<i64> {
@@ -208,7 +208,7 @@ async fn an_instance_that_nobody_calls_is_dropped() {
         };
         let warm = async |events: usize| counts(events).await.into_iter().filter(|n| *n == 2).count();
         let mut events = 0;
-        while warm(events).await < LANES {
+        while warm(events).await < WORKERS_PER_SUBSCRIPTION {
             assert!(events < 100, "not every lane has kept its instance: {:?}", counts(events).await);
             world.ask(json!({ "do": "remember" })).await;
             events += 1;
@@ -218,8 +218,8 @@ async fn an_instance_that_nobody_calls_is_dropped() {
         tokio::time::sleep(INSTANCE_IDLE_MAX + Duration::from_secs(3)).await;
         world.ask(json!({ "do": "remember" })).await;
         assert_eq!(counts(events + 1).await.last(), Some(&1), "the last one has met a fresh instance");
-        switch.quiet();
+        switch.trigger();
     };
-    let (host, ()) = tokio::join!(world.host_until(Arc::new(Switch::new().0), quiet, false), run);
+    let (host, ()) = tokio::join!(world.host_until(Arc::new(ShutdownTrigger::new().0), quiet, false), run);
     host.unwrap();
 }

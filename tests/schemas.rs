@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tidemill::schema::Registry;
-use tidemill::schema::admit::{Terms, admit};
+use tidemill::schema::admit::{AdmitOptions, admit};
 use tidemill_tests::root;
 
 fn examples(folder: &Path) -> Vec<(String, Bytes)> {
@@ -17,7 +17,7 @@ fn examples(folder: &Path) -> Vec<(String, Bytes)> {
 #[test]
 fn examples_are_what_they_claim_to_be() {
     let registry = Registry::load(&root().join("schemas")).unwrap_or_else(|errors| panic!("{errors:?}"));
-    let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
+    let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
     let (mut valid, mut invalid) = (0, 0);
     for name in registry.names() {
         let folder = root().join("schemas/examples").join(name.to_string());

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use tidemill::backend::Act;
+use tidemill::backend::Operator;
 use tidemill::model::delivery::Body;
 use tidemill_tests::world::{NO_RETRY, QUICK, World, event};
 use uuid::Uuid;
@@ -153,8 +153,8 @@ crate::on_both_backends! {
         world.ask(json!({ "do": "retry" })).await;
         world.run().await;
         let (letter, _) = world.only_dead().await;
-        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
-        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 0, "a second time there is nothing to replay");
+        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Operator::default()).await.unwrap(), 1);
+        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Operator::default()).await.unwrap(), 0, "a second time there is nothing to replay");
         world.run().await;
         let (again, _) = world.only_dead().await;
         assert_eq!((again.origin, again.attempts), (letter.origin, 1));

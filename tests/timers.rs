@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill::backend::Act;
+use tidemill::backend::Operator;
 use tidemill::model::dead_letter::ReasonClass;
 use tidemill::model::delivery::Body;
-use tidemill::service::Switch;
+use tidemill::service::ShutdownTrigger;
 use tidemill_tests::world::{NO_RETRY, QUICK, World, event};
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ crate::on_both_backends! {
         let (letter, said) = world.only_dead().await;
         assert!(said.starts_with("exhausted: 4 attempts failed"), "{said}");
         assert!(matches!(&letter.body, Body::Timer(_)), "{letter:?}");
-        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
+        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Operator::default()).await.unwrap(), 1);
         world.run().await;
         let (again, said) = world.only_dead().await;
         assert!(said.starts_with("exhausted: 4 attempts failed"), "it was handled again: {said}");
@@ -91,7 +91,7 @@ crate::on_both_backends! {
         world.run().await;
         let (letter, said) = world.only_dead().await;
         assert!(said.starts_with("invalid: /event_type: \"Tidemill.Timer\" is the host's own"), "{said}");
-        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Act::default()).await.unwrap(), 1);
+        assert_eq!(world.backend.replay(&world.subscription, &[letter.id], &Operator::default()).await.unwrap(), 1);
         world.run().await;
         let (again, _) = world.only_dead().await;
         assert_eq!((again.reason.class, world.count("k").await), (ReasonClass::Invalid, None));
@@ -111,14 +111,14 @@ crate::on_both_backends! {
         world.config.host.timers_max = 40;
         let world = world.by(url).await;
         world.ask(json!({ "do": "timer-bomb" })).await;
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let switch = Arc::new(switch);
         let host = world.host_until(switch.clone(), quiet, false);
         let look = async {
             loop {
                 if let Ok(status) = world.backend.status(&world.subscription).await {
                     // The first one is on the stream.
-                    assert!(status.due + status.again + status.pending <= 41, "{status:?}");
+                    assert!(status.due + status.redelivery + status.pending <= 41, "{status:?}");
                     assert!(status.balances(), "{status:?}");
                     if status.dead >= 20 {
                         break;
@@ -126,7 +126,7 @@ crate::on_both_backends! {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            switch.quiet();
+            switch.trigger();
         };
         let both = async { tokio::join!(host, look).0 };
         tokio::time::timeout(Duration::from_secs(100), both).await.expect("it meets its bound").expect("a run");

@@ -12,7 +12,7 @@ use tidemill::capability::ids::Ids;
 use tidemill::config::{Config, read};
 use tidemill::model::dead_letter::DeadLetter;
 use tidemill::model::delivery::Subscription;
-use tidemill::service::{Quiet, Switch, build};
+use tidemill::service::{Shutdown, ShutdownTrigger, build};
 use uuid::Uuid;
 
 /// No story should take this long; one that does is stuck.
@@ -82,7 +82,7 @@ impl World {
     /// The same world by another road: through a proxy, or over connections of its own.
     pub async fn by(&self, url: &str) -> Self {
         let mut config = self.config.clone();
-        config.broker.url = url.into();
+        config.backend.url = url.into();
         let backend = build::open_backend(&config).await.expect("a backend");
         let (asked, done, subscription) = (self.asked.clone(), self.done.clone(), self.subscription.clone());
         Self { config, backend, asked, done, subscription }
@@ -108,12 +108,12 @@ impl World {
 
     /// A host that runs until nothing waits any more; two of them may run side by side.
     pub async fn host(&self) {
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         self.host_until(Arc::new(switch), quiet, true).await.expect("a run");
     }
 
     /// A host that runs until its switch is turned, or until nothing waits any more.
-    pub async fn host_until(&self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
+    pub async fn host_until(&self, switch: Arc<ShutdownTrigger>, quiet: Shutdown, until_idle: bool) -> Result<(), Error> {
         let checked = build::check(&self.config).expect("a good configuration");
         let plugins = build::plugins(&self.config, &checked).expect("good plugins");
         let host = build::host(&self.config, &checked, plugins, self.backend.clone()).expect("a host");

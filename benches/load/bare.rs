@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill::backend::{DataPlane, Entry, Settlement};
+use tidemill::backend::{DataPlane, SettlementEntry, Settlement};
 use tidemill::model::delivery::{Delivery, Disposition, Effects, Subscription};
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
         let batch = backend.fetch(&subscription(), "bare", BATCH, WAIT).await?.deliveries;
         anyhow::ensure!(!batch.is_empty(), "the stream ran dry after {done} events");
         done += batch.len() as u64;
-        let entry = |delivery: Delivery| Entry {
+        let entry = |delivery: Delivery| SettlementEntry {
             delivery,
             mark: Some((Uuid::new_v4(), [0; 16])),
             state: None,

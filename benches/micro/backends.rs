@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use tempfile::TempDir;
-use tidemill::backend::{Backend, DataPlane, Entry, NewEntry, Settled, Settlement, Start};
+use tidemill::backend::{Backend, DataPlane, SettlementEntry, NewEntry, Settled, Settlement, Start};
 use tidemill::model::delivery::{Disposition, Subscription};
 use tidemill::service::build;
 use tidemill_benches::steps::{BATCH, effects};
@@ -57,7 +57,7 @@ pub fn look_up(criterion: &mut Criterion) {
         let settlement = places.runtime.block_on(fetched(&*backend, Case::Keyed));
         places.runtime.block_on(backend.settle(&settlement)).expect("settled");
         let ids: Vec<Uuid> = settlement.entries.iter().filter_map(|entry| Some(entry.mark?.0)).collect();
-        let state = |entry: &Entry| Some(entry.state.as_ref()?.0.clone());
+        let state = |entry: &SettlementEntry| Some(entry.state.as_ref()?.0.clone());
         let keys: Vec<Arc<str>> = settlement.entries.iter().filter_map(state).collect();
         group.bench_function(name, |bencher| {
             bencher.iter(|| places.runtime.block_on(backend.look_up(&subscription, &ids, &keys)).expect("looked up"));
@@ -94,7 +94,7 @@ async fn fetched(backend: &dyn DataPlane, case: Case) -> Settlement {
     let entries: Vec<NewEntry> = (0..BATCH as u64).map(entry).collect();
     backend.publish(&subscription.stream, &entries).await.expect("published");
     let batch = backend.fetch(&subscription, "bench", BATCH, Duration::from_secs(1)).await.expect("fetched").deliveries;
-    let entries = batch.into_iter().map(|delivery| Entry {
+    let entries = batch.into_iter().map(|delivery| SettlementEntry {
         delivery,
         mark: Some((Uuid::new_v4(), [0; 16])),
         // A key that nobody has written yet.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill::model::event::Event;
-use tidemill::model::outcome::Refusal;
+use tidemill::model::outcome::NotRun;
 use tidemill::schema::Registry;
-use tidemill::schema::admit::{Terms, admit};
+use tidemill::schema::admit::{AdmitOptions, admit};
 
 use super::Ready;
 use crate::user_created;
@@ -33,21 +33,21 @@ pub fn text_32k() -> Ready {
 /// An address that is none.
 pub fn refusal() -> Ready {
     let event = user_created(1).replace("@example.com", "");
-    ready(event, |answer| assert!(matches!(answer, Err(Refusal::Invalid(_))), "{answer:?}"))
+    ready(event, |answer| assert!(matches!(answer, Err(NotRun::Invalid(_))), "{answer:?}"))
 }
 
 fn admitted(event: String) -> Ready {
     ready(event, |answer| assert!(answer.is_ok(), "{answer:?}"))
 }
 
-fn ready(event: String, check: fn(&Result<Event, Refusal>)) -> Ready {
+fn ready(event: String, check: fn(&Result<Event, NotRun>)) -> Ready {
     let registry = Registry::load(&tidemill_tests::root().join("schemas")).expect("good schemas");
     let (registry, event) = (Arc::new(registry), Bytes::from(event));
     Box::new(move || {
         let (registry, event) = (registry.clone(), event.clone());
         Box::new(move || {
             let key = ["/data/user_id".to_owned()];
-            let terms = Terms { wants: &|_, _| true, key: &key, payload_bytes_max: 1 << 20 };
+            let terms = AdmitOptions { wants: &|_, _| true, key: &key, payload_bytes_max: 1 << 20 };
             check(&black_box(admit(&registry, black_box(&event), &terms)));
         })
     })

@@ -12,7 +12,7 @@ use tidemill::model::event::Event;
 use tidemill::model::outcome::Outcome;
 use tidemill::plugin::Plugin;
 use tidemill::plugin::invoke::{Call, Instance};
-use tidemill::schema::admit::{Terms, admit};
+use tidemill::schema::admit::{AdmitOptions, admit};
 use tidemill::service::build;
 
 use super::Ready;
@@ -31,7 +31,7 @@ impl Guest {
         let config = case.config("sqlite::memory:", "");
         let checked = build::check(&config).expect("a good configuration");
         let plugin = build::plugins(&config, &checked).expect("good plugins").all.remove(0);
-        let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
+        let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
         let event = admit(&checked.schemas, &Bytes::from(user_created(1)), &terms).expect("a good event");
         let (stream, now) = ("bench-users".into(), "2026-01-31T12:00:00.000Z".into());
         Rc::new(Self { plugin, event: Arc::new(event), stream, now })

@@ -10,7 +10,7 @@ mod wire;
 
 use tidemill::model::delivery::{Disposition, Effects};
 use tidemill::model::outcome::{Outcome, Verdict};
-use tidemill::policy::disposition::{Facts, decide};
+use tidemill::policy::disposition::{DecisionInput, decide};
 use tidemill::policy::retry::RetryPolicy;
 
 pub use wire::{BATCH, effects};
@@ -163,7 +163,7 @@ fn decided(verdict: fn() -> Verdict) -> Ready {
     Box::new(move || {
         let verdicts: Vec<Verdict> = (0..BATCH).map(|_| verdict()).collect();
         Box::new(move || {
-            let facts = Facts {
+            let facts = DecisionInput {
                 attempts: 1,
                 retry: &RETRY,
                 now_ms: 1_769_860_800_000,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redis::Value;
 use tidemill::backend::redis::Redis;
-use tidemill::backend::{Entry, Settlement};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Subscription};
+use tidemill::backend::{SettlementEntry, Settlement};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription};
 use tidemill::service::options::backend_options;
 use uuid::Uuid;
 
@@ -84,9 +84,9 @@ pub fn effects(case: Case) -> Effects {
 }
 
 fn settlement(case: Case) -> Settlement {
-    let entry = |number: u64| Entry {
+    let entry = |number: u64| SettlementEntry {
         delivery: Delivery {
-            lane: Lane::Input,
+            queue: Queue::Stream,
             entry: entry_id(number),
             origin: entry_id(number),
             body: Body::Event(user_created(number).into()),

@@ -20,18 +20,18 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::backend::{Backend, CRASHES_MAX, DataPlane, Entry, Error, Settlement};
+use crate::backend::{Backend, CRASHES_MAX, DataPlane, SettlementEntry, Error, Settlement};
 use crate::capability::ids::Ids;
 use crate::clock;
 use crate::fault;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use crate::model::event::Event;
-use crate::model::outcome::{Outcome, Refusal, Verdict};
+use crate::model::outcome::{Outcome, NotRun, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
 use crate::plugin::calls::{Called, Job, JobCall, WarmInstances};
-use crate::plugin::lanes::Lanes;
-use crate::plugin::serving::{Contest, Serving};
+use crate::plugin::lanes::Executor;
+use crate::plugin::serving::{CanaryComparison, ActiveVersions};
 use crate::policy::breaker::Tally;
 use crate::policy::canary::CanaryPolicy;
 use crate::policy::retry::RetryPolicy;
@@ -41,7 +41,7 @@ use crate::tasks;
 pub use admission::Admissions;
 pub use agreed::{Agreed, Agreement};
 pub use key_locks::{KeyLocks, Ticket};
-pub use kept::{Due, Kept, Refused};
+pub use kept::{Due, Kept, RefusedSettlement};
 pub use settle::redecide;
 
 /// What every handler of this host shares.
@@ -49,7 +49,7 @@ pub struct HostContext {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
     pub admissions: Admissions,
-    pub lanes: Arc<Lanes>,
+    pub executor: Arc<Executor>,
     pub consumer: Arc<str>,
     /// Batches hold it shared; an isolated delivery holds it exclusively.
     pub isolation_lock: tokio::sync::RwLock<()>,
@@ -65,7 +65,7 @@ pub struct HostContext {
 pub struct Handler {
     pub name: Arc<str>,
     /// Taken once for each batch: a reload takes effect between two of them.
-    pub serving: ArcSwap<Serving>,
+    pub serving: ArcSwap<ActiveVersions>,
     pub events: Vec<Pattern>,
     pub key: Vec<String>,
     pub retry: RetryPolicy,
@@ -92,7 +92,7 @@ pub struct WorkerContext {
 
 impl WorkerContext {
     /// A settlement under a token of its own.
-    fn settlement(&self, plugin: &Arc<str>, entries: Vec<Entry>) -> Settlement {
+    fn settlement(&self, plugin: &Arc<str>, entries: Vec<SettlementEntry>) -> Settlement {
         Settlement {
             subscription: self.subscription.clone(),
             consumer: self.context.consumer.clone(),
@@ -107,15 +107,15 @@ impl WorkerContext {
 #[derive(Default)]
 pub struct Report {
     /// To be run again, soon and by this host: their turn did not come, or their state moved on. No attempt was counted.
-    pub again: Vec<Delivery>,
+    pub requeue: Vec<Delivery>,
     /// Not settled and not to be run again: the backend refused it, or something before it of the same state key.
-    pub kept: Vec<(Lane, EntryId)>,
+    pub kept: Vec<(Queue, EntryId)>,
     /// For the breaker. What a canary did is left out: it is rolled back, the handler goes on.
     pub tally: Tally,
     /// Retries and timers: what will come back by itself.
-    pub put_off: usize,
+    pub delayed: usize,
     /// What two versions did, if two served.
-    pub contest: Option<Contest>,
+    pub contest: Option<CanaryComparison>,
     /// Set aside, to be run alone.
     pub suspects: u64,
     /// Left for other hosts that want them.
@@ -140,7 +140,7 @@ impl Item {
         Self { delivery, event, verdict: None, state_version: None, plugin: None, took: Duration::ZERO }
     }
 
-    fn refused(delivery: Delivery, refusal: Refusal) -> Self {
+    fn refused(delivery: Delivery, refusal: NotRun) -> Self {
         Self { verdict: Some(Err(refusal)), ..Self::new(delivery, None) }
     }
 }
@@ -160,33 +160,33 @@ pub async fn deliver(
     let serving = worker.handler.serving.load_full();
     let (mut states, mut _guard) = (HashMap::new(), None);
     if serving.has_state() {
-        report.again = take_repeated(&mut items);
+        report.requeue = take_repeated(&mut items);
         let keys = items.iter().filter_map(|item| Some(item.event.as_ref()?.key().clone())).collect();
         _guard = Some(tasks::waits(ticket.lock(keys)).await);
         report.kept = worker.kept.hold_back(&mut items);
         states = look_up(worker, &mut items).await?;
         // First of all: what repeats one of them must not go before it.
-        report.again.splice(..0, take_unread(&mut items, &states));
+        report.requeue.splice(..0, take_unread(&mut items, &states));
     } else {
         drop(ticket);
     }
     let versions = states.iter().map(|(key, state)| (key.clone(), state.version)).collect();
     invoke(worker, &serving, &mut items, states).await?;
-    report.again.extend(take_hasty(&mut items, &versions));
+    report.requeue.extend(take_hasty(&mut items, &versions));
     settle::settle(worker, &serving, items, report).await?;
     observe::batch_done(&worker.context.meters, &worker.subscription, begun.elapsed());
     Ok(())
 }
 
 /// Whether it is too dangerous to run. What hosts died with is run alone once; who dies of that has shown the cause.
-fn suspicion(delivery: &Delivery) -> Option<Refusal> {
+fn suspicion(delivery: &Delivery) -> Option<NotRun> {
     let crashes = delivery.crashes;
     if delivery.died_alone {
-        return Some(Refusal::Poison(
+        return Some(NotRun::Poison(
             format!("{crashes} hosts died with it in hand, the last one with nothing else").into(),
         ));
     }
-    (crashes >= CRASHES_MAX && !delivery.isolated).then_some(Refusal::Suspect)
+    (crashes >= CRASHES_MAX && !delivery.isolated).then_some(NotRun::Suspect)
 }
 
 /// Takes out what repeats an event of this very batch: it has its turn in the next one, where the inbox knows the first.
@@ -232,8 +232,8 @@ async fn look_up(worker: &WorkerContext, items: &mut [Item]) -> Result<HashMap<A
     observe::looked_up(&worker.subscription, begun.elapsed());
     for ((item, event), seen) in waiting.into_iter().zip(&events).zip(found.seen) {
         item.verdict = match seen {
-            Some(hash) if hash == event.hash() => Some(Err(Refusal::Duplicate)),
-            Some(_) => Some(Err(Refusal::Conflict)),
+            Some(hash) if hash == event.hash() => Some(Err(NotRun::Duplicate)),
+            Some(_) => Some(Err(NotRun::Conflict)),
             None => None,
         };
     }
@@ -243,7 +243,7 @@ async fn look_up(worker: &WorkerContext, items: &mut [Item]) -> Result<HashMap<A
 /// Runs the plugin on every event that has no verdict yet. Some may be left without one: the batch's time was up.
 async fn invoke(
     worker: &mut WorkerContext,
-    serving: &Serving,
+    serving: &ActiveVersions,
     items: &mut [Item],
     mut states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
@@ -265,7 +265,7 @@ async fn invoke(
 /// Calls one version of the plugin with the events that it serves.
 async fn call(
     worker: &mut WorkerContext,
-    serving: &Serving,
+    serving: &ActiveVersions,
     plugin: &Arc<Plugin>,
     items: Vec<&mut Item>,
     states: HashMap<Arc<str>, KeyState>,
@@ -292,7 +292,7 @@ async fn call(
         versions: serving.versions().count(),
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
-    let answer = context.lanes.run(job, warm, &handler.io_calls).await;
+    let answer = context.executor.run(job, warm, &handler.io_calls).await;
     let called: Vec<Option<Called>> = match answer.ok_or_else(|| trouble("the host is ending".to_owned()))? {
         Ok(called) => called,
         // The stable version must not stand still for that.

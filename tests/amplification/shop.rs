@@ -65,7 +65,7 @@ impl Shop {
             None => format!("sqlite:{}", folder.path().join("shop.db").display()),
         };
         let mut config: Config = read::read(&folder.path().join("tidemill.toml")).map_err(|error| error.to_string())?;
-        config.broker.url = (&url).into();
+        config.backend.url = (&url).into();
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let backend = runtime.block_on(build::open_backend(&config)).map_err(|error| error.to_string())?;
         // The groups first: the books count from their start.

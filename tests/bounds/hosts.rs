@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{Entry, Settlement, Start};
+use tidemill::backend::{SettlementEntry, Settlement, Start};
 use tidemill::capability::ids::Ids;
 use tidemill::config::read;
 use tidemill::model::delivery::Disposition;
 use tidemill::model::outcome::Outcome;
 use tidemill::plugin::calls::{self, Job, JobCall, WarmInstances};
 use tidemill::plugin::inspect::inspect;
-use tidemill::schema::admit::{Terms, admit};
+use tidemill::schema::admit::{AdmitOptions, admit};
 use tidemill::service::build;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::strangers::guests;
@@ -37,7 +37,7 @@ crate::on_both_backends! {
         while got.len() < COUNT as usize {
             got.extend(world.backend.fetch(&world.subscription, "me", 100, Duration::from_secs(10)).await.unwrap().deliveries);
         }
-        let entry = |delivery| Entry { delivery, mark: None, state: None, disposition: Disposition::Quarantine };
+        let entry = |delivery| SettlementEntry { delivery, mark: None, state: None, disposition: Disposition::Quarantine };
         let (subscription, consumer, plugin) = (world.subscription.clone(), "me".into(), "p".into());
         let entries = got.into_iter().map(entry).collect();
         let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
@@ -73,7 +73,7 @@ fn no_call_is_begun_when_the_effects_of_a_batch_are_many_bytes() {
     let config = read::parse(&text, "bounds.toml".as_ref(), tidemill_tests::root(), &[]).unwrap();
     let checked = build::check(&config).unwrap();
     let plugin = build::plugins(&config, &checked).unwrap().all.remove(0);
-    let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
+    let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: 1 << 20 };
     let called = |data: &Value| -> Vec<usize> {
         let call = |_| {
             let bytes = Bytes::from(world::event(Uuid::new_v4(), data.clone()).to_string());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use tidemill::backend::{self, Act, Backend, Bounds, Entry, NewEntry, Options, Overflow, Settled, Settlement, Start};
+use tidemill::backend::{self, Operator, Backend, Bounds, SettlementEntry, NewEntry, Options, Overflow, Settled, Settlement, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill::model::delivery::{Delivery, Disposition, Subscription};
 use tidemill_tests::proxy::{Mode, Proxy};
@@ -57,7 +57,7 @@ impl Rig {
             let some = self.backend.fetch(&self.subscription, "me", count - got.len(), wait).await.unwrap();
             got.extend(some.deliveries);
             if some.more {
-                let held: HashSet<_> = got.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
+                let held: HashSet<_> = got.iter().map(|delivery| (delivery.queue, delivery.entry)).collect();
                 let lease = Duration::from_secs(3600);
                 let rest = self.backend.recover(&self.subscription, "me", &held, lease, count - got.len()).await.unwrap();
                 got.extend(rest.deliveries);
@@ -67,7 +67,7 @@ impl Rig {
     }
 
     async fn settle(&self, got: Vec<Delivery>, disposition: impl Fn() -> Disposition, wanted: Settled) {
-        let entry = |delivery| Entry { delivery, mark: None, state: None, disposition: disposition() };
+        let entry = |delivery| SettlementEntry { delivery, mark: None, state: None, disposition: disposition() };
         let (subscription, consumer, plugin) = (self.subscription.clone(), "me".into(), "p".into());
         let entries = got.into_iter().map(entry).collect();
         let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
@@ -242,11 +242,11 @@ async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
     for bodies in &many {
         let count = bodies.len();
         rig.bury_all(bodies).await;
-        assert_eq!(rig.backend.replay(&rig.subscription, &ids().await, &Act::default()).await.unwrap(), count);
+        assert_eq!(rig.backend.replay(&rig.subscription, &ids().await, &Operator::default()).await.unwrap(), count);
         let reason = || Reason { class: ReasonClass::Rejected, text: "again".into() };
         let dead = || Disposition::DeadLetter { reason: reason(), record: None };
         rig.settle(rig.fetch(count).await, dead, Settled::Dead).await;
-        assert_eq!(rig.backend.drop_dead(&rig.subscription, &ids().await, &Act::default()).await.unwrap(), count);
+        assert_eq!(rig.backend.drop_dead(&rig.subscription, &ids().await, &Operator::default()).await.unwrap(), count);
         assert_eq!(ids().await, []);
     }
     let audit = rig.backend.audit(&rig.subscription, None, 100).await.unwrap();

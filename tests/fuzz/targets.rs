@@ -11,7 +11,7 @@ use tidemill::model::event::Event;
 use tidemill::model::name::{self, EventName};
 use tidemill::policy::route::Pattern;
 use tidemill::schema::Registry;
-use tidemill::schema::admit::{Terms, admit};
+use tidemill::schema::admit::{AdmitOptions, admit};
 
 use super::bounds::ADMISSION;
 use super::{Target, bounds, components, effects, letters};
@@ -84,7 +84,7 @@ fn envelope() -> Target {
 /// Admission, and what holds of everything that is admitted.
 pub fn admitted(registry: &Registry, bytes: &Bytes) -> Result<Event, String> {
     let key = ["/data/user_id".to_owned(), "/data/order_id".to_owned(), "/data//~1".to_owned()];
-    let terms = Terms { wants: &|_, _| true, key: &key, payload_bytes_max: 1 << 20 };
+    let terms = AdmitOptions { wants: &|_, _| true, key: &key, payload_bytes_max: 1 << 20 };
     let event = admit(registry, bytes, &terms).map_err(|refusal| format!("{refusal:?}"))?;
     assert_eq!(event.envelope(), bytes, "the bytes of an event are those that came in");
     assert!(bytes.windows(event.data().len().max(1)).any(|part| part == event.data()), "`data` is a part of them");

@@ -16,7 +16,7 @@ fn place(task: Task) -> Place {
 /// At which turn it dies: those of a loop when they are at work, others when they begin.
 fn passage(task: Task) -> u32 {
     match task {
-        Task::Lane | Task::Scheduler | Task::Io => 5,
+        Task::Worker | Task::Scheduler | Task::Io => 5,
         Task::Sqlite => 20,
         Task::Epoch => 100,
         // The first loads the plugins at the start.

@@ -84,7 +84,7 @@ impl Group {
             pending: counts.pending,
             due: counts.due,
             far: counts.far,
-            again: counts.again,
+            redelivery: counts.again,
             quarantined: counts.quarantined,
             torn: 0,
             oldest_pending_age: status.oldest_pending_age,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use tidemill::backend::wire;
 use tidemill::model::dead_letter::{AttemptRecord, Reason};
-use tidemill::model::delivery::{Body, Delivery, EntryId, Lane, Replayed};
+use tidemill::model::delivery::{Body, Delivery, EntryId, Queue, Replayed};
 
 use super::reference::Number;
 
@@ -40,7 +40,7 @@ pub enum Place {
     Waiting,
     Held {
         by: Arc<str>,
-        lane: Lane,
+        lane: Queue,
         entry: EntryId,
     },
     /// A retry: its time has come, or is far away.

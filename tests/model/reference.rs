@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use tidemill::backend::{CRASHES_MAX, NewEntry, Published, Recovered, Settled, Start, Trimmed};
-use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Lane, Replayed, Subscription};
+use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Queue, Replayed, Subscription};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
 
@@ -154,7 +154,7 @@ impl Model {
         log.trimmed += removed;
         for ((_, handler), group) in self.groups.iter().filter(|((name, _), _)| name == stream) {
             let needs =
-                |parcel: &Parcel| matches!(parcel.place, Place::Waiting | Place::Held { lane: Lane::Input, .. });
+                |parcel: &Parcel| matches!(parcel.place, Place::Waiting | Place::Held { lane: Queue::Stream, .. });
             let first = group.parcels.iter().find(|(_, parcel)| needs(parcel));
             if let Some((number, parcel)) = first.filter(|(number, _)| **number < log.trimmed) {
                 bail!("{handler} has not finished entry {number}, which is trimmed: {:?}", parcel.place);
@@ -217,7 +217,7 @@ impl Model {
         &mut self,
         subscription: &Subscription,
         by: &Arc<str>,
-        held: &HashSet<(Lane, EntryId)>,
+        held: &HashSet<(Queue, EntryId)>,
         lease_is_over: bool,
         max: usize,
         got: &Recovered,
@@ -274,9 +274,9 @@ impl Model {
                 parcel.deaths
             );
             all_crashes += crashes as usize;
-            let place = Place::Held { by: by.clone(), lane: delivery.lane, entry: delivery.entry };
+            let place = Place::Held { by: by.clone(), lane: delivery.queue, entry: delivery.entry };
             let Place::Held { lane, entry, .. } = std::mem::replace(&mut parcel.place, place) else { unreachable!() };
-            ensure!((lane, entry) == (delivery.lane, delivery.entry), "entry {number} is {entry} on {lane:?}");
+            ensure!((lane, entry) == (delivery.queue, delivery.entry), "entry {number} is {entry} on {lane:?}");
             parcel.equals(delivery).with_context(|| format!("entry {number}"))?;
         }
         Ok(all_crashes)
@@ -331,20 +331,20 @@ impl Group {
     fn hand_out(&mut self, number: Number, delivery: &Delivery, by: &Arc<str>) -> Result<()> {
         let first = self.parcels.iter().find(|(_, parcel)| parcel.place == Place::Waiting).map(|(number, _)| *number);
         let parcel = self.parcels.get_mut(&number).context("it is finished")?;
-        match (delivery.lane, &parcel.place) {
-            (Lane::Input, Place::Waiting) => {
+        match (delivery.queue, &parcel.place) {
+            (Queue::Stream, Place::Waiting) => {
                 ensure!(delivery.entry == delivery.origin, "its ids differ: {} {}", delivery.entry, delivery.origin);
                 ensure!(first == Some(number), "entry {first:?} comes first");
             }
-            (Lane::Again, Place::Again) => {}
-            (Lane::Again, Place::Due { now: true }) if self.promoted > 0 => self.promoted -= 1,
+            (Queue::Redelivery, Place::Again) => {}
+            (Queue::Redelivery, Place::Due { now: true }) if self.promoted > 0 => self.promoted -= 1,
             (lane, place) => bail!("it came on {lane:?}, but is {place:?}"),
         }
-        if delivery.lane == Lane::Again {
+        if delivery.queue == Queue::Redelivery {
             let last = self.last_again.replace(delivery.entry);
             ensure!(last < self.last_again, "ids on the lane do not grow: {} after {last:?}", delivery.entry);
         }
-        parcel.place = Place::Held { by: by.clone(), lane: delivery.lane, entry: delivery.entry };
+        parcel.place = Place::Held { by: by.clone(), lane: delivery.queue, entry: delivery.entry };
         parcel.equals(delivery)
     }
 

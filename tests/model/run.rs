@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use tidemill::backend::{Act, Backend, Bounds, Entry, NewEntry, Published, Settled, Settlement, Start};
+use tidemill::backend::{Operator, Backend, Bounds, SettlementEntry, NewEntry, Published, Settled, Settlement, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Lane, Subscription, Timer};
+use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription, Timer};
 use tidemill::model::event::PayloadHash;
 use uuid::Uuid;
 
@@ -177,8 +177,8 @@ impl<'a> Run<'a> {
         let got = self.backend.fetch(&subscription, &by, max, Duration::ZERO).await?.deliveries;
         self.tell(format!("got {}", names(&got)));
         self.model.fetched(&subscription, &by, max, &got)?;
-        for lane in [Lane::Input, Lane::Again] {
-            self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.lane == lane).count());
+        for lane in [Queue::Stream, Queue::Redelivery] {
+            self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.queue == lane).count());
         }
         self.count("timers fetched", got.iter().filter(|d| matches!(d.body, Body::Timer(_))).count());
         self.known.entry((subscription, by)).or_default().extend(got);
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let mine = self.known.entry((subscription.clone(), by.clone())).or_default();
         let still = mine.iter().enumerate().filter(|(at, _)| known >> (at % 16) & 1 == 1);
-        let held: HashSet<(Lane, EntryId)> = still.map(|(_, delivery)| (delivery.lane, delivery.entry)).collect();
+        let held: HashSet<(Queue, EntryId)> = still.map(|(_, delivery)| (delivery.queue, delivery.entry)).collect();
         let lease = if lease_is_over { Duration::ZERO } else { HOUR };
         let got = self.backend.recover(&subscription, &by, &held, lease, max).await?;
         self.tell(format!("got {}, set aside {:?}", names(&got.deliveries), got.quarantined));
@@ -256,13 +256,13 @@ impl<'a> Run<'a> {
     }
 
     /// One that is held and not in this settlement yet, or, with a stale plan, any.
-    fn choose(&self, subscription: &Subscription, owner: &Arc<str>, plan: &Plan, taken: &[Entry]) -> Option<Delivery> {
+    fn choose(&self, subscription: &Subscription, owner: &Arc<str>, plan: &Plan, taken: &[SettlementEntry]) -> Option<Delivery> {
         let mut known: Vec<&Delivery> = self.known.get(&(subscription.clone(), owner.clone()))?.iter().collect();
         if !plan.stale {
             let group = &self.model.groups[&(subscription.stream.clone(), subscription.handler.clone())];
             known.retain(|delivery| {
                 let number = self.model.number(&subscription.stream, delivery);
-                let place = |delivery: &Delivery| (delivery.lane, delivery.entry);
+                let place = |delivery: &Delivery| (delivery.queue, delivery.entry);
                 let again = taken.iter().any(|entry| place(&entry.delivery) == place(delivery));
                 !again && number.is_ok_and(|number| group.holds(owner, number, delivery))
             });
@@ -270,7 +270,7 @@ impl<'a> Run<'a> {
         (!known.is_empty()).then(|| copy(known[plan.nth % known.len()]))
     }
 
-    fn entry(&mut self, subscription: &Subscription, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> Entry {
+    fn entry(&mut self, subscription: &Subscription, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> SettlementEntry {
         let attempt = delivery.attempts + 1;
         let disposition = match &plan.does {
             Does::Commit { emits, writes, timers } => {
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
             *chained += u64::from(matches!(&disposition, Disposition::Commit(e) if !e.writes.is_empty()));
             (KEYS[key].into(), read)
         });
-        Entry { delivery, mark: plan.mark.map(mark_of), state, disposition }
+        SettlementEntry { delivery, mark: plan.mark.map(mark_of), state, disposition }
     }
 
     async fn promote(&mut self, subscription: Subscription, max: usize) -> Result<()> {
@@ -334,7 +334,7 @@ impl<'a> Run<'a> {
     async fn replay(&mut self, subscription: Subscription, nths: &[usize]) -> Result<()> {
         let seen = self.letters.entry(subscription.clone()).or_default();
         let ids: Vec<EntryId> = nths.iter().map(|nth| seen.get(*nth).copied().unwrap_or(EntryId(7, 7))).collect();
-        let replayed = self.backend.replay(&subscription, &ids, &Act::default()).await?;
+        let replayed = self.backend.replay(&subscription, &ids, &Operator::default()).await?;
         self.tell(format!("{ids:?}: {replayed}"));
         let expected = self.model.group(&subscription).replay(&ids);
         ensure!(replayed == expected, "{replayed} letters were replayed, not {expected}");
@@ -364,7 +364,7 @@ fn record(attempt: u32) -> AttemptRecord {
 fn copy(d: &Delivery) -> Delivery {
     let (body, history) = (d.body.clone(), d.history.clone());
     Delivery {
-        lane: d.lane,
+        queue: d.queue,
         entry: d.entry,
         origin: d.origin,
         body,
@@ -378,12 +378,12 @@ fn copy(d: &Delivery) -> Delivery {
 }
 
 fn names(deliveries: &[Delivery]) -> String {
-    let name = |d: &Delivery| format!("{:?} {} ({} attempts, {} crashes)", d.lane, d.entry, d.attempts, d.crashes);
+    let name = |d: &Delivery| format!("{:?} {} ({} attempts, {} crashes)", d.queue, d.entry, d.attempts, d.crashes);
     deliveries.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-fn tell_settled((entry, answer): (&Entry, &Settled)) -> String {
-    let Entry { delivery, mark, state, disposition } = entry;
+fn tell_settled((entry, answer): (&SettlementEntry, &Settled)) -> String {
+    let SettlementEntry { delivery, mark, state, disposition } = entry;
     let mark = mark.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
     let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
     let does = match disposition {
@@ -394,5 +394,5 @@ fn tell_settled((entry, answer): (&Entry, &Settled)) -> String {
         Disposition::DeadLetter { reason, record } => format!("DeadLetter({}, {})", reason.class, record.is_some()),
         other => format!("{other:?}"),
     };
-    format!("         {:?} {}{mark}{state}: {does} -> {answer:?}", delivery.lane, delivery.entry)
+    format!("         {:?} {}{mark}{state}: {does} -> {answer:?}", delivery.queue, delivery.entry)
 }

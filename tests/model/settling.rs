@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tidemill::backend::{Entry, Settled, Settlement};
+use tidemill::backend::{SettlementEntry, Settled, Settlement};
 use tidemill::model::dead_letter::AttemptRecord;
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Timer};
 
@@ -45,16 +45,16 @@ impl Model {
 
 impl Group {
     pub fn holds(&self, consumer: &Arc<str>, number: Number, delivery: &Delivery) -> bool {
-        let place = Place::Held { by: consumer.clone(), lane: delivery.lane, entry: delivery.entry };
+        let place = Place::Held { by: consumer.clone(), lane: delivery.queue, entry: delivery.entry };
         self.parcels.get(&number).is_some_and(|parcel| parcel.place == place)
     }
 
-    fn fence(&self, entry: &Entry, broken: &mut Broken) -> Settled {
+    fn fence(&self, entry: &SettlementEntry, broken: &mut Broken) -> Settled {
         broken.extend(written_key(entry));
         Settled::Fenced
     }
 
-    fn settle_one(&mut self, number: Number, entry: &Entry, broken: &mut Broken, emits: &mut Vec<Emitted>) -> Settled {
+    fn settle_one(&mut self, number: Number, entry: &SettlementEntry, broken: &mut Broken, emits: &mut Vec<Emitted>) -> Settled {
         let delivery = &entry.delivery;
         match &entry.disposition {
             Disposition::Commit(effects) => {
@@ -88,7 +88,7 @@ impl Group {
 
     /// The inbox comes first: what was handled before is a duplicate, whatever state was read since. Then the state has
     /// to be the one that was read.
-    fn commit(&mut self, number: Number, entry: &Entry, effects: &Effects, broken: &Broken) -> Settled {
+    fn commit(&mut self, number: Number, entry: &SettlementEntry, effects: &Effects, broken: &Broken) -> Settled {
         let seen = entry.mark.and_then(|(id, hash)| Some((self.inbox.get(&id)?, hash)));
         match seen {
             Some((seen, hash)) if *seen == hash => return self.skip(number, true),
@@ -174,7 +174,7 @@ impl Group {
 }
 
 /// The key of an entry that was to write state.
-fn written_key(entry: &Entry) -> Option<Arc<str>> {
+fn written_key(entry: &SettlementEntry) -> Option<Arc<str>> {
     match (&entry.disposition, &entry.state) {
         (Disposition::Commit(effects), Some((key, _))) if !effects.writes.is_empty() => Some(key.clone()),
         _ => None,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use tidemill::backend::{self, Backend, Entry, Error, NewEntry, Options, Settlement, Start};
+use tidemill::backend::{self, Backend, SettlementEntry, Error, NewEntry, Options, Settlement, Start};
 use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
@@ -76,7 +76,7 @@ async fn settle(backend: &dyn Backend, subscription: &Subscription, delivery: De
     let writes = BTreeMap::from([("a".into(), Some(Bytes::from("one"))), ("b".into(), Some(Bytes::from("two")))]);
     let timer = Timer { after: Duration::from_secs(3600), body: Bytes::from_static(b"{}") };
     let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes, timers: vec![timer] };
-    let entry = Entry {
+    let entry = SettlementEntry {
         delivery,
         mark: Some((Uuid::new_v4(), [7; 16])),
         state: Some(("k".into(), 0)),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill::backend::{Error, NewEntry, SubscriptionStatus};
 use tidemill::schema::admit::payload_hash;
-use tidemill::service::{Quiet, Switch};
+use tidemill::service::{Shutdown, ShutdownTrigger};
 use tidemill_tests::proxy::Proxy;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World, config, event};
@@ -97,13 +97,13 @@ impl Rig {
     }
 
     pub async fn hosts_by(&self, url: &str, count: usize) -> Hosts {
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let switch = Arc::new(switch);
         let mut tasks = Vec::new();
         for _ in 0..count {
             // Each has connections of its own.
             let world = self.world.by(url).await;
-            let (switch, quiet): (Arc<Switch>, Quiet) = (switch.clone(), quiet.clone());
+            let (switch, quiet): (Arc<ShutdownTrigger>, Shutdown) = (switch.clone(), quiet.clone());
             tasks.push(tokio::spawn(async move { world.host_until(switch, quiet, false).await }));
         }
         self.fetching(count).await;
@@ -112,7 +112,7 @@ impl Rig {
 
     /// Waits until so many hosts wait for entries: none is to be heard of before.
     pub async fn fetching(&self, hosts: usize) {
-        let client = redis::Client::open(self.world.config.broker.url.expose()).expect("a good url");
+        let client = redis::Client::open(self.world.config.backend.url.expose()).expect("a good url");
         let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
         let give_up = Instant::now() + STUCK;
         loop {
@@ -203,13 +203,13 @@ impl Load {
 }
 
 pub struct Hosts {
-    switch: Arc<Switch>,
+    switch: Arc<ShutdownTrigger>,
     tasks: Vec<JoinHandle<Result<(), Error>>>,
 }
 
 impl Hosts {
     pub async fn stop(self) {
-        self.switch.quiet();
+        self.switch.trigger();
         for task in self.tasks {
             task.await.expect("the host does not panic").expect("the host ends well");
         }

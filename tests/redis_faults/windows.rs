@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::Value;
 use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Backend, Entry, NewEntry, Options, Published, Settled, Settlement, Start};
+use tidemill::backend::{self, Backend, SettlementEntry, NewEntry, Options, Published, Settled, Settlement, Start};
 use tidemill::model::delivery::{Disposition, Effects, Subscription};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
@@ -45,7 +45,7 @@ impl Inbox {
             }
         };
         let disposition = Disposition::Commit(Effects::default());
-        let entries = vec![Entry { delivery, mark: Some((id, HASH)), state: None, disposition }];
+        let entries = vec![SettlementEntry { delivery, mark: Some((id, HASH)), state: None, disposition }];
         let (consumer, plugin) = ("me".into(), "".into());
         let settlement = Settlement { subscription: self.subscription.clone(), consumer, plugin, token: Uuid::new_v4(), entries };
         backend.settle(&settlement).await.unwrap()[0]

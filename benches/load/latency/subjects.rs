@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use redis::streams::StreamReadReply;
-use tidemill::backend::{Backend, Entry, Settled, Settlement, Start};
+use tidemill::backend::{Backend, SettlementEntry, Settled, Settlement, Start};
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Subscription};
 use tidemill::service::build;
 use tidemill_benches::Case;
@@ -200,12 +200,12 @@ async fn settle(backend: &dyn Backend, subscription: &Subscription, batch: Vec<D
     Ok(())
 }
 
-fn entry(delivery: Delivery) -> anyhow::Result<Entry> {
+fn entry(delivery: Delivery) -> anyhow::Result<SettlementEntry> {
     let Body::Event(event) = &delivery.body else { anyhow::bail!("an entry without an event") };
     let mark = Some((id(event, ID).context("an event without an id")?, [0; 16]));
     let emits = vec![Emitted { stream: OUT.into(), body: Bytes::from(emitted(event)?) }];
     let disposition = Disposition::Commit(Effects { emits, ..Effects::default() });
-    Ok(Entry { delivery, mark, state: None, disposition })
+    Ok(SettlementEntry { delivery, mark, state: None, disposition })
 }
 
 /// An event as large as that of the host's plugin, with the same cause.

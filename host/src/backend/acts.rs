@@ -4,7 +4,7 @@ use crate::model::delivery::EntryId;
 
 /// A host that lives, as its last heartbeat tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostNote {
+pub struct HostInfo {
     pub consumer: String,
     /// JSON; see `service::heart`.
     pub note: String,
@@ -17,8 +17,8 @@ pub const AUDIT_IDS_MAX: usize = 100;
 
 /// Who does something to a subscription, and why: for the audit record that is written in the same step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Act {
-    pub who: String,
+pub struct Operator {
+    pub name: String,
     /// What was asked for, for people: a filter, a reason.
     pub note: String,
 }
@@ -35,5 +35,5 @@ pub struct AuditRecord {
     pub count: u64,
     /// The dead letters, the first `AUDIT_IDS_MAX` of them.
     pub ids: Vec<EntryId>,
-    pub act: Act,
+    pub operator: Operator,
 }

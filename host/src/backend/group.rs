@@ -90,7 +90,7 @@ pub const VERSIONS_MAX: usize = 64;
 
 /// What one version of a subscription's plugin has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionBook {
+pub struct VersionCount {
     /// As in [`Settlement`](super::Settlement); empty for all that are too old to be told apart.
     pub digest: String,
     pub committed: u64,

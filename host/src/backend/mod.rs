@@ -26,15 +26,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, HostNote};
+pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Operator, AuditRecord, HostInfo};
 pub use self::bounds::{Bounds, HEARTBEAT_MAX, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
-pub use self::group::{Group, Pause, Place, Start, Tended, VERSIONS_MAX, VersionBook, Wish};
+pub use self::group::{Group, Pause, Place, Start, Tended, VERSIONS_MAX, VersionCount, Wish};
 pub use self::open::{backup, examine_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
 pub use self::sqlite::wait_until_closed;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Lane, Subscription};
+use crate::model::delivery::{Delivery, Disposition, EntryId, KeyState, Queue, Subscription};
 use crate::model::event::PayloadHash;
 
 /// Hosts that may die with a delivery in hand before it is taken for the cause, set aside and run alone.
@@ -77,7 +77,7 @@ pub trait DataPlane: Send + Sync {
         &self,
         subscription: &Subscription,
         consumer: &str,
-        held: &HashSet<(Lane, EntryId)>,
+        held: &HashSet<(Queue, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered>;
@@ -111,7 +111,7 @@ pub trait ControlPlane: Send + Sync {
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group>;
 
     /// Makes a group whose position is lost begin here. `false`: it is not lost, and nothing was done.
-    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Act) -> Result<bool>;
+    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Operator) -> Result<bool>;
 
     /// Looks after a subscription: says what the host `consumer` wishes, notes how far the group has come (it is made anew
     /// there), and books what strangers have done to it.
@@ -126,7 +126,7 @@ pub trait ControlPlane: Send + Sync {
 
     /// The consumers of these subscriptions that live, each once, with the note of its last beat. There may be more of them:
     /// those of other subscriptions in the same backend.
-    async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostNote>>;
+    async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostInfo>>;
 
     /// Takes leave: releases what is pending under the consumer, for whoever recovers next and with no crash counted,
     /// removes the consumer from `subscriptions` and ends the heartbeat. Answers how many deliveries were released.
@@ -142,23 +142,23 @@ pub trait ControlPlane: Send + Sync {
 
     /// How much each version of the plugin has committed, the newest first. Booked by the settlement itself; of versions
     /// beyond the newest `VERSIONS_MAX` only the sum is kept, under no digest.
-    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionBook>>;
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>>;
 
     /// Dead letters after `after` in order of their ids, at most `max`.
     async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
 
     /// Puts dead letters back on the lane `Again` of their own handler, with their history, but no attempts on their account, one
     /// more replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
-    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize>;
+    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize>;
 
     /// Removes dead letters for good; they count as dropped. Answers how many there were.
-    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize>;
+    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize>;
 
     /// Replays one dead letter with another body. `false`: it is gone already.
-    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool>;
+    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool>;
 
     /// Stops (or lets go on) the fetching of a subscription, on every host, until it is said otherwise.
-    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()>;
+    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()>;
 
     /// Which of these subscriptions are paused, in the order of the question.
     async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>>;
@@ -211,7 +211,7 @@ pub struct Recovered {
     /// There is more to bring back.
     pub more: bool,
     /// Deliveries of the dead that have just gone into quarantine.
-    pub quarantined: Vec<(Lane, EntryId)>,
+    pub quarantined: Vec<(Queue, EntryId)>,
     /// How many lie in quarantine.
     pub suspects: u64,
 }
@@ -231,11 +231,11 @@ pub struct Settlement {
     pub plugin: Arc<str>,
     /// Makes a lost reply safe: the same token is never settled twice.
     pub token: Uuid,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<SettlementEntry>,
 }
 
 #[derive(Debug)]
-pub struct Entry {
+pub struct SettlementEntry {
     pub delivery: Delivery,
     /// The event's id and the hash of its bytes, if it got as far as being an event.
     pub mark: Option<(Uuid, PayloadHash)>,
@@ -333,7 +333,7 @@ pub struct SubscriptionStatus {
     /// Of those due: timers whose time is further away than `FAR`.
     pub far: u64,
     /// Due again, not yet fetched.
-    pub again: u64,
+    pub redelivery: u64,
     /// Of those pending: set aside because hosts died with them, to be run alone.
     pub quarantined: u64,
     /// Of those pending: left for hosts that want them.
@@ -350,7 +350,7 @@ pub struct SubscriptionStatus {
 
 impl SubscriptionStatus {
     pub fn waiting(&self) -> u64 {
-        self.lag + self.pending + self.due + self.again
+        self.lag + self.pending + self.due + self.redelivery
     }
 
     pub fn balances(&self) -> bool {
@@ -377,7 +377,7 @@ pub enum Error {
     Replaced(String),
     /// Wrong address, wrong version, wrong rights, wrong type of a key: trying again is no use.
     #[error("{0}")]
-    Refused(String),
+    Permanent(String),
 }
 
 impl Error {
@@ -387,6 +387,6 @@ impl Error {
     }
 
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Refused(_) | Self::Replaced(_))
+        !matches!(self, Self::Permanent(_) | Self::Replaced(_))
     }
 }

@@ -14,7 +14,7 @@ pub async fn open(url: impl Into<BackendUrl>, options: Options) -> Result<Arc<dy
     }
     match url.scheme().as_deref() {
         Some("redis" | "rediss") => Ok(Arc::new(redis::Redis::open(&url, options).await?)),
-        _ => Err(Error::Refused(format!(
+        _ => Err(Error::Permanent(format!(
             "broker url \"{url}\" names no backend\n  \
              hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379, which is how a Valkey is named, too"
         ))),
@@ -35,7 +35,7 @@ pub async fn open_to_read(url: impl Into<BackendUrl>, options: Options) -> Resul
 pub async fn backup(url: &BackendUrl, to: PathBuf) -> Result<u64> {
     match url.sqlite_file() {
         Some(file) => sqlite::backup(file, to).await,
-        None => Err(Error::Refused(
+        None => Err(Error::Permanent(
             "only a SQLite file is copied by Tidemill\n  hint: Redis saves itself: copy its append-only file or its snapshot, \
              as docs/guides/backup.md says"
                 .to_owned(),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::http::{Outbound, Sent};
 use super::ids::Ids;
-use super::log::LogGate;
+use super::log::LogRateLimit;
 use super::meter::{Meter, Stop};
 use super::secrets::Secrets;
 use super::wasi::Wasi;
@@ -25,7 +25,7 @@ pub const REASON_BYTES_MAX: usize = 4096;
 
 /// What a handler may do, for all its attempts.
 #[derive(Debug)]
-pub struct Terms {
+pub struct Permissions {
     pub handler: Arc<str>,
     /// The event types that it may emit; none = it has no `emit` at all.
     pub emit: Option<Vec<Pattern>>,
@@ -40,7 +40,7 @@ pub struct Terms {
     pub secrets: Secrets,
     pub config: BTreeMap<String, String>,
     pub limits: Limits,
-    pub log_gate: LogGate,
+    pub log_gate: LogRateLimit,
     pub schemas: Arc<Registry>,
     pub streams: Arc<Streams>,
 }
@@ -77,7 +77,7 @@ pub struct Limits {
 
 /// The data of a store: one instance of one handler's plugin.
 pub struct Context {
-    pub terms: Arc<Terms>,
+    pub terms: Arc<Permissions>,
     pub meter: Meter,
     pub attempt: Attempt,
     pub(super) wasi: Option<Box<Wasi>>,
@@ -109,7 +109,7 @@ pub struct Attempt {
     pub requests: u32,
     pub sent: Vec<Sent>,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
-    pub refused: Option<Refused>,
+    pub refused: Option<Violation>,
     /// When its deadline passes: a host function must not wait beyond it.
     pub ends: Option<Instant>,
     /// How long it has waited in WASI.
@@ -119,7 +119,7 @@ pub struct Attempt {
 }
 
 #[derive(Debug, Clone)]
-pub struct Refused {
+pub struct Violation {
     /// The limit that was reached, which counts as a crash; none: it was something that the plugin may never do.
     pub crash: Option<Crash>,
     /// An event has come about by more hops than may be.
@@ -128,7 +128,7 @@ pub struct Refused {
 }
 
 impl Context {
-    pub fn new(terms: Arc<Terms>) -> Self {
+    pub fn new(terms: Arc<Permissions>) -> Self {
         let meter = Meter::new(terms.limits.memory_bytes_max, terms.limits.table_elements_max);
         Self { terms, meter, attempt: Attempt::default(), wasi: None }
     }
@@ -155,13 +155,13 @@ impl Context {
     /// Marks the attempt as one that never commits, and gives the reason back for the guest.
     pub fn refuse(&mut self, crash: Option<Crash>, reason: String) -> String {
         let reason = cut(reason, REASON_BYTES_MAX);
-        self.attempt.refused.get_or_insert(Refused { crash, looped: false, reason: reason.clone() });
+        self.attempt.refused.get_or_insert(Violation { crash, looped: false, reason: reason.clone() });
         reason
     }
 
     /// The same for an event that would be one hop too many: whatever the attempt is given, it goes round for ever.
     pub fn refuse_hop(&mut self, reason: String) -> String {
-        self.attempt.refused.get_or_insert(Refused { crash: None, looped: true, reason: reason.clone() });
+        self.attempt.refused.get_or_insert(Violation { crash: None, looped: true, reason: reason.clone() });
         reason
     }
 

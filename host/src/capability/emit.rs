@@ -10,7 +10,7 @@ use super::envelope::Outgoing;
 use crate::fault;
 use crate::model::event::Event;
 use crate::model::name::is_kind;
-use crate::model::outcome::{Crash, Refusal};
+use crate::model::outcome::{Crash, NotRun};
 use crate::plugin::abi::latest::tidemill::plugin::emit::{self, NewEvent};
 use crate::policy::route::Pattern;
 
@@ -146,7 +146,7 @@ impl Context {
     fn check(&self, kind: &str, version: u32, event: &Json, bytes: usize) -> Result<(), String> {
         let checked = self.terms.schemas.find(kind, version).and_then(|schema| schema.check(event, bytes));
         checked.map_err(|refusal| match refusal {
-            Refusal::Invalid(text) | Refusal::Unknown(text) | Refusal::Undecodable(text) => {
+            NotRun::Invalid(text) | NotRun::Unknown(text) | NotRun::Undecodable(text) => {
                 format!("emit: {kind}.v{version}: {text}")
             }
             other => format!("emit: {kind}.v{version}: {other:?}"),

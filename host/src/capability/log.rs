@@ -74,13 +74,13 @@ impl Context {
 /// Bounds what all instances of a handler write into the host's log in one second. The records of attempts have their
 /// last lines all the same.
 #[derive(Debug)]
-pub struct LogGate {
+pub struct LogRateLimit {
     lines_max: u32,
     second: AtomicU64,
     lines: AtomicU32,
 }
 
-impl LogGate {
+impl LogRateLimit {
     pub fn new(lines_max: u32) -> Self {
         Self { lines_max, second: AtomicU64::new(0), lines: AtomicU32::new(0) }
     }
@@ -103,7 +103,7 @@ mod tests {
     /// Reaches `LOG_LINES_PER_SECOND`.
     #[test]
     fn each_second_has_its_lines() {
-        let gate = LogGate::new(2);
+        let gate = LogRateLimit::new(2);
         let admitted = [1000, 1400, 1900, 2000, 2001, 2999].map(|ms| gate.admits(Duration::from_millis(ms)));
         assert_eq!(admitted, [true, true, false, true, true, false]);
     }

@@ -23,7 +23,7 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, random, sync::io};
 use crate::config::Wasi;
 use crate::plugin::abi;
 use crate::plugin::abi::latest::tidemill::plugin as api;
-use context::{Context, Terms};
+use context::{Context, Permissions};
 
 pub struct Capability {
     /// What people call it. Where it needs a grant it is written like this in `[handlers.NAME.grants]`; the parts of WASI
@@ -35,7 +35,7 @@ pub struct Capability {
     pub since: &'static str,
     /// How a grant is written; empty where none is needed.
     pub example: &'static str,
-    pub granted: fn(&Terms) -> bool,
+    pub granted: fn(&Permissions) -> bool,
     pub link: fn(&mut Linker<Context>) -> wasmtime::Result<()>,
 }
 

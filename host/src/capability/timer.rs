@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::model::delivery::Timer;
 use crate::model::event::HOPS_MEMBER;
 use crate::model::name::TIMER_KIND;
-use crate::model::outcome::{Crash, Refusal};
+use crate::model::outcome::{Crash, NotRun};
 use crate::plugin::abi::latest::tidemill::plugin::timer;
 use crate::schema::admit::admit_timer;
 
@@ -97,7 +97,7 @@ impl Context {
         ));
         Ok(match admit_timer(&body, self.terms.limits.payload_bytes_max) {
             Ok(_) => Ok(body),
-            Err(Refusal::Undecodable(text) | Refusal::Invalid(text)) => Err(format!("timer: \"{name}\": {text}")),
+            Err(NotRun::Undecodable(text) | NotRun::Invalid(text)) => Err(format!("timer: \"{name}\": {text}")),
             Err(other) => Err(format!("timer: \"{name}\": {other:?}")),
         })
     }

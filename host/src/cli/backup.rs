@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::out::{self, outln};
-use super::{Globals, Refused};
+use super::{Globals, UsageError};
 use crate::backend;
 
 #[derive(clap::Args)]
@@ -20,7 +20,7 @@ pub fn backup(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let config = globals.load()?;
     let copied = super::block_on(async { Ok(backend::backup(&config.broker_url(), args.file.clone()).await) })?;
     let bytes = match copied {
-        Err(backend::Error::Refused(text)) => return Err(Refused(text).into()),
+        Err(backend::Error::Permanent(text)) => return Err(UsageError(text).into()),
         copied => copied?,
     };
     let file = args.file.display().to_string();

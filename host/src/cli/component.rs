@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::out::{self, outln};
 use super::table::{Table, thousands};
-use super::{Globals, Refused};
+use super::{Globals, UsageError};
 use crate::capability::CAPABILITIES;
-use crate::capability::context::Terms;
+use crate::capability::context::Permissions;
 use crate::config::{self, Grants};
 use crate::plugin::compile::Compiler;
 use crate::plugin::inspect::inspect;
-use crate::plugin::load::{Intake, Looked};
+use crate::plugin::load::{ComponentReader, InspectedComponent};
 use crate::plugin::manifest::{self, Manifest};
 use crate::plugin::trust::Trust;
 use crate::plugin::{Engine, Error};
@@ -25,10 +25,10 @@ use crate::service::build;
 pub fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("error");
     let (config, checked) = globals.load_checked()?;
-    let intake = build::intake(&config).map_err(|error| Refused(error.to_string()))?;
+    let intake = build::intake(&config).map_err(|error| UsageError(error.to_string()))?;
     let mut refused = false;
     for (name, handler) in &config.handlers {
-        let terms = build::terms(&config, name, handler, &checked).map_err(|error| Refused(error.to_string()))?;
+        let terms = build::terms(&config, name, handler, &checked).map_err(|error| UsageError(error.to_string()))?;
         let row = Row { name, handler, terms };
         let looked = intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name);
         let refusal = match &looked {
@@ -48,7 +48,7 @@ pub fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
 struct Row<'a> {
     name: &'a str,
     handler: &'a config::Handler,
-    terms: Terms,
+    terms: Permissions,
 }
 
 /// One capability as the two sides see it. None: not asked for, or not granted.
@@ -60,7 +60,7 @@ struct Right {
 
 impl Row<'_> {
     /// The capabilities that need a grant, as far as either side speaks of them.
-    fn rights(&self, looked: &Looked) -> Vec<Right> {
+    fn rights(&self, looked: &InspectedComponent) -> Vec<Right> {
         let rows = CAPABILITIES.iter().filter(|row| !row.example.is_empty());
         let right = |row: &crate::capability::Capability| {
             let imported = looked.found.imports.iter().any(|import| import.split('@').next() == Some(row.interface));
@@ -75,7 +75,7 @@ impl Row<'_> {
         rows.map(right).filter(|right| right.asked.is_some() || right.granted.is_some()).collect()
     }
 
-    fn json(&self, looked: &Result<Looked, Error>, refusal: Option<&Error>) -> Value {
+    fn json(&self, looked: &Result<InspectedComponent, Error>, refusal: Option<&Error>) -> Value {
         let file = self.handler.plugin.display().to_string();
         match looked {
             Err(error) => json!({ "handler": self.name, "file": file, "refused": error.to_string() }),
@@ -94,7 +94,7 @@ impl Row<'_> {
         }
     }
 
-    fn print(&self, looked: &Result<Looked, Error>, refusal: Option<&Error>) {
+    fn print(&self, looked: &Result<InspectedComponent, Error>, refusal: Option<&Error>) {
         outln!("{}: {}", self.name, self.handler.plugin.display());
         let looked = match looked {
             Ok(looked) => looked,
@@ -130,7 +130,7 @@ fn words(list: Option<&[String]>) -> String {
     }
 }
 
-fn about(looked: &Looked) -> Value {
+fn about(looked: &InspectedComponent) -> Value {
     let Manifest { name, version, sdk, wit, .. } = &looked.manifest;
     json!({
         "sha256": looked.origin.sha256, "bytes": looked.found.bytes, "signed_by": looked.origin.signed_by,
@@ -140,7 +140,7 @@ fn about(looked: &Looked) -> Value {
 }
 
 /// `payment-service 0.1.0, 69 637 bytes, sha256:..., rust 0.1.0, wit 0.1.1, unsigned`
-fn describe(looked: &Looked) -> String {
+fn describe(looked: &InspectedComponent) -> String {
     let Manifest { name, version, sdk, .. } = &looked.manifest;
     let name = [name.as_deref(), version.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let signed = match &looked.origin.signed_by {
@@ -163,8 +163,8 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     // The bounds of the configuration, where there is one; a component can be looked at anywhere.
     let settings = if globals.config.exists() { globals.load()?.plugins } else { config::Plugins::default() };
-    let intake = Intake { bytes_max: settings.component_bytes_max.as_u64(), trust: Trust::default() };
-    let refused = |error: Error| Refused(error.to_string());
+    let intake = ComponentReader { bytes_max: settings.component_bytes_max.as_u64(), trust: Trust::default() };
+    let refused = |error: Error| UsageError(error.to_string());
     let handler = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let looked = intake.look(file, None, &handler).map_err(refused)?;
     let engine = Engine::new(1, settings.stack.as_u64() as usize).map_err(refused)?;
@@ -201,11 +201,11 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
 /// Writes the manifest of a TOML file into a component.
 pub fn stamp(component: &Path, file: &Path, out: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let wrong = |what: String| Refused(format!("{}: {what}", file.display()));
+    let wrong = |what: String| UsageError(format!("{}: {what}", file.display()));
     let value: Value = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let manifest = strict(value).map_err(wrong)?;
     let wasm = std::fs::read(component).with_context(|| format!("reading {}", component.display()))?;
-    let stamped = stamped(&wasm, manifest).map_err(|what| Refused(format!("{}: {what}", component.display())))?;
+    let stamped = stamped(&wasm, manifest).map_err(|what| UsageError(format!("{}: {what}", component.display())))?;
     let out = out.unwrap_or_else(|| component.to_owned());
     replace(&out, &stamped)?;
     outln!("{} ({} bytes)", out.display(), stamped.len());

@@ -108,7 +108,7 @@ pub struct Globals {
 /// Input that was refused, or wrong usage: exit code 2, where other errors give 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Refused(pub String);
+pub struct UsageError(pub String);
 
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             out::notes(&message(&error));
-            ExitCode::from(if error.is::<Refused>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
 }
@@ -205,9 +205,9 @@ impl Globals {
                 let text = std::fs::read_to_string(&self.config).unwrap_or_default();
                 let lines: Vec<String> =
                     findings.iter().map(|finding| describe(finding, &self.config, &text)).collect();
-                Refused(lines.join("\n")).into()
+                UsageError(lines.join("\n")).into()
             }
-            build::Error::Schemas(_) | build::Error::Plugins(_) => Refused(error.to_string()).into(),
+            build::Error::Schemas(_) | build::Error::Plugins(_) => UsageError(error.to_string()).into(),
             other => other.into(),
         }
     }
@@ -229,25 +229,25 @@ impl Globals {
 }
 
 fn load(file: &Path, broker: Option<&BackendUrl>) -> anyhow::Result<Config> {
-    let mut config = read(file).map_err(|error| Refused(error.to_string()))?;
+    let mut config = read(file).map_err(|error| UsageError(error.to_string()))?;
     if let Some(url) = broker {
         // Given on the command line, a relative file starts where the command was typed.
         let here = std::env::current_dir()?;
-        config.broker.url = match url.sqlite_file() {
+        config.backend.url = match url.sqlite_file() {
             Some(":memory:") | None => url.clone(),
             Some(file) => {
                 sqlite_path(file)?;
                 format!("sqlite:{}", here.join(file).display()).into()
             }
         };
-    } else if let Some(file) = config.broker.url.sqlite_file() {
+    } else if let Some(file) = config.backend.url.sqlite_file() {
         sqlite_path(file)?;
     }
     Ok(config)
 }
 
 /// Refuses what other programs take for a URL of a SQLite file, and is a path here that nobody means.
-fn sqlite_path(file: &str) -> Result<(), Refused> {
+fn sqlite_path(file: &str) -> Result<(), UsageError> {
     let parameters = file.rsplit_once('?').is_some_and(|(_, parameters)| parameters.contains('='));
     let host = file.starts_with("//") && !file.starts_with("///");
     if file.is_empty()
@@ -255,7 +255,7 @@ fn sqlite_path(file: &str) -> Result<(), Refused> {
         || parameters
         || host
     {
-        return Err(Refused(format!(
+        return Err(UsageError(format!(
             "broker url \"sqlite:{file}\" names no file: what follows `sqlite:` is a path, and not a URI with parameters\n  hint: \
              sqlite:tidemill.db, sqlite:/var/lib/tidemill/tidemill.db, or sqlite::memory: for tests"
         )));

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::dead::{act_of, unknown_handler};
 use super::out::{self, outln};
-use super::{Globals, Refused};
-use crate::backend::{Act, Group, Place, Start};
+use super::{Globals, UsageError};
+use crate::backend::{Operator, Group, Place, Start};
 use crate::model::delivery::Subscription;
 use crate::service::build;
 
@@ -70,7 +70,7 @@ fn set(
         all.iter().filter(|(subscription, _)| *subscription.handler == *args.handler && is_wanted(subscription)).collect();
     if wanted.is_empty() {
         if let Some(stream) = stream.filter(|_| all.iter().any(|(subscription, _)| *subscription.handler == *args.handler)) {
-            return Err(Refused(format!(
+            return Err(UsageError(format!(
                 "{} does not read {stream}\n  hint: see `tidemill status --json`",
                 args.handler
             ))
@@ -93,7 +93,7 @@ fn set(
         for (subscription, _) in wanted {
             let mut begun = "";
             if let Some(place) = from.filter(|_| lost.contains(&subscription)) {
-                backend.begin_at(subscription, place, &Act { note: begins(&act.note, place), ..act.clone() }).await?;
+                backend.begin_at(subscription, place, &Operator { note: begins(&act.note, place), ..act.clone() }).await?;
                 begun = ", and begins where you said";
             }
             if !lost.contains(&subscription) || from.is_some() {
@@ -121,20 +121,20 @@ fn begins(note: &str, place: Place) -> String {
 }
 
 /// Where to begin is asked where that is not known, and nowhere else.
-fn refuse_unclear(handler: &str, paused: bool, from: Option<Place>, lost: &[&Subscription]) -> Result<(), Refused> {
+fn refuse_unclear(handler: &str, paused: bool, from: Option<Place>, lost: &[&Subscription]) -> Result<(), UsageError> {
     let names = || lost.iter().map(|subscription| &*subscription.stream).collect::<Vec<_>>().join(", ");
     match from {
-        None if !paused && !lost.is_empty() => Err(Refused(format!(
+        None if !paused && !lost.is_empty() => Err(UsageError(format!(
             "{handler} has lost its group on {}, and nobody knows where it was\n  hint: say where to begin: --from beginning (what \
              was handled longer ago than idempotency.window is handled again), --from now (what lies there is left out), or \
              --from ID, the last entry that was handled",
             names()
         ))),
-        Some(_) if lost.is_empty() => Err(Refused(format!(
+        Some(_) if lost.is_empty() => Err(UsageError(format!(
             "{handler} has its group, and goes on where it is\n  hint: --from is for a handler whose group was lost; resume it \
              without"
         ))),
-        Some(Place::After(_)) if lost.len() > 1 => Err(Refused(format!(
+        Some(Place::After(_)) if lost.len() > 1 => Err(UsageError(format!(
             "an entry's id is of one stream, and {handler} has lost its group on {}\n  hint: say which with --stream",
             names()
         ))),

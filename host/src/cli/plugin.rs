@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::out::{self, errln, outln};
-use super::{Globals, Refused, component, pause, reload, shadow, stack};
+use super::{Globals, UsageError, component, pause, reload, shadow, stack};
 use crate::plugin::manifest::Manifest;
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -83,7 +83,7 @@ fn build_all(folder: &Path, out: Option<PathBuf>, stack: Option<u32>, globals: &
 /// Builds every `cdylib` of the crate or workspace in `folder` and writes `out/NAME.wasm` for each.
 pub fn build(folder: &Path, out: &Path, stack: Option<u32>) -> anyhow::Result<Vec<(PathBuf, usize)>> {
     if !folder.join("Cargo.toml").is_file() {
-        return Err(Refused(format!("{} holds no Cargo.toml", folder.display())).into());
+        return Err(UsageError(format!("{} holds no Cargo.toml", folder.display())).into());
     }
     add_target()?;
     let output = stack::cargo(folder, stack)
@@ -140,7 +140,7 @@ fn module(message: &Value, packages: &[Value]) -> Option<anyhow::Result<Module>>
         manifest[key] = value.clone();
     }
     let manifest = component::strict(manifest)
-        .map_err(|what| Refused(format!("[package.metadata.tidemill] of {name}: {what}")).into());
+        .map_err(|what| UsageError(format!("[package.metadata.tidemill] of {name}: {what}")).into());
     is_plugin.then(|| manifest.map(|manifest| Module { name, file, manifest }))
 }
 

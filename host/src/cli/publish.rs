@@ -15,8 +15,8 @@ use super::lines::{self, Line};
 use super::out::{self, errln, outln};
 use super::run::stop_on_signal;
 use crate::backend::Published;
-use crate::service::publisher::{PUBLISH_BATCH, Publisher, Ready, Refused};
-use crate::service::{Quiet, Switch, build};
+use crate::service::publisher::{PUBLISH_BATCH, Publisher, Ready, PublishError};
+use crate::service::{Shutdown, ShutdownTrigger, build};
 
 /// The bytes of events from which on no more are gathered for one call of the backend.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -50,7 +50,7 @@ pub fn publish(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let (config, checked) = globals.load_checked()?;
     if config.broker_url().sqlite_file() == Some(":memory:") && !args.dry_run {
-        return Err(super::Refused(
+        return Err(super::UsageError(
             "what is published to a database in memory is gone when this command ends\n  hint: give a file, such as --broker \
              sqlite:tidemill.db, or look only, with --dry-run"
                 .into(),
@@ -65,7 +65,7 @@ pub fn publish(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             streams: checked.streams.clone(),
             payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         };
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         stop_on_signal(Arc::new(switch))?;
         let mut work = Work::new(&publisher, args.dry_run);
         let ended = work.all(input, quiet).await;
@@ -78,7 +78,7 @@ fn open(file: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
         return Ok(Box::new(std::io::stdin()));
     }
     let file_or = std::fs::File::open(file);
-    let file = file_or.map_err(|error| super::Refused(format!("cannot read {}: {error}", file.display())))?;
+    let file = file_or.map_err(|error| super::UsageError(format!("cannot read {}: {error}", file.display())))?;
     Ok(Box::new(file))
 }
 
@@ -104,7 +104,7 @@ impl<'a> Work<'a> {
     }
 
     /// Until the input is at its end. What was read before it fails, or before somebody stops it, is sent all the same.
-    async fn all(&mut self, input: Box<dyn Read + Send>, mut quiet: Quiet) -> Result<(), Ended> {
+    async fn all(&mut self, input: Box<dyn Read + Send>, mut quiet: Shutdown) -> Result<(), Ended> {
         let failed = |error: std::io::Error| Ended::Failed(anyhow::Error::new(error).context("reading the input"));
         let mut lines = lines::read(input, self.publisher.payload_bytes_max).map_err(failed)?;
         let mut stopped = false;
@@ -144,7 +144,7 @@ impl<'a> Work<'a> {
             if bytes.len() > max {
                 // No more of it was read.
                 let reason = format!("the event is larger than the {max} bytes of payload_bytes_max");
-                self.refuse(number, &Refused { event_id: None, reason }, None);
+                self.refuse(number, &PublishError { event_id: None, reason }, None);
                 continue;
             }
             match self.publisher.prepare(&bytes) {
@@ -183,14 +183,14 @@ impl<'a> Work<'a> {
                     let reason =
                         "another event with this event_id was published before (hint: every event needs its own id)"
                             .to_owned();
-                    self.refuse(number, &Refused { event_id: Some(id), reason }, None);
+                    self.refuse(number, &PublishError { event_id: Some(id), reason }, None);
                 }
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self, line: u64, refused: &Refused, hint: Option<&str>) {
+    fn refuse(&mut self, line: u64, refused: &PublishError, hint: Option<&str>) {
         self.counts.refused += 1;
         let hint = hint.map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
         self.hinted |= !hint.is_empty();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use ureq::http::StatusCode;
 
 use super::out::{self, outln};
-use super::{Globals, Refused};
+use super::{Globals, UsageError};
 use crate::service::token::Token;
 
 /// Compiling may take long, and so may draining.
@@ -53,7 +53,7 @@ fn ask(path: &str, globals: &Globals) -> anyhow::Result<Value> {
     let config = globals.load()?;
     let Some(http) = &config.http else {
         let hint = "write `[http]` and `listen = \"127.0.0.1:7070\"` into the configuration, and restart the host";
-        return Err(Refused(format!("the host cannot be asked: [http] is not configured\n  hint: {hint}")).into());
+        return Err(UsageError(format!("the host cannot be asked: [http] is not configured\n  hint: {hint}")).into());
     };
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER_MAX))
@@ -77,7 +77,7 @@ fn ask(path: &str, globals: &Globals) -> anyhow::Result<Value> {
     };
     if answer.status() == StatusCode::UNAUTHORIZED {
         // Why there is none to send says more than the host can know.
-        token.map_err(|error| Refused(error.to_string()))?;
+        token.map_err(|error| UsageError(error.to_string()))?;
     }
     let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
     let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -86,8 +86,8 @@ fn ask(path: &str, globals: &Globals) -> anyhow::Result<Value> {
     }
     let what = value["error"].as_str().unwrap_or(&text).to_owned();
     match value["hint"].as_str().filter(|hint| !hint.is_empty()) {
-        Some(hint) => Err(Refused(format!("{what}\n  hint: {hint}")).into()),
-        None => Err(Refused(what).into()),
+        Some(hint) => Err(UsageError(format!("{what}\n  hint: {hint}")).into()),
+        None => Err(UsageError(what).into()),
     }
 }
 

@@ -9,9 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::Globals;
 use crate::config::Config;
 use crate::observe::log_writer;
-use crate::service::settings::{self, Control, Seen};
+use crate::service::settings::{self, Control, FileDigests};
 use crate::service::token::Token;
-use crate::service::{Quiet, Switch, build};
+use crate::service::{Shutdown, ShutdownTrigger, build};
 use crate::tasks::{self, Task};
 use crate::web::{self, Door};
 
@@ -29,7 +29,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("info");
     super::block_on(async {
         // Signals first: from here on they mean what the guide says, however long the start takes.
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let switch = Arc::new(switch);
         stop_on_signal(switch.clone())?;
         // A file that may not grow any more (ulimit -f) fails a write, and does not end the host. Heard by nobody.
@@ -53,13 +53,13 @@ fn make_token(config: &Config) {
 async fn serve(
     until_idle: bool,
     globals: &Globals,
-    switch: Arc<Switch>,
-    mut quiet: Quiet,
+    switch: Arc<ShutdownTrigger>,
+    mut quiet: Shutdown,
     hangups: Signal,
 ) -> anyhow::Result<()> {
     let (config, checked) = globals.load_checked()?;
     globals.warn(&checked);
-    let seen = Seen::of(&globals.config, &config);
+    let seen = FileDigests::of(&globals.config, &config);
     // First of all: plugins may take minutes to compile, and nobody is to end a host that does that.
     let door = Door::default();
     if let Some(http) = &config.http {
@@ -110,7 +110,7 @@ fn reload_on_signal(control: Arc<Control>, hangups: Signal) {
 
 /// The first signal stops fetching and lets what is in hand be settled; the second one ends at once. Nothing is lost
 /// by that: what was not settled is still pending.
-pub fn stop_on_signal(switch: Arc<Switch>) -> std::io::Result<()> {
+pub fn stop_on_signal(switch: Arc<ShutdownTrigger>) -> std::io::Result<()> {
     let mut signals = Some((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
     tasks::serve(Task::Signals, move || {
         let (signals, switch) = (signals.take(), switch.clone());
@@ -120,7 +120,7 @@ pub fn stop_on_signal(switch: Arc<Switch>) -> std::io::Result<()> {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
                 if first {
                     tracing::info!("stopping: finishing what is in hand; a second signal ends at once");
-                    switch.quiet();
+                    switch.trigger();
                 } else {
                     log_writer::flush();
                     std::process::exit(1);

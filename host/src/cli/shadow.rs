@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::dead::unknown_handler;
 use super::out::{self, outln};
-use super::{Globals, Refused};
+use super::{Globals, UsageError};
 use crate::model::delivery::Subscription;
 use crate::plugin::engine;
-use crate::plugin::workers::Workers;
+use crate::plugin::workers::IoPool;
 use crate::service::build::{self, Loader};
 use crate::service::shadow::{Error, Report, Shadow};
 
@@ -44,7 +44,7 @@ pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         return match (&args.stream, streams.is_empty()) {
             (Some(stream), false) => {
                 let (handler, streams) = (&args.handler, streams.join(", "));
-                Err(Refused(format!("\"{handler}\" reads no stream \"{stream}\"\n  hint: it reads {streams}")).into())
+                Err(UsageError(format!("\"{handler}\" reads no stream \"{stream}\"\n  hint: it reads {streams}")).into())
             }
             _ => Err(unknown_handler(&args.handler, &all).into()),
         };
@@ -56,12 +56,12 @@ pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let file = std::env::current_dir()?.join(&args.plugin);
     config.handlers.entry(args.handler.clone()).and_modify(|handler| handler.plugin = file);
     let candidate = loader.load(&config, &checked, &args.handler).map_err(refused)?;
-    let workers = Workers::start("shadow", 1, engine::thread_stack_bytes(config.plugins.stack.as_u64() as usize))?;
+    let workers = IoPool::start("shadow", 1, engine::thread_stack_bytes(config.plugins.stack.as_u64() as usize))?;
     let shadow = Shadow { config: &config, checked: &checked, current, candidate, workers };
     let report = super::block_on(async {
         let backend = build::open_backend(&config).await?;
         shadow.run(&*backend, &subscriptions, args.last).await.map_err(|error| match error {
-            Error::Outside { .. } | Error::State { .. } => Refused(error.to_string()).into(),
+            Error::Outside { .. } | Error::State { .. } => UsageError(error.to_string()).into(),
             other => other.into(),
         })
     })?;

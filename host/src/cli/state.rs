@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::out::{self, outln};
-use super::{Globals, Refused};
+use super::{Globals, UsageError};
 use crate::model::delivery::{KeyState, Subscription};
 use crate::service::build;
 
@@ -31,7 +31,7 @@ pub fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         .collect();
     if subscriptions.is_empty() {
         let known: Vec<&str> = config.handlers.keys().map(String::as_str).collect();
-        return Err(Refused(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into());
+        return Err(UsageError(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into());
     }
     super::block_on(async {
         let backend = build::open_backend_to_read(&config).await?;

@@ -7,9 +7,9 @@ use super::Globals;
 use super::out::{self, outln};
 use super::table::{Table, thousands};
 use crate::model::delivery::Subscription;
-use crate::service::books::{Rows, Told, add_versions, collect, to_json, told, total};
+use crate::service::books::{Rows, HandlerSummary, add_versions, collect, to_json, told, total};
 use crate::service::build;
-use crate::service::heart::{self, Note};
+use crate::service::heart::{self, HostReport};
 
 pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
@@ -35,7 +35,7 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
+pub fn to_table(rows: &Rows, hosts: &[HostReport]) -> Table {
     let mut table = Table::new([
         "handler",
         "published",
@@ -94,9 +94,9 @@ pub fn to_table(rows: &Rows, hosts: &[Note]) -> Table {
 }
 
 /// A line for each handler of which hosts keep what the backend refuses.
-fn print_refusals(rows: &Rows, hosts: &[Note]) {
+fn print_refusals(rows: &Rows, hosts: &[HostReport]) {
     for handler in rows.keys() {
-        let Told { refused, refusal, .. } = told(hosts, handler);
+        let HandlerSummary { refused, refusal, .. } = told(hosts, handler);
         if refused > 0 {
             let text = format!("{handler}: {refused} kept, because the backend refuses to settle them: {refusal}");
             out::lines(&text);
@@ -132,7 +132,7 @@ fn print_odd(rows: &Rows) {
 }
 
 /// Rate, breaker and plugin; nobody says anything of them where no host lives.
-fn as_told(told: Told) -> [String; 3] {
+fn as_told(told: HandlerSummary) -> [String; 3] {
     if told.hosts == 0 {
         return ["-"; 3].map(str::to_owned);
     }

@@ -21,7 +21,7 @@ pub use handler::{Breaker, Canary, Grants, Handler, Limits, Retry, SecretFrom, S
 #[serde(deny_unknown_fields)]
 pub struct Config {
     #[serde(default)]
-    pub broker: Broker,
+    pub backend: BackendConfig,
     #[serde(default)]
     pub schemas: Schemas,
     #[serde(default)]
@@ -50,11 +50,11 @@ pub struct Config {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Broker {
+pub struct BackendConfig {
     pub url: BackendUrl,
 }
 
-impl Default for Broker {
+impl Default for BackendConfig {
     fn default() -> Self {
         Self { url: "sqlite:tidemill.db".into() }
     }
@@ -231,8 +231,8 @@ impl Config {
 
     /// The broker's URL, with a relative SQLite file made to start at the configuration's folder.
     pub fn broker_url(&self) -> BackendUrl {
-        match self.broker.url.sqlite_file() {
-            Some(":memory:" | "") | None => self.broker.url.clone(),
+        match self.backend.url.sqlite_file() {
+            Some(":memory:" | "") | None => self.backend.url.clone(),
             Some(file) => format!("sqlite:{}", self.path(Path::new(file)).display()).into(),
         }
     }

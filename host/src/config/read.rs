@@ -169,7 +169,7 @@ mod tests {
         let variables =
             [("TIDEMILL__BROKER__URL", "redis://h:1"), ("TIDEMILL__HANDLERS__PAYMENT_SERVICE__RETRY__MAX", "7")];
         let config = parsed(text, &variables).unwrap();
-        assert_eq!((config.broker.url.expose(), config.handlers["payment-service"].retry.max), ("redis://h:1", 7));
+        assert_eq!((config.backend.url.expose(), config.handlers["payment-service"].retry.max), ("redis://h:1", 7));
         let said = parsed(text, &[("TIDEMILL__BROKER__URLL", "x")]).unwrap_err();
         assert_eq!(
             said,

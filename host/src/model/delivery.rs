@@ -24,18 +24,18 @@ impl fmt::Display for Subscription {
 
 /// Where a delivery was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Lane {
+pub enum Queue {
     /// The stream itself.
-    Input,
+    Stream,
     /// This handler's stream of what comes back: due retries and replayed dead letters.
-    Again,
+    Redelivery,
 }
 
 /// One stream entry handed to one handler. Owned and not `Clone`: it goes into exactly one settlement.
 #[must_use = "a delivery that is not settled stays pending"]
 #[derive(Debug)]
 pub struct Delivery {
-    pub lane: Lane,
+    pub queue: Queue,
     pub entry: EntryId,
     /// The entry of the input stream that all this began with; equal to `entry` on the input lane.
     pub origin: EntryId,

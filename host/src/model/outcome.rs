@@ -7,7 +7,7 @@ use super::delivery::Effects;
 use super::plain_text::PlainText;
 
 /// What came of a delivery: the plugin was called, or there was a reason not to.
-pub type Verdict = Result<Outcome, Refusal>;
+pub type Verdict = Result<Outcome, NotRun>;
 
 /// What the plugin did.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +115,7 @@ words! {
 
 /// Why the plugin was not called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NotRun {
     /// Not an envelope at all.
     Undecodable(PlainText),
     /// An envelope that its schema refuses: where and why.

@@ -14,7 +14,7 @@ mod refusals;
 
 use std::time::Duration;
 
-use crate::backend::{Entry, Error, Finding, Level, Published, Settled, Trimmed};
+use crate::backend::{SettlementEntry, Error, Finding, Level, Published, Settled, Trimmed};
 use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
@@ -148,7 +148,7 @@ pub fn batch_done(meters: &Meters, subscription: &Subscription, took: Duration) 
 }
 
 /// The backend has settled a batch: what was decided for each entry, and what became of it.
-pub fn settled(meters: &Meters, subscription: &Subscription, settled: &[(Entry, Settled)], took: Duration) {
+pub fn settled(meters: &Meters, subscription: &Subscription, settled: &[(SettlementEntry, Settled)], took: Duration) {
     tracing::debug!(%subscription, entries = settled.len(), "settled");
     let (mut by_result, mut by_reason, mut by_class) = (Counts::default(), Counts::default(), Counts::default());
     for (entry, result) in settled {
@@ -302,19 +302,19 @@ pub fn canary_served(handler: &str, good: u32, bad: u32) {
     process().canary_events.add(&[handler, "bad"], u64::from(bad));
 }
 
-pub fn canary_promoted(handler: &str, plugin: &str, facts: &canary::Facts) {
+pub fn canary_promoted(handler: &str, plugin: &str, facts: &canary::CanarySnapshot) {
     canary_ended(handler, "promoted");
-    let canary::Facts { age, stable, canary } = facts;
+    let canary::CanarySnapshot { age, stable, canary } = facts;
     tracing::info!(handler, plugin, ?age, %canary, %stable, "canary promoted: the new version serves everything");
 }
 
-pub fn canary_rolled_back(handler: &str, plugin: &str, reason: canary::Reason, facts: &canary::Facts) {
+pub fn canary_rolled_back(handler: &str, plugin: &str, reason: canary::Reason, facts: &canary::CanarySnapshot) {
     let reason = match reason {
         canary::Reason::Failing => "failing",
         canary::Reason::Slow => "slow",
     };
     canary_ended(handler, reason);
-    let canary::Facts { age, stable, canary } = facts;
+    let canary::CanarySnapshot { age, stable, canary } = facts;
     tracing::error!(handler, plugin, reason, ?age, %canary, %stable, "canary rolled back: the stable version serves everything");
 }
 

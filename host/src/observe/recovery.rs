@@ -1,10 +1,10 @@
 //! What is told of deliveries that were found again, and of suspects.
 
 use super::process;
-use crate::model::delivery::{Delivery, EntryId, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, Queue, Subscription};
 
 /// Went into quarantine before anybody read them.
-pub fn quarantined(subscription: &Subscription, entries: &[(Lane, EntryId)]) {
+pub fn quarantined(subscription: &Subscription, entries: &[(Queue, EntryId)]) {
     let count = entries.len();
     process().deliveries.add(&[&subscription.handler, &subscription.stream, "quarantined"], count as u64);
     let first = entries.first().map(|(_, entry)| entry.to_string());

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Agreed, Handler, HostContext, Item, suspicion};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Large, Subscription};
+use crate::model::delivery::{Body, Delivery, EntryId, Queue, Large, Subscription};
 use crate::model::event::Event;
-use crate::model::outcome::Refusal;
+use crate::model::outcome::NotRun;
 use crate::schema::admit::{admit_for_all, admit_timer};
 
 /// What is remembered of one stream, in bytes: what handlers that read side by side have between them, and some more. Who
@@ -82,8 +82,8 @@ pub(super) fn admitted(
     let mut fresh = Vec::new();
     let wants = |kind: &str, version: u32| handler.events.iter().any(|pattern| pattern.matches(kind, version));
     let unwanted = |kind: &str, version: u32| match agreed.wants(kind, version) {
-        true => Refusal::WantedElsewhere,
-        false => Refusal::NotWanted(agreed.number),
+        true => NotRun::WantedElsewhere,
+        false => NotRun::NotWanted(agreed.number),
     };
     let mut admit = |delivery: &Delivery, known: Option<Known>| match &delivery.body {
         Body::Event(bytes) => {
@@ -95,14 +95,14 @@ pub(super) fn admitted(
                     // What comes back was wanted once, and is handled whatever is wanted now.
                     let refusal = Cell::new(None);
                     let asks = |kind: &str, version: u32| {
-                        let wanted = delivery.lane == Lane::Again || wants(kind, version);
+                        let wanted = delivery.queue == Queue::Redelivery || wants(kind, version);
                         refusal.set((!wanted).then(|| unwanted(kind, version)));
                         wanted
                     };
                     let events = admit_for_all(&context.schemas, bytes, &asks, &stream.keyings, max);
                     let events = events.map_err(|error| refusal.take().unwrap_or(error))?;
                     let known: Known = events.into_iter().map(Arc::new).collect();
-                    fresh.push((delivery.lane, delivery.entry, known.clone()));
+                    fresh.push((delivery.queue, delivery.entry, known.clone()));
                     known
                 }
             };
@@ -128,20 +128,20 @@ pub(super) fn admitted(
     items
 }
 
-fn too_large(large: &Large, origin: EntryId, max: usize) -> Refusal {
+fn too_large(large: &Large, origin: EntryId, max: usize) -> NotRun {
     let what = if large.event { "event" } else { "entry" };
     let said = format!(
         "the {what} has {large}; at most {max} (host.payload_bytes_max) are read, and its first {} are kept \
          (hint: as long as the stream keeps it, all of it lies there as entry {origin})",
         large.prefix.len(),
     );
-    Refusal::Undecodable(said.into())
+    NotRun::Undecodable(said.into())
 }
 
-fn no_event(fields: &[(Bytes, Bytes)]) -> Refusal {
+fn no_event(fields: &[(Bytes, Bytes)]) -> NotRun {
     let name = |name: &Bytes| String::from_utf8_lossy(&name[..name.len().min(FIELD_NAME_BYTES)]).into_owned();
     let names: Vec<_> = fields.iter().take(10).map(|(field, _)| name(field)).collect();
-    Refusal::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", ")).into())
+    NotRun::Undecodable(format!("the entry has no field \"event\"; its fields: {}", names.join(", ")).into())
 }
 
 impl Stream {
@@ -151,21 +151,21 @@ impl Stream {
             return vec![None; batch.len()];
         }
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |delivery: &Delivery| match delivery.lane {
-            Lane::Input => recent.known.get(&delivery.entry).cloned(),
-            Lane::Again => None,
+        let known = |delivery: &Delivery| match delivery.queue {
+            Queue::Stream => recent.known.get(&delivery.entry).cloned(),
+            Queue::Redelivery => None,
         };
         batch.iter().map(known).collect()
     }
 
-    fn remember(&self, fresh: Vec<(Lane, EntryId, Known)>) {
+    fn remember(&self, fresh: Vec<(Queue, EntryId, Known)>) {
         if self.handlers < 2 || fresh.is_empty() {
             return;
         }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         fresh
             .into_iter()
-            .filter(|(lane, ..)| *lane == Lane::Input)
+            .filter(|(lane, ..)| *lane == Queue::Stream)
             .for_each(|(_, entry, known)| recent.add(entry, known));
     }
 }

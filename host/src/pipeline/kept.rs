@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::Item;
-use crate::model::delivery::{Delivery, EntryId, Lane};
-pub use refused::{Refused, chain_key};
+use crate::model::delivery::{Delivery, EntryId, Queue};
+pub use refused::{RefusedSettlement, chain_key};
 
 /// Deliveries that one subscription keeps because their settlement was refused, or the one before it of their key. Beyond it
 /// the oldest is given up: a dead letter.
@@ -53,7 +53,7 @@ struct Cause {
 struct Line {
     number: u64,
     cause: Cause,
-    queue: VecDeque<Refused>,
+    queue: VecDeque<RefusedSettlement>,
     wait: Duration,
     due: Instant,
     /// How often its head was refused.
@@ -124,19 +124,19 @@ impl Kept {
     }
 
     /// Keeps a settlement that the backend refused in these words. Answers whether nothing else is kept for this cause.
-    pub fn keep(&self, refused: Refused, reason: &str) -> bool {
+    pub fn keep(&self, refused: RefusedSettlement, reason: &str) -> bool {
         let is_new = self.put(refused, reason);
         self.changed.notify_one();
         is_new
     }
 
     /// Keeps a settlement that is to be sent at once.
-    pub fn keep_for_now(&self, refused: Refused) {
+    pub fn keep_for_now(&self, refused: RefusedSettlement) {
         self.put(refused, "it was not sent yet");
         self.hurry();
     }
 
-    fn put(&self, refused: Refused, reason: &str) -> bool {
+    fn put(&self, refused: RefusedSettlement, reason: &str) -> bool {
         let mut shelf = self.shelf();
         let known = refused.key().and_then(|key| shelf.keys.get(key)).map(|known| known.line);
         let number =
@@ -152,7 +152,7 @@ impl Kept {
     }
 
     /// Takes out what is to wait because something of its state key is kept. Answers which deliveries that is.
-    pub(super) fn hold_back(&self, items: &mut Vec<Item>) -> Vec<(Lane, EntryId)> {
+    pub(super) fn hold_back(&self, items: &mut Vec<Item>) -> Vec<(Queue, EntryId)> {
         if self.count() == 0 {
             return Vec::new();
         }
@@ -162,7 +162,7 @@ impl Kept {
         let mut held = Vec::with_capacity(taken.len());
         for Item { delivery, event, .. } in taken {
             let Some(event) = event else { continue };
-            held.push((delivery.lane, delivery.entry));
+            held.push((delivery.queue, delivery.entry));
             shelf.bytes += delivery.bytes();
             shelf.count += 1;
             shelf.behind.push((event.key().clone(), delivery));
@@ -172,7 +172,7 @@ impl Kept {
     }
 
     /// What is to be sent now, if anything is. One task asks, and gives it back before it asks again.
-    pub fn take(&self, now: Instant) -> Option<(Refused, Due)> {
+    pub fn take(&self, now: Instant) -> Option<(RefusedSettlement, Due)> {
         let mut shelf = self.shelf();
         let is_over = shelf.is_over();
         let due = shelf.lines.iter_mut().filter(|line| line.due <= now || is_over && !line.stuck);
@@ -215,7 +215,7 @@ impl Kept {
     }
 
     /// It was refused again. Answers how often that was.
-    pub fn refused(&self, refused: Refused, due: Due, reason: &str) -> u64 {
+    pub fn refused(&self, refused: RefusedSettlement, due: Due, reason: &str) -> u64 {
         let mut shelf = self.shelf();
         let same = due.give_up || *due.reason == *reason;
         let (mut chain, mut number) = (vec![refused], due.line);
@@ -244,7 +244,7 @@ impl Kept {
     }
 
     /// The backend did not say what came of it. Answers after which wait the next try is.
-    pub fn unanswered(&self, refused: Refused, due: &Due) -> Duration {
+    pub fn unanswered(&self, refused: RefusedSettlement, due: &Due) -> Duration {
         let mut shelf = self.shelf();
         let line = shelf.line(due.line);
         line.queue.push_front(refused);
@@ -263,7 +263,7 @@ impl Kept {
     }
 }
 
-fn extract_chain(queue: &mut VecDeque<Refused>, key: &Arc<str>) -> Vec<Refused> {
+fn extract_chain(queue: &mut VecDeque<RefusedSettlement>, key: &Arc<str>) -> Vec<RefusedSettlement> {
     let (chain, rest): (Vec<_>, Vec<_>) =
         std::mem::take(queue).into_iter().partition(|refused| refused.key() == Some(key));
     *queue = rest.into();

@@ -5,38 +5,38 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::kept::{Refused, chain_key};
+use super::kept::{RefusedSettlement, chain_key};
 use super::{Handler, WorkerContext, Item, Report};
-use crate::backend::{DataPlane, Entry, Error, Settled, Settlement};
+use crate::backend::{DataPlane, SettlementEntry, Error, Settled, Settlement};
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::Delivery;
 use crate::model::event::Event;
-use crate::model::outcome::{Outcome, Refusal, Verdict};
+use crate::model::outcome::{Outcome, NotRun, Verdict};
 use crate::observe;
 use crate::plugin::Plugin;
-use crate::plugin::serving::{Contest, Serving};
+use crate::plugin::serving::{CanaryComparison, ActiveVersions};
 use crate::policy::breaker::Tally;
-use crate::policy::disposition::{Facts, decide};
+use crate::policy::disposition::{DecisionInput, decide};
 use crate::tasks;
 
 /// Decides and settles; what could not be settled as decided turns once more: a conflict becomes a dead letter, a stale
 /// state is run again, and timers without room are a limit that was reached.
 pub(super) async fn settle(
     worker: &WorkerContext,
-    serving: &Arc<Serving>,
+    serving: &Arc<ActiveVersions>,
     items: Vec<Item>,
     report: &mut Report,
 ) -> Result<(), Error> {
     let mut redecided = Vec::new();
-    let mut contest = Contest::new(serving.clone());
+    let mut contest = CanaryComparison::new(serving.clone());
     // One settlement for each version, so that each says whose work it is. What no version ran goes with the stable one.
     for (plugin, items) in by_version(serving, items) {
         let is_canary = serving.is_canary(plugin);
         let mut entries = Vec::with_capacity(items.len());
         for item in items {
             match item.verdict {
-                None => report.again.push(item.delivery),
+                None => report.requeue.push(item.delivery),
                 Some(verdict) => {
                     let (delivery, state) = (item.delivery, item.state_version);
                     contest.add(is_canary, &verdict, delivery.attempts, item.took);
@@ -57,16 +57,16 @@ pub(super) async fn settle(
         }
         for (entry, settled) in settle_entries(worker, &plugin.digest, is_canary, entries, report).await? {
             match settled {
-                Settled::Stale => report.again.push(entry.delivery),
+                Settled::Stale => report.requeue.push(entry.delivery),
                 Settled::Outdated => {
                     report.outdated = true;
-                    report.again.push(entry.delivery);
+                    report.requeue.push(entry.delivery);
                 }
                 Settled::Conflict | Settled::Full => {
                     redecided.extend(redecide(&worker.handler, &plugin.digest, is_canary, entry.delivery, settled));
                 }
-                Settled::Committed => report.put_off += entry.disposition.timers(),
-                Settled::Retried => report.put_off += 1,
+                Settled::Committed => report.delayed += entry.disposition.timers(),
+                Settled::Retried => report.delayed += 1,
                 Settled::Quarantined => report.suspects += 1,
                 Settled::Left => report.left.push(entry.delivery.entry),
                 _ => {}
@@ -74,12 +74,12 @@ pub(super) async fn settle(
         }
     }
     let redecided = settle_entries(worker, &serving.stable.digest, false, redecided, report).await?;
-    report.put_off += redecided.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
+    report.delayed += redecided.iter().filter(|(_, settled)| *settled == Settled::Retried).count();
     report.contest = serving.canary.is_some().then_some(contest);
     Ok(())
 }
 
-fn by_version(serving: &Serving, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Item>)> {
+fn by_version(serving: &ActiveVersions, items: Vec<Item>) -> Vec<(&Arc<Plugin>, Vec<Item>)> {
     let mut rest = items;
     let by_canary = |item: &mut Item| item.plugin.as_ref().is_some_and(|plugin| serving.is_canary(plugin));
     let canary = serving.canary.as_ref().map(|canary| (&canary.plugin, rest.extract_if(.., by_canary).collect()));
@@ -96,9 +96,9 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
 }
 
 /// What could not be settled as decided, decided once more; none if it was settled, or is somebody else's.
-pub fn redecide(handler: &Handler, plugin: &str, canary: bool, delivery: Delivery, settled: Settled) -> Option<Entry> {
+pub fn redecide(handler: &Handler, plugin: &str, canary: bool, delivery: Delivery, settled: Settled) -> Option<SettlementEntry> {
     let verdict = match settled {
-        Settled::Conflict => Err(Refusal::Conflict),
+        Settled::Conflict => Err(NotRun::Conflict),
         Settled::Full => Ok(Outcome::full()),
         _ => return None,
     };
@@ -113,8 +113,8 @@ fn entry(
     event: Option<Arc<Event>>,
     state_version: Option<u64>,
     verdict: Verdict,
-) -> Entry {
-    let facts = Facts {
+) -> SettlementEntry {
+    let facts = DecisionInput {
         attempts: delivery.attempts,
         retry: &handler.retry,
         now_ms: clock::now_ms(),
@@ -125,7 +125,7 @@ fn entry(
     let disposition = decide(verdict, &facts);
     let mark = event.as_ref().map(|event| (event.id(), event.hash()));
     let state = event.and_then(|event| Some((event.key().clone(), state_version?)));
-    Entry { delivery, mark, state, disposition }
+    SettlementEntry { delivery, mark, state, disposition }
 }
 
 /// How long to wait before a settlement is sent again: doubled each time, up to the last.
@@ -139,9 +139,9 @@ async fn settle_entries(
     worker: &WorkerContext,
     plugin: &Arc<str>,
     canary: bool,
-    entries: Vec<Entry>,
+    entries: Vec<SettlementEntry>,
     report: &mut Report,
-) -> Result<Vec<(Entry, Settled)>, Error> {
+) -> Result<Vec<(SettlementEntry, Settled)>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
@@ -150,7 +150,7 @@ async fn settle_entries(
     let settled = match send(&*worker.backend, &settlement).await {
         Ok(results) => settlement.entries.into_iter().zip(results).collect(),
         // An answer of the server: nothing of it was done.
-        Err(Error::Refused(reason)) => one_by_one(worker, settlement, canary, &reason, report).await?,
+        Err(Error::Permanent(reason)) => one_by_one(worker, settlement, canary, &reason, report).await?,
         Err(error) if error.is_full() => what_has_room_first(worker, settlement, canary, report).await?,
         Err(error) => return Err(error),
     };
@@ -191,7 +191,7 @@ async fn one_by_one(
     canary: bool,
     reason: &str,
     report: &mut Report,
-) -> Result<Vec<(Entry, Settled)>, Error> {
+) -> Result<Vec<(SettlementEntry, Settled)>, Error> {
     observe::batch_refused(&worker.subscription, batch.entries.len(), reason);
     let is_alone = batch.entries.len() == 1;
     let mut each = OneByOne::new(worker, &batch.plugin, canary, report);
@@ -213,7 +213,7 @@ async fn what_has_room_first(
     batch: Settlement,
     canary: bool,
     report: &mut Report,
-) -> Result<Vec<(Entry, Settled)>, Error> {
+) -> Result<Vec<(SettlementEntry, Settled)>, Error> {
     let reason = "what comes before it for its state key was refused";
     let mut each = OneByOne::new(worker, &batch.plugin, canary, report);
     let (mut left, mut waits) = (Vec::new(), HashSet::new());
@@ -246,7 +246,7 @@ struct OneByOne<'a> {
     plugin: &'a Arc<str>,
     canary: bool,
     report: &'a mut Report,
-    settled: Vec<(Entry, Settled)>,
+    settled: Vec<(SettlementEntry, Settled)>,
     /// State keys of which an entry was to write and did not, as within one settlement (docs/decisions/0008).
     broken: HashSet<Arc<str>>,
 }
@@ -258,7 +258,7 @@ impl<'a> OneByOne<'a> {
 
     /// Settles it; keeps it if it is refused, or (for this reason) if one before it in its chain is kept. Answers it if there
     /// is no room for it.
-    async fn settle(&mut self, entry: Entry, sending: Sending, reason: &str) -> Result<Option<Entry>, Error> {
+    async fn settle(&mut self, entry: SettlementEntry, sending: Sending, reason: &str) -> Result<Option<SettlementEntry>, Error> {
         let (worker, key) = (self.worker, chain_key(&entry).cloned());
         if key.as_ref().is_some_and(|key| self.broken.contains(key)) {
             self.settled.push((entry, Settled::Stale));
@@ -286,15 +286,15 @@ impl<'a> OneByOne<'a> {
                 self.settled.extend(alone.entries.drain(..).zip(results));
             }
             Err(error) if error.is_full() => return Ok(alone.entries.pop()),
-            Err(Error::Refused(reason)) => self.keep(alone, &reason),
+            Err(Error::Permanent(reason)) => self.keep(alone, &reason),
             Err(error) => return Err(error),
         }
         Ok(None)
     }
 
     fn keep(&mut self, alone: Settlement, reason: &str) {
-        let ids: Vec<_> = alone.entries.iter().map(|entry| (entry.delivery.lane, entry.delivery.entry)).collect();
-        let is_new = self.worker.kept.keep(Refused::new(alone, self.canary), reason);
+        let ids: Vec<_> = alone.entries.iter().map(|entry| (entry.delivery.queue, entry.delivery.entry)).collect();
+        let is_new = self.worker.kept.keep(RefusedSettlement::new(alone, self.canary), reason);
         for id in ids {
             observe::settlement_refused(&self.worker.subscription, id.1, self.worker.kept.count(), reason, is_new);
             self.report.kept.push(id);

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Plugin;
-use super::invoke::{Call, Instance, NoInstance, Ran};
+use super::invoke::{Call, Instance, NoInstance, CallResult};
 use crate::capability::http::Sent;
 use crate::capability::ids::Ids;
 use crate::config::limits::INSTANCE_IDLE_MAX;
@@ -165,7 +165,7 @@ fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::
     // so it counts as a crash of this attempt.
     let ran = catch_unwind(AssertUnwindSafe(|| instance.call(&call)));
     drop(call);
-    let Ran { outcome, state_touched, cut, sent } = ran.unwrap_or_else(|_| panicked());
+    let CallResult { outcome, state_touched, cut, sent } = ran.unwrap_or_else(|_| panicked());
     if !matches!(outcome, Outcome::Crashed { .. }) && instance.calls() < job.instance_events_max && !instance.leaks() {
         let kept = warm.of.entry(job.plugin.handler.clone()).or_default();
         kept.push(instance);
@@ -181,10 +181,10 @@ fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::
     Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), cut, sent })
 }
 
-fn panicked() -> Ran {
+fn panicked() -> CallResult {
     let reason = "the host panicked while it ran the plugin".to_owned();
     let outcome = Outcome::Crashed { crash: Crash::Panic, reason, log: Vec::new() };
-    Ran { outcome, state_touched: false, cut: Vec::new(), sent: Vec::new() }
+    CallResult { outcome, state_touched: false, cut: Vec::new(), sent: Vec::new() }
 }
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic

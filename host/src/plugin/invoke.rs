@@ -12,7 +12,7 @@ use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use super::abi::latest::tidemill::plugin::types::RetryHint;
 use super::{Engine, Plugin};
-use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, Refused, cut};
+use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, Violation, cut};
 use crate::capability::http::Sent;
 use crate::capability::ids::Ids;
 use crate::capability::meter::Stop;
@@ -44,7 +44,7 @@ pub struct Call<'a> {
     pub deadline: Duration,
 }
 
-pub struct Ran {
+pub struct CallResult {
     pub outcome: Outcome,
     /// The guest read or wrote its state, so that the outcome depends on it.
     pub state_touched: bool,
@@ -114,7 +114,7 @@ impl Instance {
         self.store.data().leaks()
     }
 
-    pub fn call(&mut self, call: &Call<'_>) -> Ran {
+    pub fn call(&mut self, call: &Call<'_>) -> CallResult {
         let begun = Instant::now();
         (self.calls, self.used) = (self.calls + 1, Some(begun));
         self.store.set_epoch_deadline(Engine::ticks(call.deadline));
@@ -142,14 +142,14 @@ impl Instance {
         self.ran(result, attempt, call.deadline)
     }
 
-    fn ran(&self, result: wasmtime::Result<Result<(), Failure>>, mut attempt: Attempt, deadline: Duration) -> Ran {
+    fn ran(&self, result: wasmtime::Result<Result<(), Failure>>, mut attempt: Attempt, deadline: Duration) -> CallResult {
         if let Ok(Err(Failure::Retry(RetryHint { reason, .. }) | Failure::Reject(reason))) = &result
             && reason.len() > REASON_BYTES_MAX
         {
             attempt.leave_out(Cut::ReasonBytes);
         }
         let (cut, sent) = (std::mem::take(&mut attempt.cut), std::mem::take(&mut attempt.sent));
-        Ran { state_touched: attempt.state_touched, outcome: self.outcome(result, attempt, deadline), cut, sent }
+        CallResult { state_touched: attempt.state_touched, outcome: self.outcome(result, attempt, deadline), cut, sent }
     }
 
     fn outcome(&self, result: wasmtime::Result<Result<(), Failure>>, attempt: Attempt, deadline: Duration) -> Outcome {
@@ -159,7 +159,7 @@ impl Instance {
                 let (crash, reason) = crash(&error, deadline, &self.plugin.terms.limits);
                 // The limit that was reached first is the cause; what came of it is told after it.
                 let (crash, reason) = match refused {
-                    Some(Refused { crash: Some(first), reason: why, .. }) => {
+                    Some(Violation { crash: Some(first), reason: why, .. }) => {
                         (first, format!("{why}\nthen {}: {reason}", crash.as_str()))
                     }
                     _ => (crash, reason),
@@ -167,9 +167,9 @@ impl Instance {
                 Outcome::Crashed { crash, reason: self.said(reason), log }
             }
             // Whatever the guest made of a refusal: the refusal decides.
-            (Ok(_), Some(Refused { crash: Some(crash), reason, .. })) => Outcome::Crashed { crash, reason, log },
-            (Ok(_), Some(Refused { looped: true, reason, .. })) => Outcome::Looped { reason, log },
-            (Ok(_), Some(Refused { reason, .. })) => Outcome::Rejected { reason, log },
+            (Ok(_), Some(Violation { crash: Some(crash), reason, .. })) => Outcome::Crashed { crash, reason, log },
+            (Ok(_), Some(Violation { looped: true, reason, .. })) => Outcome::Looped { reason, log },
+            (Ok(_), Some(Violation { reason, .. })) => Outcome::Rejected { reason, log },
             (Ok(Ok(())), None) => Outcome::Done(effects),
             (Ok(Err(Failure::Retry(hint))), None) => {
                 Outcome::Failed { reason: self.said(hint.reason), after: hint.after_ms.map(Duration::from_millis), log }

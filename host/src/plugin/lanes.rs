@@ -13,23 +13,23 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::calls::{self, Called, Job, JobCall, WarmInstances};
-use super::slow::Slow;
-use super::workers::Workers;
+use super::slow::SlowHandlers;
+use super::workers::IoPool;
 use crate::model::delivery::KeyState;
 use crate::tasks::{self, Task};
 
-pub struct Lanes {
+pub struct Executor {
     /// Guests that may compute at once.
     compute: Semaphore,
-    slow: Slow,
-    io: Workers,
+    slow: SlowHandlers,
+    io: IoPool,
     stack_bytes: usize,
 }
 
-impl Lanes {
+impl Executor {
     pub fn start(workers: usize, io_workers: usize, stack_bytes: usize) -> std::io::Result<Self> {
-        let io = Workers::start("io", io_workers, stack_bytes)?;
-        Ok(Self { compute: Semaphore::new(workers), slow: Slow::new(workers), io, stack_bytes })
+        let io = IoPool::start("io", io_workers, stack_bytes)?;
+        Ok(Self { compute: Semaphore::new(workers), slow: SlowHandlers::new(workers), io, stack_bytes })
     }
 
     /// The native stack that a thread needs to ask for a job.

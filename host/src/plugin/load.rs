@@ -16,7 +16,7 @@ use super::invoke::{Instance, NoInstance};
 use super::manifest::{self, Manifest};
 use super::trust::{Origin, Trust};
 use super::{Engine, Error};
-use crate::capability::context::{Context, Terms};
+use crate::capability::context::{Context, Permissions};
 use crate::tasks::{self, Task};
 
 /// A compiled plugin with its grants: ready to make instances of. Immutable, and cheap to clone.
@@ -33,11 +33,11 @@ pub struct Plugin {
     pub(super) handles: HandlerPluginIndices,
     /// The optional role: asked once for each fresh instance.
     pub(super) lifecycle: Option<LifecyclePluginIndices>,
-    pub(super) terms: Arc<Terms>,
+    pub(super) terms: Arc<Permissions>,
 }
 
 /// A component that was looked at, and not compiled.
-pub struct Looked {
+pub struct InspectedComponent {
     pub path: PathBuf,
     pub wasm: Vec<u8>,
     pub origin: Origin,
@@ -47,14 +47,14 @@ pub struct Looked {
 }
 
 /// How components are read, and which are trusted.
-pub struct Intake {
+pub struct ComponentReader {
     pub bytes_max: u64,
     pub trust: Trust,
 }
 
-impl Intake {
+impl ComponentReader {
     /// Reads a component and looks at all that can be seen without compiling it or knowing its grants.
-    pub fn look(&self, path: &Path, pin: Option<&str>, handler: &str) -> Result<Looked, Error> {
+    pub fn look(&self, path: &Path, pin: Option<&str>, handler: &str) -> Result<InspectedComponent, Error> {
         let wasm = read(path, self.bytes_max, handler)?;
         let origin = self.trust.check(path, &wasm, pin, handler)?;
         let found = inspect::inspect(&wasm).map_err(|what| Error::NotAComponent {
@@ -72,13 +72,13 @@ impl Intake {
             tracing::warn!(handler, keys = %unknown.join(", "), "the plugin's manifest holds keys that this host does not know");
         }
         found.check_world(handler)?;
-        Ok(Looked { path: path.to_owned(), wasm, origin, found, manifest })
+        Ok(InspectedComponent { path: path.to_owned(), wasm, origin, found, manifest })
     }
 }
 
-impl Looked {
+impl InspectedComponent {
     /// Is everything that it imports asked for, and granted?
-    pub fn check_granted(&self, terms: &Terms) -> Result<(), Error> {
+    pub fn check_granted(&self, terms: &Permissions) -> Result<(), Error> {
         for row in self.found.imports.iter().filter_map(|import| inspect::capability(import)) {
             let handler = terms.handler.to_string();
             if self.manifest.asks.as_ref().is_some_and(|asks| !asks.has(row.name)) {
@@ -146,7 +146,7 @@ impl Plugin {
     }
 
     /// Makes a plugin of a component that was looked at.
-    pub fn new(engine: &Engine, compiler: &Compiler, looked: Looked, mut terms: Terms) -> Result<Self, Error> {
+    pub fn new(engine: &Engine, compiler: &Compiler, looked: InspectedComponent, mut terms: Permissions) -> Result<Self, Error> {
         looked.check_granted(&terms)?;
         if let Some(asks) = &looked.manifest.asks {
             asks.narrow(&mut terms);

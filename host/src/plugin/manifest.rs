@@ -14,7 +14,7 @@ use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::BinaryReader;
 
 use super::inspect::Inspected;
-use crate::capability::context::Terms;
+use crate::capability::context::Permissions;
 use crate::config::limits;
 use crate::policy::outbound::Grant;
 use crate::policy::route::Pattern;
@@ -39,13 +39,13 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub asks: Option<Asks>,
+    pub asks: Option<RequestedPermissions>,
 }
 
 /// What it asks for. An empty list asks for the interface, and for nothing through it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Asks {
+pub struct RequestedPermissions {
     /// Patterns of event types, as in the grant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emit: Option<Vec<String>>,
@@ -146,7 +146,7 @@ fn section_is_manifest(reader: &mut BinaryReader<'_>) -> wasmparser::Result<bool
     Ok(id == CUSTOM && BinaryReader::new(content, at).read_string()? == SECTION)
 }
 
-impl Asks {
+impl RequestedPermissions {
     /// Whether it asks for the capability of this name. What needs no grant need not be asked for.
     pub fn has(&self, capability: &str) -> bool {
         match capability {
@@ -176,7 +176,7 @@ impl Asks {
     }
 
     /// Takes from what is granted whatever is not asked for.
-    pub fn narrow(&self, terms: &mut Terms) {
+    pub fn narrow(&self, terms: &mut Permissions) {
         // That the patterns can be read was seen when the manifest was.
         let patterns = self.emit.iter().flatten().filter_map(|text| text.parse().ok());
         terms.asked_emit = Some(patterns.collect());
@@ -201,7 +201,7 @@ mod tests {
     fn manifest(name: &str) -> Manifest {
         Manifest {
             name: Some(name.to_owned()),
-            asks: Some(Asks { state: true, ..Asks::default() }),
+            asks: Some(RequestedPermissions { state: true, ..RequestedPermissions::default() }),
             ..Manifest::default()
         }
     }
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_list_is_not_asked_for() {
-        let asks = Asks { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..Asks::default() };
+        let asks = RequestedPermissions { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..RequestedPermissions::default() };
         let names = ["types", "log", "emit", "wasi-io", "wasi-clocks", "state", "http", "secrets", "timer"];
         assert_eq!(names.map(|name| asks.has(name)), [true, true, true, true, false, false, false, false, false]);
     }

@@ -23,7 +23,7 @@ pub mod workers;
 
 pub use engine::Engine;
 pub use load::Plugin;
-pub use serving::Serving;
+pub use serving::ActiveVersions;
 
 use std::path::PathBuf;
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::Plugin;
 use crate::model::outcome::Verdict;
-use crate::policy::canary::{CanaryPolicy, Round, Trial};
+use crate::policy::canary::{CanaryPolicy, BatchStats, CanaryStats};
 
 /// What serves a handler at this moment. Immutable: a reload puts another one in its place, between two batches.
 #[derive(Clone)]
-pub struct Serving {
+pub struct ActiveVersions {
     pub stable: Arc<Plugin>,
     pub canary: Option<Canary>,
 }
@@ -22,31 +22,31 @@ pub struct Canary {
     /// The share of the keys, 0 to 1.
     pub share: f64,
     /// What is known of it so far. Batches that began under it record here, also when another one has taken its place.
-    trial: Arc<Mutex<Trial>>,
+    trial: Arc<Mutex<CanaryStats>>,
 }
 
 impl Canary {
     pub fn new(plugin: Arc<Plugin>, policy: &CanaryPolicy, now: Instant) -> Self {
-        let trial = Arc::new(Mutex::new(Trial::new(policy.clone(), now)));
+        let trial = Arc::new(Mutex::new(CanaryStats::new(policy.clone(), now)));
         Self { plugin, share: policy.share, trial }
     }
 
     /// A holder that panicked left plain counts behind, which are as good as before.
-    pub fn trial(&self) -> MutexGuard<'_, Trial> {
+    pub fn trial(&self) -> MutexGuard<'_, CanaryStats> {
         self.trial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the stable version and the canary did in one batch.
-pub struct Contest {
-    pub serving: Arc<Serving>,
-    pub stable: Round,
-    pub canary: Round,
+pub struct CanaryComparison {
+    pub serving: Arc<ActiveVersions>,
+    pub stable: BatchStats,
+    pub canary: BatchStats,
 }
 
-impl Contest {
-    pub fn new(serving: Arc<Serving>) -> Self {
-        Self { serving, stable: Round::default(), canary: Round::default() }
+impl CanaryComparison {
+    pub fn new(serving: Arc<ActiveVersions>) -> Self {
+        Self { serving, stable: BatchStats::default(), canary: BatchStats::default() }
     }
 
     pub fn add(&mut self, by_canary: bool, verdict: &Verdict, attempts: u32, took: Duration) {
@@ -55,7 +55,7 @@ impl Contest {
     }
 }
 
-impl Serving {
+impl ActiveVersions {
     pub fn only(plugin: Arc<Plugin>) -> Self {
         Self { stable: plugin, canary: None }
     }

@@ -12,13 +12,13 @@ const SLOW: Duration = Duration::from_millis(200);
 /// Batches that have to be quick before their handler is no longer slow: who alternates gains nothing.
 const QUICK_BATCHES: u32 = 16;
 
-pub struct Slow {
+pub struct SlowHandlers {
     /// How many quick batches each slow handler still owes.
     owing: Mutex<HashMap<Arc<str>, u32>>,
     room: Semaphore,
 }
 
-impl Slow {
+impl SlowHandlers {
     pub fn new(workers: usize) -> Self {
         Self { owing: Mutex::default(), room: Semaphore::new(workers.saturating_sub(1).max(1)) }
     }
@@ -50,7 +50,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_slow_never_have_all_workers() {
-        let slow = Slow::new(3);
+        let slow = SlowHandlers::new(3);
         let (loops, also): (Arc<str>, Arc<str>) = ("loops".into(), "also".into());
         assert!(slow.place("loops").await.is_none(), "nothing is known of it yet");
         slow.note(&loops, SLOW);
@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_handler_is_slow_until_it_has_been_quick_for_a_while() {
-        let slow = Slow::new(1);
+        let slow = SlowHandlers::new(1);
         let handler: Arc<str> = "a".into();
         slow.note(&handler, SLOW);
         for _ in 0..QUICK_BATCHES {

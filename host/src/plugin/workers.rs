@@ -19,11 +19,11 @@ const SILENT_MAX: Duration = STUCK_MAX.saturating_add(limits::DEADLINE_MAX).satu
 type Asked = (Job, oneshot::Sender<Answer>);
 
 #[derive(Clone)]
-pub struct Workers {
+pub struct IoPool {
     jobs: crossbeam_channel::Sender<Asked>,
 }
 
-impl Workers {
+impl IoPool {
     pub fn start(name: &str, threads: usize, stack_bytes: usize) -> std::io::Result<Self> {
         let (jobs, queue) = crossbeam_channel::bounded::<Asked>(JOBS_MAX);
         for number in 0..threads {

@@ -53,7 +53,7 @@ pub struct Side {
 
 /// What the judge needs to know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct CanarySnapshot {
     pub age: Duration,
     pub stable: Side,
     pub canary: Side,
@@ -89,8 +89,8 @@ impl fmt::Display for Side {
     }
 }
 
-pub fn judge(policy: &CanaryPolicy, facts: &Facts) -> Decision {
-    let Facts { age, stable, canary } = facts;
+pub fn judge(policy: &CanaryPolicy, facts: &CanarySnapshot) -> Decision {
+    let CanarySnapshot { age, stable, canary } = facts;
     let allowed = stable.failure_rate() + policy.failure_rate;
     let worse = canary.failure_rate() > allowed;
     if worse && evidence(canary, allowed.min(RATE_MAX)) >= CERTAINTY_LN {
@@ -116,13 +116,13 @@ fn evidence(side: &Side, allowed: f64) -> f64 {
 
 /// What one version did in one batch.
 #[derive(Debug, Default)]
-pub struct Round {
+pub struct BatchStats {
     pub good: u32,
     pub bad: u32,
     pub took: Vec<Duration>,
 }
 
-impl Round {
+impl BatchStats {
     /// Takes note of a verdict, if it is of a first try.
     pub fn add(&mut self, verdict: &Verdict, attempts: u32, took: Duration) {
         if attempts > 0 {
@@ -142,7 +142,7 @@ impl Round {
 
 /// A canary's record from its beginning on.
 #[derive(Debug)]
-pub struct Trial {
+pub struct CanaryStats {
     policy: CanaryPolicy,
     began: Instant,
     stable: Tally,
@@ -164,7 +164,7 @@ impl Tally {
         Self { good: 0, bad: 0, took_us: Histogram::new_with_max(TOP_US, 2).expect("valid bounds") }
     }
 
-    fn add(&mut self, round: &Round) {
+    fn add(&mut self, round: &BatchStats) {
         self.good = self.good.saturating_add(round.good);
         self.bad = self.bad.saturating_add(round.bad);
         for took in &round.took {
@@ -178,20 +178,20 @@ impl Tally {
     }
 }
 
-impl Trial {
+impl CanaryStats {
     pub fn new(policy: CanaryPolicy, now: Instant) -> Self {
         Self { policy, began: now, stable: Tally::new(), canary: Tally::new() }
     }
 
     /// Takes note of a batch and judges anew.
-    pub fn record(&mut self, now: Instant, stable: &Round, canary: &Round) -> Decision {
+    pub fn record(&mut self, now: Instant, stable: &BatchStats, canary: &BatchStats) -> Decision {
         self.stable.add(stable);
         self.canary.add(canary);
         judge(&self.policy, &self.facts(now))
     }
 
-    pub fn facts(&self, now: Instant) -> Facts {
-        Facts { age: now.saturating_duration_since(self.began), stable: self.stable.side(), canary: self.canary.side() }
+    pub fn facts(&self, now: Instant) -> CanarySnapshot {
+        CanarySnapshot { age: now.saturating_duration_since(self.began), stable: self.stable.side(), canary: self.canary.side() }
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn said(policy: &CanaryPolicy, age_s: u64, stable: Side, canary: Side) -> Decision {
-        judge(policy, &Facts { age: Duration::from_secs(age_s), stable, canary })
+        judge(policy, &CanarySnapshot { age: Duration::from_secs(age_s), stable, canary })
     }
 
     const FAILING: Decision = Decision::RollBack(Reason::Failing);
@@ -288,13 +288,13 @@ mod tests {
     fn retries_and_refusals_count_on_no_side() {
         let failed = || Ok(Outcome::Failed { reason: "x".into(), after: None, log: vec![] });
         let rejected = Ok(Outcome::Rejected { reason: "x".into(), log: vec![] });
-        let mut round = Round::default();
+        let mut round = BatchStats::default();
         for (verdict, attempts) in [
             (failed(), 0),
             (failed(), 1),
             (rejected, 0),
             (Ok(Outcome::Done(Default::default())), 0),
-            (Err(crate::model::outcome::Refusal::Duplicate), 0),
+            (Err(crate::model::outcome::NotRun::Duplicate), 0),
         ] {
             round.add(&verdict, attempts, Duration::from_millis(1));
         }

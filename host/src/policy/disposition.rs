@@ -18,11 +18,11 @@ use std::time::Duration;
 use super::retry::RetryPolicy;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::Disposition;
-use crate::model::outcome::{Outcome, Refusal, Verdict};
+use crate::model::outcome::{Outcome, NotRun, Verdict};
 
 /// What `decide` needs to know besides the verdict.
 #[derive(Debug, Clone)]
-pub struct Facts<'a> {
+pub struct DecisionInput<'a> {
     /// Tries that failed before this one.
     pub attempts: u32,
     pub retry: &'a RetryPolicy,
@@ -36,7 +36,7 @@ pub struct Facts<'a> {
     pub canary: bool,
 }
 
-pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
+pub fn decide(verdict: Verdict, facts: &DecisionInput<'_>) -> Disposition {
     match verdict {
         Ok(Outcome::Done(effects)) => Disposition::Commit(effects),
         Ok(Outcome::Failed { reason, after, log }) => again(facts, "failed", reason, after, log),
@@ -45,17 +45,17 @@ pub fn decide(verdict: Verdict, facts: &Facts<'_>) -> Disposition {
         Ok(Outcome::Looped { reason, log }) if facts.canary => again(facts, "looped", reason, None, log),
         Ok(Outcome::Rejected { reason, log }) => last(facts, ReasonClass::Rejected, reason, log),
         Ok(Outcome::Looped { reason, log }) => last(facts, ReasonClass::Looped, reason, log),
-        Err(Refusal::Undecodable(text)) => dead(ReasonClass::Undecodable, text),
-        Err(Refusal::Invalid(text)) => dead(ReasonClass::Invalid, text),
-        Err(Refusal::Unknown(text)) => dead(ReasonClass::Unknown, text),
-        Err(Refusal::Poison(text)) => dead(ReasonClass::Poison, text),
-        Err(Refusal::Conflict) => {
+        Err(NotRun::Undecodable(text)) => dead(ReasonClass::Undecodable, text),
+        Err(NotRun::Invalid(text)) => dead(ReasonClass::Invalid, text),
+        Err(NotRun::Unknown(text)) => dead(ReasonClass::Unknown, text),
+        Err(NotRun::Poison(text)) => dead(ReasonClass::Poison, text),
+        Err(NotRun::Conflict) => {
             dead(ReasonClass::Conflict, "another event with this event_id and other content was handled before")
         }
-        Err(Refusal::NotWanted(agreed)) => Disposition::Pass { agreed },
-        Err(Refusal::WantedElsewhere) => Disposition::Leave,
-        Err(Refusal::Duplicate) => Disposition::Skip { duplicate: true },
-        Err(Refusal::Suspect) => Disposition::Quarantine,
+        Err(NotRun::NotWanted(agreed)) => Disposition::Pass { agreed },
+        Err(NotRun::WantedElsewhere) => Disposition::Leave,
+        Err(NotRun::Duplicate) => Disposition::Skip { duplicate: true },
+        Err(NotRun::Suspect) => Disposition::Quarantine,
     }
 }
 
@@ -78,7 +78,7 @@ pub fn given_up(decided: &Disposition, refusal: &str) -> Option<Disposition> {
 }
 
 /// Retry while the policy allows it, then a dead letter.
-fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>, log: Vec<String>) -> Disposition {
+fn again(facts: &DecisionInput<'_>, class: &str, reason: String, after: Option<Duration>, log: Vec<String>) -> Disposition {
     let failed = facts.attempts + 1;
     let record = record(facts, class, reason, log);
     if facts.canary || facts.retry.allows(failed) {
@@ -89,7 +89,7 @@ fn again(facts: &Facts<'_>, class: &str, reason: String, after: Option<Duration>
 }
 
 /// Another try would end in the same way: the class of the attempt is that of the letter.
-fn last(facts: &Facts<'_>, class: ReasonClass, reason: String, log: Vec<String>) -> Disposition {
+fn last(facts: &DecisionInput<'_>, class: ReasonClass, reason: String, log: Vec<String>) -> Disposition {
     let record = record(facts, class.as_str(), reason.clone(), log);
     Disposition::DeadLetter { reason: Reason { class, text: reason }, record: Some(record) }
 }
@@ -98,7 +98,7 @@ fn dead(class: ReasonClass, text: impl Into<String>) -> Disposition {
     Disposition::DeadLetter { reason: Reason { class, text: text.into() }, record: None }
 }
 
-fn record(facts: &Facts<'_>, class: &str, reason: String, log: Vec<String>) -> AttemptRecord {
+fn record(facts: &DecisionInput<'_>, class: &str, reason: String, log: Vec<String>) -> AttemptRecord {
     AttemptRecord {
         attempt: facts.attempts + 1,
         at_ms: facts.now_ms,
@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn decided_by(canary: bool, verdict: Verdict, attempts: u32) -> String {
-        let facts = Facts { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0, canary };
+        let facts = DecisionInput { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0, canary };
         match decide(verdict, &facts) {
             Disposition::Commit(_) => "commit".to_owned(),
             Disposition::Skip { .. } => "skip".to_owned(),
@@ -148,15 +148,15 @@ mod tests {
             (crashed(), "retry 1 in 1s", "dead exhausted"),
             (rejected(), "dead rejected", "dead rejected"),
             (looped(), "dead looped", "dead looped"),
-            (Err(Refusal::Undecodable("x".into())), "dead undecodable", "dead undecodable"),
-            (Err(Refusal::Invalid("x".into())), "dead invalid", "dead invalid"),
-            (Err(Refusal::Unknown("x".into())), "dead unknown", "dead unknown"),
-            (Err(Refusal::Poison("x".into())), "dead poison", "dead poison"),
-            (Err(Refusal::Conflict), "dead conflict", "dead conflict"),
-            (Err(Refusal::Duplicate), "skip", "skip"),
-            (Err(Refusal::NotWanted(7)), "pass 7", "pass 7"),
-            (Err(Refusal::WantedElsewhere), "leave", "leave"),
-            (Err(Refusal::Suspect), "quarantine", "quarantine"),
+            (Err(NotRun::Undecodable("x".into())), "dead undecodable", "dead undecodable"),
+            (Err(NotRun::Invalid("x".into())), "dead invalid", "dead invalid"),
+            (Err(NotRun::Unknown("x".into())), "dead unknown", "dead unknown"),
+            (Err(NotRun::Poison("x".into())), "dead poison", "dead poison"),
+            (Err(NotRun::Conflict), "dead conflict", "dead conflict"),
+            (Err(NotRun::Duplicate), "skip", "skip"),
+            (Err(NotRun::NotWanted(7)), "pass 7", "pass 7"),
+            (Err(NotRun::WantedElsewhere), "leave", "leave"),
+            (Err(NotRun::Suspect), "quarantine", "quarantine"),
         ];
         for (verdict, first, last) in rows {
             assert_eq!(decided(verdict.clone(), 0), first, "{verdict:?}");
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(decided_by(true, verdict.clone(), 0), "retry 1 in 1s", "{verdict:?}");
             assert_eq!(decided_by(true, verdict.clone(), 3), "retry 4 in 8s", "{verdict:?}");
         }
-        assert_eq!(decided_by(true, Err(Refusal::Conflict), 0), "dead conflict");
+        assert_eq!(decided_by(true, Err(NotRun::Conflict), 0), "dead conflict");
     }
 
     #[test]

@@ -11,10 +11,10 @@ use uuid::Uuid;
 use super::registry::Registry;
 use crate::model::event::{Event, Facts, HOPS_MEMBER, HOPS_MOST, PayloadHash};
 use crate::model::name::{EventName, TIMER_KIND, is_reserved, parse_version};
-use crate::model::outcome::Refusal;
+use crate::model::outcome::NotRun;
 
 /// What a handler wants to know of events.
-pub struct Terms<'a> {
+pub struct AdmitOptions<'a> {
     /// Whether the handler's routes ask for this kind and version.
     pub wants: &'a dyn Fn(&str, u32) -> bool,
     /// JSON pointers into the envelope; the first that holds a string or a number makes the key.
@@ -23,10 +23,10 @@ pub struct Terms<'a> {
 }
 
 /// Decodes, routes and validates. A refusal carries the words for the dead letter.
-pub fn admit(registry: &Registry, bytes: &Bytes, terms: &Terms<'_>) -> Result<Event, Refusal> {
+pub fn admit(registry: &Registry, bytes: &Bytes, terms: &AdmitOptions<'_>) -> Result<Event, NotRun> {
     let keyings = [terms.key];
     let event = admit_for_all(registry, bytes, terms.wants, &keyings, terms.payload_bytes_max)?;
-    event.into_iter().next().ok_or(Refusal::NotWanted(0))
+    event.into_iter().next().ok_or(NotRun::NotWanted(0))
 }
 
 /// The same for handlers that make their keys in other ways: for each list of pointers the event with its key.
@@ -36,7 +36,7 @@ pub fn admit_for_all(
     wants: &dyn Fn(&str, u32) -> bool,
     keyings: &[impl AsRef<[String]>],
     payload_bytes_max: usize,
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, NotRun> {
     let mut envelope = envelope_of(bytes, payload_bytes_max)?;
     // No schema has to know of it.
     let hops = hops_of(envelope.take(HOPS_MEMBER));
@@ -44,14 +44,14 @@ pub fn admit_for_all(
     let version = text_member(&envelope, "version", "the major version as a string, such as \"1\"")?;
     let Some(version) = parse_version(version) else {
         let said = format!("/version: \"{}\" is not a major version (hint: \"1\", \"2\", ...)", shown(version));
-        return Err(Refusal::Invalid(said.into()));
+        return Err(NotRun::Invalid(said.into()));
     };
     if !wants(kind, version) {
-        return Err(Refusal::NotWanted(0));
+        return Err(NotRun::NotWanted(0));
     }
     if is_reserved(kind) {
         let said = format!("/event_type: \"{}\" is the host's own, and nobody else publishes it", shown(kind));
-        return Err(Refusal::Invalid(said.into()));
+        return Err(NotRun::Invalid(said.into()));
     }
     let schema = registry.find(kind, version)?;
     let data = envelope.data();
@@ -63,7 +63,7 @@ pub fn admit_for_all(
 
 /// Decodes the event of a timer. The host wrote it, so it has no schema, and every handler wants its own. The key is that
 /// of the delivery which set the timer, whatever pointers the handler has.
-pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Refusal> {
+pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, NotRun> {
     let mut envelope = envelope_of(bytes, payload_bytes_max)?;
     let hops = hops_of(envelope.take(HOPS_MEMBER));
     let data = envelope.data().ok_or_else(|| missing("data"))?;
@@ -73,15 +73,15 @@ pub fn admit_timer(bytes: &Bytes, payload_bytes_max: usize) -> Result<Event, Ref
     events.pop().ok_or_else(|| missing("key"))
 }
 
-fn envelope_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Envelope<'_>, Refusal> {
+fn envelope_of(bytes: &Bytes, payload_bytes_max: usize) -> Result<Envelope<'_>, NotRun> {
     if bytes.len() > payload_bytes_max {
         let size = bytes.len();
         let said = format!("the event has {size} bytes; at most {payload_bytes_max} (payload_bytes_max) are allowed");
-        return Err(Refusal::Undecodable(said.into()));
+        return Err(NotRun::Undecodable(said.into()));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        Refusal::Undecodable(format!("not UTF-8: byte {at} is 0x{:02x}", bytes[at]).into())
+        NotRun::Undecodable(format!("not UTF-8: byte {at} is 0x{:02x}", bytes[at]).into())
     })?;
     Envelope::read(text).map_err(|error| undecodable(bytes, None, &error))
 }
@@ -93,7 +93,7 @@ fn build(
     data: &str,
     (name, hops): (&EventName, u32),
     keyings: &[impl AsRef<[String]>],
-) -> Result<Vec<Event>, Refusal> {
+) -> Result<Vec<Event>, NotRun> {
     let id = uuid_member(tree, "event_id")?.ok_or_else(|| missing("event_id"))?;
     let correlation_id = uuid_member(tree, "correlation_id")?.ok_or_else(|| missing("correlation_id"))?;
     let time = tree.get("timestamp").and_then(Json::as_str).ok_or_else(|| missing("timestamp"))?;
@@ -155,8 +155,8 @@ fn number_key(bytes: &Bytes, pointer: &str, value: &Json<'_>) -> Option<String> 
     }
 }
 
-fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, Refusal> {
-    let wrong = || Refusal::Invalid("/attributes: must be an object of strings".into());
+fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, NotRun> {
+    let wrong = || NotRun::Invalid("/attributes: must be an object of strings".into());
     match tree.get("attributes") {
         None => Ok(Vec::new()),
         Some(Json::Object(members)) => members
@@ -167,19 +167,19 @@ fn attributes(tree: &Json<'_>) -> Result<Vec<(String, String)>, Refusal> {
     }
 }
 
-fn uuid_member(tree: &Json<'_>, member: &str) -> Result<Option<Uuid>, Refusal> {
+fn uuid_member(tree: &Json<'_>, member: &str) -> Result<Option<Uuid>, NotRun> {
     let Some(value) = tree.get(member) else { return Ok(None) };
     let parsed = value.as_str().and_then(|text| Uuid::try_parse(text).ok());
-    parsed.map(Some).ok_or_else(|| Refusal::Invalid(format!("/{member}: {} is not a UUID", value.beginning()).into()))
+    parsed.map(Some).ok_or_else(|| NotRun::Invalid(format!("/{member}: {} is not a UUID", value.beginning()).into()))
 }
 
-fn text_member<'a>(envelope: &'a Envelope<'_>, member: &str, wanted: &str) -> Result<&'a str, Refusal> {
+fn text_member<'a>(envelope: &'a Envelope<'_>, member: &str, wanted: &str) -> Result<&'a str, NotRun> {
     match envelope.get(member) {
         None | Some(Json::Null) => Err(missing(member)),
         Some(Json::String(text)) => Ok(text),
         Some(other) => {
             let said = other.beginning().to_string();
-            Err(Refusal::Invalid(format!("/{member}: {} should be {wanted}", shown(&said)).into()))
+            Err(NotRun::Invalid(format!("/{member}: {} should be {wanted}", shown(&said)).into()))
         }
     }
 }
@@ -189,17 +189,17 @@ fn shown(text: &str) -> &str {
     &text[..text.floor_char_boundary(60)]
 }
 
-fn missing(member: &str) -> Refusal {
-    Refusal::Invalid(format!("/{member}: missing").into())
+fn missing(member: &str) -> NotRun {
+    NotRun::Invalid(format!("/{member}: missing").into())
 }
 
 /// `part`: what of the event was read, if not all of it; the place in the words is that in the event.
-fn undecodable(bytes: &[u8], part: Option<&str>, error: &serde_json::Error) -> Refusal {
+fn undecodable(bytes: &[u8], part: Option<&str>, error: &serde_json::Error) -> NotRun {
     if bytes.is_empty() {
-        return Refusal::Undecodable("the event is empty".into());
+        return NotRun::Undecodable("the event is empty".into());
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Refusal::Undecodable("the event begins with a byte order mark (hint: write UTF-8 without it)".into());
+        return NotRun::Undecodable("the event begins with a byte order mark (hint: write UTF-8 without it)".into());
     }
     let said = error.to_string();
     let (line, column) = (error.line(), error.column());
@@ -214,7 +214,7 @@ fn undecodable(bytes: &[u8], part: Option<&str>, error: &serde_json::Error) -> R
         }
         _ => said,
     };
-    Refusal::Undecodable(format!("not an event envelope in JSON: {said}").into())
+    NotRun::Undecodable(format!("not an event envelope in JSON: {said}").into())
 }
 
 #[cfg(test)]
@@ -233,19 +233,19 @@ mod tests {
         serde_json::to_vec(&event).unwrap().into()
     }
 
-    fn admitted(bytes: &Bytes) -> Result<Event, Refusal> {
+    fn admitted(bytes: &Bytes) -> Result<Event, NotRun> {
         let mut registry = Registry::default();
         registry.add("Order.Created.v1", r#"{"properties":{"event_id":{"type":"string","format":"uuid"}}}"#).unwrap();
         let key = ["/data/nothing".to_owned(), "/data/order_id".to_owned()];
-        let terms = Terms { wants: &|kind, _| kind != "Order.Paid", key: &key, payload_bytes_max: 4096 };
+        let terms = AdmitOptions { wants: &|kind, _| kind != "Order.Paid", key: &key, payload_bytes_max: 4096 };
         admit(&registry, bytes, &terms)
     }
 
     fn refusal(bytes: &[u8]) -> String {
         match admitted(&Bytes::copy_from_slice(bytes)).unwrap_err() {
-            Refusal::Undecodable(text) => format!("undecodable: {text}"),
-            Refusal::Invalid(text) => format!("invalid: {text}"),
-            Refusal::Unknown(text) => format!("unknown: {text}"),
+            NotRun::Undecodable(text) => format!("undecodable: {text}"),
+            NotRun::Invalid(text) => format!("invalid: {text}"),
+            NotRun::Unknown(text) => format!("unknown: {text}"),
             other => format!("{other:?}"),
         }
     }
@@ -307,7 +307,7 @@ mod tests {
         let set = admit_timer(&timer, 4096).unwrap();
         assert_eq!((&**set.key(), set.attribute("timer")), ("k", Some("unpaid")));
         assert_eq!(set.name().to_string(), "Tidemill.Timer.v1");
-        assert!(matches!(admit_timer(&timer, 64), Err(Refusal::Undecodable(_))));
+        assert!(matches!(admit_timer(&timer, 64), Err(NotRun::Undecodable(_))));
         let null = event(|e| e["data"] = Value::Null);
         assert_eq!(admit_timer(&null, 4096).unwrap().data(), b"null");
         assert_eq!(refusal(&null), "invalid: /data: missing");
@@ -321,7 +321,7 @@ mod tests {
         let schema = r#"{"additionalProperties":false,"properties":{"event_id":{},"event_type":{},"version":{},"timestamp":{},
                          "correlation_id":{},"data":{}}}"#;
         strict.add("Order.Created.v1", schema).unwrap();
-        let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 4096 };
+        let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: 4096 };
         for (written, hops) in [
             ("3", 3),
             ("0", 0),

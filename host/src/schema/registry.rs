@@ -9,7 +9,7 @@ use tidemill_json::Json;
 use tidemill_json::schema::{Finding, Findings};
 
 use crate::model::name::{EventName, is_reserved};
-use crate::model::outcome::Refusal;
+use crate::model::outcome::NotRun;
 
 /// The largest schema file, in bytes: a schema is code that runs for every event.
 pub const SCHEMA_BYTES_MAX: u64 = 256 * 1024;
@@ -88,8 +88,8 @@ impl Registry {
     }
 
     /// The schema for an event, or the words that say why there is none.
-    pub fn find(&self, kind: &str, version: u32) -> Result<&Schema, Refusal> {
-        self.get(kind, version).ok_or_else(|| Refusal::Unknown(self.explain_unknown(kind, version).into()))
+    pub fn find(&self, kind: &str, version: u32) -> Result<&Schema, NotRun> {
+        self.get(kind, version).ok_or_else(|| NotRun::Unknown(self.explain_unknown(kind, version).into()))
     }
 
     fn explain_unknown(&self, kind: &str, version: u32) -> String {
@@ -121,11 +121,11 @@ impl Registry {
 impl Schema {
     /// Checks a whole envelope of this size. The error names, for each finding, where in the event, what, and where in the
     /// schema.
-    pub fn check(&self, envelope: &Json<'_>, event_bytes: usize) -> Result<(), Refusal> {
+    pub fn check(&self, envelope: &Json<'_>, event_bytes: usize) -> Result<(), NotRun> {
         self.compiled.check(envelope, event_bytes, FINDINGS_MAX).map_err(|Findings { first, more }| {
             let mut findings: Vec<String> = first.iter().map(|finding| self.describe(finding)).collect();
             findings.extend(more.then(|| "and more".to_owned()));
-            Refusal::Invalid(findings.join("; ").into())
+            NotRun::Invalid(findings.join("; ").into())
         })
     }
 
@@ -248,7 +248,7 @@ mod tests {
             let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":1")).collect();
             let event = format!("{{{}}}", members.join(","));
             match registry.get("Test.Made", 1).unwrap().check(&Json::read(&event).unwrap(), event.len()) {
-                Err(Refusal::Invalid(text)) => String::from(text),
+                Err(NotRun::Invalid(text)) => String::from(text),
                 other => panic!("{other:?}"),
             }
         };
@@ -267,7 +267,7 @@ mod tests {
         let kind = |bytes: usize| format!("User.A{}", "a".repeat(bytes - 6));
         registry.add(&format!("{}.v1", kind(KIND_BYTES_MAX - 1)), "{}").unwrap();
         let said = |bytes: usize| match registry.find(&kind(bytes), 1) {
-            Err(Refusal::Unknown(text)) => String::from(text),
+            Err(NotRun::Unknown(text)) => String::from(text),
             other => panic!("{other:?}"),
         };
         assert!(said(KIND_BYTES_MAX).contains("did you mean"), "{}", said(KIND_BYTES_MAX));
@@ -294,7 +294,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.add("User.Created.v1", "{}").unwrap();
         let said = |kind, version| match registry.find(kind, version) {
-            Err(Refusal::Unknown(text)) => String::from(text),
+            Err(NotRun::Unknown(text)) => String::from(text),
             other => panic!("{other:?}"),
         };
         assert_eq!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::consumer::Consumer;
-use super::{Quiet, Switch, heart};
+use super::{Shutdown, ShutdownTrigger, heart};
 use crate::backend::{Backend, Error, Tended, Wish};
 use crate::model::delivery::Subscription;
 use crate::observe;
@@ -119,7 +119,7 @@ fn refuse_other_keys(subscription: &Subscription, ours: &Wanted, wishes: &[Wish]
     for theirs in others(&alive, own) {
         if let Some((_, theirs, ours)) = ours.differences(&theirs).into_iter().find(|(what, ..)| *what == "key") {
             let handler = &subscription.handler;
-            return Err(Error::Refused(format!(
+            return Err(Error::Permanent(format!(
                 "handlers.{handler}.key is {ours}, and another host that lives keeps the state of {subscription} by {theirs}: one \
                  state would lie under two keys\n  hint: stop the hosts with the old key first; what was kept under it is not \
                  found under the new one (docs/guides/rolling-changes.md)"
@@ -193,7 +193,7 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
 }
 
 /// Looks after all subscriptions until it is time to stop; it is if the backend is another one by now.
-pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: Quiet) {
+pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<ShutdownTrigger>, mut quiet: Shutdown) {
     while !quiet.sleep(TEND_EVERY).await {
         tasks::tick();
         for consumer in &consumers {
@@ -201,7 +201,7 @@ pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<Switch>, mut quiet: 
             tasks::alive();
             if let Err(error @ Error::Replaced(_)) = ask(consumer).await {
                 observe::replaced(&error);
-                switch.quiet();
+                switch.trigger();
                 return;
             }
         }

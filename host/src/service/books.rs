@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::build;
-use super::heart::Note;
-use crate::backend::{Backend, Error, Pause, SubscriptionStatus, VersionBook};
+use super::heart::HostReport;
+use crate::backend::{Backend, Error, Pause, SubscriptionStatus, VersionCount};
 use crate::clock;
 use crate::config::Config;
 use crate::model::delivery::Subscription;
@@ -53,7 +53,7 @@ pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Su
             match backend.status(&subscription).await {
                 Ok(status) if status.waiting() + status.dead > 0 => found.push((subscription, status)),
                 // A stream that is none, or that this user may not read, is not the handler's either.
-                Ok(_) | Err(Error::GroupGone { .. } | Error::Refused(_)) => {}
+                Ok(_) | Err(Error::GroupGone { .. } | Error::Permanent(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -83,7 +83,7 @@ pub fn total(streams: &[Row]) -> SubscriptionStatus {
         total.pending += status.pending;
         total.due += status.due;
         total.far += status.far;
-        total.again += status.again;
+        total.redelivery += status.redelivery;
         total.quarantined += status.quarantined;
         total.left += status.left;
         total.torn += status.torn;
@@ -96,7 +96,7 @@ pub fn total(streams: &[Row]) -> SubscriptionStatus {
 
 /// What the living hosts say of one handler, taken together.
 #[derive(Debug, Default, PartialEq)]
-pub struct Told {
+pub struct HandlerSummary {
     /// Hosts that have this handler; 0: nobody says anything of it.
     pub hosts: usize,
     /// The worst of them.
@@ -111,9 +111,9 @@ pub struct Told {
     pub plugins: Vec<String>,
 }
 
-pub fn told(hosts: &[Note], handler: &str) -> Told {
+pub fn told(hosts: &[HostReport], handler: &str) -> HandlerSummary {
     let severity = |breaker: &str| ["closed", "half-open", "open"].iter().position(|name| *name == breaker);
-    let mut told = Told::default();
+    let mut told = HandlerSummary::default();
     for note in hosts.iter().flat_map(|host| &host.handlers).filter(|note| note.handler == handler) {
         told.hosts += 1;
         told.rate += note.rate;
@@ -135,7 +135,7 @@ pub fn told(hosts: &[Note], handler: &str) -> Told {
 /// Adds to each handler of [`to_json`] what each version of its plugin has committed, the newest first.
 pub async fn add_versions(status: &mut Value, backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<(), Error> {
     for handler in status["handlers"].as_array_mut().into_iter().flatten() {
-        let mut versions: Vec<VersionBook> = Vec::new();
+        let mut versions: Vec<VersionCount> = Vec::new();
         for subscription in subscriptions.iter().filter(|subscription| handler["handler"] == *subscription.handler) {
             for book in backend.committed_by(subscription).await? {
                 match versions.iter_mut().find(|known| known.digest == book.digest) {
@@ -157,7 +157,7 @@ pub async fn add_versions(status: &mut Value, backend: &dyn Backend, subscriptio
     Ok(())
 }
 
-pub fn to_json(backend: &str, rows: &Rows, hosts: &[Note]) -> Value {
+pub fn to_json(backend: &str, rows: &Rows, hosts: &[HostReport]) -> Value {
     let handlers: Vec<Value> = rows
         .iter()
         .map(|(handler, streams)| {
@@ -194,7 +194,7 @@ fn books(status: &SubscriptionStatus) -> Value {
         "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dead_unrun": status.dead_unrun,
         "dead_bytes": status.dead_bytes, "dropped": status.dropped, "evicted_ran": status.evicted_ran,
         "evicted_unrun": status.evicted_unrun, "strayed": status.strayed, "repeated": status.repeated,
-        "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.again,
+        "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.redelivery,
         "quarantined": status.quarantined, "left": status.left, "torn": status.torn, "consumers": status.consumers,
         "oldest_pending_age_ms": status.oldest_pending_age.map(|age| age.as_millis() as u64),
         "oldest_age_ms": status.oldest_age.map(|age| age.as_millis() as u64), "balanced": status.balances(),
@@ -203,13 +203,13 @@ fn books(status: &SubscriptionStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::heart::HandlerNote;
+    use super::super::heart::HandlerReport;
     use super::*;
 
     #[test]
     fn what_hosts_tell_is_taken_together() {
-        let host = |breaker: &str, plugin: &str, rate| Note {
-            handlers: vec![HandlerNote {
+        let host = |breaker: &str, plugin: &str, rate| HostReport {
+            handlers: vec![HandlerReport {
                 handler: "a".into(),
                 breaker: breaker.into(),
                 plugin: plugin.into(),
@@ -218,13 +218,13 @@ mod tests {
                 refused: 2,
                 refusal: plugin.into(),
             }],
-            ..Note::default()
+            ..HostReport::default()
         };
         let hosts = [host("closed", "old", 1.5), host("open", "new", 2.0), host("half-open", "new", 0.5)];
         let plugins = vec!["old".to_owned(), "new".to_owned()];
         assert_eq!(
             told(&hosts, "a"),
-            Told {
+            HandlerSummary {
                 hosts: 3,
                 breaker: "open".into(),
                 rate: 4.0,
@@ -234,6 +234,6 @@ mod tests {
                 plugins
             }
         );
-        assert_eq!(told(&hosts, "b"), Told::default());
+        assert_eq!(told(&hosts, "b"), HandlerSummary::default());
     }
 }

@@ -9,16 +9,16 @@ use bytesize::ByteSize;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::consumer::{Consumer, LANES};
+use super::consumer::{Consumer, WORKERS_PER_SUBSCRIPTION};
 use super::janitor::StreamBounds;
 use super::options::backend_options;
 use super::patience::{COMMAND_WAIT_MAX, Patience, START_WAIT_MAX};
 use super::reloader::Reloader;
-use super::{Host, Quiet, Switch, exposed};
+use super::{Host, Shutdown, ShutdownTrigger, exposed};
 use crate::backend::{self, Backend, Bounds, Overflow, Start};
-use crate::capability::context::{Limits, Terms};
+use crate::capability::context::{Limits, Permissions};
 use crate::capability::http::Outbound;
-use crate::capability::log::LogGate;
+use crate::capability::log::LogRateLimit;
 use crate::capability::secrets::{self, Place, Secrets};
 use crate::config::check::{self, Finding};
 use crate::config::{self, Config};
@@ -26,10 +26,10 @@ use crate::model::delivery::Subscription;
 use crate::observe::{self, Meters};
 use crate::pipeline::{Admissions, Handler, HostContext};
 use crate::plugin::compile::Compiler;
-use crate::plugin::lanes::Lanes;
-use crate::plugin::load::Intake;
+use crate::plugin::lanes::Executor;
+use crate::plugin::load::ComponentReader;
 use crate::plugin::trust::Trust;
-use crate::plugin::{self, Engine, Plugin, Serving, engine};
+use crate::plugin::{self, Engine, Plugin, ActiveVersions, engine};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
 use crate::schema::{Registry, registry};
@@ -71,7 +71,7 @@ pub fn check(config: &Config) -> Result<Checked, Error> {
 pub struct Loader {
     engine: Engine,
     compiler: Compiler,
-    intake: Intake,
+    intake: ComponentReader,
 }
 
 /// Every handler's plugin, and what loaded them.
@@ -86,7 +86,7 @@ impl Loader {
         // I/O lane keep those of handlers that may make requests. Twice as many during a reload, when the old version and
         // the new one serve side by side.
         let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
-        let lanes = LANES * subscriptions(config).len();
+        let lanes = WORKERS_PER_SUBSCRIPTION * subscriptions(config).len();
         let kept = lanes + workers(config) + 1 + config.host.io_workers * waiting;
         let engine = Engine::new(2 * kept, guest_stack(config))?;
         Ok(Self { engine, compiler: Compiler::new(&cache(config), &config.plugins), intake: intake(config)? })
@@ -106,10 +106,10 @@ pub fn cache(config: &Config) -> PathBuf {
 }
 
 /// How components are read and trusted: what `plugin ls` needs, which compiles nothing.
-pub fn intake(config: &Config) -> Result<Intake, plugin::Error> {
+pub fn intake(config: &Config) -> Result<ComponentReader, plugin::Error> {
     let keys: Vec<_> = config.plugins.keys.iter().map(|key| (config.path(key), key.clone())).collect();
     let trust = Trust::open(&keys, config.plugins.require_signature)?;
-    Ok(Intake { bytes_max: config.plugins.component_bytes_max.as_u64(), trust })
+    Ok(ComponentReader { bytes_max: config.plugins.component_bytes_max.as_u64(), trust })
 }
 
 /// Loads every handler's plugin. All are tried, so that one call names all that is wrong.
@@ -132,9 +132,9 @@ pub fn terms(
     name: &str,
     handler: &config::Handler,
     checked: &Checked,
-) -> Result<Terms, plugin::Error> {
+) -> Result<Permissions, plugin::Error> {
     let emit = handler.grants.emit.as_ref();
-    Ok(Terms {
+    Ok(Permissions {
         handler: name.into(),
         emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
         asked_emit: None,
@@ -148,7 +148,7 @@ pub fn terms(
         secrets: secrets(config, name, handler)?,
         config: handler.config.clone(),
         limits: handler_limits(config, &handler.limits),
-        log_gate: LogGate::new(handler.limits.log_lines_per_second),
+        log_gate: LogRateLimit::new(handler.limits.log_lines_per_second),
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
     })
@@ -217,7 +217,7 @@ pub async fn open_backend_to_read(config: &Config) -> Result<Arc<dyn Backend>, b
 }
 
 /// Opens the backend for a host, which has more patience; none if it is time to stop.
-pub async fn open_backend_for_host(config: &Config, quiet: Quiet) -> Result<Option<Arc<dyn Backend>>, backend::Error> {
+pub async fn open_backend_for_host(config: &Config, quiet: Shutdown) -> Result<Option<Arc<dyn Backend>>, backend::Error> {
     let (url, mut patience) = (config.broker_url(), Patience::new(Some(START_WAIT_MAX), quiet));
     patience.out("opening", || backend::open(url.clone(), backend_options(config))).await
 }
@@ -225,9 +225,9 @@ pub async fn open_backend_for_host(config: &Config, quiet: Quiet) -> Result<Opti
 async fn for_a_command<F: Future<Output = Result<Arc<dyn Backend>, backend::Error>>>(
     open: impl FnMut() -> F,
 ) -> Result<Arc<dyn Backend>, backend::Error> {
-    let (_switch, quiet) = Switch::new();
+    let (_switch, quiet) = ShutdownTrigger::new();
     let opened = Patience::new(Some(COMMAND_WAIT_MAX), quiet).out("opening", open).await?;
-    opened.ok_or_else(|| backend::Error::Refused("stopped before the backend was there".to_owned()))
+    opened.ok_or_else(|| backend::Error::Permanent("stopped before the backend was there".to_owned()))
 }
 
 /// Guests that may compute at once: as configured, or one for each core.
@@ -238,14 +238,14 @@ fn workers(config: &Config) -> usize {
 
 /// Puts the host together: the first of this process.
 pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
-    let lanes = Lanes::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
+    let lanes = Executor::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
     let shared = Shared { backend, lanes: Arc::new(lanes), meters: Arc::default() };
     Ok(assemble(config, checked, plugins, shared, None))
 }
 
 /// The host that follows when the settings change: it goes on with what the one before has.
 pub fn next(config: &Config, checked: &Checked, plugins: Plugins, context: &HostContext, before: &Reloader) -> Host {
-    let HostContext { backend, lanes, meters, .. } = context;
+    let HostContext { backend, executor: lanes, meters, .. } = context;
     let shared = Shared { backend: backend.clone(), lanes: lanes.clone(), meters: meters.clone() };
     assemble(config, checked, plugins, shared, Some(before))
 }
@@ -253,7 +253,7 @@ pub fn next(config: &Config, checked: &Checked, plugins: Plugins, context: &Host
 /// What a process has one of.
 struct Shared {
     backend: Arc<dyn Backend>,
-    lanes: Arc<Lanes>,
+    lanes: Arc<Executor>,
     meters: Arc<Meters>,
 }
 
@@ -269,7 +269,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         backend,
         schemas: checked.schemas.clone(),
         admissions,
-        lanes,
+        executor: lanes,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         inbox_window: config.idempotency.window,
@@ -325,7 +325,7 @@ fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Ha
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
         io_calls: Arc::new(Semaphore::new(wanted.limits.io_calls)),
-        serving: ArcSwap::from_pointee(Serving::only(plugin)),
+        serving: ArcSwap::from_pointee(ActiveVersions::only(plugin)),
     }
 }
 

@@ -8,19 +8,19 @@ use std::time::Instant;
 
 use crate::observe;
 use crate::pipeline::Handler;
-use crate::plugin::serving::{Canary, Contest};
-use crate::plugin::{Plugin, Serving};
+use crate::plugin::serving::{Canary, CanaryComparison};
+use crate::plugin::{Plugin, ActiveVersions};
 use crate::policy::canary::Decision;
 
 /// Puts a new version in place: as a canary if the handler is configured to try one, else for everything at once. A
 /// canary that was being tried gives way to it.
 pub fn publish(handler: &Handler, plugin: &Arc<Plugin>) {
     let now = Instant::now();
-    let next = |serving: &Arc<Serving>| match &handler.canary {
+    let next = |serving: &Arc<ActiveVersions>| match &handler.canary {
         Some(policy) => {
-            Serving { stable: serving.stable.clone(), canary: Some(Canary::new(plugin.clone(), policy, now)) }
+            ActiveVersions { stable: serving.stable.clone(), canary: Some(Canary::new(plugin.clone(), policy, now)) }
         }
-        None => Serving::only(plugin.clone()),
+        None => ActiveVersions::only(plugin.clone()),
     };
     let before = handler.serving.rcu(next);
     if let Some(canary) = &before.canary {
@@ -32,8 +32,8 @@ pub fn publish(handler: &Handler, plugin: &Arc<Plugin>) {
 }
 
 /// Takes note of a batch that two versions have served, and acts on what the judge says of it.
-pub fn note(handler: &Handler, contest: &Contest) {
-    let Contest { serving, stable, canary: round } = contest;
+pub fn note(handler: &Handler, contest: &CanaryComparison) {
+    let CanaryComparison { serving, stable, canary: round } = contest;
     let Some(canary) = &serving.canary else { return };
     let now = Instant::now();
     let mut trial = canary.trial();
@@ -47,7 +47,7 @@ pub fn note(handler: &Handler, contest: &Contest) {
         Decision::RollBack(_) => serving.stable.clone(),
     };
     // Another batch, or another version, may have come first: then this canary serves no more, and its end is told.
-    let before = handler.serving.compare_and_swap(serving, Arc::new(Serving::only(next)));
+    let before = handler.serving.compare_and_swap(serving, Arc::new(ActiveVersions::only(next)));
     if !Arc::ptr_eq(&before, serving) {
         return;
     }

@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::agreement::{self, Wanted};
-use super::{Quiet, canary, heart, lease};
-use crate::backend::{DataPlane, Entry, Error, Group, Settlement, Start};
+use super::{Shutdown, canary, heart, lease};
+use crate::backend::{DataPlane, SettlementEntry, Error, Group, Settlement, Start};
 use crate::fault;
-use crate::model::delivery::{Delivery, EntryId, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, Queue, Subscription};
 use crate::observe;
 use crate::pipeline::{Agreement, KeyLocks, Handler, WorkerContext, HostContext, Kept, Report, Ticket, deliver};
 use crate::policy::breaker::Breaker;
@@ -36,7 +36,7 @@ const TROUBLE_LAST: Duration = Duration::from_secs(5);
 const QUICK: Duration = Duration::from_millis(2);
 
 /// Batches of one consumer that may be on their way at once.
-pub const LANES: usize = 2;
+pub const WORKERS_PER_SUBSCRIPTION: usize = 2;
 
 pub struct Consumer {
     pub context: Arc<HostContext>,
@@ -54,14 +54,14 @@ pub struct Consumer {
     /// What hosts want of this subscription (`service::agreement` keeps this up to date).
     pub agreed: Agreement,
     /// Held while fetching or recovering, so that one lane does it at a time.
-    gate: tokio::sync::Mutex<Gate>,
+    gate: tokio::sync::Mutex<FetchState>,
     key_locks: KeyLocks,
     /// The last batch was delivered within [`QUICK`].
     quick: AtomicBool,
     /// Something was handed over and may be in nobody's worker: to be looked for at the next fetch.
     lost: AtomicBool,
     /// What this host has in hand: fetched and not settled.
-    held: Mutex<HashSet<(Lane, EntryId)>>,
+    in_flight: Mutex<HashSet<(Queue, EntryId)>>,
     /// Of those, what no lane is working on: it goes into the next batches.
     carry: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
@@ -76,7 +76,7 @@ pub struct Consumer {
     suspects: Mutex<Option<Instant>>,
 }
 
-struct Gate {
+struct FetchState {
     recover_at: Instant,
     trouble: Duration,
 }
@@ -101,11 +101,11 @@ impl Consumer {
             paused: AtomicBool::new(false),
             lost_position: AtomicBool::new(false),
             agreed: Agreement::default(),
-            gate: tokio::sync::Mutex::new(Gate { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            gate: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
             key_locks: KeyLocks::default(),
             quick: AtomicBool::new(false),
             lost: AtomicBool::new(false),
-            held: Mutex::default(),
+            in_flight: Mutex::default(),
             carry: Mutex::default(),
             busy: AtomicUsize::new(0),
             kept: Arc::default(),
@@ -123,7 +123,7 @@ impl Consumer {
 
     /// How many deliveries this host has in hand.
     pub fn in_flight(&self) -> usize {
-        lock(&self.held).len()
+        lock(&self.in_flight).len()
     }
 
     /// What the backend refuses to settle: how much of it this host keeps, and in which words the oldest was refused.
@@ -132,7 +132,7 @@ impl Consumer {
     }
 
     /// A settlement of one delivery, under a token of its own.
-    fn settlement(&self, plugin: &Arc<str>, entry: Entry) -> Settlement {
+    fn settlement(&self, plugin: &Arc<str>, entry: SettlementEntry) -> Settlement {
         Settlement {
             subscription: self.subscription.clone(),
             consumer: self.context.consumer.clone(),
@@ -177,9 +177,9 @@ impl Consumer {
     async fn fetch(
         &self,
         backend: &dyn DataPlane,
-        gate: &mut Gate,
+        gate: &mut FetchState,
         max: usize,
-        quiet: &Quiet,
+        quiet: &Shutdown,
     ) -> Result<Vec<Delivery>, Duration> {
         if quiet.is_set() || self.is_paused() {
             return Ok(Vec::new());
@@ -195,8 +195,8 @@ impl Consumer {
                     fault::point("fetched");
                 }
                 gate.trouble = TROUBLE_FIRST;
-                let mut held = lock(&self.held);
-                held.extend(batch.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                let mut held = lock(&self.in_flight);
+                held.extend(batch.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 Ok(batch)
             }
             Err(error) => {
@@ -222,7 +222,7 @@ impl Consumer {
     async fn fetch_or_recover(
         &self,
         backend: &dyn DataPlane,
-        gate: &mut Gate,
+        gate: &mut FetchState,
         max: usize,
     ) -> Result<Vec<Delivery>, Error> {
         let consumer = &*self.context.consumer;
@@ -231,7 +231,7 @@ impl Consumer {
         }
         if self.lost.swap(false, Ordering::Relaxed) || Instant::now() >= gate.recover_at {
             gate.recover_at = Instant::now() + RECOVER_EVERY;
-            let held = lock(&self.held).clone();
+            let held = lock(&self.in_flight).clone();
             fault::point("recovering");
             let found = backend.recover(&self.subscription, consumer, &held, lease(&self.handler), max).await?;
             if found.suspects > 0 {
@@ -264,7 +264,7 @@ impl Consumer {
     }
 
     /// Takes what was left for hosts that want it, if this is one of them.
-    async fn take_left(&self, backend: &dyn DataPlane, gate: &mut Gate, max: usize) -> Result<Vec<Delivery>, Error> {
+    async fn take_left(&self, backend: &dyn DataPlane, gate: &mut FetchState, max: usize) -> Result<Vec<Delivery>, Error> {
         let agreed = self.agreed.load();
         if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
             return Ok(Vec::new());
@@ -299,7 +299,7 @@ impl Consumer {
         ticket: Ticket<'_>,
     ) -> Result<(), Duration> {
         let begun = Instant::now();
-        let mut in_hand = InHand::new(self, &batch);
+        let mut in_hand = InFlight::new(self, &batch);
         let mut report = Report::default();
         let delivered = deliver(worker, batch, ticket, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
@@ -310,13 +310,13 @@ impl Consumer {
             Ok(()) => {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
-                in_hand.keep.extend(report.again.iter().map(|delivery| (delivery.lane, delivery.entry)));
+                in_hand.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 // Before what is outdated is handled again.
                 if report.outdated {
                     // What cannot be asked now is said, and asked again soon.
                     let _ = agreement::ask(self).await;
                 }
-                lock(&self.carry).extend(report.again);
+                lock(&self.carry).extend(report.requeue);
             }
             Err(error) => {
                 let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
@@ -343,30 +343,30 @@ impl Consumer {
         if !report.left.is_empty() {
             lock(&self.taking).left(&report.left, Instant::now());
         }
-        if report.put_off > 0 {
+        if report.delayed > 0 {
             self.put_off.notify_one();
         }
     }
 }
 
 /// A batch that is being run. Whatever becomes of it: what is not kept is no longer held, so that it can be found again.
-struct InHand<'a> {
+struct InFlight<'a> {
     consumer: &'a Consumer,
-    ids: Vec<(Lane, EntryId)>,
-    keep: HashSet<(Lane, EntryId)>,
+    ids: Vec<(Queue, EntryId)>,
+    keep: HashSet<(Queue, EntryId)>,
 }
 
-impl<'a> InHand<'a> {
+impl<'a> InFlight<'a> {
     fn new(consumer: &'a Consumer, batch: &[Delivery]) -> Self {
         consumer.busy.fetch_add(1, Ordering::Relaxed);
-        let ids = batch.iter().map(|delivery| (delivery.lane, delivery.entry)).collect();
+        let ids = batch.iter().map(|delivery| (delivery.queue, delivery.entry)).collect();
         Self { consumer, ids, keep: HashSet::new() }
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut held = lock(&self.consumer.held);
+        let mut held = lock(&self.consumer.in_flight);
         for id in self.ids.iter().filter(|id| !self.keep.contains(*id)) {
             held.remove(id);
         }

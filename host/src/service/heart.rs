@@ -30,20 +30,20 @@ const REFUSAL_CHARS_MAX: usize = 400;
 /// What a host tells of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Note {
+pub struct HostReport {
     pub version: String,
     pub pid: u32,
     /// Unix time in milliseconds, by the host's clock.
     pub started_ms: u64,
     pub beat_ms: u64,
-    pub handlers: Vec<HandlerNote>,
+    pub handlers: Vec<HandlerReport>,
     /// Handlers that are left out because the note would be too long.
     pub more: usize,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct HandlerNote {
+pub struct HandlerReport {
     pub handler: String,
     /// The first 12 hex digits of the plugin's SHA-256.
     pub plugin: String,
@@ -59,7 +59,7 @@ pub struct HandlerNote {
     pub refusal: String,
 }
 
-impl Note {
+impl HostReport {
     /// As it is carried: no longer than `max` bytes, with as many handlers as have room.
     fn to_json(&self, max: usize) -> String {
         let mut note = self.clone();
@@ -79,10 +79,10 @@ impl Note {
 
 /// What the living hosts say that read one of these subscriptions. A host of another configuration on the same backend is not
 /// counted; one whose note cannot be read (of another version) is left out.
-pub async fn hosts(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Vec<Note>, Error> {
+pub async fn hosts(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Vec<HostReport>, Error> {
     let notes = backend.hosts(subscriptions).await?;
-    let notes = notes.iter().filter_map(|host| serde_json::from_str::<Note>(&host.note).ok());
-    let ours = |note: &HandlerNote| subscriptions.iter().any(|subscription| *subscription.handler == *note.handler);
+    let notes = notes.iter().filter_map(|host| serde_json::from_str::<HostReport>(&host.note).ok());
+    let ours = |note: &HandlerReport| subscriptions.iter().any(|subscription| *subscription.handler == *note.handler);
     Ok(notes.filter(|note| note.more > 0 || note.handlers.iter().any(ours)).collect())
 }
 
@@ -130,7 +130,7 @@ fn unheard(error: &Error) {
 }
 
 #[derive(Clone)]
-pub struct Heart {
+pub struct Heartbeat {
     context: Arc<HostContext>,
     consumers: Vec<Arc<Consumer>>,
     started_ms: u64,
@@ -138,7 +138,7 @@ pub struct Heart {
     past: VecDeque<(Instant, Vec<u64>)>,
 }
 
-impl Heart {
+impl Heartbeat {
     pub fn new(context: Arc<HostContext>, consumers: Vec<Arc<Consumer>>) -> Self {
         consumers.iter().for_each(|consumer| observe::subscription_opened(&consumer.subscription));
         Self { context, consumers, started_ms: clock::now_ms(), past: VecDeque::new() }
@@ -171,7 +171,7 @@ impl Heart {
         self.look().to_json(NOTE_BYTES_MAX)
     }
 
-    fn look(&mut self) -> Note {
+    fn look(&mut self) -> HostReport {
         let now = Instant::now();
         let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.subscription)).collect();
         self.past.push_back((now, committed.clone()));
@@ -180,7 +180,7 @@ impl Heart {
         }
         let (since, before) = self.past.front().map_or((now, &committed), |(since, before)| (*since, before));
         let seconds = now.duration_since(since).as_secs_f64();
-        let mut handlers: Vec<HandlerNote> = Vec::new();
+        let mut handlers: Vec<HandlerReport> = Vec::new();
         for (index, consumer) in self.consumers.iter().enumerate() {
             let breaker = consumer.breaker_name();
             observe::breaker_is(&consumer.handler.name, breaker);
@@ -197,7 +197,7 @@ impl Heart {
                         note.refusal = refusal;
                     }
                 }
-                None => handlers.push(HandlerNote {
+                None => handlers.push(HandlerReport {
                     handler: consumer.handler.name.to_string(),
                     plugin: consumer.handler.serving.load().stable.digest.to_string(),
                     breaker: breaker.to_owned(),
@@ -208,7 +208,7 @@ impl Heart {
                 }),
             }
         }
-        Note {
+        HostReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ms: self.started_ms,
@@ -237,11 +237,11 @@ mod tests {
     /// Reaches `NOTE_BYTES_MAX`.
     #[test]
     fn a_note_has_a_bound_and_says_what_it_leaves_out() {
-        let handler = |n: usize| HandlerNote { handler: format!("handler-{n}"), ..HandlerNote::default() };
-        let short = Note { handlers: (0..3).map(handler).collect(), ..Note::default() };
-        let read = |json: &str| serde_json::from_str::<Note>(json).unwrap();
+        let handler = |n: usize| HandlerReport { handler: format!("handler-{n}"), ..HandlerReport::default() };
+        let short = HostReport { handlers: (0..3).map(handler).collect(), ..HostReport::default() };
+        let read = |json: &str| serde_json::from_str::<HostReport>(json).unwrap();
         assert_eq!(read(&short.to_json(NOTE_BYTES_MAX)), short);
-        let long = Note { handlers: (0..1000).map(handler).collect(), ..Note::default() };
+        let long = HostReport { handlers: (0..1000).map(handler).collect(), ..HostReport::default() };
         let json = long.to_json(NOTE_BYTES_MAX);
         let note = read(&json);
         assert!(json.len() <= NOTE_BYTES_MAX && note.handlers.len() > 100, "{} bytes", json.len());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Host, Quiet};
+use super::{Host, Shutdown};
 use crate::backend::{Bounds, Error, Level, SubscriptionStatus, Trimmed};
 use crate::fault;
 use crate::model::delivery::Subscription;
@@ -33,7 +33,7 @@ pub struct StreamBounds {
     pub bounds: Bounds,
 }
 
-pub async fn run(host: Arc<Host>, mut quiet: Quiet) {
+pub async fn run(host: Arc<Host>, mut quiet: Shutdown) {
     let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
     let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());

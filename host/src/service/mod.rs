@@ -48,7 +48,7 @@ use crate::pipeline::{Handler, HostContext};
 use crate::tasks::{self, STUCK_MAX, Task};
 use consumer::Consumer;
 pub use heart::HEARTBEAT_TTL;
-use heart::Heart;
+use heart::Heartbeat;
 use janitor::StreamBounds;
 use patience::Patience;
 
@@ -76,9 +76,9 @@ pub struct Host {
 
 /// Tells every task to stop fetching. Cheap to clone and to ask.
 #[derive(Clone)]
-pub struct Quiet(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<bool>);
 
-impl Quiet {
+impl Shutdown {
     pub fn is_set(&self) -> bool {
         *self.0.borrow()
     }
@@ -97,15 +97,15 @@ impl Quiet {
 }
 
 /// The switch that `Quiet` listens to.
-pub struct Switch(watch::Sender<bool>);
+pub struct ShutdownTrigger(watch::Sender<bool>);
 
-impl Switch {
-    pub fn new() -> (Self, Quiet) {
+impl ShutdownTrigger {
+    pub fn new() -> (Self, Shutdown) {
         let (sender, receiver) = watch::channel(false);
-        (Self(sender), Quiet(receiver))
+        (Self(sender), Shutdown(receiver))
     }
 
-    pub fn quiet(&self) {
+    pub fn trigger(&self) {
         self.0.send_replace(true);
     }
 }
@@ -119,7 +119,7 @@ impl Host {
     /// # Errors
     /// The backend refuses a step of the start, or is away for longer than [`Self::start_wait`]; or a task or thread has
     /// died or is stuck, and others are to take over.
-    pub async fn run(self, switch: Arc<Switch>, quiet: Quiet, until_idle: bool) -> Result<(), Error> {
+    pub async fn run(self, switch: Arc<ShutdownTrigger>, quiet: Shutdown, until_idle: bool) -> Result<(), Error> {
         let backend = self.context.backend.clone();
         // The heart beats until the very end: while this host drains, nobody may take its deliveries over.
         let mut beating = JoinSet::new();
@@ -143,7 +143,7 @@ impl Host {
         tokio::select! {
             () = host.drain(&mut working, quiet.clone()) => {}
             _ = tasks::fatal() => {
-                switch.quiet();
+                switch.trigger();
                 host.drain(&mut working, quiet).await;
             }
         }
@@ -153,7 +153,7 @@ impl Host {
             // No leave is taken: what is still in hand may be what this host dies of, and counts as that with the next.
             let hint =
                 "others take over; the log says what has happened, and it is a bug of Tidemill: please report it";
-            return Err(Error::Refused(match reason.contains("\n  hint: ") {
+            return Err(Error::Permanent(match reason.contains("\n  hint: ") {
                 true => reason.to_string(),
                 false => format!("{reason}\n  hint: {hint}"),
             }));
@@ -170,7 +170,7 @@ impl Host {
         }
         observe::host_stopped(&host.context.consumer);
         match host.consumers.iter().find(|consumer| until_idle && consumer.lost_position.load(Ordering::Relaxed)) {
-            Some(consumer) => Err(Error::Refused(format!(
+            Some(consumer) => Err(Error::Permanent(format!(
                 "{}: its group was lost, and what waits there was not handled\n  hint: say where to begin: tidemill plugin resume \
                  {} --from ..",
                 consumer.subscription, consumer.subscription.handler
@@ -184,12 +184,12 @@ impl Host {
     async fn start(
         &self,
         beating: &mut JoinSet<()>,
-        quiet: Quiet,
+        quiet: Shutdown,
         has_wished: &mut bool,
     ) -> Result<Option<String>, Error> {
         let backend = &self.context.backend;
         let mut patience = Patience::new(self.start_wait, quiet);
-        let (consumer, mut heart) = (&*self.context.consumer, Heart::new(self.context.clone(), self.consumers.clone()));
+        let (consumer, mut heart) = (&*self.context.consumer, Heartbeat::new(self.context.clone(), self.consumers.clone()));
         let note = heart.note();
         let at = Instant::now();
         if patience.out("heartbeat", || backend.beat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
@@ -217,18 +217,18 @@ impl Host {
     }
 
     /// Starts all who work.
-    fn work(self: &Arc<Self>, switch: &Arc<Switch>, quiet: &Quiet, until_idle: bool) -> JoinSet<()> {
+    fn work(self: &Arc<Self>, switch: &Arc<ShutdownTrigger>, quiet: &Shutdown, until_idle: bool) -> JoinSet<()> {
         let mut working = JoinSet::new();
         let mut serve = |task, of: String, make: Box<dyn FnMut() -> Work + Send>| {
-            let silent_max = (task != Task::Lane && task != Task::Idle).then_some(STUCK_MAX);
+            let silent_max = (task != Task::Worker && task != Task::Idle).then_some(STUCK_MAX);
             tasks::serve_in(&mut working, task, of, silent_max, make);
         };
         for consumer in &self.consumers {
             let of = consumer.subscription.to_string();
-            for lane in 0..consumer::LANES {
+            for lane in 0..consumer::WORKERS_PER_SUBSCRIPTION {
                 let (consumer, quiet) = (consumer.clone(), quiet.clone());
-                let make = move || Box::pin(consumer.clone().lane(lane, quiet.clone())) as Work;
-                serve(Task::Lane, of.clone(), Box::new(make));
+                let make = move || Box::pin(consumer.clone().worker(lane, quiet.clone())) as Work;
+                serve(Task::Worker, of.clone(), Box::new(make));
             }
             let (resent, quiet) = ((consumer.clone(), quiet.clone()), quiet.clone());
             let make = move || Box::pin(consumer::resend::run(resent.0.clone(), resent.1.clone())) as Work;
@@ -273,7 +273,7 @@ impl Host {
     }
 
     /// Waits for all tasks; once it is time to stop, not longer than a batch of the slowest handler and a margin.
-    async fn drain(&self, working: &mut JoinSet<()>, mut quiet: Quiet) {
+    async fn drain(&self, working: &mut JoinSet<()>, mut quiet: Shutdown) {
         let all = async { while working.join_next().await.is_some() {} };
         let longest = self.consumers.iter().map(|consumer| consumer.handler.deadline).max().unwrap_or_default();
         let late = async {
@@ -285,7 +285,7 @@ impl Host {
 
     /// Ends the host when nothing waits: nothing to fetch, nothing in anybody's worker, no retry to come, and no timer
     /// within [`FAR`](crate::backend::FAR).
-    async fn idle(self: Arc<Self>, switch: Arc<Switch>, mut quiet: Quiet) {
+    async fn idle(self: Arc<Self>, switch: Arc<ShutdownTrigger>, mut quiet: Shutdown) {
         let mut said = Instant::now();
         while !quiet.sleep(IDLE_CHECK_EVERY).await {
             tasks::tick();
@@ -299,7 +299,7 @@ impl Host {
             match self.waiting(say).await {
                 Ok(0) => {
                     self.say_what_is_left().await;
-                    switch.quiet();
+                    switch.trigger();
                 }
                 Ok(_) => {}
                 Err(error) => observe::task_trouble("idle check", &error),

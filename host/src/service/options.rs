@@ -1,7 +1,7 @@
 //! What the configuration says to the backend.
 
 use super::build::subscriptions;
-use super::consumer::LANES;
+use super::consumer::WORKERS_PER_SUBSCRIPTION;
 use crate::backend::{ENTRY_FACTS_BYTES, Options};
 use crate::config::Config;
 
@@ -30,7 +30,7 @@ fn timers_bytes(config: &Config) -> u64 {
 /// What one lane may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but
 /// each needs room for one event.
 fn fetch_bytes(config: &Config) -> usize {
-    let lanes = LANES * subscriptions(config).len().max(1);
+    let lanes = WORKERS_PER_SUBSCRIPTION * subscriptions(config).len().max(1);
     let share = config.host.fetch_bytes_max.as_u64() as usize / lanes;
     share.max(config.host.payload_bytes_max.as_u64() as usize + ENTRY_FACTS_BYTES)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Quiet;
+use super::Shutdown;
 use crate::backend::Error;
 use crate::{observe, tasks};
 
@@ -20,13 +20,13 @@ pub struct Patience {
     /// None: as long as it takes.
     wait_max: Option<Duration>,
     begun: Instant,
-    quiet: Quiet,
+    quiet: Shutdown,
     /// The step whose trouble was said last.
     said: &'static str,
 }
 
 impl Patience {
-    pub fn new(wait_max: Option<Duration>, quiet: Quiet) -> Self {
+    pub fn new(wait_max: Option<Duration>, quiet: Shutdown) -> Self {
         Self { wait_max, begun: Instant::now(), quiet, said: "" }
     }
 
@@ -42,7 +42,7 @@ impl Patience {
         loop {
             tasks::look();
             if let Some(reason) = tasks::is_fatal() {
-                return Err(Error::Refused(reason.to_string()));
+                return Err(Error::Permanent(reason.to_string()));
             }
             let error = tokio::select! {
                 biased;
@@ -82,7 +82,7 @@ fn waited(error: Error, wait_max: Duration) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Switch;
+    use super::super::ShutdownTrigger;
     use super::*;
 
     fn away() -> Error {
@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_waited_out_over_all_steps_and_no_longer() {
-        let (_switch, quiet) = Switch::new();
+        let (_switch, quiet) = ShutdownTrigger::new();
         let wait_max = 4 * TRY_EVERY;
         let mut patience = Patience::new(Some(wait_max), quiet);
         let mut left = 3;
@@ -112,25 +112,25 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_pass_is_said_at_once() {
-        let (_switch, quiet) = Switch::new();
+        let (_switch, quiet) = ShutdownTrigger::new();
         let mut tried = 0;
         let mut patience = Patience::new(Some(START_WAIT_MAX), quiet);
         let refused = patience.out("one", || {
             tried += 1;
-            std::future::ready(Err::<(), _>(Error::Refused("no".into())))
+            std::future::ready(Err::<(), _>(Error::Permanent("no".into())))
         });
         assert!(refused.await.is_err() && tried == 1);
     }
 
     #[tokio::test]
     async fn without_a_bound_it_waits_until_it_is_told_to_stop() {
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let mut tried = 0;
         let mut patience = Patience::new(None, quiet);
         let waits = patience.out("one", || {
             tried += 1;
             if tried == 3 {
-                switch.quiet();
+                switch.trigger();
             }
             std::future::ready(Err::<(), _>(away()))
         });
@@ -140,10 +140,10 @@ mod tests {
     /// An attempt that hangs does not keep a host from ending.
     #[tokio::test]
     async fn it_stops_in_the_middle_of_an_attempt() {
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let mut patience = Patience::new(None, quiet);
         let waits = patience.out("one", std::future::pending::<Result<(), Error>>);
-        let stops = async { switch.quiet() };
+        let stops = async { switch.trigger() };
         assert!(tokio::join!(waits, stops).0.is_ok_and(|done| done.is_none()));
     }
 }

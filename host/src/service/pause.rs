@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Quiet;
+use super::Shutdown;
 use super::consumer::Consumer;
 use crate::backend::{Backend, Error, Pause};
 use crate::model::delivery::Subscription;
@@ -15,7 +15,7 @@ use crate::tasks;
 /// How long a host may go on fetching after somebody has paused a subscription, a fetch that waits not counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Quiet) {
+pub async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Shutdown) {
     while !quiet.sleep(LOOK_EVERY).await {
         tasks::tick();
         if let Err(error) = look(&*backend, &consumers).await {

@@ -13,12 +13,12 @@ use uuid::Uuid;
 use crate::backend::{Backend, Error, NewEntry, Published};
 use crate::clock;
 use crate::model::event::{Event, PayloadHash};
-use crate::model::outcome::Refusal;
+use crate::model::outcome::NotRun;
 use crate::model::plain_text::PlainText;
 use crate::observe;
 use crate::policy::route::Streams;
 use crate::schema::Registry;
-use crate::schema::admit::{Terms, admit, payload_hash};
+use crate::schema::admit::{AdmitOptions, admit, payload_hash};
 
 /// Events that go to the backend in one call.
 pub const PUBLISH_BATCH: usize = 500;
@@ -42,7 +42,7 @@ pub struct Ready {
 /// Why an event is not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{reason}", event_id.as_ref().map(|id| format!("event {id}: ")).unwrap_or_default())]
-pub struct Refused {
+pub struct PublishError {
     pub event_id: Option<String>,
     pub reason: String,
 }
@@ -60,28 +60,28 @@ struct Stamps<'a> {
 
 impl Publisher {
     /// Enriches and validates one event. What the producer wrote stays as it is, byte for byte.
-    pub fn prepare(&self, bytes: &[u8]) -> Result<Ready, Refused> {
+    pub fn prepare(&self, bytes: &[u8]) -> Result<Ready, PublishError> {
         self.admitted(bytes).inspect_err(|_| observe::publish_refused())
     }
 
-    fn admitted(&self, bytes: &[u8]) -> Result<Ready, Refused> {
+    fn admitted(&self, bytes: &[u8]) -> Result<Ready, PublishError> {
         let event_id = event_id(bytes);
-        let refused = |reason: String| Refused { event_id: event_id.clone(), reason };
+        let refused = |reason: String| PublishError { event_id: event_id.clone(), reason };
         let enriched = enrich(bytes);
-        let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: self.payload_bytes_max };
+        let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: self.payload_bytes_max };
         let words = |refusal| match refusal {
-            Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text) => text.into(),
+            NotRun::Undecodable(text) | NotRun::Invalid(text) | NotRun::Unknown(text) => text.into(),
             other => format!("{other:?}"),
         };
         let event = admit(&self.schemas, &enriched, &terms).map_err(|refusal| {
             // The place of a mistake is told as it is in what the producer wrote.
             let own = match refusal {
-                Refusal::Undecodable(_) if enriched.len() != bytes.len() => {
+                NotRun::Undecodable(_) if enriched.len() != bytes.len() => {
                     admit(&self.schemas, &Bytes::copy_from_slice(bytes), &terms).err()
                 }
                 _ => None,
             };
-            refused(words(own.filter(|own| matches!(own, Refusal::Undecodable(_))).unwrap_or(refusal)))
+            refused(words(own.filter(|own| matches!(own, NotRun::Undecodable(_))).unwrap_or(refusal)))
         })?;
         let written = bytes.trim_ascii();
         let given = if enriched.len() == written.len() { event.hash() } else { payload_hash(written) };

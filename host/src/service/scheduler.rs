@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Quiet;
+use super::Shutdown;
 use super::consumer::Consumer;
 use crate::{fault, observe, tasks};
 
@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Not more often than this, however soon the next one is due.
 const LOOK_SOONEST: Duration = Duration::from_millis(10);
 
-pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
+pub async fn run(consumer: Arc<Consumer>, mut quiet: Shutdown) {
     while !quiet.is_set() {
         tasks::tick();
         fault::point("promoting");

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::patience::Patience;
-use super::reloader::history::Refusal;
-use super::reloader::watch::{self, Ears};
-use super::reloader::{Refused, Reloader};
-use super::{Host, Quiet, Switch, agreement, build};
+use super::reloader::history::RejectedVersion;
+use super::reloader::watch::{self, FileWatcher};
+use super::reloader::{ReloadError, Reloader};
+use super::{Host, Shutdown, ShutdownTrigger, agreement, build};
 use crate::backend::Error;
 use crate::clock;
 use crate::config::Config;
@@ -33,10 +33,10 @@ use crate::tasks::{self, Task};
 pub type Read = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// What the configuration says under a key, to be compared and shown.
-type Said = fn(&Config) -> String;
+type ConfigValue = fn(&Config) -> String;
 
 /// What is fixed for the life of a process, and how it is written.
-const FIXED: &[(&str, Said)] = &[
+const FIXED: &[(&str, ConfigValue)] = &[
     ("broker.url", |config| config.broker_url().to_string()),
     ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
     ("http.token_file", |config| config.token_file().display().to_string()),
@@ -74,18 +74,18 @@ pub struct Control {
     file: PathBuf,
     next: mpsc::Sender<Next>,
     /// Held while other settings are tried: one at a time.
-    reload_lock: tokio::sync::Mutex<Seen>,
-    refused: Mutex<Option<Refusal>>,
+    reload_lock: tokio::sync::Mutex<FileDigests>,
+    refused: Mutex<Option<RejectedVersion>>,
 }
 
 /// What the files held when they were read last, whatever came of that.
-pub struct Seen {
+pub struct FileDigests {
     config: Option<String>,
     /// The schemas; and the plugins of settings that were refused, for one of them may have been the reason.
     rest: Vec<(PathBuf, Option<String>)>,
 }
 
-impl Seen {
+impl FileDigests {
     pub fn of(file: &Path, config: &Config) -> Self {
         let schemas = config.path(&config.schemas.path);
         let digest = watch::digest_of_all(&schemas);
@@ -115,15 +115,15 @@ fn digests(paths: Vec<PathBuf>) -> Vec<(PathBuf, Option<String>)> {
 }
 
 /// Hosts to come, one for each change of the settings.
-pub struct Following(mpsc::Receiver<Next>);
+pub struct NextHosts(mpsc::Receiver<Next>);
 
 impl Control {
     /// `seen`: the files that `host` was built from.
-    pub fn new(host: &Host, file: PathBuf, seen: Seen, read: Read) -> (Arc<Self>, Following) {
+    pub fn new(host: &Host, file: PathBuf, seen: FileDigests, read: Read) -> (Arc<Self>, NextHosts) {
         let (next, following) = mpsc::channel(1);
         let now = ArcSwap::new(Settings::of(host, 1));
         let control = Self { now, read, file, next, reload_lock: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
-        (Arc::new(control), Following(following))
+        (Arc::new(control), NextHosts(following))
     }
 
     pub fn now(&self) -> Arc<Settings> {
@@ -132,7 +132,7 @@ impl Control {
 
     /// Reads the settings, checks them, loads their plugins, and lets a host with them take over. Answers once that has
     /// begun.
-    pub async fn reload(&self) -> Result<u64, Refused> {
+    pub async fn reload(&self) -> Result<u64, ReloadError> {
         let mut seen = self.reload_lock.lock().await;
         *seen = seen.again(&self.file).await;
         self.take(&mut seen).await
@@ -151,12 +151,12 @@ impl Control {
         let _ = self.take(&mut seen).await;
     }
 
-    async fn take(&self, seen: &mut Seen) -> Result<u64, Refused> {
+    async fn take(&self, seen: &mut FileDigests) -> Result<u64, ReloadError> {
         match self.prepare(seen).await {
             Ok(host) => {
                 let (begun, beginning) = oneshot::channel();
-                self.next.send(Next { host, begun }).await.map_err(|_| Refused::Ending)?;
-                if let Err(error) = beginning.await.map_err(|_| Refused::Ending)? {
+                self.next.send(Next { host, begun }).await.map_err(|_| ReloadError::Ending)?;
+                if let Err(error) = beginning.await.map_err(|_| ReloadError::Ending)? {
                     return Err(self.refuse(error.to_string()));
                 }
                 *self.refused() = None;
@@ -169,14 +169,14 @@ impl Control {
         }
     }
 
-    fn refuse(&self, reason: String) -> Refused {
+    fn refuse(&self, reason: String) -> ReloadError {
         observe::settings_refused(&reason);
-        *self.refused() = Some(Refusal { at_ms: clock::now_ms(), digest: None, reason: reason.clone() });
-        Refused::Settings(reason)
+        *self.refused() = Some(RejectedVersion { at_ms: clock::now_ms(), digest: None, reason: reason.clone() });
+        ReloadError::Settings(reason)
     }
 
     /// A host with the settings as they are in their files. Nothing of it runs yet.
-    async fn prepare(&self, seen: &mut Seen) -> Result<Host, String> {
+    async fn prepare(&self, seen: &mut FileDigests) -> Result<Host, String> {
         let now = self.now();
         let config = (self.read)()?;
         // Looked at before they are loaded: what changes from here on is seen as a change.
@@ -206,8 +206,8 @@ impl Control {
     }
 
     /// Looks after files that change, until it is time to stop.
-    pub async fn watch(self: Arc<Self>, mut quiet: Quiet) {
-        let mut ears = Ears::listening();
+    pub async fn watch(self: Arc<Self>, mut quiet: Shutdown) {
+        let mut ears = FileWatcher::listening();
         loop {
             let now = self.now();
             let rest: Vec<PathBuf> = self.reload_lock.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();
@@ -235,7 +235,7 @@ impl Control {
     }
 
     /// A lock whose holder panicked guards a plain value.
-    fn refused(&self) -> MutexGuard<'_, Option<Refusal>> {
+    fn refused(&self) -> MutexGuard<'_, Option<RejectedVersion>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -267,19 +267,19 @@ fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
 pub async fn run(
     mut host: Host,
     control: Arc<Control>,
-    mut following: Following,
-    switch: Arc<Switch>,
-    mut quiet: Quiet,
+    mut following: NextHosts,
+    switch: Arc<ShutdownTrigger>,
+    mut quiet: Shutdown,
     until_idle: bool,
 ) -> Result<(), Error> {
     loop {
-        let (stop, stopped) = Switch::new();
+        let (stop, stopped) = ShutdownTrigger::new();
         let stop = Arc::new(stop);
         let mut running = std::pin::pin!(host.run(stop.clone(), stopped.clone(), until_idle));
         let next = loop {
             tokio::select! {
                 ended = &mut running => {
-                    switch.quiet();
+                    switch.trigger();
                     return ended;
                 }
                 () = quiet.wait() => break None,
@@ -289,7 +289,7 @@ pub async fn run(
                     let mut patience = Patience::new(None, stopped.clone());
                     let made = tokio::select! {
                         ended = &mut running => {
-                            switch.quiet();
+                            switch.trigger();
                             return ended;
                         }
                         () = quiet.wait() => break None,
@@ -304,7 +304,7 @@ pub async fn run(
                 }
             }
         };
-        stop.quiet();
+        stop.trigger();
         running.await?;
         let Some((following, begun)) = next else { return Ok(()) };
         control.now.store(Settings::of(&following, control.now().number + 1));

@@ -71,7 +71,7 @@ macro_rules! tasks {
 
 tasks! {
     /// A thread: takes batches of a handler on a stream through.
-    Lane "lane" Restarted
+    Worker "lane" Restarted
     /// Sends again what the backend refused.
     Resend "resend" Restarted
     /// Brings back what is due.

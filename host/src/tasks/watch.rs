@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn watched(silent_max: Duration) -> Arc<Watched> {
-        Watched::new(Task::Lane, "x".to_owned(), Some(silent_max))
+        Watched::new(Task::Worker, "x".to_owned(), Some(silent_max))
     }
 
     #[test]

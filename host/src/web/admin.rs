@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use serde_json::json;
 
 use super::View;
-use crate::service::reloader::{Refused, Taken};
+use crate::service::reloader::{ReloadError, Taken};
 use crate::tasks::{self, Task};
 
 pub(super) async fn plugins(Extension(view): Extension<View>) -> Response {
@@ -36,12 +36,12 @@ pub(super) async fn rollback(Extension(view): Extension<View>, Path(handler): Pa
 
 /// In a task of its own: whoever asked may go away, and what was begun is finished all the same.
 async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Refused>> + Send + 'static,
-) -> Result<T, Refused> {
-    tasks::once(Task::Request, work).await.unwrap_or(Err(Refused::Ending))
+    work: impl Future<Output = Result<T, ReloadError>> + Send + 'static,
+) -> Result<T, ReloadError> {
+    tasks::once(Task::Request, work).await.unwrap_or(Err(ReloadError::Ending))
 }
 
-fn answer(handler: &str, taken: Result<Taken, Refused>) -> Response {
+fn answer(handler: &str, taken: Result<Taken, ReloadError>) -> Response {
     match taken {
         Ok(Taken { generation, digest, changed }) => {
             let value = json!({ "handler": handler, "generation": generation, "digest": &*digest, "changed": changed });
@@ -51,12 +51,12 @@ fn answer(handler: &str, taken: Result<Taken, Refused>) -> Response {
     }
 }
 
-fn refusal(error: &Refused) -> Response {
+fn refusal(error: &ReloadError) -> Response {
     let status = match error {
-        Refused::NoHandler(_) => StatusCode::NOT_FOUND,
-        Refused::NothingBefore(_) => StatusCode::CONFLICT,
-        Refused::Plugin(_) | Refused::Settings(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        ReloadError::NoHandler(_) => StatusCode::NOT_FOUND,
+        ReloadError::NothingBefore(_) => StatusCode::CONFLICT,
+        ReloadError::Plugin(_) | ReloadError::Settings(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ReloadError::Ending => StatusCode::SERVICE_UNAVAILABLE,
     };
     let text = error.to_string();
     // Several findings have a hint each: they stay with their findings.

@@ -97,7 +97,7 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
             (&gauges.lag, status.lag),
             (&gauges.pending, status.pending),
             (&gauges.due, status.due),
-            (&gauges.again, status.again),
+            (&gauges.again, status.redelivery),
             (&gauges.dead, status.dead),
             (&gauges.dead_unrun, status.dead_unrun),
             (&gauges.dead_bytes, status.dead_bytes),

@@ -22,7 +22,7 @@ use crate::backend::{Backend, Error};
 use crate::model::plain_text;
 use crate::observe::log_writer;
 use crate::service::settings::Control;
-use crate::service::{Quiet, books, heart};
+use crate::service::{Shutdown, books, heart};
 use crate::tasks;
 
 /// A backend that has not answered by then counts as away: a probe or a scrape must end before its own time-out.
@@ -60,7 +60,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until it is time to stop.
-pub async fn serve(listener: TcpListener, door: Door, quiet: Quiet) {
+pub async fn serve(listener: TcpListener, door: Door, quiet: Shutdown) {
     let routes = Router::new()
         .route("/api/status", get(api_status))
         .route("/api/plugins", get(admin::plugins))

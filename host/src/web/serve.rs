@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::service::Quiet;
+use crate::service::Shutdown;
 use crate::tasks::{self, Task};
 
 /// Connections at a time. The next one waits in the system's queue until one of these ends.
@@ -29,7 +29,7 @@ pub const CONNECTION_MAX: Duration = Duration::from_secs(900);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until it is time to stop; what is being answered then goes on.
-pub(super) async fn serve(listener: TcpListener, routes: Router, mut quiet: Quiet) {
+pub(super) async fn serve(listener: TcpListener, routes: Router, mut quiet: Shutdown) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
         loop {

@@ -8,19 +8,19 @@ use tokio::task::JoinSet;
 use super::dead_letters::kill;
 use super::desk::{Desk, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{AUDIT_MAX, Act, AuditRecord, Backend, Error, Pause};
+use crate::backend::{AUDIT_MAX, Operator, AuditRecord, Backend, Error, Pause};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, EntryId, Lane, Replayed, Subscription};
+use crate::model::delivery::{Body, EntryId, Queue, Replayed, Subscription};
 
-fn act(who: &str, note: &str) -> Act {
-    Act { who: who.into(), note: note.into() }
+fn act(who: &str, note: &str) -> Operator {
+    Operator { name: who.into(), note: note.into() }
 }
 
 async fn audit(desk: &Desk) -> Vec<AuditRecord> {
     desk.backend.audit(&desk.subscription, None, AUDIT_MAX + 1).await.expect("audit")
 }
 
-async fn pause(desk: &Desk, paused: bool, act: &Act) {
+async fn pause(desk: &Desk, paused: bool, act: &Operator) {
     desk.backend.set_paused(&desk.subscription, paused, act).await.expect("set_paused");
 }
 
@@ -28,7 +28,7 @@ pub async fn a_replay_is_linked_to_its_letter_and_counted(backend: Arc<dyn Backe
     let desk = Desk::new(&backend).await;
     let mut letter = kill(&desk, 1).await[0];
     for times in 1..=3 {
-        assert_eq!(backend.replay(&desk.subscription, &[letter], &Act::default()).await.expect("replay"), 1);
+        assert_eq!(backend.replay(&desk.subscription, &[letter], &Operator::default()).await.expect("replay"), 1);
         let back = desk.fetch_one().await;
         let link = Some(Replayed { letter, times });
         assert_eq!(back.replayed, link, "which letter it was, and how often it has been replayed");
@@ -50,11 +50,11 @@ pub async fn one_letter_replayed_by_many_at_once_is_replayed_once(backend: Arc<d
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
         let (backend, subscription, ids) = (backend.clone(), desk.subscription.clone(), ids.clone());
-        tasks.spawn(async move { backend.replay(&subscription, &ids, &Act::default()).await.expect("replay") });
+        tasks.spawn(async move { backend.replay(&subscription, &ids, &Operator::default()).await.expect("replay") });
     }
     assert_eq!(tasks.join_all().await.into_iter().sum::<usize>(), 10, "each is replayed by one of them");
     let books = desk.books().await;
-    assert_eq!((books.dead, books.again), (0, 10));
+    assert_eq!((books.dead, books.redelivery), (0, 10));
     let counted: u64 = audit(&desk).await.iter().map(|record| record.count).sum();
     assert_eq!(counted, 10, "who came late left no record of what others did");
 }
@@ -63,14 +63,14 @@ pub async fn dropped_letters_balance_the_books(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let ids = kill(&desk, 5).await;
     let some = [ids[0], ids[3], ids[0]];
-    let dropped = async || backend.drop_dead(&desk.subscription, &some, &Act::default()).await.expect("drop_dead");
+    let dropped = async || backend.drop_dead(&desk.subscription, &some, &Operator::default()).await.expect("drop_dead");
     assert_eq!(dropped().await, 2, "one that is named twice is dropped once");
     assert_eq!(dropped().await, 0, "they are gone");
     let books = desk.books().await;
     assert_eq!((books.published, books.dead, books.dropped, books.waiting()), (5, 3, 2, 0));
     let left: Vec<EntryId> = desk.dead().await.iter().map(|letter| letter.id).collect();
     assert_eq!(left, [ids[1], ids[2], ids[4]]);
-    assert_eq!(backend.replay(&desk.subscription, &some, &Act::default()).await.expect("replay"), 0, "gone for good");
+    assert_eq!(backend.replay(&desk.subscription, &some, &Operator::default()).await.expect("replay"), 0, "gone for good");
 }
 
 pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Backend>) {
@@ -80,11 +80,11 @@ pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Back
     desk.settle_one(dead_letter(first, ReasonClass::Exhausted, Some(record(1, "no")))).await;
     let letter = desk.dead().await[0].id;
     let body = Bytes::from_static(b"right \xff\0 \r\n");
-    let edit = async |body: Bytes| backend.edit_dead(&desk.subscription, letter, body, &Act::default()).await.expect("edit");
+    let edit = async |body: Bytes| backend.edit_dead(&desk.subscription, letter, body, &Operator::default()).await.expect("edit");
     assert!(edit(body.clone()).await);
     assert!(!edit("late".into()).await, "it is gone already");
     let back = desk.fetch_one().await;
-    assert_eq!((back.lane, back.origin, &back.body), (Lane::Again, origin, &Body::Event(body)));
+    assert_eq!((back.queue, back.origin, &back.body), (Queue::Redelivery, origin, &Body::Event(body)));
     assert_eq!((back.attempts, back.crashes, back.history.len()), (0, 0, 1));
     assert_eq!(back.replayed, Some(Replayed { letter, times: 1 }), "an edit is a replay, too");
     desk.settle_one(commit(back)).await;
@@ -102,7 +102,7 @@ pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
     pause(&desk, true, &act("ada@one", "a deploy")).await;
     pause(&desk, false, &act("bob@two", "it is over")).await;
     let records = audit(&desk).await;
-    let said: Vec<_> = records.iter().map(|r| (&*r.verb, r.count, r.ids.clone(), &*r.act.who, &*r.act.note)).collect();
+    let said: Vec<_> = records.iter().map(|r| (&*r.verb, r.count, r.ids.clone(), &*r.operator.name, &*r.operator.note)).collect();
     let wanted = [
         ("replay", 2, ids[..2].to_vec(), "ada@one", "all of \"x\"\n\u{1F30A}"),
         ("drop", 1, vec![ids[2]], "bob@two", ""),
@@ -126,15 +126,15 @@ pub async fn an_act_on_nothing_leaves_no_record(backend: Arc<dyn Backend>) {
     let nobody = Subscription { stream: fresh("stream").into(), handler: fresh("handler").into() };
     for subscription in [&desk.subscription, &nobody] {
         for ids in [&[][..], &[EntryId(1, 1)]] {
-            assert_eq!(backend.replay(subscription, ids, &Act::default()).await.expect("replay"), 0);
-            assert_eq!(backend.drop_dead(subscription, ids, &Act::default()).await.expect("drop_dead"), 0);
+            assert_eq!(backend.replay(subscription, ids, &Operator::default()).await.expect("replay"), 0);
+            assert_eq!(backend.drop_dead(subscription, ids, &Operator::default()).await.expect("drop_dead"), 0);
         }
-        assert!(!backend.edit_dead(subscription, EntryId(1, 1), "e".into(), &Act::default()).await.expect("edit_dead"));
+        assert!(!backend.edit_dead(subscription, EntryId(1, 1), "e".into(), &Operator::default()).await.expect("edit_dead"));
         assert!(backend.audit(subscription, None, 10).await.expect("audit").is_empty());
     }
-    pause(&desk, false, &Act::default()).await;
+    pause(&desk, false, &Operator::default()).await;
     assert!(audit(&desk).await.is_empty(), "it was not paused");
-    let refused = backend.set_paused(&nobody, true, &Act::default()).await;
+    let refused = backend.set_paused(&nobody, true, &Operator::default()).await;
     assert!(matches!(refused, Err(Error::GroupGone { .. })), "there is nothing to pause: {refused:?}");
     assert_eq!(backend.paused(&[nobody]).await.expect("paused"), [Pause::No]);
 }
@@ -151,7 +151,7 @@ pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
             let mut tasks = JoinSet::new();
             for n in 0..500 {
                 let (backend, subscription) = (backend.clone(), desk.subscription.clone());
-                tasks.spawn(async move { backend.set_paused(&subscription, n % 2 == 1, &Act::default()).await });
+                tasks.spawn(async move { backend.set_paused(&subscription, n % 2 == 1, &Operator::default()).await });
             }
             tasks.join_all().await.into_iter().for_each(|done| done.expect("set_paused"));
         }
@@ -167,7 +167,7 @@ pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
     let flag = async || backend.paused(std::slice::from_ref(&desk.subscription)).await.expect("paused")[0] == Pause::Asked;
     assert!(!flag().await, "nobody has paused it");
     for _ in 0..2 {
-        pause(&desk, true, &Act::default()).await;
+        pause(&desk, true, &Operator::default()).await;
         assert!(flag().await);
     }
     desk.publish(&["a"]).await;
@@ -176,7 +176,7 @@ pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
     let delivery = desk.fetch_one().await;
     desk.settle_one(commit(delivery)).await;
     assert!(flag().await, "obeying it is the hosts' affair: the backend serves whoever asks");
-    pause(&desk, false, &Act::default()).await;
+    pause(&desk, false, &Operator::default()).await;
     assert!(!flag().await);
     assert_eq!(audit(&desk).await.len(), 2, "said twice is done once");
     desk.books().await;
@@ -188,14 +188,14 @@ pub async fn acts_on_one_subscription_do_not_show_in_another(backend: Arc<dyn Ba
     let elsewhere = Desk::new(&backend).await;
     let ids = kill(&one, 3).await;
     let theirs = kill(&two, 3).await;
-    pause(&one, true, &Act::default()).await;
+    pause(&one, true, &Operator::default()).await;
     let subscriptions = [&two, &one, &elsewhere, &one].map(|desk| desk.subscription.clone());
     let flags = backend.paused(&subscriptions).await.expect("paused");
     assert_eq!(flags, [Pause::No, Pause::Asked, Pause::No, Pause::Asked], "in the order of the question");
     assert!(backend.paused(&[]).await.expect("paused").is_empty());
-    backend.drop_dead(&one.subscription, &ids[..1], &Act::default()).await.expect("drop_dead");
-    assert_eq!(backend.drop_dead(&elsewhere.subscription, &ids[1..2], &Act::default()).await.expect("drop_dead"), 0);
-    let edited = backend.edit_dead(&elsewhere.subscription, ids[2], "e".into(), &Act::default()).await;
+    backend.drop_dead(&one.subscription, &ids[..1], &Operator::default()).await.expect("drop_dead");
+    assert_eq!(backend.drop_dead(&elsewhere.subscription, &ids[1..2], &Operator::default()).await.expect("drop_dead"), 0);
+    let edited = backend.edit_dead(&elsewhere.subscription, ids[2], "e".into(), &Operator::default()).await;
     assert!(!edited.expect("edit_dead"), "another subscription's letter");
     assert_eq!((audit(&one).await.len(), audit(&two).await.len(), audit(&elsewhere).await.len()), (2, 0, 0));
     let books = two.books().await;

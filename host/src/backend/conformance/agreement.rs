@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::desk::{Desk, hangs_not};
 use super::forms::*;
-use crate::backend::{Act, Backend, Group, Place, Settled, Start, Tended};
+use crate::backend::{Operator, Backend, Group, Place, Settled, Start, Tended};
 use crate::model::delivery::{Delivery, Disposition};
 
 impl Desk {
@@ -34,7 +34,7 @@ pub async fn a_group_is_made_once_and_never_begins_elsewhere(backend: Arc<dyn Ba
     desk.publish(&["a", "b"]).await;
     desk.settle(desk.fetch(1).await.into_iter().map(commit).collect()).await;
     assert_eq!(backend.ensure_group(&desk.subscription, Start::New).await.expect("ensure_group"), Group::There);
-    let begun = backend.begin_at(&desk.subscription, Place::Beginning, &Act::default()).await.expect("begin_at");
+    let begun = backend.begin_at(&desk.subscription, Place::Beginning, &Operator::default()).await.expect("begin_at");
     assert!(!begun, "it knows where it is");
     assert_eq!(text(&desk.fetch_one().await), "b");
 }

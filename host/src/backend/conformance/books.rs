@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::DEAD_LETTERS_MAX;
 use super::desk::{Desk, fresh};
 use super::forms::*;
-use crate::backend::Act;
-use crate::backend::{Backend, Bounds, Entry, Settled, Start, VERSIONS_MAX};
+use crate::backend::Operator;
+use crate::backend::{Backend, Bounds, SettlementEntry, Settled, Start, VERSIONS_MAX};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Disposition;
 
@@ -27,9 +27,9 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
             let _ = heir.fetch(2).await; // lost: its consumer dies
             heir.dies().await;
             let entries = desk.fetch(10).await.into_iter().enumerate().map(|(n, d)| match n {
-                0 => Entry { mark: Some((id, THIS)), ..commit(d) }, // a duplicate from the second round on
-                1 => Entry { mark: Some((id, OTHER)), ..commit(d) }, // a conflict
-                2 => Entry { state: Some(("k".into(), 99)), ..commit(d) }, // stale
+                0 => SettlementEntry { mark: Some((id, THIS)), ..commit(d) }, // a duplicate from the second round on
+                1 => SettlementEntry { mark: Some((id, OTHER)), ..commit(d) }, // a conflict
+                2 => SettlementEntry { state: Some(("k".into(), 99)), ..commit(d) }, // stale
                 3 => entry(d, Disposition::Skip { duplicate: false }),
                 4 => retry(d, Duration::ZERO, record(1, "soon")),
                 5 => retry(d, Duration::from_secs(3600), record(1, "much later")),
@@ -49,7 +49,7 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
             desk.promote(1).await;
             if round % 2 == 1 {
                 let letter = desk.dead().await[0].id;
-                assert_eq!(backend.replay(&desk.subscription, &[letter], &Act::default()).await.expect("replay"), 1);
+                assert_eq!(backend.replay(&desk.subscription, &[letter], &Operator::default()).await.expect("replay"), 1);
             }
             desk.books().await;
         }
@@ -72,10 +72,10 @@ async fn overflow(desk: &Desk) {
 async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
     for desk in desks {
         let books = desk.books().await;
-        let rest = desk.fetch((books.lag + books.again) as usize).await;
+        let rest = desk.fetch((books.lag + books.redelivery) as usize).await;
         desk.settle(rest.into_iter().map(commit).collect()).await;
         let books = desk.books().await;
-        assert_eq!((books.lag, books.again, books.pending), (0, 0, 0), "{books:?}");
+        assert_eq!((books.lag, books.redelivery, books.pending), (0, 0, 0), "{books:?}");
         assert_eq!(books.waiting(), books.due);
     }
     let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
@@ -109,7 +109,7 @@ pub async fn a_duplicate_is_booked_as_skipped(backend: Arc<dyn Backend>) {
     let got = desk.fetch(5).await.into_iter().enumerate();
     let entries = got.map(|(n, d)| match n {
         4 => entry(d, Disposition::Skip { duplicate: false }),
-        _ => Entry { mark: Some((id, THIS)), ..commit(d) },
+        _ => SettlementEntry { mark: Some((id, THIS)), ..commit(d) },
     });
     desk.settle(entries.collect()).await;
     let books = desk.books().await;

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::DEAD_LETTERS_MAX;
 use super::desk::{Desk, added};
 use super::forms::*;
-use crate::backend::Act;
+use crate::backend::Operator;
 use crate::backend::{Backend, NewEntry, Settled, Start};
 use crate::model::dead_letter::{Reason, ReasonClass};
-use crate::model::delivery::{Body, Disposition, EntryId, Lane};
+use crate::model::delivery::{Body, Disposition, EntryId, Queue};
 
 pub async fn a_dead_letter_keeps_the_exact_bytes(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
@@ -87,18 +87,18 @@ pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backe
     two.settle(got.into_iter().map(commit).collect()).await;
     let twice = [ids[0], ids[2], ids[0]];
     assert_eq!(
-        backend.replay(&one.subscription, &twice, &Act::default()).await.expect("replay"),
+        backend.replay(&one.subscription, &twice, &Operator::default()).await.expect("replay"),
         2,
         "one that is named twice is replayed once"
     );
-    assert_eq!(backend.replay(&one.subscription, &twice, &Act::default()).await.expect("replay"), 0, "they are gone already");
+    assert_eq!(backend.replay(&one.subscription, &twice, &Operator::default()).await.expect("replay"), 0, "they are gone already");
     assert_eq!(
-        backend.replay(&two.subscription, &[ids[1]], &Act::default()).await.expect("replay"),
+        backend.replay(&two.subscription, &[ids[1]], &Operator::default()).await.expect("replay"),
         0,
         "another handler's letter"
     );
     let books = one.books().await;
-    assert_eq!((books.dead, books.again), (1, 2));
+    assert_eq!((books.dead, books.redelivery), (1, 2));
     two.fetches_nothing().await;
     assert_eq!(one.dead().await.iter().map(|letter| letter.id).collect::<Vec<_>>(), [ids[1]]);
     let back = one.fetch(2).await;
@@ -116,9 +116,9 @@ pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn 
     for _ in 0..2 {
         let letter = desk.dead().await.remove(0);
         assert_eq!((letter.origin, letter.attempts), (origin, 1));
-        assert_eq!(backend.replay(&desk.subscription, &[letter.id], &Act::default()).await.expect("replay"), 1);
+        assert_eq!(backend.replay(&desk.subscription, &[letter.id], &Operator::default()).await.expect("replay"), 1);
         let back = desk.fetch_one().await;
-        assert_eq!((back.lane, back.origin, text(&back)), (Lane::Again, origin, "a"));
+        assert_eq!((back.queue, back.origin, text(&back)), (Queue::Redelivery, origin, "a"));
         assert_eq!((back.attempts, back.crashes), (0, 0), "nothing is on its account");
         desk.settle_one(dead_letter(back, ReasonClass::Exhausted, Some(record(1, "no")))).await;
     }
@@ -152,13 +152,13 @@ where
     desk.settle_one(retry(delivery, Duration::ZERO, record(1, "x"))).await;
     desk.promote(1).await;
     let mut rest = desk.fetch(2).await;
-    rest.sort_by_key(|d| d.lane == Lane::Input);
+    rest.sort_by_key(|d| d.queue == Queue::Stream);
     let delivery = rest.remove(0);
     assert_eq!(delivery.body, Body::Fields(fields.clone()), "a retry keeps them");
     desk.settle_one(dead_letter(delivery, ReasonClass::Undecodable, None)).await;
     let letter = desk.dead().await.remove(0);
     assert_eq!(letter.body, Body::Fields(fields.clone()), "a dead letter keeps them");
-    backend.replay(&desk.subscription, &[letter.id], &Act::default()).await.expect("replay");
+    backend.replay(&desk.subscription, &[letter.id], &Operator::default()).await.expect("replay");
     assert_eq!(desk.fetch_one().await.body, Body::Fields(fields), "a replay keeps them");
     desk.books().await;
 }

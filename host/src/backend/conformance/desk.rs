@@ -9,11 +9,11 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::backend::{
-    self, Backend, Entry, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SubscriptionStatus, Start,
-    VersionBook,
+    self, Backend, SettlementEntry, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SubscriptionStatus, Start,
+    VersionCount,
 };
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use crate::model::event::PayloadHash;
 
 /// Long past any honest answer: whoever runs into it hangs.
@@ -81,7 +81,7 @@ impl Desk {
                 assert!(count <= max, "fetch handed out {count} where at most {max} were asked for");
                 got.extend(some.deliveries);
                 if some.more {
-                    let held = got.iter().map(|delivery: &Delivery| (delivery.lane, delivery.entry)).collect();
+                    let held = got.iter().map(|delivery: &Delivery| (delivery.queue, delivery.entry)).collect();
                     let lease = Duration::from_secs(3600);
                     let left = self.backend.recover(&self.subscription, &self.consumer, &held, lease, max - count);
                     got.extend(left.await.expect("recover").deliveries);
@@ -105,12 +105,12 @@ impl Desk {
         assert!(got.is_empty(), "nothing was to come on {}, but this came: {got:?}", self.subscription);
     }
 
-    pub async fn try_settle(&self, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
+    pub async fn try_settle(&self, token: Uuid, entries: Vec<SettlementEntry>) -> backend::Result<Vec<Settled>> {
         self.try_settle_by("v1", token, entries).await
     }
 
     /// As the work of this version of the plugin.
-    pub async fn try_settle_by(&self, plugin: &str, token: Uuid, entries: Vec<Entry>) -> backend::Result<Vec<Settled>> {
+    pub async fn try_settle_by(&self, plugin: &str, token: Uuid, entries: Vec<SettlementEntry>) -> backend::Result<Vec<Settled>> {
         let settlement = Settlement {
             subscription: self.subscription.clone(),
             consumer: self.consumer.clone(),
@@ -122,7 +122,7 @@ impl Desk {
     }
 
     /// The reply gets lost, and the very same settlement is sent again.
-    pub async fn settle_twice_by(&self, plugin: &str, entries: Vec<Entry>) {
+    pub async fn settle_twice_by(&self, plugin: &str, entries: Vec<SettlementEntry>) {
         let (subscription, consumer) = (self.subscription.clone(), self.consumer.clone());
         let settlement = Settlement { subscription, consumer, plugin: plugin.into(), token: Uuid::new_v4(), entries };
         for _ in 0..2 {
@@ -131,18 +131,18 @@ impl Desk {
     }
 
     /// What each version of the plugin has committed.
-    pub async fn versions(&self) -> Vec<VersionBook> {
+    pub async fn versions(&self) -> Vec<VersionCount> {
         self.backend.committed_by(&self.subscription).await.expect("committed_by")
     }
 
-    pub async fn settle(&self, entries: Vec<Entry>) -> Vec<Settled> {
+    pub async fn settle(&self, entries: Vec<SettlementEntry>) -> Vec<Settled> {
         let count = entries.len();
         let answers = self.try_settle(Uuid::new_v4(), entries).await.expect("settle");
         assert_eq!(answers.len(), count, "settle answers for every entry");
         answers
     }
 
-    pub async fn settle_one(&self, entry: Entry) -> Settled {
+    pub async fn settle_one(&self, entry: SettlementEntry) -> Settled {
         self.settle(vec![entry]).await[0]
     }
 
@@ -185,7 +185,7 @@ impl Desk {
         self.backend.promote(&self.subscription, max).await.expect("promote")
     }
 
-    pub async fn recover_once(&self, held: &HashSet<(Lane, EntryId)>, lease: Duration, max: usize) -> Vec<Delivery> {
+    pub async fn recover_once(&self, held: &HashSet<(Queue, EntryId)>, lease: Duration, max: usize) -> Vec<Delivery> {
         let found =
             self.backend.recover(&self.subscription, &self.consumer, held, lease, max).await.expect("recover").deliveries;
         assert!(found.len() <= max, "recover handed out {} where at most {max} were asked for", found.len());
@@ -199,7 +199,7 @@ impl Desk {
             while found.len() < count {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 for delivery in self.recover_once(&held, Duration::from_millis(1), count - found.len()).await {
-                    assert!(held.insert((delivery.lane, delivery.entry)), "recovered twice: {delivery:?}");
+                    assert!(held.insert((delivery.queue, delivery.entry)), "recovered twice: {delivery:?}");
                     found.push(delivery);
                 }
             }

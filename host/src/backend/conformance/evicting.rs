@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::desk::Desk;
 use super::forms::*;
 use super::{DEAD_LETTERS_BYTES_MAX, DEAD_LETTERS_MAX};
-use crate::backend::{Act, Backend, NewEntry, Settled, SubscriptionStatus, wire};
+use crate::backend::{Operator, Backend, NewEntry, Settled, SubscriptionStatus, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, ReasonClass};
 use crate::model::delivery::{Body, EntryId};
 
@@ -128,7 +128,7 @@ pub async fn what_is_dropped_and_replayed_leaves_the_account(backend: Arc<dyn Ba
         let books = desk.books().await;
         assert_eq!((books.dead, books.dead_unrun, books.evicted_ran + books.evicted_unrun), (7, 3, 0), "round {round}");
         let letters = ids(&desk).await;
-        let (act, subscription) = (Act::default(), &desk.subscription);
+        let (act, subscription) = (Operator::default(), &desk.subscription);
         assert_eq!(backend.drop_dead(subscription, &[letters[0], letters[3], letters[0]], &act).await.expect("drop"), 2);
         assert_eq!(desk.books().await.dead_unrun, 2);
         assert_eq!(backend.replay(subscription, &[letters[1], letters[4], letters[5]], &act).await.expect("replay"), 3);

@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use super::desk::{Desk, added, fresh, hangs_not};
 use super::forms::*;
 use super::{FETCH_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use crate::backend::{Act, Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Settled, SubscriptionStatus, Start};
+use crate::backend::{Operator, Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Settled, SubscriptionStatus, Start};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Lane, Large, Subscription};
+use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Queue, Large, Subscription};
 
 pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
@@ -22,7 +22,7 @@ pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
     assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(got.iter().map(|d| d.entry).collect::<Vec<_>>(), ids, "fetch and publish speak of the same ids");
     for delivery in &got {
-        assert_eq!(delivery.lane, Lane::Input);
+        assert_eq!(delivery.queue, Queue::Stream);
         assert_eq!(delivery.origin, delivery.entry, "on the input lane an entry is its own origin");
         assert_eq!((delivery.attempts, delivery.crashes), (0, 0), "a new delivery has no history");
         assert!(delivery.history.is_empty());
@@ -78,7 +78,7 @@ pub async fn fetch_takes_no_more_than_asked(backend: Arc<dyn Backend>) {
     let mut seen = HashSet::new();
     for _ in 0..10 {
         let delivery = desk.fetch_one().await; // `fetch` checks the bound
-        assert!(seen.insert((delivery.lane, delivery.entry)), "handed out twice: {delivery:?}");
+        assert!(seen.insert((delivery.queue, delivery.entry)), "handed out twice: {delivery:?}");
     }
     desk.fetches_nothing().await;
 }
@@ -105,9 +105,9 @@ pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backen
     to.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
     let waiting = spawn_fetch(&to).await;
     let letter = to.dead().await.remove(0);
-    assert_eq!(backend.replay(&to.subscription, &[letter.id], &Act::default()).await.expect("replay"), 1);
+    assert_eq!(backend.replay(&to.subscription, &[letter.id], &Operator::default()).await.expect("replay"), 1);
     let got = hangs_not("a fetch that waits for a replayed event", waiting).await.expect("fetch");
-    assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "emitted"));
+    assert_eq!((got[0].queue, text(&got[0])), (Queue::Redelivery, "emitted"));
 }
 
 pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
@@ -118,7 +118,7 @@ pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
     let waiting = spawn_fetch(&desk).await;
     desk.promote(1).await;
     let got = hangs_not("a fetch that waits for a retry", waiting).await.expect("fetch");
-    assert_eq!((got[0].lane, text(&got[0])), (Lane::Again, "a"));
+    assert_eq!((got[0].queue, text(&got[0])), (Queue::Redelivery, "a"));
 }
 
 /// A fetch that would wait for an hour, and has begun to.
@@ -140,10 +140,10 @@ pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
         let got = desk.backend.fetch(&desk.subscription, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
         let got = got.deliveries;
         assert!(!got.is_empty(), "40 wait, but after {} nothing came", lanes.len());
-        lanes.extend(got.iter().map(|d| d.lane));
+        lanes.extend(got.iter().map(|d| d.queue));
     }
     let span = |lane| (lanes.iter().position(|l| *l == lane), lanes.iter().rposition(|l| *l == lane));
-    let ((input, input_end), (again, again_end)) = (span(Lane::Input), span(Lane::Again));
+    let ((input, input_end), (again, again_end)) = (span(Queue::Stream), span(Queue::Redelivery));
     assert!(input < again_end, "the input lane waited until the lane `again` was empty");
     assert!(again < input_end, "the lane `again` waited until the input lane was empty");
 }
@@ -241,7 +241,7 @@ pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Ar
     let letters = desk.dead().await;
     assert!(letters.iter().any(|letter| letter.body == large), "a dead letter keeps what is known of it");
     let id = letters.iter().find(|letter| letter.body == large).map(|letter| letter.id).expect("a letter");
-    backend.replay(&desk.subscription, &[id], &Act::default()).await.expect("replay");
+    backend.replay(&desk.subscription, &[id], &Operator::default()).await.expect("replay");
     same(&desk.fetch_one().await, &large);
 }
 
@@ -261,7 +261,7 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
             let bytes: usize = got.iter().map(|delivery| delivery.body.bytes()).sum();
             assert!(bytes <= FETCH_BYTES_MAX, "{bytes} bytes came at once");
             for delivery in got {
-                assert!(held.insert((delivery.lane, delivery.entry)), "{} came twice", delivery.entry);
+                assert!(held.insert((delivery.queue, delivery.entry)), "{} came twice", delivery.entry);
                 let Body::Event(bytes) = &delivery.body else { panic!("{delivery:?}") };
                 assert!(bytes.len() == 900_000 && bytes.iter().all(|byte| *byte == bytes[0]));
                 bodies.insert(bytes[0]);
@@ -298,7 +298,7 @@ pub async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backen
             let bytes: usize = got.iter().map(Delivery::bytes).sum();
             assert!(bytes <= FETCH_BYTES_MAX, "{bytes} bytes came at once");
             calls += 1;
-            held.extend(got.iter().map(|delivery| (delivery.lane, delivery.entry)));
+            held.extend(got.iter().map(|delivery| (delivery.queue, delivery.entry)));
             if !more {
                 break;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::backend::{Entry, NewEntry};
+use crate::backend::{SettlementEntry, NewEntry};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Body, Delivery, Disposition, Effects, Emitted};
 use crate::model::event::PayloadHash;
@@ -27,7 +27,7 @@ pub fn text(delivery: &Delivery) -> &str {
 /// `Delivery` is deliberately not `Clone`; a story that settles twice needs a second one all the same.
 pub fn copy(d: &Delivery) -> Delivery {
     Delivery {
-        lane: d.lane,
+        queue: d.queue,
         entry: d.entry,
         origin: d.origin,
         body: d.body.clone(),
@@ -40,23 +40,23 @@ pub fn copy(d: &Delivery) -> Delivery {
     }
 }
 
-pub fn entry(delivery: Delivery, disposition: Disposition) -> Entry {
-    Entry { delivery, mark: None, state: None, disposition }
+pub fn entry(delivery: Delivery, disposition: Disposition) -> SettlementEntry {
+    SettlementEntry { delivery, mark: None, state: None, disposition }
 }
 
-pub fn commit(delivery: Delivery) -> Entry {
+pub fn commit(delivery: Delivery) -> SettlementEntry {
     entry(delivery, Disposition::Commit(Effects::default()))
 }
 
-pub fn commit_with(delivery: Delivery, effects: Effects) -> Entry {
+pub fn commit_with(delivery: Delivery, effects: Effects) -> SettlementEntry {
     entry(delivery, Disposition::Commit(effects))
 }
 
-pub fn retry(delivery: Delivery, after: Duration, record: AttemptRecord) -> Entry {
+pub fn retry(delivery: Delivery, after: Duration, record: AttemptRecord) -> SettlementEntry {
     entry(delivery, Disposition::Retry { after, record })
 }
 
-pub fn dead_letter(delivery: Delivery, class: ReasonClass, record: Option<AttemptRecord>) -> Entry {
+pub fn dead_letter(delivery: Delivery, class: ReasonClass, record: Option<AttemptRecord>) -> SettlementEntry {
     entry(delivery, Disposition::DeadLetter { reason: Reason { class, text: format!("because {class}") }, record })
 }
 

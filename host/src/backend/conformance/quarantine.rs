@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::desk::{Desk, hangs_not};
 use super::forms::*;
 use crate::backend::{Backend, CRASHES_MAX, Recovered, Settled};
-use crate::model::delivery::{Delivery, Disposition, EntryId, Lane};
+use crate::model::delivery::{Delivery, Disposition, EntryId, Queue};
 
 async fn recover(desk: &Desk, max: usize) -> Recovered {
     desk.backend.recover(&desk.subscription, &desk.consumer, &HashSet::new(), Duration::ZERO, max).await.expect("recover")
 }
 
 /// What comes first: one consumer at a time may look after what others left.
-async fn recover_some(desk: &Desk, held: &HashSet<(Lane, EntryId)>, max: usize) -> Recovered {
+async fn recover_some(desk: &Desk, held: &HashSet<(Queue, EntryId)>, max: usize) -> Recovered {
     let some = async {
         loop {
             let found = desk.backend.recover(&desk.subscription, &desk.consumer, held, Duration::ZERO, max).await;
@@ -139,7 +139,7 @@ pub async fn what_the_third_host_died_with_is_set_aside_unread(backend: Arc<dyn 
     let id = first.publish(&["a"]).await[0];
     let heir = dies_with_all(first, 1, CRASHES_MAX as usize).await;
     let found = recover_some(&heir, &HashSet::new(), 10).await;
-    assert_eq!((found.deliveries.len(), found.quarantined, found.suspects), (0, vec![(Lane::Input, id)], 1));
+    assert_eq!((found.deliveries.len(), found.quarantined, found.suspects), (0, vec![(Queue::Stream, id)], 1));
     heir.fetches_nothing().await;
     let suspect = take_suspect(&heir).await.expect("a suspect");
     assert_eq!((text(&suspect), suspect.crashes, suspect.died_alone), ("a", CRASHES_MAX, false));
@@ -157,7 +157,7 @@ pub async fn what_two_hosts_died_with_comes_a_few_at_a_time(backend: Arc<dyn Bac
         most = most.max(found.deliveries.len());
         assert!(found.more || held.len() + found.deliveries.len() == COUNT, "the others are forgotten");
         assert!(found.deliveries.iter().all(|delivery| delivery.crashes == 2));
-        held.extend(found.deliveries.iter().map(|delivery| (delivery.lane, delivery.entry)));
+        held.extend(found.deliveries.iter().map(|delivery| (delivery.queue, delivery.entry)));
     }
     assert!(most <= COUNT / 4, "{most} came at once");
 }

@@ -8,12 +8,12 @@ use super::desk::Desk;
 use super::forms::*;
 use crate::backend::{Backend, Settled};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Delivery, EntryId, Lane};
+use crate::model::delivery::{Delivery, EntryId, Queue};
 
 const NO_LEASE: Duration = Duration::ZERO;
 
-fn held<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> HashSet<(Lane, EntryId)> {
-    deliveries.into_iter().map(|d| (d.lane, d.entry)).collect()
+fn held<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> HashSet<(Queue, EntryId)> {
+    deliveries.into_iter().map(|d| (d.queue, d.entry)).collect()
 }
 
 pub async fn own_pending_is_found_again_minus_what_is_held(backend: Arc<dyn Backend>) {
@@ -42,7 +42,7 @@ pub async fn what_a_dead_consumer_held_is_recovered_with_a_crash_counted(backend
     found.sort_by_key(|d| d.entry);
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), ["a", "b"]);
     assert!(found.iter().all(|d| (d.crashes, d.attempts) == (1, 0)), "a crash is not an attempt: {found:?}");
-    assert!(found.iter().all(|d| d.lane == Lane::Input && d.origin == d.entry));
+    assert!(found.iter().all(|d| d.queue == Queue::Stream && d.origin == d.entry));
     assert_eq!(heir.books().await.pending, 2);
     let zombie = dead.settle(lost.into_iter().map(commit).collect()).await;
     assert_eq!(zombie, [Settled::Fenced, Settled::Fenced], "whoever comes back from the dead has lost them");
@@ -70,7 +70,7 @@ pub async fn crashes_add_up_and_survive_a_retry(backend: Arc<dyn Backend>) {
     let heir = owner.consumer().await;
     owner.dies().await;
     let delivery = heir.recover(1).await.remove(0);
-    assert_eq!((delivery.lane, delivery.crashes, delivery.attempts), (Lane::Again, 3, 1));
+    assert_eq!((delivery.queue, delivery.crashes, delivery.attempts), (Queue::Redelivery, 3, 1));
     assert_eq!(delivery.history, [record(1, "x")]);
     heir.settle_one(dead_letter(delivery, ReasonClass::Poison, None)).await;
     let letter = heir.dead().await.remove(0);
@@ -111,8 +111,8 @@ pub async fn recovery_finds_the_again_lane_too(backend: Arc<dyn Backend>) {
     desk.promote(1).await;
     desk.publish(&["b"]).await;
     let got = desk.fetch(2).await;
-    let again = got.iter().find(|d| d.lane == Lane::Again).expect("one on each lane");
-    let found = desk.recover_once(&held(got.iter().filter(|d| d.lane == Lane::Input)), NO_LEASE, 10).await;
+    let again = got.iter().find(|d| d.queue == Queue::Redelivery).expect("one on each lane");
+    let found = desk.recover_once(&held(got.iter().filter(|d| d.queue == Queue::Stream)), NO_LEASE, 10).await;
     assert_eq!(held(&found), held([again]));
     let found = &found[0];
     assert_eq!((text(found), found.attempts, found.origin), ("a", 1, again.origin));

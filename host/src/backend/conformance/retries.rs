@@ -8,7 +8,7 @@ use super::forms::*;
 use crate::backend::wire::{self, HISTORY_BYTES_MAX};
 use crate::backend::{Backend, Settled};
 use crate::model::dead_letter::{AttemptRecord, ReasonClass};
-use crate::model::delivery::Lane;
+use crate::model::delivery::Queue;
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -21,13 +21,13 @@ pub async fn a_retry_comes_back_with_its_history_when_it_is_due(backend: Arc<dyn
     assert_eq!((books.retried, books.due, books.pending), (1, 1, 0));
     desk.promote(1).await;
     let books = desk.books().await;
-    assert_eq!((books.due, books.again), (0, 1));
+    assert_eq!((books.due, books.redelivery), (0, 1));
     let back = desk.fetch_one().await;
-    assert_eq!((back.lane, back.origin, text(&back)), (Lane::Again, origin, "a"));
+    assert_eq!((back.queue, back.origin, text(&back)), (Queue::Redelivery, origin, "a"));
     assert_eq!((back.attempts, back.crashes), (1, 0));
     assert_eq!(back.history, [record(1, "no luck")], "every word of the record comes back");
     let books = desk.books().await;
-    assert_eq!((books.again, books.pending), (0, 1));
+    assert_eq!((books.redelivery, books.pending), (0, 1));
     assert_eq!(desk.settle_one(commit(back)).await, Settled::Committed);
     let books = desk.books().await;
     assert_eq!((books.published, books.committed, books.waiting()), (1, 1, 0));
@@ -102,7 +102,7 @@ pub async fn promotion_is_bounded(backend: Arc<dyn Backend>) {
         }
     }
     assert_eq!(desk.promote_once(4).await, Default::default());
-    assert_eq!(desk.books().await.again, 10);
+    assert_eq!(desk.books().await.redelivery, 10);
 }
 
 pub async fn a_retry_belongs_to_its_own_handler(backend: Arc<dyn Backend>) {

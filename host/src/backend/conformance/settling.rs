@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::desk::{Desk, bodies, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{Backend, Entry, Settled, SubscriptionStatus};
+use crate::backend::{Backend, SettlementEntry, Settled, SubscriptionStatus};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Disposition, Effects};
 
@@ -37,7 +37,7 @@ pub async fn a_commit_applies_emits_state_inbox_and_ack_together(backend: Arc<dy
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
     let effects = Effects { emits: vec![emit(&out, "x"), emit(&out, "y")], ..writes(&[("n", Some("1"))]) };
-    let entry = Entry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(delivery, effects) };
+    let entry = SettlementEntry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(delivery, effects) };
     assert_eq!(desk.settle_one(entry).await, Settled::Committed);
     assert_eq!(bodies(&backend, &out).await, ["x", "y"]);
     let state = desk.state("k").await;
@@ -67,8 +67,8 @@ pub async fn the_same_token_is_settled_once(backend: Arc<dyn Backend>) {
     let got = desk.fetch(4).await;
     let entries = || {
         vec![
-            Entry { mark: Some((id, THIS)), ..commit_with(copy(&got[0]), emits(&out, &["x"])) },
-            Entry { mark: Some((id, THIS)), ..commit_with(copy(&got[1]), emits(&out, &["y"])) },
+            SettlementEntry { mark: Some((id, THIS)), ..commit_with(copy(&got[0]), emits(&out, &["x"])) },
+            SettlementEntry { mark: Some((id, THIS)), ..commit_with(copy(&got[1]), emits(&out, &["y"])) },
             retry(copy(&got[2]), Duration::from_secs(3600), record(1, "later")),
             dead_letter(copy(&got[3]), ReasonClass::Rejected, Some(record(1, "no"))),
         ]
@@ -95,7 +95,7 @@ pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
     let delivery = owner.fetch_one().await;
     let effects = Effects { emits: vec![emit(&out, "x")], ..writes(&[("n", Some("1"))]) };
     let stolen =
-        Entry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(copy(&delivery), effects) };
+        SettlementEntry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(copy(&delivery), effects) };
     assert_eq!(stranger.settle_one(stolen).await, Settled::Fenced);
     for disposition in [
         Disposition::Skip { duplicate: false },
@@ -165,7 +165,7 @@ pub async fn a_large_settlement_is_settled_whole(backend: Arc<dyn Backend>) {
     let got = desk.fetch(count).await;
     let entries = got.into_iter().map(|d| {
         let effects = emits(&out, &[text(&d)]);
-        Entry { mark: Some((Uuid::new_v4(), THIS)), ..commit_with(d, effects) }
+        SettlementEntry { mark: Some((Uuid::new_v4(), THIS)), ..commit_with(d, effects) }
     });
     let answers = desk.settle(entries.collect()).await;
     assert!(answers.iter().all(|s| *s == Settled::Committed));

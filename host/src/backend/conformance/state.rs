@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use super::desk::{Desk, bodies, fresh};
 use super::forms::*;
-use crate::backend::{Backend, Entry, LOOK_UP_BYTES_MAX, Settled};
+use crate::backend::{Backend, SettlementEntry, LOOK_UP_BYTES_MAX, Settled};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Delivery, Disposition, Effects, KeyState};
 
 /// A commit that expects `key` at `version`.
-fn keyed(delivery: Delivery, key: &str, version: u64, effects: Effects) -> Entry {
-    Entry { state: Some((key.into(), version)), ..commit_with(delivery, effects) }
+fn keyed(delivery: Delivery, key: &str, version: u64, effects: Effects) -> SettlementEntry {
+    SettlementEntry { state: Some((key.into(), version)), ..commit_with(delivery, effects) }
 }
 
 fn names(state: &KeyState) -> Vec<(&str, &[u8])> {
@@ -84,12 +84,12 @@ pub async fn a_stale_entry_leaves_no_mark(backend: Arc<dyn Backend>) {
     desk.publish(&["a", "a"]).await;
     let (a, b) = (desk.fetch_one().await, desk.fetch_one().await);
     let mark = Some((id, THIS));
-    let stale = Entry { mark, ..keyed(copy(&a), "k", 7, Effects::default()) };
+    let stale = SettlementEntry { mark, ..keyed(copy(&a), "k", 7, Effects::default()) };
     assert_eq!(desk.settle_one(stale).await, Settled::Stale);
     assert_eq!(desk.seen(id).await, None);
     // Not within one settlement either: the second one is the first that is committed.
-    let stale = Entry { mark, ..keyed(a, "k", 7, Effects::default()) };
-    let answers = desk.settle(vec![stale, Entry { mark, ..commit(b) }]).await;
+    let stale = SettlementEntry { mark, ..keyed(a, "k", 7, Effects::default()) };
+    let answers = desk.settle(vec![stale, SettlementEntry { mark, ..commit(b) }]).await;
     assert_eq!(answers, [Settled::Stale, Settled::Committed]);
 }
 
@@ -104,7 +104,7 @@ pub async fn only_a_commit_depends_on_the_state_version(backend: Arc<dyn Backend
         retry(next(), Duration::from_secs(3600), record(1, "later")),
         dead_letter(next(), ReasonClass::Rejected, None),
     ];
-    let answers = desk.settle(entries.into_iter().map(|e| Entry { state: Some(("k".into(), 7)), ..e }).collect()).await;
+    let answers = desk.settle(entries.into_iter().map(|e| SettlementEntry { state: Some(("k".into(), 7)), ..e }).collect()).await;
     assert_eq!(answers, [Settled::Skipped, Settled::Retried, Settled::Dead]);
 }
 
@@ -152,8 +152,8 @@ pub async fn a_broken_chain_makes_its_followers_stale(backend: Arc<dyn Backend>)
     let effects = |n: &str| Effects { emits: vec![emit(&out, n)], ..writes(&[("n", Some(n))]) };
     let mark = Some((id, THIS));
     let entries = vec![
-        Entry { mark, ..keyed(next(), "k", 0, effects("first")) },
-        Entry { mark, ..keyed(next(), "k", 1, effects("again")) }, // a duplicate: it does not write after all
+        SettlementEntry { mark, ..keyed(next(), "k", 0, effects("first")) },
+        SettlementEntry { mark, ..keyed(next(), "k", 1, effects("again")) }, // a duplicate: it does not write after all
         keyed(next(), "k", 2, effects("follower")),
         keyed(next(), "k", 3, effects("last")),
         keyed(next(), "free", 0, effects("free")),
@@ -174,7 +174,7 @@ pub async fn a_chain_whose_first_entry_is_stale_is_stale_throughout(backend: Arc
     let mut got = desk.fetch(4).await.into_iter();
     let mut next = || got.next().expect("four were fetched");
     let other = keyed(next(), "k", 0, writes(&[("n", Some("other"))]));
-    let chain: Vec<Entry> =
+    let chain: Vec<SettlementEntry> =
         (0..3).map(|version| keyed(next(), "k", version, writes(&[("n", Some("chain"))]))).collect();
     assert_eq!(desk.settle_one(other).await, Settled::Committed);
     assert_eq!(desk.settle(chain).await, [Settled::Stale; 3]);

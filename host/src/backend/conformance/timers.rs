@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::TIMERS_MAX;
 use super::desk::{Desk, fresh};
 use super::forms::*;
-use crate::backend::{Act, Backend, Entry, Settled};
+use crate::backend::{Operator, Backend, SettlementEntry, Settled};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, Delivery, Disposition, Effects, Lane, Timer};
+use crate::model::delivery::{Body, Delivery, Disposition, Effects, Queue, Timer};
 
 const SOON: Duration = Duration::from_millis(50);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -34,7 +34,7 @@ pub async fn a_timer_is_set_by_the_commit_and_comes_back_once(backend: Arc<dyn B
     let origin = desk.publish(&["a"]).await[0];
     let effects = Effects { emits: vec![emit(&fresh("out"), "x")], ..timers(SOON, &["t"]) };
     let both = Effects { writes: writes(&[("n", Some("1"))]).writes, ..effects };
-    let entry = Entry {
+    let entry = SettlementEntry {
         mark: Some((Uuid::new_v4(), THIS)),
         state: Some(("k".into(), 0)),
         ..commit_with(desk.fetch_one().await, both)
@@ -44,10 +44,10 @@ pub async fn a_timer_is_set_by_the_commit_and_comes_back_once(backend: Arc<dyn B
     assert_eq!((books.published, books.timers, books.committed, books.due, books.far), (1, 1, 1, 1, 0));
     desk.promote(1).await;
     let books = desk.books().await;
-    assert_eq!((books.due, books.again), (0, 1));
+    assert_eq!((books.due, books.redelivery), (0, 1));
     let back = desk.fetch_one().await;
     assert!(is_timer(&back, "t"), "{back:?}");
-    assert_eq!((back.lane, back.origin, back.attempts, back.crashes), (Lane::Again, origin, 0, 0));
+    assert_eq!((back.queue, back.origin, back.attempts, back.crashes), (Queue::Redelivery, origin, 0, 0));
     assert!(back.history.is_empty() && back.replayed.is_none(), "it has an account of its own: {back:?}");
     assert_eq!(desk.settle_one(commit(back)).await, Settled::Committed);
     let books = desk.books().await;
@@ -64,10 +64,10 @@ pub async fn what_does_not_commit_sets_no_timer(backend: Arc<dyn Backend>) {
     desk.publish(&["first", "again", "other", "stale", "fenced"]).await;
     let mut got = desk.fetch(5).await.into_iter();
     let mut next = || commit_with(got.next().expect("five were fetched"), timers(SOON, &["t"]));
-    desk.settle_one(Entry { mark: Some((id, THIS)), ..next() }).await;
-    assert_eq!(desk.settle_one(Entry { mark: Some((id, THIS)), ..next() }).await, Settled::Duplicate);
-    assert_eq!(desk.settle_one(Entry { mark: Some((id, OTHER)), ..next() }).await, Settled::Conflict);
-    assert_eq!(desk.settle_one(Entry { state: Some(("k".into(), 7)), ..next() }).await, Settled::Stale);
+    desk.settle_one(SettlementEntry { mark: Some((id, THIS)), ..next() }).await;
+    assert_eq!(desk.settle_one(SettlementEntry { mark: Some((id, THIS)), ..next() }).await, Settled::Duplicate);
+    assert_eq!(desk.settle_one(SettlementEntry { mark: Some((id, OTHER)), ..next() }).await, Settled::Conflict);
+    assert_eq!(desk.settle_one(SettlementEntry { state: Some(("k".into(), 7)), ..next() }).await, Settled::Stale);
     assert_eq!(stranger.settle_one(next()).await, Settled::Fenced);
     let books = desk.books().await;
     assert_eq!((books.timers, books.due), (1, 1), "only the first one was committed");
@@ -134,7 +134,7 @@ pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
     desk.settle_one(dead_letter(back, ReasonClass::Exhausted, Some(record(2, "busy")))).await;
     let letter = desk.dead().await.remove(0);
     assert_eq!(letter.body, Body::Timer("u".into()));
-    let act = Act::default();
+    let act = Operator::default();
     assert!(backend.edit_dead(&desk.subscription, letter.id, "v".into(), &act).await.expect("edit"));
     let back = desk.fetch_one().await;
     assert!(is_timer(&back, "v") && back.attempts == 0, "an edited timer is one: {back:?}");
@@ -175,7 +175,7 @@ pub async fn timers_are_bounded(backend: Arc<dyn Backend>) {
     let answers = desk
         .settle(vec![
             commit_with(a, timers(Duration::ZERO, &bodies[1..])),
-            Entry { mark: Some((id, THIS)), ..commit_with(copy(&b), timers(HOUR, &["x", "y"])) },
+            SettlementEntry { mark: Some((id, THIS)), ..commit_with(copy(&b), timers(HOUR, &["x", "y"])) },
             commit_with(c, timers(HOUR, &["z"])),
             commit(d),
         ])
@@ -190,7 +190,7 @@ pub async fn timers_are_bounded(backend: Arc<dyn Backend>) {
     assert_eq!(desk.settle_one(commit_with(copy(&b), timers(HOUR, &["x"]))).await, Full);
     let came = desk.fetch(bodies.len() - 1).await;
     desk.settle(came.into_iter().map(commit).collect()).await;
-    let entry = Entry { mark: Some((id, THIS)), ..commit_with(b, timers(HOUR, &["x", "y"])) };
+    let entry = SettlementEntry { mark: Some((id, THIS)), ..commit_with(b, timers(HOUR, &["x", "y"])) };
     assert_eq!(desk.settle_one(entry).await, Committed);
     assert_eq!(desk.books().await.timers, TIMERS_MAX + 2);
 }

@@ -16,7 +16,7 @@ const CALL_MAX: usize = 200;
 impl Redis {
     pub(super) async fn promote_due(&self, subscription: &Subscription, max: usize) -> Result<Promoted> {
         let keys = Keys::of(subscription);
-        let keys = [keys.again(), keys.due(), keys.due_bodies(), keys.timers(), keys.stats()];
+        let keys = [keys.redelivery(), keys.due(), keys.due_bodies(), keys.timers(), keys.stats()];
         let mut moved = 0;
         loop {
             let count = (max - moved).min(CALL_MAX);

@@ -8,14 +8,14 @@ use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
 use super::record::WriteBounds;
-use super::recover::{Found, LANES, PAGE, key_of, name_of, to_u32};
+use super::recover::{Found, QUEUES, PAGE, key_of, name_of, to_u32};
 use super::script::{BURY, CLAIM, RECLAIMER, SILENT};
 use super::witness::Told;
 use super::{Redis, millis, value};
 use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, HEARTBEAT_MAX, Result};
 use crate::clock;
-use crate::model::delivery::{Delivery, EntryId, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, Queue, Subscription};
 
 /// Dead consumers with nothing left that are removed in one call, and such calls in a row. They are many where hosts
 /// came and went for long while nobody recovered anything.
@@ -68,7 +68,7 @@ pub(super) struct Claimed {
     /// How many lie in quarantine.
     pub suspects: u64,
     /// Those that have just been put there.
-    pub quarantined: Vec<(Lane, EntryId)>,
+    pub quarantined: Vec<(Queue, EntryId)>,
 }
 
 impl Redis {
@@ -84,7 +84,7 @@ impl Redis {
         if found.is_full() || !self.is_reclaimer(subscription, keys, consumer).await? {
             return Ok(Claimed::default());
         }
-        self.bury(subscription, keys, lease).await?;
+        self.reap_consumers(subscription, keys, lease).await?;
         let (mut suspects, mut quarantined) = (0, Vec::new());
         for other in self.dead_consumers(subscription, keys, consumer).await? {
             let from = match &*other.name {
@@ -122,8 +122,8 @@ impl Redis {
 
     /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
     /// Lanes with something pending are left to `claim`, which knows when the last of it is gone.
-    async fn bury(&self, subscription: &Subscription, keys: &Keys, lease: Duration) -> Result<()> {
-        let mut call = BURY.call(&[keys.stream(), keys.again()]);
+    async fn reap_consumers(&self, subscription: &Subscription, keys: &Keys, lease: Duration) -> Result<()> {
+        let mut call = BURY.call(&[keys.stream(), keys.redelivery()]);
         call.arg(&*subscription.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
         call.arg(millis(HEARTBEAT_MAX));
         for _ in 0..BURIAL_CALLS_MAX {
@@ -150,7 +150,7 @@ impl Redis {
     pub(super) async fn take_from_quarantine(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
         let keys = Keys::of(subscription);
         let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
-        for lane in LANES {
+        for lane in QUEUES {
             let mut found = Found::new(1, usize::MAX);
             self.claim(subscription, &keys, lane, consumer, &from, 1, &mut found).await?;
             if let Some(suspect) = found.deliveries.pop() {
@@ -169,7 +169,7 @@ impl Redis {
     ) -> Result<Vec<Delivery>> {
         let (keys, mut found) = (Keys::of(subscription), Found::new(max, self.options.fetch_bytes_max));
         let from = From { consumer: ELSEWHERE, note: Note::Nothing, lease: LEFT_FOR };
-        self.claim(subscription, &keys, Lane::Input, consumer, &from, max, &mut found).await?;
+        self.claim(subscription, &keys, Queue::Stream, consumer, &from, max, &mut found).await?;
         Ok(found.deliveries)
     }
 
@@ -179,7 +179,7 @@ impl Redis {
         &self,
         subscription: &Subscription,
         keys: &Keys,
-        lane: Lane,
+        lane: Queue,
         consumer: &str,
         from: &From<'_>,
         count: usize,
@@ -207,11 +207,11 @@ impl Redis {
     /// The consumers of the group that have no heartbeat.
     async fn dead_consumers(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<Vec<DeadConsumer>> {
         let mut ask = Pipeline::with_capacity(2);
-        for lane in LANES {
+        for lane in QUEUES {
             ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, lane)).arg(&*subscription.handler);
         }
         let mut others: HashMap<Vec<u8>, DeadConsumer> = HashMap::new();
-        for (lane, answer) in LANES.into_iter().zip(self.run_all(&ask, subscription).await?) {
+        for (lane, answer) in QUEUES.into_iter().zip(self.run_all(&ask, subscription).await?) {
             for row in value::array(answer)? {
                 let (name, pending) = consumer_row(row)?;
                 if name == consumer.as_bytes() {
@@ -243,14 +243,14 @@ struct DeadConsumer {
     /// Ours are text; a stranger's may be any bytes.
     name: Vec<u8>,
     /// On each of the [`LANES`].
-    pending: [(Lane, u64); 2],
+    pending: [(Queue, u64); 2],
     /// How long it has been seen to have no heartbeat.
     silent: Duration,
 }
 
 impl DeadConsumer {
     fn new(name: Vec<u8>) -> Self {
-        Self { name, pending: LANES.map(|lane| (lane, 0)), silent: Duration::ZERO }
+        Self { name, pending: QUEUES.map(|lane| (lane, 0)), silent: Duration::ZERO }
     }
 }
 

@@ -7,7 +7,7 @@ use super::keys::Keys;
 use super::record::{WriteId, for_each_pair, parse};
 use super::script::{DROP, PAUSE, REPLAY, Script};
 use super::{Redis, value};
-use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Pause, Result};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Operator, AuditRecord, Pause, Result};
 use crate::model::delivery::{EntryId, Subscription};
 
 /// A script holds up the server while it runs: no call touches more letters than this, nor (the scripts see to that) more
@@ -15,7 +15,7 @@ use crate::model::delivery::{EntryId, Subscription};
 const CALL_MAX: usize = 200;
 
 impl Redis {
-    pub(super) async fn replay_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    pub(super) async fn replay_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         let (mut replayed, mut rest) = (0, ids);
         while !rest.is_empty() {
             let mut call = begin(&REPLAY, &replay_keys(subscription), act);
@@ -25,7 +25,7 @@ impl Redis {
         Ok(replayed)
     }
 
-    pub(super) async fn drop_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    pub(super) async fn drop_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         let keys = Keys::of(subscription);
         let (mut dropped, mut rest) = (0, ids);
         while !rest.is_empty() {
@@ -35,7 +35,7 @@ impl Redis {
         Ok(dropped)
     }
 
-    pub(super) async fn edit_letter(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+    pub(super) async fn edit_letter(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool> {
         let mut call = begin(&REPLAY, &replay_keys(subscription), act);
         call.arg("edit").arg(&body[..]);
         Ok(self.act_on(&REPLAY, call, subscription, &mut &[id][..]).await? == 1)
@@ -53,7 +53,7 @@ impl Redis {
         number(&count)
     }
 
-    pub(super) async fn pause_or_resume(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+    pub(super) async fn pause_or_resume(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
         let keys = Keys::of(subscription);
         let mut call = begin(&PAUSE, &[keys.stream(), keys.stats(), keys.audit()], act);
         call.arg(&*subscription.handler).arg(if paused { "pause" } else { "resume" });
@@ -99,27 +99,27 @@ impl Redis {
 
 fn replay_keys(subscription: &Subscription) -> [String; 4] {
     let keys = Keys::of(subscription);
-    [keys.dead(), keys.again(), keys.audit(), keys.stats()]
+    [keys.dead(), keys.redelivery(), keys.audit(), keys.stats()]
 }
 
 /// A call whose first arguments say whose act it is.
-pub(super) fn begin(script: &Script, keys: &[String], act: &Act) -> Cmd {
+pub(super) fn begin(script: &Script, keys: &[String], act: &Operator) -> Cmd {
     let mut call = script.call(keys);
-    call.arg(&act.who).arg(&act.note).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
+    call.arg(&act.name).arg(&act.note).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
     call
 }
 
 /// What is missing or cannot be read was not written by us; the rest is still worth showing.
 fn audit_record(id: EntryId, fields: Vec<Value>) -> Result<AuditRecord> {
     let mut record =
-        AuditRecord { id, at_ms: id.0, verb: String::new(), count: 0, ids: Vec::new(), act: Act::default() };
+        AuditRecord { id, at_ms: id.0, verb: String::new(), count: 0, ids: Vec::new(), operator: Operator::default() };
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     for_each_pair(fields, |name, value| match &name[..] {
         b"verb" => record.verb = text(&value),
         b"count" => record.count = parse(&value).unwrap_or(0),
         b"ids" => record.ids = text(&value).split(' ').filter_map(|id| id.parse().ok()).collect(),
-        b"who" => record.act.who = text(&value),
-        b"note" => record.act.note = text(&value),
+        b"who" => record.operator.name = text(&value),
+        b"note" => record.operator.note = text(&value),
         _ => {}
     })?;
     Ok(record)

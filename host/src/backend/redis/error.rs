@@ -47,7 +47,7 @@ fn forbidden_in_script(text: &str) -> bool {
 
 /// An answer whose form is not the one that this command has: not something that trying again would change.
 pub(super) fn odd_answer(wanted: &str) -> Error {
-    Error::Refused(format!("redis answered in a form that is not known here: {wanted} was to come"))
+    Error::Permanent(format!("redis answered in a form that is not known here: {wanted} was to come"))
 }
 
 fn unavailable(at: &str, cause: String) -> Error {
@@ -55,7 +55,7 @@ fn unavailable(at: &str, cause: String) -> Error {
 }
 
 fn refused(at: &str, subject: &dyn Display, text: &str, hint: &str) -> Error {
-    Error::Refused(format!("redis at {at} refuses work on {subject}: {text}\n  hint: {hint}"))
+    Error::Permanent(format!("redis at {at} refuses work on {subject}: {text}\n  hint: {hint}"))
 }
 
 fn code_hint(code: &str) -> &'static str {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn what_needs_a_person_is_refused_with_a_hint() {
         for code in ["WRONGTYPE", "NOPERM", "NOAUTH", "WRONGPASS", "ERR"] {
-            let Error::Refused(text) = answer(code, "no script: 0123abcd, on @user_script:7.") else {
+            let Error::Permanent(text) = answer(code, "no script: 0123abcd, on @user_script:7.") else {
                 panic!("{code}")
             };
             assert!(text.contains("h on s") && text.contains("\n  hint: ") && !text.contains("0123abcd"), "{text}");
@@ -138,7 +138,7 @@ mod tests {
             ("EXHAUSTED", "the stream s takes no more entries"),
             ("ERR", "The stream has exhausted the last possible ID, unable to add more items"),
         ] {
-            let Error::Refused(said) = answer(code, text) else { panic!("{code}") };
+            let Error::Permanent(said) = answer(code, text) else { panic!("{code}") };
             assert!(said.contains("RENAME the stream"), "{said}");
         }
     }

@@ -69,7 +69,7 @@ impl Redis {
                         settings.insert(name.to_owned(), value::text(setting.clone())?);
                     }
                 }
-                Err(Error::Refused(text)) => {
+                Err(Error::Permanent(text)) => {
                     let why = text.lines().next().unwrap_or_default().to_owned();
                     return Ok((Settings::new(), Some(why)));
                 }

@@ -18,7 +18,7 @@ use super::link::Link;
 use super::value::{self, RawEntry};
 use super::{Redis, error, record, replies};
 use crate::backend::{Fetched, Result};
-use crate::model::delivery::{Delivery, Lane, Subscription};
+use crate::model::delivery::{Delivery, Queue, Subscription};
 
 /// How much later than the end of its wait an answer may come.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ const COUNT_FIRST: usize = 16;
 /// How many times what there is room for may be asked for at first: it is an estimate.
 const ROOM_TIMES: u64 = 4;
 
-type Raw = Vec<(Lane, RawEntry)>;
+type Raw = Vec<(Queue, RawEntry)>;
 
 impl Redis {
     pub(super) async fn fetch_batch(
@@ -113,7 +113,7 @@ impl Redis {
 
     /// What XREADGROUP answered for both lanes of a subscription. Needs no server, so that it can be measured by itself.
     pub fn decode(answer: Value, subscription: &Subscription) -> Result<Fetched> {
-        deliveries(by_lane(answer, &Keys::of(subscription).again())?)
+        deliveries(by_lane(answer, &Keys::of(subscription).redelivery())?)
     }
 }
 
@@ -128,7 +128,7 @@ fn deliveries(raw: Raw) -> Result<Fetched> {
 fn by_lane(answer: Value, again: &str) -> Result<Raw> {
     let mut raw = Vec::new();
     for (key, entries) in value::read_streams(answer)? {
-        let of = if key == again.as_bytes() { Lane::Again } else { Lane::Input };
+        let of = if key == again.as_bytes() { Queue::Redelivery } else { Queue::Stream };
         raw.extend(lane(of, entries));
     }
     Ok(raw)
@@ -169,7 +169,7 @@ impl Reader {
             subscription: subscription.clone(),
             consumer: consumer.to_owned(),
             stream: keys.stream(),
-            again: keys.again(),
+            again: keys.redelivery(),
             busy: false,
             again_full: false,
             input_empty: false,
@@ -200,8 +200,8 @@ impl Reader {
         let each = max / 2;
         let raw = self.read_both(each, wait).await?;
         let on = |lane| raw.iter().filter(|(l, _)| *l == lane).count();
-        (self.again_full, self.input_empty) = (on(Lane::Again) == each, on(Lane::Input) == 0);
-        self.busy = self.again_full || on(Lane::Input) == each;
+        (self.again_full, self.input_empty) = (on(Queue::Redelivery) == each, on(Queue::Stream) == 0);
+        self.busy = self.again_full || on(Queue::Stream) == each;
         Ok(raw)
     }
 
@@ -221,7 +221,7 @@ impl Reader {
         let (again, input) = (value::read_entries(again)?, value::read_entries(input)?);
         (self.again_full, self.input_empty) = (again.len() == again_share, input.is_empty());
         self.busy = self.again_full || input.len() == input_share;
-        Ok(lane(Lane::Again, again).chain(lane(Lane::Input, input)).collect())
+        Ok(lane(Queue::Redelivery, again).chain(lane(Queue::Stream, input)).collect())
     }
 
     /// One entry, from either lane: `Again` comes first at every fourth time. Both cannot be asked at once, because
@@ -229,7 +229,7 @@ impl Reader {
     async fn read_one(&mut self, wait: Duration) -> std::result::Result<Raw, Failure> {
         let deadline = Instant::now() + wait;
         self.turn = self.turn.wrapping_add(1);
-        let lanes = if self.turn.is_multiple_of(4) { [Lane::Again, Lane::Input] } else { [Lane::Input, Lane::Again] };
+        let lanes = if self.turn.is_multiple_of(4) { [Queue::Redelivery, Queue::Stream] } else { [Queue::Stream, Queue::Redelivery] };
         loop {
             for lane in lanes {
                 let found = self.read_lane(lane, None).await?;
@@ -241,15 +241,15 @@ impl Reader {
             if left.is_zero() {
                 return Ok(Vec::new());
             }
-            let found = self.read_lane(Lane::Input, Some(left)).await?;
+            let found = self.read_lane(Queue::Stream, Some(left)).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
         }
     }
 
-    async fn read_lane(&self, of: Lane, wait: Option<Duration>) -> std::result::Result<Raw, Failure> {
-        let key = if of == Lane::Again { &self.again } else { &self.stream };
+    async fn read_lane(&self, of: Queue, wait: Option<Duration>) -> std::result::Result<Raw, Failure> {
+        let key = if of == Queue::Redelivery { &self.again } else { &self.stream };
         let answer = self.send(&self.command(1, wait, &[key]), wait).await?;
         Ok(lane(of, value::read_entries(answer)?).collect())
     }
@@ -279,6 +279,6 @@ impl Reader {
     }
 }
 
-fn lane(lane: Lane, entries: Vec<RawEntry>) -> impl Iterator<Item = (Lane, RawEntry)> {
+fn lane(lane: Queue, entries: Vec<RawEntry>) -> impl Iterator<Item = (Queue, RawEntry)> {
     entries.into_iter().map(move |entry| (lane, entry))
 }

@@ -8,12 +8,12 @@ use redis::{Pipeline, Value};
 use super::desk::begin;
 use super::keys::{self, Keys};
 use super::record::WriteBounds;
-use super::recover::{LANES, PAGE, key_of};
+use super::recover::{QUEUES, PAGE, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TEND, TRIM};
 use super::{Redis, error, millis, value};
 use crate::backend::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{
-    Act, Bounds, Error, Group, HEARTBEAT_MAX, HostNote, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
+    Operator, Bounds, Error, Group, HEARTBEAT_MAX, HostInfo, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
 };
 use crate::clock;
 use crate::model::delivery::Subscription;
@@ -32,7 +32,7 @@ impl Redis {
         &self,
         subscription: &Subscription,
         start: Start,
-        place: Option<(Place, &Act)>,
+        place: Option<(Place, &Operator)>,
     ) -> Result<Group> {
         let keys = Keys::of(subscription);
         let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
@@ -40,7 +40,7 @@ impl Redis {
             &ENSURE,
             &[
                 keys.stream(),
-                keys.again(),
+                keys.redelivery(),
                 keys.due(),
                 keys.dead(),
                 keys.stats(),
@@ -49,7 +49,7 @@ impl Redis {
                 keys.seen(),
                 keys.audit(),
             ],
-            act.unwrap_or(&Act::default()),
+            act.unwrap_or(&Operator::default()),
         );
         call.arg(&*subscription.handler).arg(match start {
             Start::Beginning => "0",
@@ -81,7 +81,7 @@ impl Redis {
         let keys = Keys::of(subscription);
         let mut call = TEND.call(&[
             keys.stream(),
-            keys.again(),
+            keys.redelivery(),
             keys.due(),
             keys.dead(),
             keys.stats(),
@@ -145,7 +145,7 @@ impl Redis {
 
     /// Those that live, whatever they read: Redis 7.0 makes a consumer only when it has read something, so the groups do
     /// not know the hosts that are idle.
-    pub(super) async fn list_hosts(&self) -> Result<Vec<HostNote>> {
+    pub(super) async fn list_hosts(&self) -> Result<Vec<HostInfo>> {
         let mut list = redis::cmd("ZREVRANGE");
         list.arg(keys::HOSTS).arg(0).arg(HOSTS_MAX - 1);
         let names = value::array(self.run(&list, &keys::HOSTS).await?)?;
@@ -159,7 +159,7 @@ impl Redis {
         let beats = value::array(self.run(&beats, &keys::HOSTS).await?)?;
         // A heartbeat that has run out is gone at once, its row here only with the next beat of somebody else.
         let alive = names.into_iter().zip(beats).filter(|(_, beat)| *beat != Value::Nil);
-        alive.map(|(consumer, beat)| Ok(HostNote { consumer, note: value::text(beat)? })).collect()
+        alive.map(|(consumer, beat)| Ok(HostInfo { consumer, note: value::text(beat)? })).collect()
     }
 
     /// One secret for all hosts of this server, made by the first of them.
@@ -191,7 +191,7 @@ impl Redis {
 
     async fn release(&self, subscription: &Subscription, consumer: &str) -> Result<u64> {
         let (keys, mut released) = (Keys::of(subscription), 0);
-        for lane in LANES {
+        for lane in QUEUES {
             loop {
                 let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead(), keys.stats()]);
                 call.arg(&*subscription.handler).arg(consumer).arg(PAGE).write_bounds(&self.options);
@@ -207,7 +207,7 @@ impl Redis {
             Ok(_) | Err(Error::GroupGone { .. }) => {}
             Err(error) => return Err(error),
         }
-        let mut call = LEAVE.call(&[keys.stream(), keys.again(), keys.wishes()]);
+        let mut call = LEAVE.call(&[keys.stream(), keys.redelivery(), keys.wishes()]);
         call.arg(&*subscription.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL));
         self.run_script(&LEAVE, &call, subscription).await?;
         Ok(released)

@@ -12,7 +12,7 @@ use super::record::{self, WriteId};
 use super::script::{COUNT, STATUS};
 use super::value::RawEntry;
 use super::{Redis, error, millis, value};
-use crate::backend::{FAR, Result, SubscriptionStatus, VersionBook};
+use crate::backend::{FAR, Result, SubscriptionStatus, VersionCount};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{EntryId, KeyState, Subscription};
 
@@ -26,7 +26,7 @@ impl Redis {
     pub(super) async fn read_books(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
         let keys = Keys::of(subscription);
         let mut call =
-            STATUS.call(&[keys.stream(), keys.again(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
+            STATUS.call(&[keys.stream(), keys.redelivery(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
         call.arg(&*subscription.handler).arg(millis(FAR));
         let answer = value::array(self.run_script(&STATUS, &call, subscription).await?)?;
         if answer.len() < 29 {
@@ -56,7 +56,7 @@ impl Redis {
             pending: count(4)? + count(5)?,
             due: count(7)?,
             far: count(21)?,
-            again: count(6)?.saturating_sub(count(5)?),
+            redelivery: count(6)?.saturating_sub(count(5)?),
             quarantined: count(15)?,
             left: count(28)?,
             consumers: count(16)?,
@@ -93,7 +93,7 @@ impl Redis {
         Ok(counted)
     }
 
-    pub(super) async fn read_versions(&self, subscription: &Subscription) -> Result<Vec<VersionBook>> {
+    pub(super) async fn read_versions(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         let mut read = redis::cmd("HGETALL");
         read.arg(Keys::of(subscription).stats());
         let fields = value::array(self.run(&read, subscription).await?)?;
@@ -104,8 +104,8 @@ impl Redis {
         }
         let number = |name: String| all.get(&name).and_then(|text| text.parse().ok()).unwrap_or_default();
         let digests = all.keys().filter_map(|name| name.strip_prefix("by:"));
-        let mut versions: Vec<VersionBook> = digests
-            .map(|digest| VersionBook {
+        let mut versions: Vec<VersionCount> = digests
+            .map(|digest| VersionCount {
                 digest: digest.to_owned(),
                 committed: number(format!("by:{digest}")),
                 since_ms: number(format!("at:{digest}")),

@@ -51,7 +51,7 @@ impl Keys {
     pub fn stream(&self) -> String {
         self.stream.clone()
     }
-    pub fn again(&self) -> String {
+    pub fn redelivery(&self) -> String {
         self.name("again")
     }
     pub fn due(&self) -> String {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn plain_names_stay_readable() {
         let keys = keys("orders", "fraud");
-        assert_eq!(keys.again(), "{orders}:tm:again:fraud");
+        assert_eq!(keys.redelivery(), "{orders}:tm:again:fraud");
         assert_eq!(keys.due_bodies(), "{orders}:tm:due:fraud:body");
         assert_eq!(keys.state_prefix() + "a:b", "{orders}:tm:state:fraud:a:b");
     }

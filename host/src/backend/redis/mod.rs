@@ -51,13 +51,13 @@ use redis::{Cmd, Pipeline, Value};
 use uuid::Uuid;
 
 use super::{
-    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
+    Operator, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
     Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SubscriptionStatus, Start, Tended,
-    Trimmed, VersionBook, Wish,
+    Trimmed, VersionCount, Wish,
 };
 use crate::model::backend_url::BackendUrl;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use link::Link;
 use replies::ReplyBounds;
 use script::Script;
@@ -169,7 +169,7 @@ impl DataPlane for Redis {
         &self,
         subscription: &Subscription,
         consumer: &str,
-        held: &HashSet<(Lane, EntryId)>,
+        held: &HashSet<(Queue, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
@@ -201,7 +201,7 @@ impl ControlPlane for Redis {
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
         self.make_group(subscription, start, None).await
     }
-    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Act) -> Result<bool> {
+    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Operator) -> Result<bool> {
         Ok(self.make_group(subscription, Start::Beginning, Some((place, act))).await? != Group::There)
     }
     async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
@@ -213,7 +213,7 @@ impl ControlPlane for Redis {
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
     }
-    async fn hosts(&self, _subscriptions: &[Subscription]) -> Result<Vec<HostNote>> {
+    async fn hosts(&self, _subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
         self.list_hosts().await
     }
     async fn leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
@@ -228,22 +228,22 @@ impl ControlPlane for Redis {
     async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
         self.read_books(subscription).await
     }
-    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionBook>> {
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         self.read_versions(subscription).await
     }
     async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
         self.list_dead(subscription, after, max).await
     }
-    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         self.replay_letters(subscription, ids, act).await
     }
-    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         self.drop_letters(subscription, ids, act).await
     }
-    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool> {
         self.edit_letter(subscription, id, body, act).await
     }
-    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
         self.pause_or_resume(subscription, paused, act).await
     }
     async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {

@@ -11,7 +11,7 @@ use redis::{Cmd, Value};
 use super::{replies, value};
 use crate::backend::{Options, Result, wire};
 use crate::model::dead_letter::{AttemptRecord, DeadLetter, Reason, ReasonClass};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
+use crate::model::delivery::{Body, Delivery, EntryId, Queue, Replayed, Timer};
 
 /// How many arguments [`write`] adds.
 pub(super) const WRITTEN: usize = 12;
@@ -67,10 +67,10 @@ impl WriteId for Cmd {
 
 /// A delivery from what lies on a stream. An entry that was deleted while it was pending comes back without fields: it
 /// is then given up like any entry that is no event, which is better than to lose it without a trace.
-pub(super) fn delivery(lane: Lane, entry: EntryId, fields: Option<Vec<Value>>) -> Result<Delivery> {
+pub(super) fn delivery(lane: Queue, entry: EntryId, fields: Option<Vec<Value>>) -> Result<Delivery> {
     let fields = fields.unwrap_or_default();
     let new = |body| Delivery {
-        lane,
+        queue: lane,
         entry,
         origin: entry,
         body,
@@ -82,8 +82,8 @@ pub(super) fn delivery(lane: Lane, entry: EntryId, fields: Option<Vec<Value>>) -
         replayed: None,
     };
     match lane {
-        Lane::Input => Ok(new(input_body(fields)?)),
-        Lane::Again => {
+        Queue::Stream => Ok(new(input_body(fields)?)),
+        Queue::Redelivery => {
             let record = Record::read(fields, entry)?;
             let Record { origin, attempts, crashes, history, replayed, body, .. } = record;
             Ok(Delivery { origin, attempts, crashes, history, replayed, ..new(body) })

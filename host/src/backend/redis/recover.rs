@@ -10,27 +10,27 @@ use super::keys::Keys;
 use super::record::{self, WriteId};
 use super::{Redis, replies, value};
 use crate::backend::{Recovered, Result};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Subscription};
+use crate::model::delivery::{Body, Delivery, EntryId, Queue, Subscription};
 
 /// Pending ids asked for at a time, entries read again at a time at most, and entries claimed in one script.
 pub(super) const PAGE: usize = 500;
 /// Entries read again at first; each time twice as many.
 const COUNT_FIRST: usize = 8;
 
-pub(super) const LANES: [Lane; 2] = [Lane::Input, Lane::Again];
+pub(super) const QUEUES: [Queue; 2] = [Queue::Stream, Queue::Redelivery];
 
 impl Redis {
     pub(super) async fn recover_some(
         &self,
         subscription: &Subscription,
         consumer: &str,
-        held: &HashSet<(Lane, EntryId)>,
+        held: &HashSet<(Queue, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
         let keys = Keys::of(subscription);
         let mut found = Found::new(max, self.options.fetch_bytes_max);
-        for lane in LANES {
+        for lane in QUEUES {
             let lost = self.lost(subscription, &keys, lane, consumer, held, found.room()).await?;
             self.read_again(subscription, &keys, lane, consumer, lost, &mut found).await?;
         }
@@ -47,9 +47,9 @@ impl Redis {
         &self,
         subscription: &Subscription,
         keys: &Keys,
-        lane: Lane,
+        lane: Queue,
         consumer: &str,
-        held: &HashSet<(Lane, EntryId)>,
+        held: &HashSet<(Queue, EntryId)>,
         max: usize,
     ) -> Result<BTreeSet<EntryId>> {
         let (mut lost, mut from) = (BTreeSet::new(), "-".to_owned());
@@ -80,7 +80,7 @@ impl Redis {
         &self,
         subscription: &Subscription,
         keys: &Keys,
-        lane: Lane,
+        lane: Queue,
         consumer: &str,
         mut wanted: BTreeSet<EntryId>,
         found: &mut Found,
@@ -130,7 +130,7 @@ impl Redis {
         let mut cmd = redis::cmd("HMGET");
         cmd.arg(keys.tries());
         for delivery in deliveries.iter() {
-            cmd.arg(format!("{}{}", name_of(delivery.lane), delivery.entry));
+            cmd.arg(format!("{}{}", name_of(delivery.queue), delivery.entry));
         }
         let counts = value::array(self.run(&cmd, subscription).await?)?;
         for (delivery, count) in deliveries.iter_mut().zip(counts) {
@@ -181,18 +181,18 @@ impl Found {
     }
 }
 
-pub(super) fn key_of(keys: &Keys, lane: Lane) -> String {
+pub(super) fn key_of(keys: &Keys, lane: Queue) -> String {
     match lane {
-        Lane::Input => keys.stream(),
-        Lane::Again => keys.again(),
+        Queue::Stream => keys.stream(),
+        Queue::Redelivery => keys.redelivery(),
     }
 }
 
 /// How scripts call a lane.
-pub(super) fn name_of(lane: Lane) -> &'static str {
+pub(super) fn name_of(lane: Queue) -> &'static str {
     match lane {
-        Lane::Input => "i",
-        Lane::Again => "a",
+        Queue::Stream => "i",
+        Queue::Redelivery => "a",
     }
 }
 

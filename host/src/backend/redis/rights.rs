@@ -10,7 +10,7 @@ use super::examine::of_error;
 use super::keys::{self, Keys};
 use super::script::RIGHTS;
 use super::{Redis, value};
-use crate::backend::{Act, Bounds, DataPlane, Entry, Finding, NewEntry, Result, Settlement, Start, findings};
+use crate::backend::{Operator, Bounds, DataPlane, SettlementEntry, Finding, NewEntry, Result, Settlement, Start, findings};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 
@@ -195,7 +195,7 @@ impl Redis {
         self.promote_due(scratch, 2).await.map_err(at("promote"))?;
         let dead = self.list_dead(scratch, None, 1).await.map_err(at("dead letters"))?;
         let ids: Vec<_> = dead.iter().map(|letter| letter.id).collect();
-        self.replay_letters(scratch, &ids, &Act::default()).await.map_err(at("replay"))?;
+        self.replay_letters(scratch, &ids, &Operator::default()).await.map_err(at("replay"))?;
         self.recover_some(scratch, &consumer, &none, Duration::from_secs(60), 1).await.map_err(at("claim"))?;
         self.look_after(scratch, &consumer, "{}", Duration::ZERO).await.map_err(at("tend"))?;
         self.read_books(scratch).await.map_err(at("status"))?;
@@ -210,7 +210,7 @@ impl Redis {
         self.readers.close(&consumer);
         self.witness.forget(scratch);
         let mut cmd = redis::cmd("UNLINK");
-        for key in [keys.stream(), keys.again(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
+        for key in [keys.stream(), keys.redelivery(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
         {
             cmd.arg(key);
         }
@@ -248,7 +248,7 @@ fn consumer_of(token: Uuid) -> String {
 }
 
 /// One entry is committed with an effect of each kind, one retried at once, one given up.
-fn step(delivery: Delivery, number: u32, scratch: &Subscription) -> Entry {
+fn step(delivery: Delivery, number: u32, scratch: &Subscription) -> SettlementEntry {
     let (class, reason, plugin) = ("failed".to_owned(), "tried by doctor".to_owned(), String::new());
     let record = AttemptRecord { attempt: 1, at_ms: 0, class, reason, plugin, log: Vec::new() };
     let disposition = match number {
@@ -266,7 +266,7 @@ fn step(delivery: Delivery, number: u32, scratch: &Subscription) -> Entry {
     };
     let state = (number == 0).then(|| ("key".into(), 0));
     let mark = (number == 0).then(|| (Uuid::new_v4(), [0; 16]));
-    Entry { delivery, mark, state, disposition }
+    SettlementEntry { delivery, mark, state, disposition }
 }
 
 /// `mischief on orders: trim needs XTRIM on orders, which this user may not`
@@ -308,7 +308,7 @@ fn spelled(command: &str, subscription: &Subscription) -> Vec<String> {
     let keys = Keys::of(subscription);
     let word = |word: &str| match word {
         "@stream" => keys.stream(),
-        "@again" => keys.again(),
+        "@again" => keys.redelivery(),
         "@due" => keys.due(),
         "@timers" => keys.timers(),
         "@bodies" => keys.due_bodies(),

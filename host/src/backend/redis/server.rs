@@ -19,7 +19,7 @@ pub(super) const POLICY_HINT: &str = "CONFIG SET maxmemory-policy noeviction, an
 /// Reads the URL. Neither what it answers nor why it cannot be used tells anybody the password.
 pub(super) fn client(url: &BackendUrl) -> Result<redis::Client> {
     let refused =
-        |what: String, hint: &str| Error::Refused(format!("broker url {url} cannot be used: {what}\n  hint: {hint}"));
+        |what: String, hint: &str| Error::Permanent(format!("broker url {url} cannot be used: {what}\n  hint: {hint}"));
     if let Some(what) = url.unencoded() {
         let hint = "in user and password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and % as %25";
         return Err(refused(what, hint));
@@ -37,7 +37,7 @@ pub(super) async fn check(link: &Link, at: &str) -> Result<()> {
         Error::Unavailable { cause, .. } => Error::Unavailable { what: format!("cannot reach redis at {at}"), cause },
         other => other,
     })?;
-    let refuse = |what: String, hint: &str| Err(Error::Refused(format!("redis at {at} {what}\n  hint: {hint}")));
+    let refuse = |what: String, hint: &str| Err(Error::Permanent(format!("redis at {at} {what}\n  hint: {hint}")));
     // Every Valkey says that it stands for a Redis that is new enough.
     let version = Version::parse(info.fact("redis_version"), false);
     if version.numbers[..2] < OLDEST[..] {
@@ -127,7 +127,7 @@ impl Info {
 fn greeting(at: &str, error: &RedisError) -> Error {
     match meaning(at, &"INFO", error) {
         // Something listens there, but it is not a Redis.
-        Error::Unavailable { .. } if error.kind() == redis::ErrorKind::Parse => Error::Refused(format!(
+        Error::Unavailable { .. } if error.kind() == redis::ErrorKind::Parse => Error::Permanent(format!(
             "what listens at {at} does not speak as Redis does: {}\n  hint: is it the right port, and one without TLS?",
             plain(error)
         )),

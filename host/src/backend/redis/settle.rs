@@ -9,8 +9,8 @@ use super::keys::Keys;
 use super::record::{self, WriteBounds, WriteId};
 use super::script::{SETTLE, SETTLE_WHEN_FULL, Script};
 use super::{Redis, inbox_window_ms, millis, value};
-use crate::backend::{Entry, Error, Options, Result, Settled, Settlement, VERSIONS_MAX};
-use crate::model::delivery::{Disposition, Effects, EntryId, Lane};
+use crate::backend::{SettlementEntry, Error, Options, Result, Settled, Settlement, VERSIONS_MAX};
+use crate::model::delivery::{Disposition, Effects, EntryId, Queue};
 
 impl Redis {
     /// What is sent to settle a batch. Needs no server, so that it can be measured by itself.
@@ -23,7 +23,7 @@ impl Redis {
         call.arg(&*settlement.subscription.handler).arg(&*settlement.consumer);
         call.arg(inbox_window_ms(options)).write_bounds(options).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
-        for lane in [Lane::Input, Lane::Again] {
+        for lane in [Queue::Stream, Queue::Redelivery] {
             write_lane(&mut call, entries, lane);
         }
         let marks = marks(entries);
@@ -56,12 +56,12 @@ impl Redis {
     }
 }
 
-fn script(entries: &[Entry]) -> &'static Script {
+fn script(entries: &[SettlementEntry]) -> &'static Script {
     if entries.iter().all(takes_no_room) { &SETTLE_WHEN_FULL } else { &SETTLE }
 }
 
 /// A dead letter does take some, but there is a bound on how many are kept. A retry or an effect may take any amount.
-fn takes_no_room(entry: &Entry) -> bool {
+fn takes_no_room(entry: &SettlementEntry) -> bool {
     match &entry.disposition {
         Disposition::Commit(Effects { emits, writes, timers }) => {
             emits.is_empty() && writes.is_empty() && timers.is_empty()
@@ -72,14 +72,14 @@ fn takes_no_room(entry: &Entry) -> bool {
     }
 }
 
-fn plan_letter(entry: &Entry) -> char {
-    match entry.delivery.lane {
-        Lane::Input => kind_letter(entry),
-        Lane::Again => kind_letter(entry).to_ascii_uppercase(),
+fn plan_letter(entry: &SettlementEntry) -> char {
+    match entry.delivery.queue {
+        Queue::Stream => kind_letter(entry),
+        Queue::Redelivery => kind_letter(entry).to_ascii_uppercase(),
     }
 }
 
-fn kind_letter(entry: &Entry) -> char {
+fn kind_letter(entry: &SettlementEntry) -> char {
     match &entry.disposition {
         Disposition::Commit(Effects { emits, timers, .. })
             if entry.mark.is_some() && entry.state.is_none() && emits.is_empty() && timers.is_empty() =>
@@ -115,16 +115,16 @@ fn settled(letter: u8) -> Result<Settled> {
     })
 }
 
-fn is_commit(entry: &Entry) -> bool {
+fn is_commit(entry: &SettlementEntry) -> bool {
     matches!(entry.disposition, Disposition::Commit(_))
 }
 
-fn ids(entries: &[Entry], lane: Lane) -> impl Iterator<Item = EntryId> {
-    entries.iter().map(|entry| &entry.delivery).filter(move |delivery| delivery.lane == lane).map(|d| d.entry)
+fn ids(entries: &[SettlementEntry], lane: Queue) -> impl Iterator<Item = EntryId> {
+    entries.iter().map(|entry| &entry.delivery).filter(move |delivery| delivery.queue == lane).map(|d| d.entry)
 }
 
 /// The ids of a lane, and between which of them all lie.
-fn write_lane(call: &mut Cmd, entries: &[Entry], lane: Lane) {
+fn write_lane(call: &mut Cmd, entries: &[SettlementEntry], lane: Queue) {
     let zero = EntryId(0, 0);
     let mut text = String::new();
     for (number, id) in ids(entries, lane).enumerate() {
@@ -138,7 +138,7 @@ fn write_lane(call: &mut Cmd, entries: &[Entry], lane: Lane) {
 }
 
 /// The marks of all commits: the id of the event and the hash of its bytes.
-fn marks(entries: &[Entry]) -> Vec<[u8; 32]> {
+fn marks(entries: &[SettlementEntry]) -> Vec<[u8; 32]> {
     let marks = entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
     let bytes = marks.map(|(id, hash)| {
         let mut mark = [0; 32];
@@ -150,15 +150,15 @@ fn marks(entries: &[Entry]) -> Vec<[u8; 32]> {
 }
 
 /// Whether nothing in this batch depends on what else is in it: only commits with marks, each of another event.
-fn is_plain(entries: &[Entry], marks: &[[u8; 32]]) -> bool {
+fn is_plain(entries: &[SettlementEntry], marks: &[[u8; 32]]) -> bool {
     let mut ids = HashSet::with_capacity(marks.len());
-    entries.iter().all(|entry| entry.delivery.lane == Lane::Input && kind_letter(entry) == 'c')
+    entries.iter().all(|entry| entry.delivery.queue == Queue::Stream && kind_letter(entry) == 'c')
         && marks.iter().all(|mark| ids.insert(&mark[..16]))
 }
 
 /// `0`, and behind it what hosts had agreed on when it was decided that none wants an entry: the oldest such number.
-fn agreed(entries: &[Entry]) -> String {
-    let number = |entry: &Entry| match entry.disposition {
+fn agreed(entries: &[SettlementEntry]) -> String {
+    let number = |entry: &SettlementEntry| match entry.disposition {
         Disposition::Pass { agreed } => Some(agreed),
         _ => None,
     };
@@ -166,7 +166,7 @@ fn agreed(entries: &[Entry]) -> String {
 }
 
 /// What an entry has to say beyond its id and its mark.
-fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settlement) {
+fn write_extras(call: &mut Cmd, entry: &SettlementEntry, number: usize, settlement: &Settlement) {
     let delivery = &entry.delivery;
     match &entry.disposition {
         Disposition::Commit(effects) if kind_letter(entry) == 'e' => {
@@ -193,7 +193,7 @@ fn write_extras(call: &mut Cmd, entry: &Entry, number: usize, settlement: &Settl
     }
 }
 
-fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects) {
+fn write_effects(call: &mut Cmd, entry: &SettlementEntry, effects: &Effects) {
     if let Some((_, version)) = &entry.state {
         call.arg(version);
         if !effects.writes.is_empty() {
@@ -214,7 +214,7 @@ fn write_effects(call: &mut Cmd, entry: &Entry, effects: &Effects) {
 }
 
 /// The numbers of all entries of the kind `e`, packed as `settle.lua` unpacks them.
-fn numbers(entries: &[Entry], names: &Names) -> Vec<u8> {
+fn numbers(entries: &[SettlementEntry], names: &Names) -> Vec<u8> {
     let mut packed = Vec::new();
     for entry in entries.iter().filter(|entry| kind_letter(entry) == 'e') {
         let Disposition::Commit(effects) = &entry.disposition else { continue };
@@ -242,12 +242,12 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    fn of(entries: &'a [Entry], keys: &Keys, settlement: &Settlement) -> Result<Self> {
+    fn of(entries: &'a [SettlementEntry], keys: &Keys, settlement: &Settlement) -> Result<Self> {
         let state_prefix = keys.state_prefix();
         let (mut states, mut streams) = (HashMap::new(), HashMap::new());
         let mut keys = vec![
             keys.stream(),
-            keys.again(),
+            keys.redelivery(),
             keys.due(),
             keys.due_bodies(),
             keys.dead(),
@@ -263,7 +263,7 @@ impl<'a> Names<'a> {
             match &entry.state {
                 Some((key, _)) => number(&mut keys, &mut states, key, || format!("{state_prefix}{key}")),
                 None if effects.writes.is_empty() => {}
-                None => return Err(Error::Refused(format!("{}: a commit writes state of no key", settlement.subscription))),
+                None => return Err(Error::Permanent(format!("{}: a commit writes state of no key", settlement.subscription))),
             }
             for emitted in &effects.emits {
                 number(&mut keys, &mut streams, &emitted.stream, || emitted.stream.to_string());
@@ -286,7 +286,7 @@ fn number_of(numbers: &HashMap<&str, usize>, name: &str) -> usize {
 }
 
 /// How many arguments and bytes a settlement takes, near enough to allocate once.
-fn room(entries: &[Entry]) -> (usize, usize) {
+fn room(entries: &[SettlementEntry]) -> (usize, usize) {
     let (mut args, mut bytes) = (20, 256 + 64 * entries.len());
     for entry in entries {
         match &entry.disposition {

@@ -57,7 +57,7 @@ fn fill(subscription: &Connection, beside: &Path) -> Result<()> {
     let copy = Connection::open_with_flags(beside, flags).map_err(failed)?;
     let said: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if said != "ok" {
-        return Err(Error::Refused(format!("the copy is damaged: {said}\n  hint: {hint}")));
+        return Err(Error::Permanent(format!("the copy is damaged: {said}\n  hint: {hint}")));
     }
     Ok(())
 }

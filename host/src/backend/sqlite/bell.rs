@@ -7,9 +7,9 @@ use tokio::sync::Notify;
 
 /// One bell a stream that was ever fetched from here.
 #[derive(Default)]
-pub struct Bell(Mutex<HashMap<Arc<str>, Arc<Notify>>>);
+pub struct Wakeups(Mutex<HashMap<Arc<str>, Arc<Notify>>>);
 
-impl Bell {
+impl Wakeups {
     pub fn of(&self, stream: &Arc<str>) -> Arc<Notify> {
         self.bells().entry(stream.clone()).or_default().clone()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::steady;
 use super::tx::{Tx, millis};
 use crate::backend::group::{WISH_LEAVE_TTL, WISH_TTL};
-use crate::backend::{HEARTBEAT_MAX, HostNote, Result};
+use crate::backend::{HEARTBEAT_MAX, HostInfo, Result};
 use crate::model::delivery::Subscription;
 
 /// How long after its last heartbeat a consumer that holds nothing is remembered: for people who look, no more.
@@ -41,9 +41,9 @@ pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()
 }
 
 /// Those that live. A host is a consumer of every subscription in its configuration, and this file is one machine's: all.
-pub fn hosts(tx: &Tx<'_>, _subscriptions: &[Subscription]) -> Result<Vec<HostNote>> {
+pub fn hosts(tx: &Tx<'_>, _subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
     let sql = "SELECT name, note FROM consumers WHERE until_ms > ?1 ORDER BY name";
-    Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostNote { consumer: row.get(0)?, note: row.get(1)? }))?)
+    Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostInfo { consumer: row.get(0)?, note: row.get(1)? }))?)
 }
 
 /// A consumer is one row for all its subscriptions: it lets go of all.

@@ -1,6 +1,6 @@
 //! Dead letters: buried, bounded and listed. (What people do with them: `desk`.)
 
-use super::parcel::{Parcel, after, body, id, limit, read_replayed};
+use super::parcel::{DeliveryRow, after, body, id, limit, read_replayed};
 use super::subscriptions;
 use super::tx::Tx;
 use crate::backend::{Options, Result, SubscriptionStatus, wire};
@@ -12,8 +12,8 @@ const PAGE: i64 = 512;
 /// A history without an attempt, as it is written.
 const NO_HISTORY: &str = "[]";
 
-pub fn bury(tx: &Tx<'_>, subscription: i64, reason: &Reason, parcel: &Parcel) -> Result<()> {
-    let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
+pub fn bury(tx: &Tx<'_>, subscription: i64, reason: &Reason, parcel: &DeliveryRow) -> Result<()> {
+    let DeliveryRow { origin, kind, body, attempts, crashes, history, replayed } = parcel;
     let sql = "INSERT INTO dead (subscription, at_ms, class, ran, bytes, reason, origin, kind, body, attempts, crashes,
                                  history, replayed)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";

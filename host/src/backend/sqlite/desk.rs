@@ -5,10 +5,10 @@ use bytes::Bytes;
 use super::parcel::{after, columns, id, limit, number, read_replayed};
 use super::subscriptions;
 use super::tx::Tx;
-use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Act, AuditRecord, Pause, Result};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Operator, AuditRecord, Pause, Result};
 use crate::model::delivery::{Body, EntryId, Subscription};
 
-pub fn replay(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+pub fn replay(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
     let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(0) };
     let mut done = Vec::new();
     for id in ids.iter().map(|id| number(*id)) {
@@ -19,7 +19,7 @@ pub fn replay(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act
     close_replay(tx, subscription, group.id, "replay", &done, act)
 }
 
-pub fn edit(tx: &mut Tx<'_>, subscription: &Subscription, id: EntryId, body: &Bytes, act: &Act) -> Result<bool> {
+pub fn edit(tx: &mut Tx<'_>, subscription: &Subscription, id: EntryId, body: &Bytes, act: &Operator) -> Result<bool> {
     let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(false) };
     let id = number(id);
     let done: Vec<i64> = if bring_back(tx, group.id, id, Some(body))? { vec![id] } else { Vec::new() };
@@ -41,7 +41,7 @@ fn bring_back(tx: &Tx<'_>, subscription: i64, id: i64, body: Option<&Bytes>) -> 
     Ok(true)
 }
 
-fn close_replay(tx: &mut Tx<'_>, subscription: &Subscription, id: i64, verb: &str, done: &[i64], act: &Act) -> Result<usize> {
+fn close_replay(tx: &mut Tx<'_>, subscription: &Subscription, id: i64, verb: &str, done: &[i64], act: &Operator) -> Result<usize> {
     if !done.is_empty() {
         write_down(tx, id, verb, done, act)?;
         tx.ring(&subscription.stream);
@@ -49,7 +49,7 @@ fn close_replay(tx: &mut Tx<'_>, subscription: &Subscription, id: i64, verb: &st
     Ok(done.len())
 }
 
-pub fn drop_dead(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+pub fn drop_dead(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
     let Some(group) = subscriptions::seek(tx, subscription)? else { return Ok(0) };
     let mut done = Vec::new();
     for id in ids.iter().map(|id| number(*id)) {
@@ -65,7 +65,7 @@ pub fn drop_dead(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], 
 }
 
 /// What is so already is not said once more.
-pub fn set_paused(tx: &mut Tx<'_>, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+pub fn set_paused(tx: &mut Tx<'_>, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
     let group = subscriptions::find(tx, subscription)?;
     if tx.run("UPDATE subscriptions SET paused = ?2 WHERE id = ?1 AND paused <> ?2", (group.id, paused))? == 1 {
         write_down(tx, group.id, if paused { "pause" } else { "resume" }, &[], act)?;
@@ -82,10 +82,10 @@ pub fn paused(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Pause>>
     subscriptions.iter().map(one).collect()
 }
 
-fn write_down(tx: &Tx<'_>, subscription: i64, verb: &str, done: &[i64], act: &Act) -> Result<()> {
+fn write_down(tx: &Tx<'_>, subscription: i64, verb: &str, done: &[i64], act: &Operator) -> Result<()> {
     let ids: Vec<String> = done.iter().take(AUDIT_IDS_MAX).map(i64::to_string).collect();
     let sql = "INSERT INTO audit (subscription, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    tx.run(sql, (subscription, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.who, &act.note))?;
+    tx.run(sql, (subscription, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.name, &act.note))?;
     // One came, so one goes at most; the newest that has to go is `AUDIT_MAX` behind.
     let sql = "DELETE FROM audit WHERE subscription = ?1 AND id <= (
                  SELECT id FROM audit WHERE subscription = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
@@ -105,7 +105,7 @@ pub fn audit(tx: &Tx<'_>, subscription: &Subscription, last: Option<EntryId>, ma
             verb: row.get(2)?,
             count: row.get::<_, i64>(3)?.unsigned_abs(),
             ids: ids.split(' ').filter_map(|number| number.parse().ok()).map(id).collect(),
-            act: Act { who: row.get(5)?, note: row.get(6)? },
+            operator: Operator { name: row.get(5)?, note: row.get(6)? },
         })
     })?;
     Ok(records)

@@ -39,7 +39,7 @@ impl From<rusqlite::Error> for Error {
             Some(TooBig) => "SQLite takes no value of more than 1 GB",
             _ => "this is a bug of Tidemill, or another program has changed the file",
         };
-        Self::Refused(format!("{cause}\n  hint: {hint}"))
+        Self::Permanent(format!("{cause}\n  hint: {hint}"))
     }
 }
 
@@ -47,7 +47,7 @@ impl From<rusqlite::Error> for Error {
 pub fn named(error: Error, job: &str, place: &str) -> Error {
     match error {
         Error::Unavailable { cause, .. } => Error::Unavailable { what: format!("SQLite {place}, {job}"), cause },
-        Error::Refused(what) => Error::Refused(format!("SQLite {place}, {job}: {what}")),
+        Error::Permanent(what) => Error::Permanent(format!("SQLite {place}, {job}: {what}")),
         gone @ (Error::GroupGone { .. } | Error::Replaced(_)) => gone,
     }
 }
@@ -57,7 +57,7 @@ pub fn copy(error: &Error) -> Error {
     match error {
         Error::Unavailable { what, cause } => Error::Unavailable { what: what.clone(), cause: cause.clone() },
         Error::GroupGone { subscription } => Error::GroupGone { subscription: subscription.clone() },
-        Error::Refused(what) => Error::Refused(what.clone()),
+        Error::Permanent(what) => Error::Permanent(what.clone()),
         Error::Replaced(what) => Error::Replaced(what.clone()),
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::Row;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
 
-use super::job::Access;
+use super::job::Durability;
 use super::parcel::{from_again, limit, number};
 use super::room::Room;
 use super::tx::Tx;
@@ -39,7 +39,7 @@ pub async fn fetch(
         let mut room = Room::new(options);
         let work =
             move |tx: &mut Tx<'_>| Ok((take(tx, &job_subscription, &job_consumer, max, &mut room)?, data_version(tx)?));
-        let (got, version) = db.ask(Access::Note, "fetch", work).await?;
+        let (got, version) = db.ask(Durability::Relaxed, "fetch", work).await?;
         if !got.is_empty() || max == 0 || !news(db, rung, version, deadline, others_write).await? {
             return Ok(got);
         }
@@ -70,7 +70,7 @@ async fn news(
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(false);
         }
-        if db.ask(Access::Look, "fetch", |tx| data_version(tx)).await? != version {
+        if db.ask(Durability::ReadOnly, "fetch", |tx| data_version(tx)).await? != version {
             return Ok(true);
         }
     }

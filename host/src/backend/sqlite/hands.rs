@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use super::consumers;
-use super::plan::{Place, Plan};
+use super::plan::{Place, SettleBatch};
 use super::tx::Tx;
 use crate::backend::Result;
 
-pub struct Hands {
+pub struct Fence {
     subscription: i64,
     consumer: i64,
     /// By the number of the lane.
@@ -23,9 +23,9 @@ struct InLane {
     done: Vec<i64>,
 }
 
-impl Hands {
+impl Fence {
     /// One look at each lane.
-    pub fn look(tx: &Tx<'_>, subscription: i64, plan: &Plan) -> Result<Self> {
+    pub fn look(tx: &Tx<'_>, subscription: i64, plan: &SettleBatch) -> Result<Self> {
         // A consumer that is not known holds nothing.
         let consumer = consumers::seek(tx, &plan.consumer)?.unwrap_or(consumers::UNKNOWN);
         let mut hands = Self { subscription, consumer, lanes: Default::default() };

@@ -8,18 +8,18 @@ use crate::backend::Result;
 
 /// What a job does to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Access {
+pub enum Durability {
     /// Reads only.
-    Look,
+    ReadOnly,
     /// Writes what a power cut may take back, because nobody was promised anything: whoever holds a delivery dies with
     /// the machine, and the delivery is fetched again. Not synced by itself; the next `Keep` syncs it too.
-    Note,
+    Relaxed,
     /// Writes what must stay: synced before the answer.
-    Keep,
+    Synced,
 }
 
 pub trait Job: Send {
-    fn access(&self) -> Access;
+    fn access(&self) -> Durability;
     /// Does the work; answers whether it went well.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// Hands over what was found, unless it came to nothing because the transaction did.
@@ -27,7 +27,7 @@ pub trait Job: Send {
 }
 
 pub struct Ticket<T, F> {
-    access: Access,
+    access: Durability,
     work: Option<F>,
     found: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
@@ -37,7 +37,7 @@ impl<T, F> Ticket<T, F>
 where
     F: FnOnce(&mut Tx<'_>) -> Result<T>,
 {
-    pub fn new(access: Access, work: F) -> (Self, oneshot::Receiver<Result<T>>) {
+    pub fn new(access: Durability, work: F) -> (Self, oneshot::Receiver<Result<T>>) {
         let (reply, answer) = oneshot::channel();
         (Self { access, work: Some(work), found: None, reply }, answer)
     }
@@ -48,7 +48,7 @@ where
     T: Send,
     F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
 {
-    fn access(&self) -> Access {
+    fn access(&self) -> Durability {
         self.access
     }
 

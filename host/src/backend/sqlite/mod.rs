@@ -54,17 +54,17 @@ use uuid::Uuid;
 
 pub use self::backup::backup;
 pub(super) use self::examine::check_file;
-use self::job::Access;
+use self::job::Durability;
 use self::tx::Tx;
 use self::worker::Db;
 pub use self::worker::wait_until_closed;
 use super::{
-    Act, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostNote, LookUp, NewEntry,
+    Operator, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
     Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SubscriptionStatus, Start, Tended,
-    Trimmed, VersionBook, Wish,
+    Trimmed, VersionCount, Wish,
 };
 use crate::model::dead_letter::DeadLetter;
-use crate::model::delivery::{Delivery, EntryId, KeyState, Lane, Subscription};
+use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 
 pub struct Sqlite {
     db: Db,
@@ -90,7 +90,7 @@ impl Sqlite {
     /// Appends an entry without the field `event`, as a stranger might. Who publishes events has no use for it.
     pub async fn publish_fields(&self, stream: &str, fields: &[(Bytes, Bytes)]) -> Result<EntryId> {
         let (stream, fields) = (Arc::from(stream), fields.to_vec());
-        self.db.ask(Access::Keep, "publish", move |tx| streams::publish_fields(tx, stream, &fields)).await
+        self.db.ask(Durability::Synced, "publish", move |tx| streams::publish_fields(tx, stream, &fields)).await
     }
 }
 
@@ -105,15 +105,15 @@ impl DataPlane for Sqlite {
 
     async fn look_up(&self, subscription: &Subscription, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
         let (subscription, ids, keys) = (subscription.clone(), ids.to_vec(), keys.to_vec());
-        self.db.ask(Access::Look, "look up", move |tx| lookup::look_up(tx, &subscription, &ids, &keys)).await
+        self.db.ask(Durability::ReadOnly, "look up", move |tx| lookup::look_up(tx, &subscription, &ids, &keys)).await
     }
 
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
         if settlement.entries.is_empty() {
             return Ok(Vec::new());
         }
-        let (plan, options) = (plan::Plan::of(settlement), self.options.clone());
-        self.db.ask(Access::Keep, "settle", move |tx| settle::settle(tx, plan, &options)).await
+        let (plan, options) = (plan::SettleBatch::of(settlement), self.options.clone());
+        self.db.ask(Durability::Synced, "settle", move |tx| settle::settle(tx, plan, &options)).await
     }
 
     async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
@@ -121,33 +121,33 @@ impl DataPlane for Sqlite {
             return Ok(Vec::new());
         }
         let (stream, entries, window) = (Arc::from(stream), entries.to_vec(), self.options.inbox_window);
-        self.db.ask(Access::Keep, "publish", move |tx| streams::publish(tx, stream, &entries, window)).await
+        self.db.ask(Durability::Synced, "publish", move |tx| streams::publish(tx, stream, &entries, window)).await
     }
 
     async fn recover(
         &self,
         subscription: &Subscription,
         consumer: &str,
-        held: &HashSet<(Lane, EntryId)>,
+        held: &HashSet<(Queue, EntryId)>,
         lease: Duration,
         max: usize,
     ) -> Result<Recovered> {
         let (subscription, consumer, held, options) =
             (subscription.clone(), consumer.to_owned(), held.clone(), self.options.clone());
         let work = move |tx: &mut Tx<'_>| recover::recover(tx, &subscription, &consumer, &held, lease, max, &options);
-        self.db.ask(Access::Note, "recover", work).await
+        self.db.ask(Durability::Relaxed, "recover", work).await
     }
 
     async fn take_suspect(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
         let (subscription, consumer, options) = (subscription.clone(), consumer.to_owned(), self.options.clone());
         let work = move |tx: &mut Tx<'_>| recover::take_suspect(tx, &subscription, &consumer, &options);
-        self.db.ask(Access::Note, "take a suspect", work).await
+        self.db.ask(Durability::Relaxed, "take a suspect", work).await
     }
 
     async fn take_left(&self, subscription: &Subscription, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
         let (subscription, consumer, options) = (subscription.clone(), consumer.to_owned(), self.options.clone());
         let work = move |tx: &mut Tx<'_>| recover::take_left(tx, &subscription, &consumer, max, &options);
-        self.db.ask(Access::Note, "take what was left", work).await
+        self.db.ask(Durability::Relaxed, "take what was left", work).await
     }
 }
 
@@ -159,105 +159,105 @@ impl ControlPlane for Sqlite {
 
     async fn describe(&self) -> Result<String> {
         let place = self.db.place().to_owned();
-        self.db.ask(Access::Look, "describe", move |tx| open::describe(tx, &place)).await
+        self.db.ask(Durability::ReadOnly, "describe", move |tx| open::describe(tx, &place)).await
     }
 
     async fn size_bytes(&self) -> Result<u64> {
-        self.db.ask(Access::Look, "ask for the size", open::size_bytes).await
+        self.db.ask(Durability::ReadOnly, "ask for the size", open::size_bytes).await
     }
 
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Keep, "make a group", move |tx| subscriptions::ensure(tx, &subscription, start)).await
+        self.db.ask(Durability::Synced, "make a group", move |tx| subscriptions::ensure(tx, &subscription, start)).await
     }
 
     /// A group is never lost here.
-    async fn begin_at(&self, _source: &Subscription, _place: Place, _act: &Act) -> Result<bool> {
+    async fn begin_at(&self, _source: &Subscription, _place: Place, _act: &Operator) -> Result<bool> {
         Ok(false)
     }
 
     async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
         let (subscription, consumer, wish) = (subscription.clone(), consumer.to_owned(), wish.to_owned());
-        self.db.ask(Access::Note, "tend", move |tx| tend::tend(tx, &subscription, &consumer, &wish)).await
+        self.db.ask(Durability::Relaxed, "tend", move |tx| tend::tend(tx, &subscription, &consumer, &wish)).await
     }
 
     async fn wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Look, "list wishes", move |tx| tend::wishes(tx, &subscription)).await
+        self.db.ask(Durability::ReadOnly, "list wishes", move |tx| tend::wishes(tx, &subscription)).await
     }
 
     async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         let (consumer, note) = (consumer.to_owned(), note.to_owned());
-        self.db.ask(Access::Note, "beat", move |tx| consumers::beat(tx, &consumer, ttl, &note)).await
+        self.db.ask(Durability::Relaxed, "beat", move |tx| consumers::beat(tx, &consumer, ttl, &note)).await
     }
 
-    async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostNote>> {
+    async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
         let subscriptions = subscriptions.to_vec();
-        self.db.ask(Access::Look, "list hosts", move |tx| consumers::hosts(tx, &subscriptions)).await
+        self.db.ask(Durability::ReadOnly, "list hosts", move |tx| consumers::hosts(tx, &subscriptions)).await
     }
 
     async fn leave(&self, consumer: &str, _subscriptions: &[Subscription]) -> Result<u64> {
         let consumer = consumer.to_owned();
-        self.db.ask(Access::Note, "leave", move |tx| consumers::leave(tx, &consumer)).await
+        self.db.ask(Durability::Relaxed, "leave", move |tx| consumers::leave(tx, &consumer)).await
     }
 
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
-        self.db.ask(Access::Keep, "keep a secret", move |tx| subscriptions::ids_key(tx, fresh)).await
+        self.db.ask(Durability::Synced, "keep a secret", move |tx| subscriptions::ids_key(tx, fresh)).await
     }
 
     async fn promote(&self, subscription: &Subscription, max: usize) -> Result<Promoted> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Note, "promote", move |tx| retries::promote(tx, &subscription, max)).await
+        self.db.ask(Durability::Relaxed, "promote", move |tx| retries::promote(tx, &subscription, max)).await
     }
 
     async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Look, "status", move |tx| status::status(tx, &subscription)).await
+        self.db.ask(Durability::ReadOnly, "status", move |tx| status::status(tx, &subscription)).await
     }
 
-    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionBook>> {
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Look, "books of plugin versions", move |tx| versions::list(tx, &subscription)).await
+        self.db.ask(Durability::ReadOnly, "books of plugin versions", move |tx| versions::list(tx, &subscription)).await
     }
 
     async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Look, "list dead letters", move |tx| dead::list(tx, &subscription, after, max)).await
+        self.db.ask(Durability::ReadOnly, "list dead letters", move |tx| dead::list(tx, &subscription, after, max)).await
     }
 
-    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         let (subscription, ids, act) = (subscription.clone(), ids.to_vec(), act.clone());
-        self.db.ask(Access::Keep, "replay", move |tx| desk::replay(tx, &subscription, &ids, &act)).await
+        self.db.ask(Durability::Synced, "replay", move |tx| desk::replay(tx, &subscription, &ids, &act)).await
     }
 
-    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Act) -> Result<usize> {
+    async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         let (subscription, ids, act) = (subscription.clone(), ids.to_vec(), act.clone());
-        self.db.ask(Access::Keep, "drop dead letters", move |tx| desk::drop_dead(tx, &subscription, &ids, &act)).await
+        self.db.ask(Durability::Synced, "drop dead letters", move |tx| desk::drop_dead(tx, &subscription, &ids, &act)).await
     }
 
-    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Act) -> Result<bool> {
+    async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool> {
         let (subscription, act) = (subscription.clone(), act.clone());
-        self.db.ask(Access::Keep, "edit a dead letter", move |tx| desk::edit(tx, &subscription, id, &body, &act)).await
+        self.db.ask(Durability::Synced, "edit a dead letter", move |tx| desk::edit(tx, &subscription, id, &body, &act)).await
     }
 
-    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Act) -> Result<()> {
+    async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
         let (subscription, act) = (subscription.clone(), act.clone());
-        self.db.ask(Access::Keep, "pause or resume", move |tx| desk::set_paused(tx, &subscription, paused, &act)).await
+        self.db.ask(Durability::Synced, "pause or resume", move |tx| desk::set_paused(tx, &subscription, paused, &act)).await
     }
 
     async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
         let subscriptions = subscriptions.to_vec();
-        self.db.ask(Access::Look, "ask what is paused", move |tx| desk::paused(tx, &subscriptions)).await
+        self.db.ask(Durability::ReadOnly, "ask what is paused", move |tx| desk::paused(tx, &subscriptions)).await
     }
 
     async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
         let subscription = subscription.clone();
-        self.db.ask(Access::Look, "list audit records", move |tx| desk::audit(tx, &subscription, after, max)).await
+        self.db.ask(Durability::ReadOnly, "list audit records", move |tx| desk::audit(tx, &subscription, after, max)).await
     }
 
     async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
         let (subscription, after) = (subscription.clone(), after.map(str::to_owned));
-        self.db.ask(Access::Look, "list states", move |tx| state::list(tx, &subscription, after.as_deref(), max)).await
+        self.db.ask(Durability::ReadOnly, "list states", move |tx| state::list(tx, &subscription, after.as_deref(), max)).await
     }
 
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
@@ -267,11 +267,11 @@ impl ControlPlane for Sqlite {
     async fn examine(&self, subscriptions: &[Subscription], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let (subscriptions, options) = (subscriptions.to_vec(), self.options.clone());
         let file = (!self.in_memory).then(|| self.db.place().to_owned());
-        self.db.ask(Access::Look, "examine", move |tx| examine::examine(tx, &subscriptions, file, &options)).await
+        self.db.ask(Durability::ReadOnly, "examine", move |tx| examine::examine(tx, &subscriptions, file, &options)).await
     }
 
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
         let stream = stream.to_owned();
-        self.db.ask(Access::Look, "list entries", move |tx| streams::entries(tx, &stream, after, max)).await
+        self.db.ask(Durability::ReadOnly, "list entries", move |tx| streams::entries(tx, &stream, after, max)).await
     }
 }

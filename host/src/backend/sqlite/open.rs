@@ -302,7 +302,7 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
 }
 
 pub fn refused(name: &str, what: &str, hint: &str) -> Error {
-    Error::Refused(format!("SQLite {name}: {what}\n  hint: {hint}"))
+    Error::Permanent(format!("SQLite {name}: {what}\n  hint: {hint}"))
 }
 
 /// Without the write-ahead log, which has a bound of its own.

@@ -6,7 +6,7 @@ use rusqlite::Row;
 use super::pack::{pack, unpack};
 use crate::backend::wire;
 use crate::model::dead_letter::AttemptRecord;
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Replayed, Timer};
+use crate::model::delivery::{Body, Delivery, EntryId, Queue, Replayed, Timer};
 
 pub const EVENT: i64 = 0;
 const FIELDS: i64 = 1;
@@ -15,7 +15,7 @@ const LARGE: i64 = 3;
 
 /// A delivery that leaves its lane, with everything that must come back: the columns that `due`, `again` and `dead`
 /// have in common.
-pub struct Parcel {
+pub struct DeliveryRow {
     pub origin: i64,
     pub kind: i64,
     pub body: Bytes,
@@ -25,7 +25,7 @@ pub struct Parcel {
     pub replayed: String,
 }
 
-impl Parcel {
+impl DeliveryRow {
     /// With a record, the try that it tells of is counted.
     pub fn of(delivery: &Delivery, record: Option<&AttemptRecord>) -> Self {
         let (kind, body) = columns(&delivery.body);
@@ -36,7 +36,7 @@ impl Parcel {
     }
 }
 
-impl Parcel {
+impl DeliveryRow {
     /// The delivery that a timer will be.
     pub fn of_timer(origin: EntryId, timer: &Timer) -> Self {
         let (kind, body) = columns(&Body::Timer(timer.body.clone()));
@@ -70,7 +70,7 @@ pub fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
 /// A row of `again`, read as `id, kind, body, origin, attempts, crashes, history, replayed`.
 pub fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
-        lane: Lane::Again,
+        queue: Queue::Redelivery,
         entry: id(row.get(0)?),
         origin: id(row.get(3)?),
         body: body(row, 1)?,
@@ -94,9 +94,9 @@ pub fn read_replayed(text: &str) -> Option<Replayed> {
 }
 
 /// A delivery that nobody has touched yet.
-pub fn fresh(lane: Lane, entry: EntryId, body: Body) -> Delivery {
+pub fn fresh(lane: Queue, entry: EntryId, body: Body) -> Delivery {
     Delivery {
-        lane,
+        queue: lane,
         entry,
         origin: entry,
         body,
@@ -129,13 +129,13 @@ pub fn limit(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }
 
-pub fn lane_of(number: i64) -> Lane {
-    if number == lane_number(Lane::Input) { Lane::Input } else { Lane::Again }
+pub fn lane_of(number: i64) -> Queue {
+    if number == lane_number(Queue::Stream) { Queue::Stream } else { Queue::Redelivery }
 }
 
-pub fn lane_number(lane: Lane) -> i64 {
+pub fn lane_number(lane: Queue) -> i64 {
     match lane {
-        Lane::Input => 0,
-        Lane::Again => 1,
+        Queue::Stream => 0,
+        Queue::Redelivery => 1,
     }
 }

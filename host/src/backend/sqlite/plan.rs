@@ -7,48 +7,48 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::parcel::{Parcel, lane_number, number};
+use super::parcel::{DeliveryRow, lane_number, number};
 use super::tx::millis;
-use crate::backend::{Entry, Settlement};
+use crate::backend::{SettlementEntry, Settlement};
 use crate::model::dead_letter::Reason;
 use crate::model::delivery::{Disposition, Effects, Emitted, Subscription, Timer};
 use crate::model::event::PayloadHash;
 
-pub struct Plan {
+pub struct SettleBatch {
     pub subscription: Subscription,
     pub consumer: Arc<str>,
     pub plugin: Arc<str>,
     pub token: Uuid,
-    pub steps: Vec<Step>,
+    pub steps: Vec<SettleOp>,
 }
 
-pub struct Step {
+pub struct SettleOp {
     pub place: Place,
     pub mark: Option<(Uuid, PayloadHash)>,
     pub state: Option<(Arc<str>, u64)>,
-    pub deed: Deed,
+    pub deed: OpKind,
 }
 
 /// Where a delivery lies: number of the lane (0 or 1), row in it.
 pub type Place = (i64, i64);
 
-pub enum Deed {
+pub enum OpKind {
     /// Timers: in how many ms, and what then comes.
     Commit {
         emits: Vec<Emitted>,
         writes: BTreeMap<String, Option<Bytes>>,
-        timers: Vec<(i64, Parcel)>,
+        timers: Vec<(i64, DeliveryRow)>,
     },
     Skip {
         duplicate: bool,
     },
     Retry {
         after_ms: i64,
-        parcel: Parcel,
+        parcel: DeliveryRow,
     },
     DeadLetter {
         reason: Reason,
-        parcel: Parcel,
+        parcel: DeliveryRow,
     },
     Quarantine,
     /// Skip, if this is still what hosts have agreed on.
@@ -58,7 +58,7 @@ pub enum Deed {
     Leave,
 }
 
-impl Plan {
+impl SettleBatch {
     pub fn of(settlement: &Settlement) -> Self {
         Self {
             subscription: settlement.subscription.clone(),
@@ -70,25 +70,25 @@ impl Plan {
     }
 }
 
-fn step(entry: &Entry) -> Step {
+fn step(entry: &SettlementEntry) -> SettleOp {
     let delivery = &entry.delivery;
     let deed = match &entry.disposition {
         Disposition::Commit(Effects { emits, writes, timers }) => {
-            let timer = |timer: &Timer| (millis(timer.after), Parcel::of_timer(delivery.origin, timer));
+            let timer = |timer: &Timer| (millis(timer.after), DeliveryRow::of_timer(delivery.origin, timer));
             let timers = timers.iter().map(timer).collect();
-            Deed::Commit { emits: emits.clone(), writes: writes.clone(), timers }
+            OpKind::Commit { emits: emits.clone(), writes: writes.clone(), timers }
         }
-        Disposition::Skip { duplicate } => Deed::Skip { duplicate: *duplicate },
+        Disposition::Skip { duplicate } => OpKind::Skip { duplicate: *duplicate },
         Disposition::Retry { after, record } => {
-            Deed::Retry { after_ms: millis(*after), parcel: Parcel::of(delivery, Some(record)) }
+            OpKind::Retry { after_ms: millis(*after), parcel: DeliveryRow::of(delivery, Some(record)) }
         }
         Disposition::DeadLetter { reason, record } => {
-            Deed::DeadLetter { reason: reason.clone(), parcel: Parcel::of(delivery, record.as_ref()) }
+            OpKind::DeadLetter { reason: reason.clone(), parcel: DeliveryRow::of(delivery, record.as_ref()) }
         }
-        Disposition::Quarantine => Deed::Quarantine,
-        Disposition::Pass { agreed } => Deed::Pass { agreed: *agreed },
-        Disposition::Leave => Deed::Leave,
+        Disposition::Quarantine => OpKind::Quarantine,
+        Disposition::Pass { agreed } => OpKind::Pass { agreed: *agreed },
+        Disposition::Leave => OpKind::Leave,
     };
-    let place = (lane_number(delivery.lane), number(delivery.entry));
-    Step { place, mark: entry.mark, state: entry.state.clone(), deed }
+    let place = (lane_number(delivery.queue), number(delivery.entry));
+    SettleOp { place, mark: entry.mark, state: entry.state.clone(), deed }
 }

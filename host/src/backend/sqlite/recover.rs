@@ -12,13 +12,13 @@ use super::tx::{Tx, millis};
 use super::{consumers, subscriptions};
 use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, Options, Recovered, Result};
-use crate::model::delivery::{Body, Delivery, EntryId, Lane, Subscription};
+use crate::model::delivery::{Body, Delivery, EntryId, Queue, Subscription};
 
 pub fn recover(
     tx: &mut Tx<'_>,
     subscription: &Subscription,
     consumer: &str,
-    held: &HashSet<(Lane, EntryId)>,
+    held: &HashSet<(Queue, EntryId)>,
     lease: Duration,
     max: usize,
     options: &Options,
@@ -106,7 +106,7 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
 }
 
 /// Pending under `me`, but not in hand.
-fn lost(tx: &Tx<'_>, subscription: i64, me: i64, held: &HashSet<(Lane, EntryId)>, max: usize) -> Result<Vec<Place>> {
+fn lost(tx: &Tx<'_>, subscription: i64, me: i64, held: &HashSet<(Queue, EntryId)>, max: usize) -> Result<Vec<Place>> {
     let held: HashSet<Place> = held.iter().map(|(lane, entry)| (lane_number(*lane), number(*entry))).collect();
     // What is held is skipped after the limit: whoever holds many sees all of its own.
     let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
@@ -163,13 +163,13 @@ fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (lane, entry): Place, room
     tx.run(sql, (subscription, lane, entry, me, tx.now_ms))?;
     let sql = "SELECT crashes FROM pending WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
     let crashes = u32::try_from(tx.number(sql, (subscription, lane, entry))?).unwrap_or(u32::MAX);
-    let found = if lane == lane_number(Lane::Input) {
+    let found = if lane == lane_number(Queue::Stream) {
         let sql = "SELECT id, kind, iif(length(body) <= ?2, body, NULL), length(body) FROM entries WHERE id = ?1";
         tx.get(sql, (entry, room.entry_bytes_max()), |row| room.entry(tx, row))?
-            .unwrap_or_else(|| Some(without_body(Lane::Input, entry)))
+            .unwrap_or_else(|| Some(without_body(Queue::Stream, entry)))
     } else {
         let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again WHERE id = ?1";
-        let found = tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Lane::Again, entry));
+        let found = tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Queue::Redelivery, entry));
         room.takes(found.bytes()).then_some(found)
     };
     Ok(found.map(|delivery| Delivery { crashes: delivery.crashes.saturating_add(crashes), ..delivery }))
@@ -177,6 +177,6 @@ fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (lane, entry): Place, room
 
 /// A stranger deleted the entry. It is handed out all the same, without any field: so it ends as a dead letter that
 /// somebody sees, not as a row that nobody ever settles.
-fn without_body(lane: Lane, entry: i64) -> Delivery {
+fn without_body(lane: Queue, entry: i64) -> Delivery {
     fresh(lane, id(entry), Body::Fields(Vec::new()))
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::parcel::{Parcel, limit};
+use super::parcel::{DeliveryRow, limit};
 use super::subscriptions;
 use super::tx::Tx;
 use crate::backend::{Promoted, Result};
 use crate::model::delivery::Subscription;
 
-pub fn put_off(tx: &Tx<'_>, subscription: i64, after_ms: i64, parcel: &Parcel) -> Result<()> {
-    let Parcel { origin, kind, body, attempts, crashes, history, replayed } = parcel;
+pub fn put_off(tx: &Tx<'_>, subscription: i64, after_ms: i64, parcel: &DeliveryRow) -> Result<()> {
+    let DeliveryRow { origin, kind, body, attempts, crashes, history, replayed } = parcel;
     let due_ms = tx.now_ms.saturating_add(after_ms);
     let sql = "INSERT INTO due (subscription, due_ms, origin, kind, body, attempts, crashes, history, replayed)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::parcel::{EVENT, body, fresh, id};
 use super::tx::Tx;
 use crate::backend::Options;
-use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Lane, Large};
+use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Queue, Large};
 
 /// What is read of a body at once, where it is too large to be held.
 const PIECE_BYTES: usize = 64 << 10;
@@ -59,7 +59,7 @@ impl Room {
             return Ok(None);
         }
         let body = if is_held { body(row, 1)? } else { Body::Large(large(tx, entry, row.get::<_, i64>(1)? == EVENT)?) };
-        Ok(Some(fresh(Lane::Input, id(entry), body)))
+        Ok(Some(fresh(Queue::Stream, id(entry), body)))
     }
 }
 

@@ -11,27 +11,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::hands::Hands;
+use super::hands::Fence;
 use super::inbox::Inbox;
-use super::parcel::Parcel;
-use super::plan::{Deed, Plan, Step};
-use super::state::Shelf;
+use super::parcel::DeliveryRow;
+use super::plan::{OpKind, SettleBatch, SettleOp};
+use super::state::StateCache;
 use super::tx::Tx;
 use super::{dead, receipts, retries, subscriptions, streams, versions};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
 use crate::model::event::PayloadHash;
 
-pub fn settle(tx: &mut Tx<'_>, plan: Plan, options: &Options) -> Result<Vec<Settled>> {
+pub fn settle(tx: &mut Tx<'_>, plan: SettleBatch, options: &Options) -> Result<Vec<Settled>> {
     if let Some(answer) = receipts::find(tx, plan.token)? {
         return Ok(answer);
     }
     let subscriptions::SubscriptionRow { id: subscription, agreed, .. } = subscriptions::find(tx, &plan.subscription)?;
-    let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, Deed::Commit { .. }));
+    let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, OpKind::Commit { .. }));
     let mut batch = Batch {
-        hands: Hands::look(tx, subscription, &plan)?,
+        hands: Fence::look(tx, subscription, &plan)?,
         inbox: if marks { Some(Inbox::open(tx, subscription, options.inbox_window)?) } else { None },
-        shelf: Shelf::new(subscription),
+        shelf: StateCache::new(subscription),
         broken: HashSet::new(),
         subscription,
         agreed,
@@ -54,9 +54,9 @@ struct Batch<'a, 'b> {
     agreed: u64,
     timers_max: i64,
     plugin: Arc<str>,
-    hands: Hands,
+    hands: Fence,
     inbox: Option<Inbox>,
-    shelf: Shelf,
+    shelf: StateCache,
     /// State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their
     /// version alone does not tell, because somebody else may have raised it just as much.
     broken: HashSet<Arc<str>>,
@@ -77,30 +77,30 @@ struct Tally {
 }
 
 impl Batch<'_, '_> {
-    fn step(&mut self, step: Step) -> Result<Settled> {
+    fn step(&mut self, step: SettleOp) -> Result<Settled> {
         let writes = match (&step.deed, &step.state) {
-            (Deed::Commit { writes, .. }, Some((key, _))) if !writes.is_empty() => Some(key.clone()),
+            (OpKind::Commit { writes, .. }, Some((key, _))) if !writes.is_empty() => Some(key.clone()),
             _ => None,
         };
         let settled = match step.deed {
             _ if !self.hands.hold(step.place) => Settled::Fenced,
-            Deed::Quarantine => {
+            OpKind::Quarantine => {
                 self.hands.set_aside(self.tx, step.place)?;
                 Settled::Quarantined
             }
-            Deed::Leave => {
+            OpKind::Leave => {
                 self.hands.leave(self.tx, step.place)?;
                 Settled::Left
             }
-            Deed::Pass { agreed } if agreed != self.agreed => Settled::Outdated,
-            Deed::Pass { .. } | Deed::Skip { duplicate: false } => Settled::Skipped,
-            Deed::Skip { duplicate: true } => Settled::Duplicate,
-            Deed::Commit { emits, writes, timers } => self.commit(step.mark, step.state, &emits, writes, &timers)?,
-            Deed::Retry { after_ms, parcel } => {
+            OpKind::Pass { agreed } if agreed != self.agreed => Settled::Outdated,
+            OpKind::Pass { .. } | OpKind::Skip { duplicate: false } => Settled::Skipped,
+            OpKind::Skip { duplicate: true } => Settled::Duplicate,
+            OpKind::Commit { emits, writes, timers } => self.commit(step.mark, step.state, &emits, writes, &timers)?,
+            OpKind::Retry { after_ms, parcel } => {
                 retries::put_off(self.tx, self.subscription, after_ms, &parcel)?;
                 Settled::Retried
             }
-            Deed::DeadLetter { reason, parcel } => {
+            OpKind::DeadLetter { reason, parcel } => {
                 dead::bury(self.tx, self.subscription, &reason, &parcel)?;
                 Settled::Dead
             }
@@ -120,7 +120,7 @@ impl Batch<'_, '_> {
         state: Option<(Arc<str>, u64)>,
         emits: &[Emitted],
         writes: BTreeMap<String, Option<Bytes>>,
-        timers: &[(i64, Parcel)],
+        timers: &[(i64, DeliveryRow)],
     ) -> Result<Settled> {
         let fits = self.fits(&state)?;
         let room = self.has_room_for(timers)?;
@@ -148,12 +148,12 @@ impl Batch<'_, '_> {
         Ok(Settled::Committed)
     }
 
-    fn has_room_for(&self, timers: &[(i64, Parcel)]) -> Result<bool> {
+    fn has_room_for(&self, timers: &[(i64, DeliveryRow)]) -> Result<bool> {
         let count = i64::try_from(timers.len()).unwrap_or(i64::MAX);
         Ok(count == 0 || retries::timers_waiting(self.tx, self.subscription)?.saturating_add(count) <= self.timers_max)
     }
 
-    fn set(&mut self, timers: &[(i64, Parcel)]) -> Result<()> {
+    fn set(&mut self, timers: &[(i64, DeliveryRow)]) -> Result<()> {
         for (after_ms, parcel) in timers {
             retries::put_off(self.tx, self.subscription, *after_ms, parcel)?;
             self.tally.timers += 1;

@@ -35,7 +35,7 @@ pub fn list(tx: &Tx<'_>, subscription: &Subscription, after: Option<&str>, max: 
 }
 
 /// The keys that a settlement touches: read once, changed here, written once at its end.
-pub struct Shelf {
+pub struct StateCache {
     subscription: i64,
     keys: HashMap<Arc<str>, Held>,
 }
@@ -45,7 +45,7 @@ struct Held {
     changed: bool,
 }
 
-impl Shelf {
+impl StateCache {
     pub fn new(subscription: i64) -> Self {
         Self { subscription, keys: HashMap::new() }
     }
@@ -82,7 +82,7 @@ impl Shelf {
             let state = read(tx, self.subscription, key)?;
             self.keys.insert(key.clone(), Held { state, changed: false });
         }
-        self.keys.get_mut(key).ok_or_else(|| Error::Refused("a key that was just read is gone".into()))
+        self.keys.get_mut(key).ok_or_else(|| Error::Permanent("a key that was just read is gone".into()))
     }
 }
 
@@ -97,6 +97,6 @@ fn parse(key: &str, (version, pairs): Columns) -> Result<KeyState> {
     let named = |(name, value): (Bytes, Bytes)| Some((String::from_utf8(name.into()).ok()?, value));
     let values = unpack(&pairs).and_then(|pairs| pairs.into_iter().map(named).collect());
     let broken =
-        || Error::Refused(format!("the stored state of key \"{key}\" cannot be read: another program wrote it"));
+        || Error::Permanent(format!("the stored state of key \"{key}\" cannot be read: another program wrote it"));
     Ok(KeyState { version: version.cast_unsigned(), values: values.ok_or_else(broken)? })
 }

@@ -59,7 +59,7 @@ pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionSt
         pending: books(pending_input + pending_again),
         due: books(due),
         far: books(far),
-        again: books(again),
+        redelivery: books(again),
         quarantined: books(quarantined),
         left: books(left),
         torn: 0,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::inbox::{Inbox, scope_of_stream};
-use super::job::Access;
+use super::job::Durability;
 use super::parcel::{after, columns, id, limit};
 use super::subscriptions;
 use super::tx::{Tx, millis};
@@ -83,7 +83,7 @@ pub async fn trim(db: &Db, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
     let (mut removed, mut lost) = (0, 0);
     loop {
         let (stream, bounds) = (stream.to_owned(), bounds.clone());
-        let step = db.ask(Access::Note, "trim", move |tx| trim_step(tx, &stream, &bounds)).await?;
+        let step = db.ask(Durability::Relaxed, "trim", move |tx| trim_step(tx, &stream, &bounds)).await?;
         removed += step.removed;
         lost += step.lost;
         if step.removed < TRIM_STEP as u64 {

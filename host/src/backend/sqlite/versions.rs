@@ -3,7 +3,7 @@
 use super::parcel::limit;
 use super::subscriptions;
 use super::tx::Tx;
-use crate::backend::{Result, VERSIONS_MAX, VersionBook};
+use crate::backend::{Result, VERSIONS_MAX, VersionCount};
 use crate::model::delivery::Subscription;
 
 pub fn book(tx: &Tx<'_>, subscription: i64, digest: &str, committed: i64) -> Result<()> {
@@ -34,13 +34,13 @@ fn forget_oldest(tx: &Tx<'_>, subscription: i64) -> Result<()> {
     Ok(())
 }
 
-pub fn list(tx: &Tx<'_>, subscription: &Subscription) -> Result<Vec<VersionBook>> {
+pub fn list(tx: &Tx<'_>, subscription: &Subscription) -> Result<Vec<VersionCount>> {
     let Some(subscription) = subscriptions::seek(tx, subscription)? else { return Ok(Vec::new()) };
     let sql = "SELECT digest, committed, since_ms FROM versions WHERE subscription = ?1 ORDER BY since_ms DESC, digest DESC";
     // Below zero only if a stranger wrote there.
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let row = |row: &rusqlite::Row<'_>| {
-        Ok(VersionBook { digest: row.get(0)?, committed: count(row.get(1)?), since_ms: count(row.get(2)?) })
+        Ok(VersionCount { digest: row.get(0)?, committed: count(row.get(1)?), since_ms: count(row.get(2)?) })
     };
     Ok(tx.all(sql, [subscription.id], row)?)
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::bell::Bell;
+use super::bell::Wakeups;
 use super::error::{lost_thread, named};
-use super::job::{Access, Job, Ticket};
+use super::job::{Durability, Job, Ticket};
 use super::open::{FileId, Place};
 use super::steady::Steady;
 use super::tx::Tx;
@@ -57,7 +57,7 @@ pub fn wait_until_closed(max: Duration) -> bool {
 pub struct Db {
     /// Unbounded, but each caller waits for its answer: there are never more jobs than callers.
     jobs: mpsc::Sender<Box<dyn Job>>,
-    pub bell: Arc<Bell>,
+    pub bell: Arc<Wakeups>,
     place: Arc<str>,
 }
 
@@ -98,7 +98,7 @@ impl Db {
     }
 
     /// Has `work` done in a transaction and answers when that is committed. Dropping the future does not stop the work.
-    pub async fn ask<T, F>(&self, access: Access, name: &'static str, work: F) -> Result<T>
+    pub async fn ask<T, F>(&self, access: Durability, name: &'static str, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
@@ -113,7 +113,7 @@ impl Db {
 struct Worker {
     conn: Connection,
     steady: Steady,
-    bell: Arc<Bell>,
+    bell: Arc<Wakeups>,
     /// Whether commits are synced as the connection is set now.
     synced: Option<bool>,
     place: Place,
@@ -134,7 +134,7 @@ impl Worker {
             tasks::tick();
             let jobs = std::iter::once(first).chain(waiting.try_iter().take(JOBS_PER_TRANSACTION_MAX - 1));
             // What needs no sync goes first and does not wait for one: handlers run on what was fetched meanwhile.
-            let (keep, light): (Vec<_>, Vec<_>) = jobs.partition(|job| job.access() == Access::Keep);
+            let (keep, light): (Vec<_>, Vec<_>) = jobs.partition(|job| job.access() == Durability::Synced);
             for group in [light, keep].into_iter().filter(|group| !group.is_empty()) {
                 self.serve(group);
             }
@@ -181,9 +181,9 @@ impl Worker {
     /// full disk or a broken file, and then the transaction is given up for all. (With a savepoint for each, SQLite
     /// would copy every page before its first change: a fifth of the time.)
     fn transaction(&mut self, jobs: &mut [Box<dyn Job>], rung: &mut Vec<Arc<str>>) -> Result<()> {
-        let access = jobs.iter().map(|job| job.access()).max().unwrap_or(Access::Look);
+        let access = jobs.iter().map(|job| job.access()).max().unwrap_or(Durability::ReadOnly);
         self.sync_commits(access)?;
-        self.statement(if access == Access::Look { "BEGIN" } else { "BEGIN IMMEDIATE" })?;
+        self.statement(if access == Durability::ReadOnly { "BEGIN" } else { "BEGIN IMMEDIATE" })?;
         for job in jobs {
             let changes = self.conn.total_changes();
             let went_well = job.run(&mut Tx::new(&self.conn, &self.steady, rung));
@@ -199,9 +199,9 @@ impl Worker {
         Ok(self.conn.prepare_cached(sql)?.execute([]).map(drop)?)
     }
 
-    fn sync_commits(&mut self, access: Access) -> Result<()> {
-        let synced = access == Access::Keep;
-        if access != Access::Look && self.synced != Some(synced) {
+    fn sync_commits(&mut self, access: Durability) -> Result<()> {
+        let synced = access == Durability::Synced;
+        if access != Durability::ReadOnly && self.synced != Some(synced) {
             let sql = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
             self.conn.execute_batch(sql)?;
             self.synced = Some(synced);

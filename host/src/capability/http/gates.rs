@@ -11,13 +11,13 @@ use crate::policy::breaker::{Breaker, BreakerPolicy, Permit, Tally};
 const HOSTS_MAX: usize = 256;
 
 #[derive(Debug)]
-pub struct Gates {
+pub struct Breakers {
     policy: BreakerPolicy,
-    hosts: Mutex<HashMap<String, Gate>>,
+    hosts: Mutex<HashMap<String, HostBreaker>>,
 }
 
 #[derive(Debug)]
-struct Gate {
+struct HostBreaker {
     breaker: Breaker,
     /// A request is under way to see whether the host works again.
     probing: bool,
@@ -26,12 +26,12 @@ struct Gate {
 /// Leave to send one request to a host. Its holder says how that went; dropped without a word, it says nothing.
 #[must_use]
 pub struct Pass<'a> {
-    gates: &'a Gates,
+    gates: &'a Breakers,
     host: String,
     probe: bool,
 }
 
-impl Gates {
+impl Breakers {
     pub fn new(policy: BreakerPolicy) -> Self {
         Self { policy, hosts: Mutex::default() }
     }
@@ -45,7 +45,7 @@ impl Gates {
                 hosts.clear();
             }
         }
-        let fresh = || Gate { breaker: Breaker::new(self.policy.clone()), probing: false };
+        let fresh = || HostBreaker { breaker: Breaker::new(self.policy.clone()), probing: false };
         let gate = hosts.entry(host.to_owned()).or_insert_with(fresh);
         let probe = match gate.breaker.permit(Instant::now()) {
             Permit::Full => false,
@@ -56,7 +56,7 @@ impl Gates {
         Some(Pass { gates: self, host: host.to_owned(), probe })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Gate>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, HostBreaker>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,8 +87,8 @@ mod tests {
 
     use super::*;
 
-    fn gates(open_for: Duration) -> Gates {
-        Gates::new(BreakerPolicy { failure_rate: 0.5, min_events: 2, open_for })
+    fn gates(open_for: Duration) -> Breakers {
+        Breakers::new(BreakerPolicy { failure_rate: 0.5, min_events: 2, open_for })
     }
 
     #[test]

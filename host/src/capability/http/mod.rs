@@ -24,7 +24,7 @@ use crate::policy::address::Networks;
 use crate::policy::breaker::BreakerPolicy;
 use crate::policy::outbound::{Grant, METHODS, unknown_method};
 use crate::policy::target::Target;
-use gates::Gates;
+use gates::Breakers;
 use guard::{Forbidden, Guard};
 
 /// The status line and the headers of an answer.
@@ -41,7 +41,7 @@ pub struct Outbound {
     grants: Vec<Grant>,
     /// What the manifest asks for; none = it does not say, any.
     asked: Option<Vec<Grant>>,
-    gates: Gates,
+    gates: Breakers,
     agent: Agent,
 }
 
@@ -72,7 +72,7 @@ impl Outbound {
             .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::default(), Guard::new(handler, networks));
-        Self { grants, asked: None, gates: Gates::new(breaker), agent }
+        Self { grants, asked: None, gates: Breakers::new(breaker), agent }
     }
 
     fn allows(&self, method: &str, target: &Target) -> bool {

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::select::{PAGE, Selection, Walk};
-use crate::backend::{Act, Backend};
-use crate::cli::Refused;
+use crate::backend::{Operator, Backend};
+use crate::cli::UsageError;
 use crate::cli::out::{self, errln, outln};
 use crate::cli::table::thousands;
 use crate::fault;
@@ -28,7 +28,7 @@ pub struct Consent {
 }
 
 #[derive(Clone, Copy)]
-pub enum Deed {
+pub enum DeadLetterOp {
     /// At so many letters a second; 0: as fast as it goes.
     Replay {
         rate: u32,
@@ -36,7 +36,7 @@ pub enum Deed {
     Drop,
 }
 
-impl Deed {
+impl DeadLetterOp {
     fn verb(self) -> &'static str {
         match self {
             Self::Replay { .. } => "replay",
@@ -62,12 +62,12 @@ impl Deed {
 pub async fn act(
     backend: &dyn Backend,
     selection: &Selection,
-    deed: Deed,
+    deed: DeadLetterOp,
     consent: &Consent,
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     if selection.words.is_empty() {
-        return Err(Refused("name dead letters or a filter\n  hint: --all means all of them".to_owned()).into());
+        return Err(UsageError("name dead letters or a filter\n  hint: --all means all of them".to_owned()).into());
     }
     let (found, walk) = selection.walk().count(backend).await?;
     errln!("{} dead letters{}", thousands(found), pace(deed, found));
@@ -86,7 +86,7 @@ pub async fn act(
 }
 
 /// How long it is going to take, if that is long.
-fn pace(deed: Deed, found: u64) -> String {
+fn pace(deed: DeadLetterOp, found: u64) -> String {
     match deed.rate() {
         0 => String::new(),
         rate if found <= u64::from(rate) => String::new(),
@@ -100,9 +100,9 @@ fn pace(deed: Deed, found: u64) -> String {
 async fn go_through(
     backend: &dyn Backend,
     mut walk: Walk<'_>,
-    deed: Deed,
+    deed: DeadLetterOp,
     found: u64,
-    act: &Act,
+    act: &Operator,
 ) -> anyhow::Result<u64> {
     let bar = progress(found);
     let mut pacer = Pacer::new(deed.rate());
@@ -120,13 +120,13 @@ async fn go_through(
     Ok(done)
 }
 
-async fn step(backend: &dyn Backend, deed: Deed, subscription: &Subscription, ids: &[EntryId], act: &Act) -> anyhow::Result<usize> {
+async fn step(backend: &dyn Backend, deed: DeadLetterOp, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> anyhow::Result<usize> {
     Ok(match deed {
-        Deed::Replay { .. } => {
+        DeadLetterOp::Replay { .. } => {
             fault::point("replaying");
             backend.replay(subscription, ids, act).await?
         }
-        Deed::Drop => backend.drop_dead(subscription, ids, act).await?,
+        DeadLetterOp::Drop => backend.drop_dead(subscription, ids, act).await?,
     })
 }
 
@@ -169,7 +169,7 @@ impl Consent {
         }
         if !std::io::stdin().is_terminal() {
             let text = "nobody is there to ask\n  hint: --yes goes ahead, --dry-run only looks";
-            return Err(Refused(text.to_owned()).into());
+            return Err(UsageError(text.to_owned()).into());
         }
         out::ask(&format!("{verb}? [y/N] "));
         let mut answer = String::new();
@@ -177,7 +177,7 @@ impl Consent {
         if answer.trim().eq_ignore_ascii_case("y") {
             Ok(())
         } else {
-            Err(Refused("nothing was done".to_owned()).into())
+            Err(UsageError("nothing was done".to_owned()).into())
         }
     }
 }

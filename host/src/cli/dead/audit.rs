@@ -40,15 +40,15 @@ pub async fn audit(backend: &dyn Backend, subscriptions: &[Subscription], as_jso
 }
 
 fn row(subscription: &Subscription, record: &AuditRecord) -> [String; 7] {
-    let AuditRecord { at_ms, verb, count, act, .. } = record;
+    let AuditRecord { at_ms, verb, count, operator: act, .. } = record;
     let (handler, stream) = (subscription.handler.to_string(), subscription.stream.to_string());
-    [time(*at_ms), act.who.clone(), verb.clone(), count.to_string(), handler, stream, act.note.clone()]
+    [time(*at_ms), act.name.clone(), verb.clone(), count.to_string(), handler, stream, act.note.clone()]
 }
 
 fn to_json(subscription: &Subscription, record: &AuditRecord) -> serde_json::Value {
     json!({
         "id": record.id.to_string(), "handler": &*subscription.handler, "stream": &*subscription.stream, "at_ms": record.at_ms,
-        "who": record.act.who, "verb": record.verb, "count": record.count,
-        "ids": record.ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), "note": record.act.note,
+        "who": record.operator.name, "verb": record.verb, "count": record.count,
+        "ids": record.ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), "note": record.operator.note,
     })
 }

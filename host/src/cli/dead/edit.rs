@@ -16,13 +16,13 @@ use super::act::Consent;
 use super::select::{find, full_id};
 use crate::backend::Backend;
 use crate::cli::out::{self, errln};
-use crate::cli::{Globals, Refused};
+use crate::cli::{Globals, UsageError};
 use crate::config::Config;
 use crate::fault;
 use crate::model::delivery::{Body, Subscription};
-use crate::model::outcome::Refusal;
+use crate::model::outcome::NotRun;
 use crate::model::plain_text::PlainText;
-use crate::schema::admit::{Terms, admit, admit_timer};
+use crate::schema::admit::{AdmitOptions, admit, admit_timer};
 use crate::service::build;
 
 #[derive(clap::Args)]
@@ -61,10 +61,10 @@ pub async fn edit(
 ) -> anyhow::Result<ExitCode> {
     if !config.dead_letters.edit {
         let hint = "hint: edit = true in [dead_letters] allows it; who edits what is recorded (`dead audit`)";
-        return Err(Refused(format!("editing dead letters is not allowed here\n  {hint}")).into());
+        return Err(UsageError(format!("editing dead letters is not allowed here\n  {hint}")).into());
     }
     let (subscription, letter) = find(backend, subscriptions, &args.id).await?;
-    let (id, event) = replacement(&letter.body, &read(&args.file)?, Uuid::now_v7()).map_err(Refused)?;
+    let (id, event) = replacement(&letter.body, &read(&args.file)?, Uuid::now_v7()).map_err(UsageError)?;
     valid(config, globals, &letter.body, &event)?;
     errln!("{} would be replayed as event {id}", full_id(&subscription, letter.id));
     let mut edited = false;
@@ -74,7 +74,7 @@ pub async fn edit(
         fault::point("replaying");
         edited = backend.edit_dead(&subscription, letter.id, event.clone(), &act).await?;
         if !edited {
-            return Err(Refused(format!("{} is gone: somebody else was quicker", args.id)).into());
+            return Err(UsageError(format!("{} is gone: somebody else was quicker", args.id)).into());
         }
     }
     if globals.json {
@@ -90,7 +90,7 @@ fn read(file: &std::path::Path) -> anyhow::Result<Vec<u8>> {
     if file.as_os_str() == "-" {
         std::io::stdin().read_to_end(&mut bytes).context("reading standard input")?;
     } else {
-        bytes = std::fs::read(file).map_err(|error| Refused(format!("{}: {error}", file.display())))?;
+        bytes = std::fs::read(file).map_err(|error| UsageError(format!("{}: {error}", file.display())))?;
     }
     Ok(bytes)
 }
@@ -140,17 +140,17 @@ fn replacement(old: &Body, new: &[u8], id: Uuid) -> Result<(Uuid, Bytes), String
 fn valid(config: &Config, globals: &Globals, old: &Body, event: &Bytes) -> anyhow::Result<()> {
     let checked = build::check(config).map_err(|error| globals.refused(error))?;
     let payload_bytes_max = config.host.payload_bytes_max.as_u64() as usize;
-    let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max };
+    let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max };
     let admitted = match old {
         Body::Timer(_) => admit_timer(event, payload_bytes_max),
         Body::Event(_) | Body::Fields(_) | Body::Large(_) => admit(&checked.schemas, event, &terms),
     };
     let why = match admitted {
         Ok(_) => return Ok(()),
-        Err(Refusal::Undecodable(text) | Refusal::Invalid(text) | Refusal::Unknown(text)) => text.into(),
+        Err(NotRun::Undecodable(text) | NotRun::Invalid(text) | NotRun::Unknown(text)) => text.into(),
         Err(other) => format!("{other:?}"),
     };
-    Err(Refused(format!("the new event would die again: {why}")).into())
+    Err(UsageError(format!("the new event would die again: {why}")).into())
 }
 
 #[cfg(test)]

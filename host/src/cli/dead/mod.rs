@@ -10,7 +10,7 @@ mod show;
 use std::process::ExitCode;
 
 use super::Globals;
-use crate::backend::{Act, Backend};
+use crate::backend::{Operator, Backend};
 use crate::config::Config;
 use crate::model::delivery::Subscription;
 use crate::service::build;
@@ -95,12 +95,12 @@ async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: 
         }
         Command::Show { id } => show::show(backend, &subscriptions, &id, as_json).await,
         Command::Replay { filter, consent, rate } => {
-            let deed = act::Deed::Replay { rate };
+            let deed = act::DeadLetterOp::Replay { rate };
             act::act(backend, &Selection::of(&filter, &subscriptions)?, deed, &consent, as_json).await
         }
         Command::Edit(args) => edit::edit(backend, config, globals, &subscriptions, &args).await,
         Command::Drop { filter, consent } => {
-            act::act(backend, &Selection::of(&filter, &subscriptions)?, act::Deed::Drop, &consent, as_json).await
+            act::act(backend, &Selection::of(&filter, &subscriptions)?, act::DeadLetterOp::Drop, &consent, as_json).await
         }
         Command::Export { filter } => show::export(backend, &Selection::of(&filter, &subscriptions)?).await,
         Command::Audit { handler } => {
@@ -111,10 +111,10 @@ async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: 
 }
 
 /// Who does this: for the audit record.
-pub fn act_of(note: String) -> Act {
+pub fn act_of(note: String) -> Operator {
     let user =
         ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    Act { who: format!("{}@{}", user.as_deref().unwrap_or("unknown"), build::host_name()), note }
+    Operator { name: format!("{}@{}", user.as_deref().unwrap_or("unknown"), build::host_name()), note }
 }
 
 /// Unix milliseconds as RFC 3339, to the second.

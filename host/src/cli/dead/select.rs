@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::backend::Backend;
-use crate::cli::Refused;
+use crate::cli::UsageError;
 use crate::clock;
 use crate::model::dead_letter::{DeadLetter, ReasonClass};
 use crate::model::delivery::{Body, EntryId, Subscription};
@@ -249,20 +249,20 @@ fn time_ms(option: &str, text: &str) -> anyhow::Result<u64> {
         return Ok(u64::try_from(time.as_millisecond()).unwrap_or(0));
     }
     let ago: Duration = humantime::parse_duration(text)
-        .map_err(|_| Refused(format!("{option} {text}: not a time\n  hint: 2h (ago), or 2026-01-31T12:00:00Z")))?;
+        .map_err(|_| UsageError(format!("{option} {text}: not a time\n  hint: 2h (ago), or 2026-01-31T12:00:00Z")))?;
     let ago = u64::try_from(ago.as_millis()).with_context(|| format!("{option} {text}"))?;
     Ok(clock::now_ms().saturating_sub(ago))
 }
 
-fn unknown_class(text: &str) -> Refused {
+fn unknown_class(text: &str) -> UsageError {
     let known: Vec<&str> = ReasonClass::ALL.iter().map(|class| class.as_str()).collect();
-    Refused(format!("there is no reason \"{text}\"\n  hint: {}", known.join(", ")))
+    UsageError(format!("there is no reason \"{text}\"\n  hint: {}", known.join(", ")))
 }
 
-pub fn unknown_handler(name: &str, subscriptions: &[Subscription]) -> Refused {
+pub fn unknown_handler(name: &str, subscriptions: &[Subscription]) -> UsageError {
     let mut known: Vec<&str> = subscriptions.iter().map(|subscription| &*subscription.handler).collect();
     known.dedup();
-    Refused(format!("there is no handler \"{name}\"\n  hint: {}", known.join(", ")))
+    UsageError(format!("there is no handler \"{name}\"\n  hint: {}", known.join(", ")))
 }
 
 /// `payment-service/order-events/1700000000000-0`
@@ -272,7 +272,7 @@ pub fn full_id(subscription: &Subscription, id: EntryId) -> String {
 
 pub fn parse_id(subscriptions: &[Subscription], text: &str) -> anyhow::Result<(Subscription, EntryId)> {
     let wrong = || {
-        Refused(format!(
+        UsageError(format!(
             "\"{text}\" is not a dead letter\n  hint: copy one from `tidemill dead ls --flat`: HANDLER/STREAM/ID"
         ))
     };
@@ -287,6 +287,6 @@ pub async fn find(backend: &dyn Backend, subscriptions: &[Subscription], id: &st
     let page = Pages::one(subscription.clone(), entry).next(backend).await?;
     match page.and_then(|letters| letters.into_iter().next()) {
         Some(letter) => Ok((subscription, letter)),
-        None => Err(Refused(format!("there is no dead letter {id}\n  hint: `tidemill dead ls` lists them")).into()),
+        None => Err(UsageError(format!("there is no dead letter {id}\n  hint: `tidemill dead ls` lists them")).into()),
     }
 }

@@ -17,7 +17,7 @@ use self::account::Account;
 use self::shop::{Shop, Truth};
 use super::out::{self, outln};
 use super::table::{Table, thousands};
-use super::{Globals, Refused, run, status};
+use super::{Globals, UsageError, run, status};
 use crate::backend::{Backend, NewEntry};
 use crate::config::Config;
 use crate::model::backend_url::BackendUrl;
@@ -25,7 +25,7 @@ use crate::model::delivery::Subscription;
 use crate::observe::Meters;
 use crate::pipeline::HostContext;
 use crate::service::publisher::PUBLISH_BATCH;
-use crate::service::{Switch, books, build};
+use crate::service::{ShutdownTrigger, books, build};
 use crate::tasks::{self, Task};
 
 /// Where the demo keeps its events unless told otherwise. It begins anew each time.
@@ -59,7 +59,7 @@ struct Run {
 pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("error");
     let (mut config, checked) = globals.load_checked()?;
-    config.broker.url = match &args.redis {
+    config.backend.url = match &args.redis {
         Some(url) => url.clone(),
         None => fresh_file(&config)?.into(),
     };
@@ -74,7 +74,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         for (subscription, start) in build::subscriptions(&config) {
             backend.ensure_group(&subscription, start).await?;
         }
-        let (switch, quiet) = Switch::new();
+        let (switch, quiet) = ShutdownTrigger::new();
         let switch = Arc::new(switch);
         run::stop_on_signal(switch.clone())?;
         let begun = Instant::now();
@@ -82,7 +82,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let truth = fill(&*backend, args).await?;
         watch(&*backend, &subscriptions, &host).await?;
         let took = begun.elapsed();
-        switch.quiet();
+        switch.trigger();
         host.await.context("the host")??;
         let account = account::collect(&*backend, &subscriptions).await?;
         Ok(Run { truth, account, took, context, backend: backend.describe().await? })
@@ -107,7 +107,7 @@ async fn refuse_used(backend: &dyn Backend, config: &Config) -> anyhow::Result<(
     for stream in config.streams.keys() {
         if !backend.entries(stream, None, 1).await?.is_empty() {
             let hint = "use an empty database, for example redis://127.0.0.1:6379/9";
-            return Err(Refused(format!("stream \"{stream}\" holds events already\n  hint: {hint}")).into());
+            return Err(UsageError(format!("stream \"{stream}\" holds events already\n  hint: {hint}")).into());
         }
     }
     Ok(())
@@ -191,7 +191,7 @@ fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String])
     if differences.is_empty() {
         outln!("");
         outln!("every event is accounted for: yes");
-        let url = &config.broker.url;
+        let url = &config.backend.url;
         outln!("look around:");
         for command in ["status", "dead ls", "state inventory-service"] {
             outln!("  tidemill --broker {url} {command}");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::Refused;
+use super::UsageError;
 use super::out::outln;
 
 #[derive(clap::Args)]
@@ -50,7 +50,7 @@ pub fn init(args: &Args) -> anyhow::Result<ExitCode> {
         FILES.iter().map(|(name, _)| *name).filter(|name| args.folder.join(name).exists()).collect();
     if !in_the_way.is_empty() {
         let (folder, names) = (args.folder.display(), in_the_way.join(", "));
-        return Err(Refused(format!(
+        return Err(UsageError(format!(
             "{folder} holds {names} already\n  hint: name an empty folder: tidemill init DIR"
         ))
         .into());

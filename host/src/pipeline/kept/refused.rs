@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{Entry, Settlement};
+use crate::backend::{SettlementEntry, Settlement};
 use crate::model::dead_letter::AttemptRecord;
 use crate::model::delivery::Disposition;
 
 /// A settlement of one entry, refused by itself.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedSettlement {
     pub settlement: Settlement,
     /// A canary decided it.
     pub canary: bool,
@@ -18,7 +18,7 @@ pub struct Refused {
     pub(super) bytes: usize,
 }
 
-impl Refused {
+impl RefusedSettlement {
     pub fn new(settlement: Settlement, canary: bool) -> Self {
         let bytes = settlement.entries.iter().map(bytes_of).sum();
         Self { settlement, canary, since: Instant::now(), bytes }
@@ -42,12 +42,12 @@ impl Refused {
 }
 
 /// The state key of an entry that is stale if the state is another one by then.
-pub fn chain_key(entry: &Entry) -> Option<&Arc<str>> {
+pub fn chain_key(entry: &SettlementEntry) -> Option<&Arc<str>> {
     let commits = matches!(entry.disposition, Disposition::Commit(_));
     entry.state.as_ref().filter(|_| commits).map(|(key, _)| key)
 }
 
-fn bytes_of(entry: &Entry) -> usize {
+fn bytes_of(entry: &SettlementEntry) -> usize {
     let asked = match &entry.disposition {
         Disposition::Commit(effects) => effects.bytes(),
         Disposition::Retry { record, .. } => record.bytes(),

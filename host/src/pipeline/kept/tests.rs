@@ -4,14 +4,14 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
-use crate::backend::{Entry, Settlement};
+use crate::backend::{SettlementEntry, Settlement};
 use crate::model::dead_letter::AttemptRecord;
 use crate::model::delivery::{Body, Disposition, Effects, Emitted, Subscription, Timer};
 
 /// A commit of entry `number` that emits to `target` and writes the state of `key`, if these are not empty.
-fn refused(number: u64, target: &str, key: &str) -> Refused {
+fn refused(number: u64, target: &str, key: &str) -> RefusedSettlement {
     let delivery = Delivery {
-        lane: Lane::Input,
+        queue: Queue::Stream,
         entry: EntryId(number, 0),
         origin: EntryId(number, 0),
         body: Body::Event(Bytes::from_static(b"{}")),
@@ -30,18 +30,18 @@ fn refused(number: u64, target: &str, key: &str) -> Refused {
         effects.writes.insert("n".to_owned(), Some(Bytes::from_static(b"1")));
     }
     let state = (!key.is_empty()).then(|| (key.into(), number));
-    let entries = vec![Entry { delivery, mark: None, state, disposition: Disposition::Commit(effects) }];
+    let entries = vec![SettlementEntry { delivery, mark: None, state, disposition: Disposition::Commit(effects) }];
     let subscription = Subscription { stream: "s".into(), handler: "h".into() };
     let settlement = Settlement { subscription, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
-    Refused::new(settlement, false)
+    RefusedSettlement::new(settlement, false)
 }
 
-fn number(refused: &Refused) -> u64 {
+fn number(refused: &RefusedSettlement) -> u64 {
     refused.settlement.entries[0].delivery.entry.0
 }
 
 /// What is tried next, whenever that is due.
-fn take(kept: &Kept) -> (Refused, Due) {
+fn take(kept: &Kept) -> (RefusedSettlement, Due) {
     kept.hurry();
     kept.take(Instant::now()).expect("something is kept")
 }
@@ -136,10 +136,10 @@ fn what_is_kept_is_bounded_in_bytes_whatever_they_are() {
         plugin: "p".into(),
         log: vec!["x".repeat(count - count / 2)],
     };
-    let with = |change: &dyn Fn(&mut Entry)| {
+    let with = |change: &dyn Fn(&mut SettlementEntry)| {
         let mut settlement = refused(0, "", "").settlement;
         change(&mut settlement.entries[0]);
-        Refused::new(settlement, false)
+        RefusedSettlement::new(settlement, false)
     };
     let effects = |change: &dyn Fn(&mut Effects)| {
         with(&|entry| {
@@ -149,7 +149,7 @@ fn what_is_kept_is_bounded_in_bytes_whatever_they_are() {
             entry.disposition = Disposition::Commit(effects);
         })
     };
-    let forms: [&dyn Fn(usize) -> Refused; 6] = [
+    let forms: [&dyn Fn(usize) -> RefusedSettlement; 6] = [
         &|count| with(&|entry| entry.delivery.body = Body::Event(bytes(count))),
         &|count| effects(&|effects| effects.emits.push(Emitted { stream: "s".into(), body: bytes(count) })),
         &|count| effects(&|effects| drop(effects.writes.insert("n".into(), Some(bytes(count - 1))))),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, oneshot};
 
-use super::{Consumer, FETCH_WAIT, Gate, Quiet, lease, lock};
+use super::{Consumer, FETCH_WAIT, FetchState, Shutdown, lease, lock};
 use crate::observe;
 use crate::pipeline::WorkerContext;
 use crate::plugin::calls::WarmInstances;
@@ -28,9 +28,9 @@ impl Consumer {
     ///
     /// # Panics
     /// When its thread has, or there is none to be had.
-    pub async fn lane(self: Arc<Self>, number: usize, quiet: Quiet) {
+    pub async fn worker(self: Arc<Self>, number: usize, quiet: Shutdown) {
         let (mut ended, is_ended) = oneshot::channel::<()>();
-        let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.lanes.stack_bytes());
+        let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.executor.stack_bytes());
         let silent_max = STUCK_MAX + lease(&self.handler);
         let thread = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -41,7 +41,7 @@ impl Consumer {
             let _ = ended.send(());
             Ok(())
         };
-        let started = tasks::thread(Task::Lane, name, Some(stack_bytes), Some(silent_max), move || {
+        let started = tasks::thread(Task::Worker, name, Some(stack_bytes), Some(silent_max), move || {
             let ran: std::io::Result<()> = thread();
             ran.inspect_err(observe::no_thread)
         });
@@ -53,7 +53,7 @@ impl Consumer {
         tasks::die();
     }
 
-    async fn work(&self, number: usize, mut quiet: Quiet) {
+    async fn work(&self, number: usize, mut quiet: Shutdown) {
         let context = &self.context;
         let mut worker = WorkerContext {
             backend: context.backend.for_one_task().unwrap_or_else(|| context.backend.clone()),
@@ -113,10 +113,10 @@ impl Consumer {
     async fn process_batch<'a>(
         &'a self,
         worker: &mut WorkerContext,
-        kept: Option<MutexGuard<'a, Gate>>,
+        kept: Option<MutexGuard<'a, FetchState>>,
         max: usize,
-        quiet: &Quiet,
-    ) -> Result<Option<MutexGuard<'a, Gate>>, Duration> {
+        quiet: &Shutdown,
+    ) -> Result<Option<MutexGuard<'a, FetchState>>, Duration> {
         // What is in hand already waits for nobody who fetches.
         let carried = self.take_carried(max);
         if !carried.is_empty() {
@@ -151,7 +151,7 @@ impl Consumer {
     }
 
     /// Runs suspects, one by one, with nothing else in hand: should this host die of one, nobody else is suspected.
-    async fn run_suspects(&self, worker: &mut WorkerContext, quiet: &Quiet) {
+    async fn run_suspects(&self, worker: &mut WorkerContext, quiet: &Shutdown) {
         let _alone = tasks::waits(self.context.isolation_lock.write()).await;
         for _ in 0..SUSPECTS_MAX {
             if quiet.is_set() {
@@ -162,7 +162,7 @@ impl Consumer {
                 Ok(Some(mut suspect)) => {
                     suspect.isolated = true;
                     observe::running_alone(&self.subscription, &suspect);
-                    lock(&self.held).insert((suspect.lane, suspect.entry));
+                    lock(&self.in_flight).insert((suspect.queue, suspect.entry));
                     let ticket = self.key_locks.ticket().await;
                     if self.run(worker, vec![suspect], ticket).await.is_err() {
                         // It cannot be settled now. The others are not to stand still for it time and again.

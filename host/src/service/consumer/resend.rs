@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Consumer, Quiet, lock};
-use crate::backend::{Entry, Error, Settled};
+use super::{Consumer, Shutdown, lock};
+use crate::backend::{SettlementEntry, Error, Settled};
 use crate::model::delivery::Delivery;
 use crate::observe;
-use crate::pipeline::{Due, Refused, redecide};
+use crate::pipeline::{Due, RefusedSettlement, redecide};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::given_up;
 use crate::tasks;
@@ -19,7 +19,7 @@ use crate::tasks;
 const NOTHING: Duration = Duration::from_secs(60);
 
 /// One for each consumer, beside its lanes, which never wait for it.
-pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
+pub async fn run(consumer: Arc<Consumer>, mut quiet: Shutdown) {
     loop {
         tasks::tick();
         let wait = consumer.resend().await;
@@ -39,7 +39,7 @@ pub async fn run(consumer: Arc<Consumer>, mut quiet: Quiet) {
 }
 
 /// Whether it was to write its state, and did not.
-fn breaks(entry: &Entry, settled: Settled) -> bool {
+fn breaks(entry: &SettlementEntry, settled: Settled) -> bool {
     settled != Settled::Committed && entry.disposition.writes()
 }
 
@@ -54,7 +54,7 @@ impl Consumer {
     }
 
     /// Under the token of the first time: should it have been settled after all, its receipt says so, or it is fenced.
-    async fn send_again(&self, refused: Refused, due: Due) {
+    async fn send_again(&self, refused: RefusedSettlement, due: Due) {
         tasks::alive();
         let begun = Instant::now();
         match self.context.backend.settle(&refused.settlement).await {
@@ -68,8 +68,8 @@ impl Consumer {
                 }
                 self.go_on(freed);
             }
-            Err(Error::Refused(reason)) if due.give_up => self.give_up(refused, due, &reason).await,
-            Err(Error::Refused(reason)) => self.keep_on(refused, due, &reason),
+            Err(Error::Permanent(reason)) if due.give_up => self.give_up(refused, due, &reason).await,
+            Err(Error::Permanent(reason)) => self.keep_on(refused, due, &reason),
             Err(error) => {
                 let wait = self.kept.unanswered(refused, &due);
                 observe::backend_trouble("settling", &self.subscription, &error, wait);
@@ -82,7 +82,7 @@ impl Consumer {
     }
 
     /// It was refused once more. Its effects are dropped; a person may replay it once the cause is gone.
-    async fn give_up(&self, mut refused: Refused, due: Due, reason: &str) {
+    async fn give_up(&self, mut refused: RefusedSettlement, due: Due, reason: &str) {
         let mut decided = None;
         if let [entry] = &mut refused.settlement.entries[..]
             && let Some(disposition) = given_up(&entry.disposition, reason)
@@ -111,13 +111,13 @@ impl Consumer {
         self.keep_on(refused, due, &error.to_string());
     }
 
-    fn keep_on(&self, refused: Refused, due: Due, reason: &str) {
+    fn keep_on(&self, refused: RefusedSettlement, due: Due, reason: &str) {
         let times = self.kept.refused(refused, due, reason);
         observe::refused_again(&self.subscription, self.kept.count(), reason, times);
     }
 
     /// Does what is left to do after it was settled.
-    fn close(&self, plugin: &Arc<str>, canary: bool, entry: Entry, settled: Settled) {
+    fn close(&self, plugin: &Arc<str>, canary: bool, entry: SettlementEntry, settled: Settled) {
         self.note_settled();
         match settled {
             Settled::Stale | Settled::Outdated => return self.go_on(vec![entry.delivery]),
@@ -125,7 +125,7 @@ impl Consumer {
                 let redecided = redecide(&self.handler, plugin, canary, entry.delivery, settled);
                 return redecided
                     .into_iter()
-                    .for_each(|entry| self.kept.keep_for_now(Refused::new(self.settlement(plugin, entry), canary)));
+                    .for_each(|entry| self.kept.keep_for_now(RefusedSettlement::new(self.settlement(plugin, entry), canary)));
             }
             Settled::Quarantined => self.expect_suspects(),
             Settled::Retried => self.put_off.notify_one(),
@@ -144,7 +144,7 @@ impl Consumer {
     }
 
     fn let_go(&self, delivery: &Delivery) {
-        lock(&self.held).remove(&(delivery.lane, delivery.entry));
+        lock(&self.in_flight).remove(&(delivery.queue, delivery.entry));
     }
 
     /// What is to be handled goes into the next batches; it stays in hand.

@@ -45,7 +45,7 @@ pub struct Generation {
 
 /// What was not taken, and why.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct RejectedVersion {
     pub at_ms: u64,
     pub digest: Option<String>,
     pub reason: String,
@@ -59,7 +59,7 @@ pub struct History {
     /// The digest that the file had when it was looked at last, whatever came of that: taken, refused, or rolled back
     /// since. The file is not tried again before it has another.
     pub considered: Option<String>,
-    pub refused: Option<Refusal>,
+    pub refused: Option<RejectedVersion>,
 }
 
 impl History {
@@ -116,7 +116,7 @@ impl History {
             })
         };
         let refused = self.refused.as_ref().map(|refused| {
-            let Refusal { at_ms, digest, reason } = refused;
+            let RejectedVersion { at_ms, digest, reason } = refused;
             json!({ "at": clock::rfc3339(*at_ms), "digest": digest, "reason": reason })
         });
         let mut value = self.now().map_or_else(|| json!({}), generation);

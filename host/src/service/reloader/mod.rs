@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use self::history::{History, How, Refusal};
+use self::history::{History, How, RejectedVersion};
 use self::watch::Stamp;
 use super::build::{Checked, Loader};
 use super::canary;
@@ -24,12 +24,12 @@ use crate::clock;
 use crate::config::Config;
 use crate::observe;
 use crate::pipeline::Handler;
-use crate::plugin::{self, Plugin, Serving};
+use crate::plugin::{self, Plugin, ActiveVersions};
 use crate::tasks::{self, Task};
 
 /// Why something that was asked for was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum ReloadError {
     #[error("there is no handler \"{0}\"\n  hint: GET /api/plugins lists them")]
     NoHandler(String),
     #[error(
@@ -90,7 +90,7 @@ impl Reloader {
     }
 
     /// The plugin in the handler's file, now. What was refused or rolled back before is tried again.
-    pub async fn reload(self: &Arc<Self>, name: &str) -> Result<Taken, Refused> {
+    pub async fn reload(self: &Arc<Self>, name: &str) -> Result<Taken, ReloadError> {
         let slot = self.slot(name)?;
         let _guard = slot.reload_lock.lock().await;
         slot.catch_up();
@@ -98,7 +98,7 @@ impl Reloader {
     }
 
     /// Back to the version before. The one that served is not taken from its file again before that changes.
-    pub async fn rollback(&self, name: &str) -> Result<Taken, Refused> {
+    pub async fn rollback(&self, name: &str) -> Result<Taken, ReloadError> {
         let slot = self.slot(name)?;
         let _guard = slot.reload_lock.lock().await;
         slot.catch_up();
@@ -111,8 +111,8 @@ impl Reloader {
             }
             None => slot.history().step_back(),
         };
-        let plugin = before.ok_or_else(|| Refused::NothingBefore(name.to_owned()))?;
-        slot.handler.serving.store(Arc::new(Serving::only(plugin.clone())));
+        let plugin = before.ok_or_else(|| ReloadError::NothingBefore(name.to_owned()))?;
+        slot.handler.serving.store(Arc::new(ActiveVersions::only(plugin.clone())));
         let generation = slot.history().push(plugin.clone(), How::Rollback);
         observe::reloaded(name, &plugin.digest, generation, "rolled-back", std::time::Duration::ZERO);
         Ok(Taken { generation, digest: plugin.digest.clone(), changed: true })
@@ -168,7 +168,7 @@ impl Reloader {
                 observe::reload_refused(&name, &error.to_string());
                 let mut history = slot.history();
                 history.considered = digest.clone().or(history.considered.take());
-                history.refused = Some(Refusal { at_ms: clock::now_ms(), digest, reason: error.to_string() });
+                history.refused = Some(RejectedVersion { at_ms: clock::now_ms(), digest, reason: error.to_string() });
                 Err(error)
             }
         }
@@ -201,9 +201,9 @@ impl Reloader {
         plugins.collect()
     }
 
-    fn slot(&self, name: &str) -> Result<&Slot, Refused> {
+    fn slot(&self, name: &str) -> Result<&Slot, ReloadError> {
         let slot = self.slots.iter().find(|slot| &*slot.handler.name == name);
-        slot.ok_or_else(|| Refused::NoHandler(name.to_owned()))
+        slot.ok_or_else(|| ReloadError::NoHandler(name.to_owned()))
     }
 }
 

@@ -12,7 +12,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use super::super::Quiet;
+use super::super::Shutdown;
 
 /// How often to look though nothing was heard.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -96,14 +96,14 @@ fn hex(bytes: &[u8]) -> String {
 type Names = Arc<Mutex<Vec<OsString>>>;
 
 /// Hears of changes in folders.
-pub struct Ears {
+pub struct FileWatcher {
     heard: Arc<Notify>,
     names: Names,
     watcher: Option<RecommendedWatcher>,
     folders: Vec<PathBuf>,
 }
 
-impl Ears {
+impl FileWatcher {
     pub fn listening() -> Self {
         let (heard, names) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
         let (ring, known) = (heard.clone(), names.clone());
@@ -144,7 +144,7 @@ impl Ears {
     }
 
     /// Waits for a change that has come to rest, or until it is time to look anyway. True: time to stop.
-    pub async fn wait(&self, quiet: &mut Quiet) -> bool {
+    pub async fn wait(&self, quiet: &mut Shutdown) -> bool {
         tokio::select! {
             stop = quiet.sleep(LOOK_EVERY) => return stop,
             () = self.heard.notified() => {}
@@ -233,7 +233,7 @@ mod tests {
     /// Reaches `QUIET_MAX`.
     #[tokio::test]
     async fn a_folder_that_never_comes_to_rest_is_looked_at_all_the_same() {
-        let (ears, (_switch, mut quiet)) = (Ears::listening(), crate::service::Switch::new());
+        let (ears, (_switch, mut quiet)) = (FileWatcher::listening(), crate::service::ShutdownTrigger::new());
         let heard = ears.heard.clone();
         // Somebody writes all the time.
         let writes = tokio::spawn(async move {

@@ -23,9 +23,9 @@ use crate::model::event::Event;
 use crate::model::outcome::Outcome;
 use crate::plugin::Plugin;
 use crate::plugin::calls::{Called, Job, JobCall};
-use crate::plugin::workers::Workers;
+use crate::plugin::workers::IoPool;
 use crate::policy::route::Pattern;
-use crate::schema::admit::{Terms, admit};
+use crate::schema::admit::{AdmitOptions, admit};
 use compare::{Kind, differ, shown};
 
 /// Differences that are shown in full; the others are counted.
@@ -64,7 +64,7 @@ pub struct Shadow<'a> {
     pub checked: &'a Checked,
     pub current: Arc<Plugin>,
     pub candidate: Arc<Plugin>,
-    pub workers: Workers,
+    pub workers: IoPool,
 }
 
 /// What came of it.
@@ -125,7 +125,7 @@ impl Shadow<'_> {
         let patterns: Vec<Pattern> = check::patterns(&self.config.events_of(&self.current.handler));
         let wants = |kind: &str, version: u32| patterns.iter().any(|pattern| pattern.matches(kind, version));
         let payload_bytes_max = self.config.host.payload_bytes_max.as_u64() as usize;
-        let terms = Terms { wants: &wants, key: &handler.key, payload_bytes_max };
+        let terms = AdmitOptions { wants: &wants, key: &handler.key, payload_bytes_max };
         let (mut events, mut seen) = (Vec::new(), HashSet::<Uuid>::new());
         for (entry, bytes) in entries {
             match admit(&self.checked.schemas, &bytes, &terms) {

@@ -1,7 +1,7 @@
 //! What a shadow run holds, with bounds that are small enough for a test.
 
 use super::*;
-use crate::backend::{Entry, NewEntry, Options, Settled, Settlement, Start};
+use crate::backend::{SettlementEntry, NewEntry, Options, Settled, Settlement, Start};
 use crate::model::delivery::{Disposition, Effects};
 use crate::schema::Registry;
 
@@ -20,7 +20,7 @@ async fn scene(keys: &[&str]) -> (Arc<dyn Backend>, Subscription, Vec<(EntryId, 
         );
         let body = Bytes::from(format!("{start}{}\"}}", "x".repeat(998 - start.len())));
         assert_eq!(body.len(), 1000);
-        let terms = Terms { wants: &|_, _| true, key: &[], payload_bytes_max: 1000 };
+        let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: 1000 };
         events.push((EntryId(at as u64 + 1, 0), Arc::new(admit(&schemas, &body, &terms).unwrap())));
         backend.publish("s", &[NewEntry { body, mark: None }]).await.unwrap();
     }
@@ -45,7 +45,7 @@ async fn states_that_have_no_room_are_refused() {
     let entry = |(delivery, (_, event)): (_, &(EntryId, Arc<Event>))| {
         let mut effects = Effects::default();
         effects.writes.insert("n".to_owned(), Some(Bytes::from(vec![b'x'; 99])));
-        Entry { delivery, mark: None, state: Some((event.key().clone(), 0)), disposition: Disposition::Commit(effects) }
+        SettlementEntry { delivery, mark: None, state: Some((event.key().clone(), 0)), disposition: Disposition::Commit(effects) }
     };
     let entries = fetched.deliveries.into_iter().zip(&events).map(entry).collect();
     let token = Uuid::new_v4();

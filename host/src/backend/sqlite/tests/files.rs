@@ -3,12 +3,12 @@
 use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
-use crate::backend::{Act, ControlPlane, DataPlane, Error, NewEntry, Published, Start};
+use crate::backend::{Operator, ControlPlane, DataPlane, Error, NewEntry, Published, Start};
 use crate::model::delivery::Subscription;
 
 async fn refusal(file: &str) -> String {
     match Sqlite::open(file, options()).await {
-        Err(Error::Refused(text)) => text,
+        Err(Error::Permanent(text)) => text,
         Err(other) => panic!("{file} was to be refused for good, but: {other}"),
         Ok(_) => panic!("{file} was to be refused, but it was opened"),
     }
@@ -128,7 +128,7 @@ async fn the_letters_in_a_file_of_layout_3_are_counted() {
     let status = sqlite.status(&subscription).await.unwrap();
     assert_eq!((status.dead, status.dead_unrun, status.dead_bytes), (3, 1, 3 * (3 + 2) + 2 + 2 + 3), "{status:?}");
     let letters = sqlite.dead_letters(&subscription, None, 10).await.unwrap();
-    sqlite.drop_dead(&subscription, &[letters[0].id, letters[2].id], &Act::default()).await.unwrap();
+    sqlite.drop_dead(&subscription, &[letters[0].id, letters[2].id], &Operator::default()).await.unwrap();
     let status = sqlite.status(&subscription).await.unwrap();
     assert_eq!((status.dead, status.dead_unrun, status.dead_bytes, status.dropped), (1, 0, 7, 2), "{status:?}");
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::{Folder, open};
-use crate::backend::{ControlPlane, DataPlane, Entry, Error, NewEntry, Published, Settled, Settlement, Start};
+use crate::backend::{ControlPlane, DataPlane, SettlementEntry, Error, NewEntry, Published, Settled, Settlement, Start};
 use crate::model::delivery::{Body, Disposition, Effects, Subscription};
 
 fn subscription() -> Subscription {
@@ -57,7 +57,7 @@ async fn many_processes_share_the_work() {
                 let answer = host.publish("orders", &[entry, event("y")]).await.unwrap();
                 assert!(matches!(answer[..], [Published::Added(_) | Published::Duplicate, Published::Added(_)]));
                 let got = host.fetch(&subscription(), &consumer, 3, Duration::ZERO).await.unwrap();
-                let entries = got.deliveries.into_iter().map(|delivery| Entry {
+                let entries = got.deliveries.into_iter().map(|delivery| SettlementEntry {
                     delivery,
                     mark: None,
                     state: None,

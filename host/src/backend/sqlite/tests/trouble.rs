@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::{Folder, open};
 use crate::backend::sqlite::Sqlite;
-use crate::backend::sqlite::job::Access;
+use crate::backend::sqlite::job::Durability;
 use crate::backend::{ControlPlane, DataPlane, Error, NewEntry};
 
 /// SQLite refuses a page over the limit just as it does when the disk has none left.
 async fn limit_pages(host: &Sqlite, pages: u32) {
     let ask =
-        host.db.ask(Access::Keep, "limit", move |tx| Ok(tx.number(&format!("PRAGMA max_page_count = {pages}"), [])?));
+        host.db.ask(Durability::Synced, "limit", move |tx| Ok(tx.number(&format!("PRAGMA max_page_count = {pages}"), [])?));
     ask.await.unwrap();
 }
 
