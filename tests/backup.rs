@@ -67,7 +67,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 async fn publish(backend: &dyn Backend, times: usize) {
-    let entries = vec![NewEntry { body: vec![b'x'; 2000].into(), mark: None }; times];
+    let entries = vec![NewEntry { body: vec![b'x'; 2000].into(), dedup_key: None }; times];
     backend.publish("asked", &entries).await.unwrap();
 }
 

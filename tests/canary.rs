@@ -101,7 +101,7 @@ crate::on_both_backends! {
     }
 }
 
-/// The books of the attempts say whose doing a failure was.
+/// The counters of the attempts say whose doing a failure was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_record_of_an_attempt_names_the_canary() {
     let canary = r#"canary = { share = 1.0 }"#;

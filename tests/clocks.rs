@@ -126,7 +126,7 @@ impl Pair {
 
     /// An event in the hands of the one.
     async fn in_hand(&self) -> Delivery {
-        let entry = NewEntry { body: "x".into(), mark: None };
+        let entry = NewEntry { body: "x".into(), dedup_key: None };
         self.one.publish("s", &[entry]).await.expect("published");
         let got = self.one.fetch(&self.subscription, "one", 1, SOON).await.expect("fetched");
         got.deliveries.into_iter().next().expect("one delivery")
@@ -233,7 +233,7 @@ impl OnFile {
     }
 
     async fn put(&self, event: &serde_json::Value) {
-        let entry = NewEntry { body: event.to_string().into(), mark: None };
+        let entry = NewEntry { body: event.to_string().into(), dedup_key: None };
         self.backend.publish(&format!("asked-{}", self.suffix), &[entry]).await.expect("published");
     }
 

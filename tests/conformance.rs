@@ -44,7 +44,7 @@ async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
     let backend = backend::open(&url, options()).await.unwrap();
     let subscription = Subscription { stream: format!("q-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
     backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
-    let entry = |body: &'static str| NewEntry { body: body.into(), mark: None };
+    let entry = |body: &'static str| NewEntry { body: body.into(), dedup_key: None };
     backend.publish(&subscription.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
     let mut got = Vec::new();
     while got.len() < 3 {
@@ -69,7 +69,7 @@ async fn redis_hears_a_heartbeat_while_its_memory_is_full() {
     let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let mut full = redis::cmd("CONFIG");
     let _: () = full.arg("SET").arg("maxmemory").arg("1").query_async(&mut connection).await.unwrap();
-    let refused = backend.publish("s", &[NewEntry { body: "a".into(), mark: None }]).await;
+    let refused = backend.publish("s", &[NewEntry { body: "a".into(), dedup_key: None }]).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("OOM")), "the server is full");
     for note in ["first", "second"] {
         backend.beat("host", Duration::from_secs(120), note).await.unwrap();

@@ -139,7 +139,7 @@ crate::on_both_backends! {
     async fn a_bulk_replay_goes_by_its_filter_and_leaves_a_record(url: &str) {
         let desk = Desk::new(url, "").await;
         let count = AUDIT_IDS_MAX + 50;
-        let rejected: Vec<NewEntry> = (0..count).map(|_| NewEntry { body: event(Uuid::new_v4(), reject()).to_string().into(), mark: None }).collect();
+        let rejected: Vec<NewEntry> = (0..count).map(|_| NewEntry { body: event(Uuid::new_v4(), reject()).to_string().into(), dedup_key: None }).collect();
         desk.world.backend.publish(&desk.world.asked, &rejected).await.unwrap();
         desk.ask(&[json!({ "do": 1 })]).await;
         let output = desk.run(&["dead", "replay", "--reason", "rejected", "--yes", "--rate", "1000"]);
@@ -161,7 +161,7 @@ crate::on_both_backends! {
     /// Reaches `AUDIT_IDS_MAX`.
     async fn an_audit_record_names_the_first_letters_of_many(url: &str) {
         let desk = Desk::new(url, "").await;
-        let rejected: Vec<NewEntry> = (0..AUDIT_IDS_MAX + 20).map(|_| NewEntry { body: event(Uuid::new_v4(), reject()).to_string().into(), mark: None }).collect();
+        let rejected: Vec<NewEntry> = (0..AUDIT_IDS_MAX + 20).map(|_| NewEntry { body: event(Uuid::new_v4(), reject()).to_string().into(), dedup_key: None }).collect();
         desk.world.backend.publish(&desk.world.asked, &rejected).await.unwrap();
         desk.world.run().await;
         let ids: Vec<_> = desk.world.dead().await.iter().map(|letter| letter.id).collect();
@@ -241,7 +241,7 @@ crate::on_both_backends! {
         assert_eq!((new.get_version_num(), &back["data"]["do"]), (7, &json!("emit-many")));
     }
 
-    async fn dropped_letters_are_gone_and_the_books_balance(url: &str) {
+    async fn dropped_letters_are_gone_and_the_counters_balance(url: &str) {
         let desk = Desk::new(url, "").await;
         desk.world.put("nonsense").await;
         desk.ask(&[reject(), reject()]).await;
@@ -260,7 +260,7 @@ crate::on_both_backends! {
             desk.world.put(Bytes::from_static(body)).await;
         }
         // More than a page.
-        let many: Vec<NewEntry> = (0..250).map(|n| NewEntry { body: format!("nonsense {n}").into(), mark: None }).collect();
+        let many: Vec<NewEntry> = (0..250).map(|n| NewEntry { body: format!("nonsense {n}").into(), dedup_key: None }).collect();
         desk.world.backend.publish(&desk.world.asked, &many).await.unwrap();
         desk.world.run().await;
         let exported = desk.lines(&["dead", "export"]);
@@ -348,13 +348,13 @@ async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
     };
     for from in (0..ALL).step_by(500) {
         let count = (ALL - from).min(500);
-        let entry = || NewEntry { body: "x".into(), mark: None };
+        let entry = || NewEntry { body: "x".into(), dedup_key: None };
         backend.publish(&subscription.stream, &(0..count).map(|_| entry()).collect::<Vec<_>>()).await.unwrap();
         let got = backend.fetch(subscription, "me", count, Duration::from_secs(10)).await.unwrap().deliveries;
         assert_eq!(got.len(), count);
         let dead = |(at, delivery)| {
             let reason = Reason { class: ReasonClass::Rejected, text: cause(from + at) };
-            SettlementEntry { delivery, mark: None, state: None, disposition: Disposition::DeadLetter { reason, record: None } }
+            SettlementEntry { delivery, dedup_key: None, state: None, disposition: Disposition::DeadLetter { reason, record: None } }
         };
         let entries = got.into_iter().enumerate().map(dead).collect();
         let (consumer, plugin, token) = ("me".into(), "p".into(), Uuid::new_v4());

@@ -265,29 +265,29 @@ async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
     let backend = backend::open(&server.url(), options()).await.unwrap();
     backend.ensure_group(&subscription(), Start::Beginning).await.unwrap();
     let mut connection = client(&server.url());
-    for lane in ["asked", "{asked}:tm:again:mischief"] {
+    for queue in ["asked", "{asked}:tm:redelivery:mischief"] {
         for part in 0..50 {
             let mut pipe = redis::pipe();
             for number in 0..1000 {
                 let name = format!("host-{}", part * 1000 + number);
-                pipe.cmd("XGROUP").arg("CREATECONSUMER").arg(lane).arg("mischief").arg(name).ignore();
+                pipe.cmd("XGROUP").arg("CREATECONSUMER").arg(queue).arg("mischief").arg(name).ignore();
             }
             let () = pipe.query(&mut connection).unwrap();
         }
-        run(&server.url(), &format!("XGROUP CREATECONSUMER {lane} mischief (released)"));
+        run(&server.url(), &format!("XGROUP CREATECONSUMER {queue} mischief (released)"));
     }
     backend.beat("alive", Duration::from_secs(120), "").await.unwrap();
     run(&server.url(), "XGROUP CREATECONSUMER asked mischief alive");
     tokio::time::sleep(Duration::from_millis(20)).await;
     let (held, lease) = (Default::default(), Duration::from_millis(1));
     assert!(backend.recover(&subscription(), "alive", &held, lease, 10).await.unwrap().deliveries.is_empty());
-    let left = |lane: &str| -> Vec<String> {
+    let left = |queue: &str| -> Vec<String> {
         let rows: Vec<std::collections::HashMap<String, redis::Value>> =
-            redis::cmd("XINFO").arg("CONSUMERS").arg(lane).arg("mischief").query(&mut client(&server.url())).unwrap();
+            redis::cmd("XINFO").arg("CONSUMERS").arg(queue).arg("mischief").query(&mut client(&server.url())).unwrap();
         rows.iter().map(|row| redis::from_redis_value(row["name"].clone()).unwrap()).collect()
     };
     assert_eq!(left("asked"), ["(released)", "alive"]);
-    assert_eq!(left("{asked}:tm:again:mischief"), ["(released)"]);
+    assert_eq!(left("{asked}:tm:redelivery:mischief"), ["(released)"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -301,7 +301,7 @@ async fn a_sqlite_file_is_examined() {
     {
         let backend = backend::open(&url, options()).await.unwrap();
         backend.ensure_group(&stranger, Start::Beginning).await.unwrap();
-        let entry = backend::NewEntry { body: "{}".into(), mark: None };
+        let entry = backend::NewEntry { body: "{}".into(), dedup_key: None };
         backend.publish("asked", &[entry]).await.unwrap();
         backend.fetch(&subscription(), "gone", 1, Duration::ZERO).await.unwrap().deliveries.into_iter().for_each(drop);
     }
@@ -359,7 +359,7 @@ async fn a_target_that_takes_nothing_is_found_and_can_be_mended() {
     run(&url, &format!("XADD done {LAST} event x"));
     says(&findings(), &format!("bad stream ids: done: it takes no more entries, its last id is {LAST}"), "XSETID done");
     let open = backend::open(&url, options()).await.unwrap();
-    let entry = || [backend::NewEntry { body: "{}".into(), mark: None }];
+    let entry = || [backend::NewEntry { body: "{}".into(), dedup_key: None }];
     let refused = open.publish("done", &entry()).await.unwrap_err().to_string();
     assert!(refused.contains("RENAME the stream") && !refused.contains("is it Redis 7.0"), "{refused}");
     run(&url, &format!("XDEL done {LAST}"));

@@ -16,7 +16,7 @@ mod fuzzes;
 mod guest_memory;
 mod hostile;
 mod http;
-mod io_lane;
+mod io_pool;
 mod kills;
 mod letters;
 mod lives;

@@ -24,7 +24,7 @@ crate::on_both_backends! {
             world.run().await;
         };
         ask_and_run(3).await;
-        let junk: Vec<NewEntry> = (0..2000).map(|n| NewEntry { body: format!("junk {n}").into(), mark: None }).collect();
+        let junk: Vec<NewEntry> = (0..2000).map(|n| NewEntry { body: format!("junk {n}").into(), dedup_key: None }).collect();
         world.backend.publish(&world.asked, &junk).await.unwrap();
         ask_and_run(2).await;
         let letters = world.dead().await;
@@ -90,7 +90,7 @@ impl Rig {
     }
 
     async fn bury(&self, count: usize, class: ReasonClass) {
-        let entries = vec![NewEntry { body: "b".into(), mark: None }; count];
+        let entries = vec![NewEntry { body: "b".into(), dedup_key: None }; count];
         self.backend.publish(&self.subscription.stream, &entries).await.unwrap();
         let mut got = Vec::new();
         while got.len() < count {
@@ -105,7 +105,7 @@ impl Rig {
         let reason = Reason { class, text: "because".into() };
         let entry = |delivery| SettlementEntry {
             delivery,
-            mark: None,
+            dedup_key: None,
             state: None,
             disposition: Disposition::DeadLetter { reason: reason.clone(), record: None },
         };
@@ -183,11 +183,11 @@ async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
     let mut rig = Rig::new().await;
     rig.bury(1, ReasonClass::Rejected).await;
     rig.run("HSET", "stats:h", &["letters_bytes", "many"]).await;
-    rig.backend.publish(&rig.subscription.stream, &[NewEntry { body: "b".into(), mark: None }]).await.unwrap();
+    rig.backend.publish(&rig.subscription.stream, &[NewEntry { body: "b".into(), dedup_key: None }]).await.unwrap();
     let delivery = rig.backend.fetch(&rig.subscription, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
     let reason = Reason { class: ReasonClass::Rejected, text: "because".into() };
     let disposition = Disposition::DeadLetter { reason, record: None };
-    let entries = vec![SettlementEntry { delivery, mark: None, state: None, disposition }];
+    let entries = vec![SettlementEntry { delivery, dedup_key: None, state: None, disposition }];
     let (subscription, consumer, plugin) = (rig.subscription.clone(), "me".into(), "".into());
     let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
     let error = rig.backend.settle(&settlement).await.unwrap_err().to_string();

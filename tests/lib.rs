@@ -35,7 +35,7 @@ pub fn guest(name: &str) -> PathBuf {
 pub fn edition(name: &str) -> tempfile::TempPath {
     let (before, after) = (*b"edition:same", format!("edition:{name}"));
     let mut bytes = std::fs::read(guest("editions")).expect("a component");
-    let at = bytes.windows(before.len()).position(|window| window == before).expect("the mark in its bytes");
+    let at = bytes.windows(before.len()).position(|window| window == before).expect("the dedup_key in its bytes");
     bytes[at..at + before.len()].copy_from_slice(after.as_bytes());
     let mut file = tempfile::Builder::new().suffix(".wasm").tempfile().expect("a file");
     std::io::Write::write_all(&mut file, &bytes).expect("written");

@@ -1,5 +1,5 @@
 //! `GET /metrics`, scraped over TCP from a host at work: every line is well formed, every row of the tables appears, and
-//! the numbers are those of the books.
+//! the numbers are those of the counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 crate::on_both_backends! {
-    async fn the_metrics_agree_with_the_books(url: &str) {
+    async fn the_metrics_agree_with_the_counters(url: &str) {
         // Hosts of other tests on the shared server would be counted, too.
         let own = url.starts_with("redis:").then(|| RedisServer::start(&["--save", "", "--appendonly", "no"]));
         let mut world = World::new(&own.as_ref().map_or(url.to_owned(), RedisServer::url), QUICK).await;
@@ -59,10 +59,10 @@ crate::on_both_backends! {
         }
         let failed = of("tidemill_attempts_failed_total", "");
         assert_eq!(of("tidemill_call_seconds_count", ""), status.committed + failed, "every call was good or failed");
-        for (book, count) in [("published", status.published), ("committed", status.committed), ("skipped", status.skipped)] {
-            assert_eq!(of("tidemill_entries_total", &format!("book=\"{book}\"")), count, "{book}");
+        for (counter, count) in [("published", status.published), ("committed", status.committed), ("skipped", status.skipped)] {
+            assert_eq!(of("tidemill_entries_total", &format!("counter=\"{counter}\"")), count, "{counter}");
         }
-        for (gauge, count) in [("lag", 0), ("pending", 0), ("due", 0), ("again", 0), ("dead", status.dead), ("books_balanced", 1)] {
+        for (gauge, count) in [("lag", 0), ("pending", 0), ("due", 0), ("redelivery", 0), ("dead", status.dead), ("counters_balanced", 1)] {
             assert_eq!(of(&format!("tidemill_{gauge}"), ""), count, "{gauge}");
         }
         for (result, count) in [("added", 18), ("duplicate", 1), ("conflict", 1)] {
@@ -262,7 +262,7 @@ fn name_of(series: &str) -> &str {
 async fn scrape(address: SocketAddr) -> Scrape {
     let (head, text) = get(address, "/metrics").await;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
-    let text = text.strip_suffix("# EOF\n").expect("the text ends with its end mark");
+    let text = text.strip_suffix("# EOF\n").expect("the text ends with its end dedup_key");
     let (mut samples, mut kinds, mut helped) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {

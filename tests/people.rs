@@ -15,9 +15,9 @@ const HOSTILE: &str = "a\u{1b}[2J\u{1b}]52;c;aGk=\u{7}\u{9b}31m\u{202e}\u{200b}\
 
 /// What a terminal obeys, written down once more: the host's own list is what is tested.
 fn is_obeyed(c: char) -> bool {
-    let marks =
+    let dedup_keys =
         ['\u{200b}', '\u{200e}', '\u{202a}', '\u{202e}', '\u{2028}', '\u{2029}', '\u{2066}', '\u{2069}', '\u{feff}'];
-    ('\u{0}'..' ').contains(&c) && c != '\n' || ('\u{7f}'..='\u{9f}').contains(&c) || marks.contains(&c)
+    ('\u{0}'..' ').contains(&c) && c != '\n' || ('\u{7f}'..='\u{9f}').contains(&c) || dedup_keys.contains(&c)
 }
 
 #[track_caller]

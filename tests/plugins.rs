@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 use tidemill::config::read;
-use tidemill::plugin::manifest::{Permissions, Manifest, stamp};
+use tidemill::plugin::manifest::{Manifest, RequestedPermissions, stamp};
 use tidemill::plugin::trust::Trust;
 use tidemill::service::build;
 use tidemill_tests::world::{self, NO_RETRY, World};

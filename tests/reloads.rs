@@ -17,7 +17,7 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 const LOOKED: Duration = Duration::from_secs(5);
 
 #[test]
-fn versions_swap_under_load_and_the_books_say_who_did_what() {
+fn versions_swap_under_load_and_the_counters_say_who_did_what() {
     let outcome = run(Plan { swaps: 5, per_second: 300, seed: 1 });
     assert!(outcome.violations.is_empty(), "{outcome}");
     assert_eq!((outcome.first_ms.len(), outcome.refused), (5, 2), "{outcome}");
@@ -196,7 +196,7 @@ async fn an_instance_that_nobody_calls_is_dropped() {
     let world = World::new("sqlite::memory:", "instance_events_max = 1000").await;
     let (switch, quiet) = ShutdownTrigger::new();
     let run = async {
-        // An instance counts its calls, and each lane has one of its own.
+        // An instance counts its calls, and each worker has one of its own.
         let counts = async |events: usize| -> Vec<i64> {
             loop {
                 let emitted = world.emitted().await;
@@ -209,10 +209,10 @@ async fn an_instance_that_nobody_calls_is_dropped() {
         let warm = async |events: usize| counts(events).await.into_iter().filter(|n| *n == 2).count();
         let mut events = 0;
         while warm(events).await < WORKERS_PER_SUBSCRIPTION {
-            assert!(events < 100, "not every lane has kept its instance: {:?}", counts(events).await);
+            assert!(events < 100, "not every worker has kept its instance: {:?}", counts(events).await);
             world.ask(json!({ "do": "remember" })).await;
             events += 1;
-            // A lane that is quick keeps fetching until nothing comes for half a second; then it is the other one's turn.
+            // A worker that is quick keeps fetching until nothing comes for half a second; then it is the other one's turn.
             tokio::time::sleep(Duration::from_millis(700)).await;
         }
         tokio::time::sleep(INSTANCE_IDLE_MAX + Duration::from_secs(3)).await;

@@ -117,9 +117,9 @@ impl Fleet {
         self.publish(vec![event.to_string()]).await;
     }
 
-    /// As any producer may: with no mark.
+    /// As any producer may: with no deduplication key.
     async fn publish(&self, events: Vec<String>) {
-        let entry = |body: String| NewEntry { body: body.into(), mark: None };
+        let entry = |body: String| NewEntry { body: body.into(), dedup_key: None };
         let entries: Vec<NewEntry> = events.into_iter().map(entry).collect();
         self.backend.publish(&self.subscription.stream, &entries).await.unwrap();
     }

@@ -97,7 +97,7 @@ impl World {
 
     /// Puts these very bytes on the stream.
     pub async fn put(&self, bytes: impl Into<Bytes>) {
-        let entry = NewEntry { body: bytes.into(), mark: None };
+        let entry = NewEntry { body: bytes.into(), dedup_key: None };
         self.backend.publish(&self.asked, &[entry]).await.expect("published");
     }
 
@@ -122,7 +122,7 @@ impl World {
 
     pub async fn status(&self) -> SubscriptionStatus {
         let status = self.backend.status(&self.subscription).await.expect("status");
-        assert!(status.balances(), "the books do not balance: {status:?}");
+        assert!(status.balances(), "the counters do not balance: {status:?}");
         status
     }
 

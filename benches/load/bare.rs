@@ -25,7 +25,7 @@ pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
         done += batch.len() as u64;
         let entry = |delivery: Delivery| SettlementEntry {
             delivery,
-            mark: Some((Uuid::new_v4(), [0; 16])),
+            dedup_key: Some((Uuid::new_v4(), [0; 16])),
             state: None,
             disposition: Disposition::Commit(Effects::default()),
         };

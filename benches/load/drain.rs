@@ -11,7 +11,7 @@ use crate::model::Sample;
 use crate::setup::Setup;
 use crate::store::Store;
 
-/// How often the books are asked. What it costs: a command for each handler.
+/// How often the counters are asked. What it costs: a command for each handler.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// With no delivery committed for so long, something is wrong.
 const STUCK_AFTER: Duration = Duration::from_secs(60);

@@ -55,13 +55,13 @@ impl OnRedis {
         Ok(())
     }
 
-    /// Whether the inbox holds a mark for each event.
+    /// Whether the inbox holds a deduplication key for each event.
     pub fn check_marks(&mut self, handler: &str, events: u64) -> anyhow::Result<()> {
-        let mut marks = 0;
+        let mut dedup_keys = 0;
         for key in self.inbox_keys(handler)? {
-            marks += redis::cmd("HLEN").arg(key).query::<u64>(&mut self.connection)?;
+            dedup_keys += redis::cmd("HLEN").arg(key).query::<u64>(&mut self.connection)?;
         }
-        ensure!(marks == events, "{marks} events in the inbox of {handler}, not {events}");
+        ensure!(dedup_keys == events, "{dedup_keys} events in the inbox of {handler}, not {events}");
         Ok(())
     }
 

@@ -57,7 +57,7 @@ impl Store for OnSqlite {
         self.runtime.block_on(async {
             let backend = build::open_backend(&config).await?;
             for start in (0..backlog.events).step_by(FILL as usize) {
-                let entry = |number| NewEntry { body: backlog.event(number).into(), mark: None };
+                let entry = |number| NewEntry { body: backlog.event(number).into(), dedup_key: None };
                 let entries: Vec<NewEntry> = (start..(start + FILL).min(backlog.events)).map(entry).collect();
                 backend.publish(STREAM, &entries).await?;
             }
@@ -86,10 +86,10 @@ impl Store for OnSqlite {
         ensure!(setup.case == Case::Stateless, "on SQLite only the stateless case is looked at");
         let pending = self.count("SELECT count(*) FROM pending")?;
         ensure!(pending == 0, "{pending} deliveries are still pending");
-        let marks = self.count("SELECT count(*) FROM (SELECT DISTINCT scope, event FROM inbox WHERE scope > 0)")?;
-        ensure!(marks == deliveries, "{marks} events in the inbox, not {deliveries}");
+        let dedup_keys = self.count("SELECT count(*) FROM (SELECT DISTINCT scope, event FROM inbox WHERE scope > 0)")?;
+        ensure!(dedup_keys == deliveries, "{dedup_keys} events in the inbox, not {deliveries}");
         let dead = self.count("SELECT count(*) FROM dead")?;
         ensure!(dead == 0, "{dead} dead letters");
-        Ok(self.count("SELECT count(*) FROM inbox WHERE scope > 0")? - marks)
+        Ok(self.count("SELECT count(*) FROM inbox WHERE scope > 0")? - dedup_keys)
     }
 }

@@ -1,5 +1,5 @@
 //! The page `docs/performance.md`: what was measured, on what, and what it cannot tell. All of it is made here from a run,
-//! but for the notes that people write between two marks, which stay.
+//! but for the notes that people write between two deduplication keys, which stay.
 
 use std::fmt::Write as _;
 
@@ -207,7 +207,7 @@ fn settings(section: &Section) -> String {
     lines.concat()
 }
 
-/// What people wrote between the marks; it ends with a line of its own.
+/// What people wrote between the deduplication keys; it ends with a line of its own.
 fn notes(before: &str) -> &str {
     let notes = before.split_once(NOTES_BEGIN).and_then(|(_, rest)| rest.split_once(NOTES_END));
     notes.map_or("", |(notes, _)| notes.strip_prefix('\n').unwrap_or(notes))

@@ -46,7 +46,7 @@ pub const PEERS: &[Peer] = &[
     Peer {
         name: "native",
         language: "Rust",
-        gives: "schema check, duplicates left out; loses an event when it dies between mark and handler; no retries",
+        gives: "schema check, duplicates left out; loses an event when it dies between dedup_key and handler; no retries",
         events_max: 1_000_000,
         program: &[RUST, "native"],
         queue: Queue::Stream,

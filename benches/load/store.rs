@@ -10,7 +10,7 @@ pub trait Store {
     /// Takes out whatever there was, and puts the backlog in.
     fn fill(&mut self, backlog: &Backlog) -> anyhow::Result<()>;
 
-    /// How many deliveries the books call committed, over all handlers. For the clock: it is asked every few
+    /// How many deliveries the counters call committed, over all handlers. For the clock: it is asked every few
     /// milliseconds.
     fn committed(&mut self, handlers: &[String]) -> anyhow::Result<u64>;
 

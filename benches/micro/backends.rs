@@ -56,7 +56,7 @@ pub fn look_up(criterion: &mut Criterion) {
     for (name, backend) in places.backends(Case::Keyed) {
         let settlement = places.runtime.block_on(fetched(&*backend, Case::Keyed));
         places.runtime.block_on(backend.settle(&settlement)).expect("settled");
-        let ids: Vec<Uuid> = settlement.entries.iter().filter_map(|entry| Some(entry.mark?.0)).collect();
+        let ids: Vec<Uuid> = settlement.entries.iter().filter_map(|entry| Some(entry.dedup_key?.0)).collect();
         let state = |entry: &SettlementEntry| Some(entry.state.as_ref()?.0.clone());
         let keys: Vec<Arc<str>> = settlement.entries.iter().filter_map(state).collect();
         group.bench_function(name, |bencher| {
@@ -90,13 +90,13 @@ pub fn settle(criterion: &mut Criterion) {
 /// A batch, published and fetched, ready to be settled.
 async fn fetched(backend: &dyn DataPlane, case: Case) -> Settlement {
     let subscription = subscription(case);
-    let entry = |number| NewEntry { body: user_created(number).into(), mark: None };
+    let entry = |number| NewEntry { body: user_created(number).into(), dedup_key: None };
     let entries: Vec<NewEntry> = (0..BATCH as u64).map(entry).collect();
     backend.publish(&subscription.stream, &entries).await.expect("published");
     let batch = backend.fetch(&subscription, "bench", BATCH, Duration::from_secs(1)).await.expect("fetched").deliveries;
     let entries = batch.into_iter().map(|delivery| SettlementEntry {
         delivery,
-        mark: Some((Uuid::new_v4(), [0; 16])),
+        dedup_key: Some((Uuid::new_v4(), [0; 16])),
         // A key that nobody has written yet.
         state: (case == Case::Keyed).then(|| (Uuid::new_v4().to_string().into(), 0)),
         disposition: Disposition::Commit(effects(case)),

@@ -97,7 +97,7 @@ fn settlement(case: Case) -> Settlement {
             history: Vec::new(),
             replayed: None,
         },
-        mark: Some((Uuid::from_u128(number.into()), [7; 16])),
+        dedup_key: Some((Uuid::from_u128(number.into()), [7; 16])),
         state: (case == Case::Keyed).then(|| (number.to_string().into(), 0)),
         disposition: Disposition::Commit(effects(case)),
     };

@@ -4,8 +4,8 @@
 //! `abort`: nothing is unwound, flushed or said goodbye to, which to everybody else is the same as SIGKILL. In release
 //! builds there are no fault points.
 //!
-//! The others do less than kill. `TIDEMILL_PANIC=lane:3` lets the third turn of the task `lane` panic (`lane:3+`: every
-//! turn from the third on), and `TIDEMILL_STUCK=lane:3` lets it hang there for ever; either takes the name of a point, too.
+//! The others do less than kill. `TIDEMILL_PANIC=worker:3` lets the third turn of the task `worker` panic (`worker:3+`: every
+//! turn from the third on), and `TIDEMILL_STUCK=worker:3` lets it hang there for ever; either takes the name of a point, too.
 //! `TIDEMILL_STUCK_MS` shortens the time after which one that hangs is found out.
 
 #[cfg(not(debug_assertions))]

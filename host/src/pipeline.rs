@@ -30,7 +30,7 @@ use crate::model::outcome::{Outcome, NotRun, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
 use crate::plugin::calls::{Called, Job, JobCall, WarmInstances};
-use crate::plugin::lanes::Executor;
+use crate::plugin::executor::Executor;
 use crate::plugin::serving::{CanaryComparison, ActiveVersions};
 use crate::policy::breaker::Tally;
 use crate::policy::canary::CanaryPolicy;
@@ -73,7 +73,7 @@ pub struct Handler {
     pub canary: Option<CanaryPolicy>,
     pub deadline: Duration,
     pub instance_events_max: u32,
-    /// Calls of it that may be on the I/O lane at once.
+    /// Calls of it that may be on the I/O pool at once.
     pub io_calls: Arc<Semaphore>,
 }
 

@@ -30,7 +30,7 @@ impl Field {
 
     fn stranger(&mut self, row: &Stranger, service: &Service) -> Result<(Figures, Result<(), String>), String> {
         let rate_before = self.rate(self.quiet())?;
-        let marks = self.marks()?;
+        let dedup_keys = self.dedup_keys()?;
         let handler = format!("stranger-{}", row.name);
         let subscription = Subscription { stream: "asked".into(), handler: handler.as_str().into() };
         let group = self.shop.runtime.block_on(self.shop.backend.ensure_group(&subscription, Start::New));
@@ -55,10 +55,10 @@ impl Field {
             settled: outcome.is_ok(),
             handlers: 1,
             guest_bytes: limits::MEMORY.as_u64(),
-            pause: self.idle_since(&marks)?,
+            pause: self.idle_since(&dedup_keys)?,
             ..Figures::default()
         };
-        Ok((self.take(figures, &marks, 0, begun)?, outcome))
+        Ok((self.take(figures, &dedup_keys, 0, begun)?, outcome))
     }
 
     /// Waits for what the log says of a plugin that is not taken.
@@ -102,7 +102,7 @@ impl Field {
     }
 
     /// How long the neighbours got nothing, if that is so; a row of a stranger is short.
-    fn idle_since(&self, marks: &super::Marks) -> Result<Duration, String> {
-        Ok(if self.settled()? > marks.settled { Duration::ZERO } else { marks.begun.elapsed() })
+    fn idle_since(&self, dedup_keys: &super::Marks) -> Result<Duration, String> {
+        Ok(if self.settled()? > dedup_keys.settled { Duration::ZERO } else { dedup_keys.begun.elapsed() })
     }
 }

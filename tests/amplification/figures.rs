@@ -17,7 +17,7 @@ pub const MEMORY_ANYWAY_BYTES_MAX: u64 = 64 << 20;
 /// What a backend may grow by for each byte that is sent: the entry, a dead letter or an effect of each of four handlers, and
 /// what its allocator rounds up.
 pub const GROWTH_PER_BYTE_MAX: u64 = 8;
-/// The same for each entry and handler, in bytes: ids, marks, accounts.
+/// The same for each entry and handler, in bytes: ids, deduplication keys, accounts.
 pub const GROWTH_PER_ENTRY_BYTES_MAX: u64 = 2 << 10;
 /// The same in any case, in bytes: its buffers, and what the neighbours leave.
 pub const GROWTH_ANYWAY_BYTES_MAX: u64 = 64 << 20;

@@ -18,12 +18,12 @@ use tidemill::model::delivery::EntryId;
 use bombs::{ROWS, Row};
 use figures::Figures;
 use neighbours::Neighbours;
-use shop::{Books, Shop};
+use shop::{Counters, Shop};
 use watched::Watched;
 
 /// No row should take this long to be settled, nor what is left at the end.
 const ROW_MAX: Duration = Duration::from_secs(120);
-/// How often the books are read meanwhile.
+/// How often the counters are read meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Dead letters that a subscription keeps: fewer than one row of junk has.
 const DEAD_LETTERS_MAX: u64 = 10_000;
@@ -57,7 +57,7 @@ pub struct Outcome {
 /// How it stood before a row.
 struct Marks {
     begun: Instant,
-    books: Books,
+    counters: Counters,
     deaths: u64,
     memory_kib: u64,
     size_bytes: u64,
@@ -136,7 +136,7 @@ impl Field {
 
     fn row(&mut self, row: &Row, dice: &mut StdRng) -> Result<Figures, String> {
         let rate_before = self.rate(self.quiet())?;
-        let marks = self.marks()?;
+        let dedup_keys = self.dedup_keys()?;
         let (count, make, mut on_orders) = (self.plan.count(row), row.make, 0);
         let bombs = (0..count).map(|number| make(dice, number));
         let sent_bytes = self.shop.send(bombs.inspect(|bomb| on_orders += u64::from(bomb.stream != bombs::UNIONS)))?;
@@ -144,14 +144,14 @@ impl Field {
             Figures { name: row.name, entries: count as u64, sent_bytes, rate_before, ..Figures::default() };
         self.wait(&mut figures)?;
         figures.handlers = if on_orders == 0 { 1 } else { 4 };
-        self.take(figures, &marks, on_orders, marks.begun)
+        self.take(figures, &dedup_keys, on_orders, dedup_keys.begun)
     }
 
-    fn marks(&self) -> Result<Marks, String> {
+    fn dedup_keys(&self) -> Result<Marks, String> {
         self.host.forget_peak();
         Ok(Marks {
             begun: Instant::now(),
-            books: self.shop.books()?,
+            counters: self.shop.counters()?,
             deaths: self.host.deaths(),
             memory_kib: self.host.memory_kib(),
             size_bytes: self.shop.size_bytes()?,
@@ -160,23 +160,23 @@ impl Field {
         })
     }
 
-    /// What is there now, beside the marks; so many of what was settled were bombs.
-    fn take(&mut self, figures: Figures, marks: &Marks, bombs: u64, begun: Instant) -> Result<Figures, String> {
+    /// What is there now, beside the deduplication keys; so many of what was settled were bombs.
+    fn take(&mut self, figures: Figures, dedup_keys: &Marks, bombs: u64, begun: Instant) -> Result<Figures, String> {
         let took = begun.elapsed();
-        let neighbours = (self.settled()? - marks.settled).saturating_sub(bombs);
-        let after = self.shop.books()?;
+        let neighbours = (self.settled()? - dedup_keys.settled).saturating_sub(bombs);
+        let after = self.shop.counters()?;
         let peak_kib = self.host.peak_kib();
         let letters = self.shop.letters(&mut self.letters)?;
         Ok(Figures {
             took,
-            rate_during: neighbours as f64 / marks.begun.elapsed().as_secs_f64(),
-            refusals: after.turned_away.saturating_sub(marks.books.turned_away),
-            growth_bytes: self.shop.size_bytes()?.saturating_sub(marks.size_bytes),
-            log_bytes: self.shop.log_bytes() - marks.log_bytes,
+            rate_during: neighbours as f64 / dedup_keys.begun.elapsed().as_secs_f64(),
+            refusals: after.turned_away.saturating_sub(dedup_keys.counters.turned_away),
+            growth_bytes: self.shop.size_bytes()?.saturating_sub(dedup_keys.size_bytes),
+            log_bytes: self.shop.log_bytes() - dedup_keys.log_bytes,
             fetch_bytes_max: self.shop.fetch_bytes_max,
             peak_bytes: peak_kib.saturating_sub(self.base_kib) * 1024,
-            taken_bytes: peak_kib.saturating_sub(marks.memory_kib) * 1024,
-            deaths: self.host.deaths() - marks.deaths,
+            taken_bytes: peak_kib.saturating_sub(dedup_keys.memory_kib) * 1024,
+            deaths: self.host.deaths() - dedup_keys.deaths,
             by_class: letters.by_class,
             letter_bytes_max: letters.bytes_max,
             letter_extra_bytes_max: letters.extra_bytes_max,
@@ -224,17 +224,17 @@ impl Field {
         Ok((self.settled()? - before) as f64 / begun.elapsed().as_secs_f64())
     }
 
-    /// Waits until nothing waits any more; what is wrong with the books then.
+    /// Waits until nothing waits any more; what is wrong with the counters then.
     fn balance(&self) -> Result<Vec<String>, String> {
         let give_up = Instant::now() + ROW_MAX;
-        while self.shop.books()?.waiting > 0 && Instant::now() < give_up {
+        while self.shop.counters()?.waiting > 0 && Instant::now() < give_up {
             std::thread::sleep(LOOK_EVERY);
         }
         let mut found = Vec::new();
         for subscription in &self.shop.subscriptions {
             let status = self.shop.status(subscription)?;
             if !status.balances() || status.waiting() > 0 || status.torn > 0 {
-                found.push(format!("{subscription}: the books do not balance, or something still waits: {status:?}"));
+                found.push(format!("{subscription}: the counters do not balance, or something still waits: {status:?}"));
             }
         }
         Ok(found)

@@ -65,7 +65,7 @@ async fn publish(backend: Arc<dyn Backend>, on: Arc<AtomicBool>) -> Vec<Uuid> {
 }
 
 fn entry(event: &Value) -> NewEntry {
-    NewEntry { body: event.to_string().into(), mark: None }
+    NewEntry { body: event.to_string().into(), dedup_key: None }
 }
 
 pub struct Sent {

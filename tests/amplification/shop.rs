@@ -1,5 +1,5 @@
 //! The example shop on a backend of its own, with what bombs need beside it: a stream of unions, and room for fewer dead
-//! letters. Its streams are written by a plain client, its books are read through the backend.
+//! letters. Its streams are written by a plain client, its counters are read through the backend.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,9 +38,9 @@ pub struct Shop {
     text: String,
 }
 
-/// What the books of all subscriptions say together.
+/// What the counters of all subscriptions say together.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Books {
+pub struct Counters {
     /// Dead letters, what was dropped of them, and what was skipped.
     pub turned_away: u64,
     pub waiting: u64,
@@ -68,7 +68,7 @@ impl Shop {
         config.backend.url = (&url).into();
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let backend = runtime.block_on(build::open_backend(&config)).map_err(|error| error.to_string())?;
-        // The groups first: the books count from their start.
+        // The groups first: the counters count from their start.
         for (subscription, start) in build::subscriptions(&config) {
             runtime.block_on(backend.ensure_group(&subscription, start)).map_err(|error| error.to_string())?;
         }
@@ -129,7 +129,7 @@ impl Shop {
                 1 => fields.remove(0).1,
                 _ => fields.into_iter().flat_map(|(name, value)| [name, value]).flatten().collect(),
             };
-            by_stream.entry(stream).or_default().push(NewEntry { body: body.into(), mark: None });
+            by_stream.entry(stream).or_default().push(NewEntry { body: body.into(), dedup_key: None });
         }
         for (stream, entries) in by_stream {
             let sent = self.runtime.block_on(self.backend.publish(stream, &entries));
@@ -142,14 +142,14 @@ impl Shop {
         self.runtime.block_on(self.backend.status(subscription)).map_err(|error| format!("{subscription}: {error}"))
     }
 
-    pub fn books(&self) -> Result<Books, String> {
-        let mut books = Books::default();
+    pub fn counters(&self) -> Result<Counters, String> {
+        let mut counters = Counters::default();
         for subscription in &self.subscriptions {
             let status = self.status(subscription)?;
-            books.turned_away += status.dead + status.dropped + status.skipped;
-            books.waiting += status.waiting();
+            counters.turned_away += status.dead + status.dropped + status.skipped;
+            counters.waiting += status.waiting();
         }
-        Ok(books)
+        Ok(counters)
     }
 
     /// Writes a configuration with one of the hostile corpus in it: the running host takes it, or refuses it.
@@ -185,7 +185,7 @@ impl Shop {
             let body = format!(
                 r#"{{"event_id":"{id}","event_type":"Test.Thing.Asked","version":"1","timestamp":"2026-01-31T12:00:00Z","correlation_id":"{id}","data":{data}}}"#
             );
-            NewEntry { body: body.into(), mark: None }
+            NewEntry { body: body.into(), dedup_key: None }
         };
         let entries: Vec<NewEntry> = (0..count).map(|_| event()).collect();
         let sent = self.runtime.block_on(self.backend.publish("asked", &entries));

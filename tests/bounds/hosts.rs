@@ -37,7 +37,7 @@ crate::on_both_backends! {
         while got.len() < COUNT as usize {
             got.extend(world.backend.fetch(&world.subscription, "me", 100, Duration::from_secs(10)).await.unwrap().deliveries);
         }
-        let entry = |delivery| SettlementEntry { delivery, mark: None, state: None, disposition: Disposition::Quarantine };
+        let entry = |delivery| SettlementEntry { delivery, dedup_key: None, state: None, disposition: Disposition::Quarantine };
         let (subscription, consumer, plugin) = (world.subscription.clone(), "me".into(), "p".into());
         let entries = got.into_iter().map(entry).collect();
         let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };

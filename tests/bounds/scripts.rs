@@ -46,7 +46,7 @@ impl Rig {
     }
 
     async fn publish(&self, bodies: &[String]) {
-        let entry = |body: &String| NewEntry { body: body.clone().into(), mark: None };
+        let entry = |body: &String| NewEntry { body: body.clone().into(), dedup_key: None };
         self.backend.publish("s", &bodies.iter().map(entry).collect::<Vec<_>>()).await.unwrap();
     }
 
@@ -67,7 +67,7 @@ impl Rig {
     }
 
     async fn settle(&self, got: Vec<Delivery>, disposition: impl Fn() -> Disposition, wanted: Settled) {
-        let entry = |delivery| SettlementEntry { delivery, mark: None, state: None, disposition: disposition() };
+        let entry = |delivery| SettlementEntry { delivery, dedup_key: None, state: None, disposition: disposition() };
         let (subscription, consumer, plugin) = (self.subscription.clone(), "me".into(), "p".into());
         let entries = got.into_iter().map(entry).collect();
         let settlement = Settlement { subscription, consumer, plugin, token: Uuid::new_v4(), entries };
@@ -167,16 +167,16 @@ async fn hosts_are_listed_up_to_a_bound() {
 async fn consumers_are_counted_by_name_up_to_a_bound_and_then_at_large() {
     let rig = Rig::new(&[], Options::default()).await;
     let counted = async || rig.backend.status(&rig.subscription).await.unwrap().consumers;
-    let (input, again) = ("s", "{s}:tm:again:h");
+    let (input, again) = ("s", "{s}:tm:redelivery:h");
     let script = "for i = ARGV[2], ARGV[3] do redis.call('XGROUP', 'CREATECONSUMER', KEYS[1], 'h', ARGV[1] .. i) end";
-    for (lane, name) in [(input, "a"), (again, "b")] {
-        rig.server.ask::<Value>(&["EVAL", script, "1", lane, name, "1", "1000"]);
+    for (queue, name) in [(input, "a"), (again, "b")] {
+        rig.server.ask::<Value>(&["EVAL", script, "1", queue, name, "1", "1000"]);
     }
     assert_eq!(counted().await, 2000, "each by its name");
-    for (lane, name) in [(input, "a"), (again, "b")] {
-        rig.server.ask::<Value>(&["EVAL", script, "1", lane, name, "1001", "1001"]);
+    for (queue, name) in [(input, "a"), (again, "b")] {
+        rig.server.ask::<Value>(&["EVAL", script, "1", queue, name, "1001", "1001"]);
     }
-    assert_eq!(counted().await, 1001, "as many as the lane has that has more of them");
+    assert_eq!(counted().await, 1001, "as many as the queue has that has more of them");
     let silent = async || {
         let found = rig.backend.examine(std::slice::from_ref(&rig.subscription), &[]).await.unwrap();
         let finding = found.into_iter().find(|finding| finding.check == "consumers").expect("many are dead");

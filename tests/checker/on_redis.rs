@@ -30,11 +30,11 @@ pub fn read(store: &Store, url: &str) -> RedisResult<Found> {
         found.waiting.push(Waiting { place: "lag", entry, body: fields.remove("event") });
     }
     found.waiting.extend(pending(&mut server, input, handler)?);
-    let again = key("again");
-    let in_hand = pending(&mut server, &again, handler)?;
-    for (entry, mut fields) in range(&mut server, &again, "-")? {
+    let redelivery = key("redelivery");
+    let in_hand = pending(&mut server, &redelivery, handler)?;
+    for (entry, mut fields) in range(&mut server, &redelivery, "-")? {
         if !in_hand.iter().any(|waiting| waiting.entry == entry) {
-            found.waiting.push(Waiting { place: "again", entry, body: fields.remove("event") });
+            found.waiting.push(Waiting { place: "redelivery", entry, body: fields.remove("event") });
         }
     }
     found.waiting.extend(in_hand);
@@ -66,9 +66,9 @@ pub fn read(store: &Store, url: &str) -> RedisResult<Found> {
 
 pub fn pending_of(store: &Store, url: &str, consumer: &str) -> RedisResult<usize> {
     let mut server = connect(url)?;
-    let again = format!("{{{}}}:tm:again:{}", store.input, store.handler);
+    let redelivery = format!("{{{}}}:tm:redelivery:{}", store.input, store.handler);
     let mut count = 0;
-    for key in [&store.input, &again] {
+    for key in [&store.input, &redelivery] {
         let mut ask = cmd("XPENDING");
         ask.arg(key).arg(&store.handler).arg("-").arg("+").arg(1_000_000).arg(consumer);
         count += ask.query::<Vec<Value>>(&mut server)?.len();

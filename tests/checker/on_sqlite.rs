@@ -63,19 +63,19 @@ fn open(file: &Path) -> Result<Connection> {
 
 fn waiting(db: &Connection, subscription: i64) -> Result<Vec<Waiting>> {
     let mut found = Vec::new();
-    let pending = "SELECT CASE consumer WHEN -1 THEN 'quarantined' ELSE 'pending' END, lane || '/' || entry,
-                     CASE lane WHEN 0 THEN (SELECT body FROM entries e WHERE e.id = p.entry)
-                               ELSE (SELECT body FROM again a WHERE a.id = p.entry) END
+    let pending = "SELECT CASE consumer WHEN -1 THEN 'quarantined' ELSE 'pending' END, queue || '/' || entry,
+                     CASE queue WHEN 0 THEN (SELECT body FROM entries e WHERE e.id = p.entry)
+                               ELSE (SELECT body FROM redelivery a WHERE a.id = p.entry) END
                    FROM pending p WHERE subscription = ?1";
     let lag = "SELECT 'lag', '0/' || e.id, e.body FROM entries e JOIN subscriptions g ON g.stream = e.stream
                WHERE g.id = ?1 AND e.id > g.last_id";
-    let again = "SELECT 'again', '1/' || a.id, a.body FROM again a JOIN subscriptions g ON g.id = a.subscription
+    let redelivery = "SELECT 'again', '1/' || a.id, a.body FROM redelivery a JOIN subscriptions g ON g.id = a.subscription
                  WHERE g.id = ?1 AND a.id > g.again_id";
     let due = "SELECT 'due', id, body FROM due WHERE subscription = ?1";
     for sql in [pending, lag, again, due] {
         found.extend(all(db, sql, [subscription], |row| {
             let place: String = row.get(0)?;
-            let place = ["pending", "quarantined", "lag", "again", "due"].into_iter().find(|name| *name == place);
+            let place = ["pending", "quarantined", "lag", "redelivery", "due"].into_iter().find(|name| *name == place);
             let entry = row.get_ref(1)?;
             Ok(Waiting { place: place.unwrap_or("pending"), entry: format!("{entry:?}"), body: row.get(2)? })
         })?);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{on_redis, on_sqlite};
 
-/// All of them fit into one batch: while it waits, a reader asks each of its two lanes for half of it.
+/// All of them fit into one batch: while it waits, a reader asks each of its two queues for half of it.
 const ONE_BATCH: Options = Options { deadline: "2s", batch: 256, bounds: "" };
 const SLOW: u64 = 100;
 /// Some five milliseconds.

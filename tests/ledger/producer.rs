@@ -189,7 +189,7 @@ impl Client {
                         backend::open(url.as_str(), options).await.map_err(|error| error.to_string())?
                     }
                 };
-                let entry = NewEntry { body: event.to_owned().into(), mark: None };
+                let entry = NewEntry { body: event.to_owned().into(), dedup_key: None };
                 let sent = open.publish(stream, &[entry]).await;
                 *backend = Some(open);
                 sent.map(drop).map_err(|error| error.to_string())

@@ -129,24 +129,24 @@ fn what_dies_again_and_again_ends_the_host() {
 /// Hosts that hang are found out by this, which is short for a test.
 const STUCK_MS: (&str, &str) = ("TIDEMILL_STUCK_MS", "6000");
 
-/// A lane hangs with a batch in hand: the host says that it is not ready and ends, and the next one takes the batch over.
+/// A worker hangs with a batch in hand: the host says that it is not ready and ends, and the next one takes the batch over.
 ///
 /// Reaches `tasks::STUCK_MAX`.
 #[test]
-fn a_host_with_a_stuck_lane_ends_and_another_one_goes_on() {
+fn a_host_with_a_stuck_worker_ends_and_another_one_goes_on() {
     let place = Place::on_redis(&RedisServer::shared().url());
     let mut host = place.start(&["run"], &[("TIDEMILL_STUCK", "settling:1"), STUCK_MS]);
     host.is_ready();
     place.put(&json!({ "do": "ok" }), 1);
     assert_eq!(host.ends(), Some(1), "{}", host.said());
-    assert!(host.said().contains("lane (caller-") && host.said().contains("is stuck"), "{}", host.said());
+    assert!(host.said().contains("worker (caller-") && host.said().contains("is stuck"), "{}", host.said());
     let mut next = place.start(&["run"], &[]);
     place.until(&next, |status| status.committed == 1 && status.waiting() == 0);
     next.says("recovered deliveries");
     next.stops();
 }
 
-/// A lane panics with a batch in hand: it is started again, and finds what it had.
+/// A worker panics with a batch in hand: it is started again, and finds what it had.
 #[test]
 fn a_batch_in_the_hands_of_a_lane_that_dies_is_found_again() {
     for point in ["fetched", "settling", "settled"] {

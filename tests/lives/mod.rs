@@ -144,7 +144,7 @@ impl Place {
 
     pub fn put_bodies(&self, bodies: Vec<String>) {
         let entries: Vec<NewEntry> =
-            bodies.into_iter().map(|body| NewEntry { body: body.into(), mark: None }).collect();
+            bodies.into_iter().map(|body| NewEntry { body: body.into(), dedup_key: None }).collect();
         let (backend, give_up) = (self.backend(), Instant::now() + STUCK);
         for entries in entries.chunks(100) {
             while let Err(error) = self.runtime.block_on(backend.publish(&self.asked, entries)) {
@@ -153,7 +153,7 @@ impl Place {
         }
     }
 
-    /// Waits until the books say so.
+    /// Waits until the counters say so.
     #[track_caller]
     pub fn until(&self, running: &Running, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
         let subscription = Subscription { stream: self.asked.as_str().into(), handler: "caller".into() };

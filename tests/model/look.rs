@@ -1,4 +1,4 @@
-//! Looks at everything that a backend shows, after each step: streams, books, dead letters, inboxes, states.
+//! Looks at everything that a backend shows, after each step: streams, counters, dead letters, inboxes, states.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Run<'_> {
 
         let stream = &self.model.streams[&subscription.stream];
         let group = self.model.groups.get_mut(&(subscription.stream.clone(), subscription.handler.clone())).expect("it has joined");
-        group.compare_books(&status)?;
+        group.compare_counters(&status)?;
         group.compare_dead(stream, &letters)?;
         let expected: Vec<(String, KeyState)> = group.states.clone().into_iter().collect();
         ensure!(states == expected, "its states are {states:?}, not {expected:?}");
@@ -60,9 +60,9 @@ impl Run<'_> {
 
 impl Group {
     /// All but what depends on the clock (ages) and on who looked when (consumers).
-    fn compare_books(&self, status: &SubscriptionStatus) -> Result<()> {
-        ensure!(status.balances(), "the books do not balance: {status:?}");
-        let counts = self.books();
+    fn compare_counters(&self, status: &SubscriptionStatus) -> Result<()> {
+        ensure!(status.balances(), "the counters do not balance: {status:?}");
+        let counts = self.counters();
         let letters = || self.dead.iter().map(|number| &self.parcels[number]);
         let expected = SubscriptionStatus {
             published: self.published,
@@ -91,7 +91,7 @@ impl Group {
             consumers: status.consumers,
             oldest_age: status.oldest_age,
         };
-        ensure!(*status == expected, "its books are\n  {status:?}, not\n  {expected:?}");
+        ensure!(*status == expected, "its counters are\n  {status:?}, not\n  {expected:?}");
         Ok(())
     }
 

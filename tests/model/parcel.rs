@@ -26,7 +26,7 @@ pub struct Parcel {
     pub body: Body,
     pub attempts: u32,
     pub crashes: u32,
-    /// Of those: since it was last handed out from its lane.
+    /// Of those: since it was last handed out from its queue.
     pub deaths: u32,
     /// It was taken out of quarantine, to be run alone.
     pub alone: bool,
@@ -40,14 +40,14 @@ pub enum Place {
     Waiting,
     Held {
         by: Arc<str>,
-        lane: Queue,
+        queue: Queue,
         entry: EntryId,
     },
     /// A retry: its time has come, or is far away.
     Due {
         now: bool,
     },
-    /// Put on the lane `Again` by a replay.
+    /// Put on the redelivery queue by a replay.
     Again,
     /// The letter's id is unknown until the dead letters are listed.
     Dead {

@@ -1,5 +1,5 @@
 //! The contract of `backend` as plain data. What a backend keeps in tables or keys is here a few maps, and each rule is
-//! a few lines. Where the contract leaves a backend free (which lane comes first, which of the due are promoted), the
+//! a few lines. Where the contract leaves a backend free (which queue comes first, which of the due are promoted), the
 //! model checks that the answer was allowed and goes on from it.
 //!
 //! An entry of a stream is, for each group, in exactly one [`Place`] until it is finished:
@@ -47,7 +47,7 @@ pub struct Stream {
     /// All that were ever appended; the first `trimmed` lie here no more.
     pub entries: Vec<Appended>,
     pub trimmed: usize,
-    /// What was published with a mark.
+    /// What was published with a deduplication key.
     pub inbox: Inbox,
 }
 
@@ -57,7 +57,7 @@ pub struct Appended {
     pub body: Bytes,
 }
 
-/// One handler on one stream: its deliveries, what it remembers, its books.
+/// One handler on one stream: its deliveries, what it remembers, its counters.
 #[derive(Default)]
 pub struct Group {
     /// All that are not finished.
@@ -113,12 +113,12 @@ impl Model {
         ensure!(answers.len() == entries.len(), "{} answers for {} entries", answers.len(), entries.len());
         for (entry, answer) in entries.iter().zip(answers) {
             let log = self.streams.entry(stream.clone()).or_default();
-            let seen = entry.mark.and_then(|(id, hash)| Some((*log.inbox.get(&id)?, hash)));
+            let seen = entry.dedup_key.and_then(|(id, hash)| Some((*log.inbox.get(&id)?, hash)));
             match (seen, answer) {
                 (Some((seen, hash)), Published::Duplicate) if seen == hash => {}
                 (Some((seen, hash)), Published::Conflict) if seen != hash => {}
                 (None, Published::Added(id)) => {
-                    log.inbox.extend(entry.mark);
+                    log.inbox.extend(entry.dedup_key);
                     let last = log.entries.last().and_then(|last| last.id);
                     ensure!(last < Some(*id), "ids do not grow: {id} after {last:?}");
                     self.append(stream, &entry.body, Some(*id));
@@ -154,7 +154,7 @@ impl Model {
         log.trimmed += removed;
         for ((_, handler), group) in self.groups.iter().filter(|((name, _), _)| name == stream) {
             let needs =
-                |parcel: &Parcel| matches!(parcel.place, Place::Waiting | Place::Held { lane: Queue::Stream, .. });
+                |parcel: &Parcel| matches!(parcel.place, Place::Waiting | Place::Held { queue: Queue::Stream, .. });
             let first = group.parcels.iter().find(|(_, parcel)| needs(parcel));
             if let Some((number, parcel)) = first.filter(|(number, _)| **number < log.trimmed) {
                 bail!("{handler} has not finished entry {number}, which is trimmed: {:?}", parcel.place);
@@ -172,11 +172,11 @@ impl Model {
         entries.iter().position(|entry| entry.id == Some(id)).with_context(|| format!("no entry {id} was on {stream}"))
     }
 
-    /// At most `max`; nothing only if nothing waits. The input lane in order; each with its account as we know it.
+    /// At most `max`; nothing only if nothing waits. The stream in order; each with its account as we know it.
     pub fn fetched(&mut self, subscription: &Subscription, by: &Arc<str>, max: usize, got: &[Delivery]) -> Result<()> {
-        let books = self.group(subscription).books();
+        let counters = self.group(subscription).counters();
         ensure!(got.len() <= max, "{} came where {max} were asked for", got.len());
-        ensure!(!got.is_empty() || max == 0 || books.lag + books.again == 0, "something waits, but nothing came");
+        ensure!(!got.is_empty() || max == 0 || counters.lag + counters.again == 0, "something waits, but nothing came");
         for delivery in got {
             let number = self.number(&subscription.stream, delivery)?;
             self.group(subscription).hand_out(number, delivery, by).with_context(|| format!("entry {number}"))?;
@@ -197,7 +197,7 @@ impl Model {
 
     /// Any of those in quarantine, if there is one.
     pub fn suspect_taken(&mut self, subscription: &Subscription, by: &Arc<str>, got: Option<&Delivery>) -> Result<()> {
-        let there = self.group(subscription).books().quarantined;
+        let there = self.group(subscription).counters().quarantined;
         ensure!(got.is_some() == (there > 0), "{there} are in quarantine");
         let Some(delivery) = got else { return Ok(()) };
         let number = self.number(&subscription.stream, delivery)?;
@@ -224,7 +224,7 @@ impl Model {
     ) -> Result<usize> {
         let alive = self.alive.clone();
         let crash = |place: &Place| match place {
-            Place::Held { by: owner, lane, entry } if owner == by => (!held.contains(&(*lane, *entry))).then_some(0),
+            Place::Held { by: owner, queue, entry } if owner == by => (!held.contains(&(*queue, *entry))).then_some(0),
             Place::Held { by: owner, .. } if &**owner == RELEASED => Some(0),
             Place::Held { by: owner, .. } if &**owner == QUARANTINE => None,
             Place::Held { by: owner, .. } => (lease_is_over && !alive.contains(owner)).then_some(1),
@@ -248,8 +248,8 @@ impl Model {
             ),
         }
         let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
-        for (lane, entry) in &got.quarantined {
-            let is_it = |parcel: &&mut Parcel| matches!(&parcel.place, Place::Held { lane: l, entry: e, .. } if (l, e) == (lane, entry));
+        for (queue, entry) in &got.quarantined {
+            let is_it = |parcel: &&mut Parcel| matches!(&parcel.place, Place::Held { queue: l, entry: e, .. } if (l, e) == (queue, entry));
             let parcel = self.group(subscription).parcels.values_mut().find(is_it).context("it is in nobody's hands")?;
             ensure!(crash(&parcel.place) == Some(1), "entry {entry} is {:?}", parcel.place);
             parcel.crashes += 1;
@@ -274,16 +274,16 @@ impl Model {
                 parcel.deaths
             );
             all_crashes += crashes as usize;
-            let place = Place::Held { by: by.clone(), lane: delivery.queue, entry: delivery.entry };
-            let Place::Held { lane, entry, .. } = std::mem::replace(&mut parcel.place, place) else { unreachable!() };
-            ensure!((lane, entry) == (delivery.queue, delivery.entry), "entry {number} is {entry} on {lane:?}");
+            let place = Place::Held { by: by.clone(), queue: delivery.queue, entry: delivery.entry };
+            let Place::Held { queue, entry, .. } = std::mem::replace(&mut parcel.place, place) else { unreachable!() };
+            ensure!((queue, entry) == (delivery.queue, delivery.entry), "entry {number} is {entry} on {queue:?}");
             parcel.equals(delivery).with_context(|| format!("entry {number}"))?;
         }
         Ok(all_crashes)
     }
 }
 
-/// The part of the books that is counted, not kept.
+/// The part of the counters that is counted, not kept.
 #[derive(Default)]
 pub struct Counts {
     pub lag: u64,
@@ -303,7 +303,7 @@ impl Group {
         self.published += 1;
     }
 
-    pub fn books(&self) -> Counts {
+    pub fn counters(&self) -> Counts {
         let mut counts = Counts::default();
         for parcel in self.parcels.values() {
             counts.far += u64::from(parcel.is_far());
@@ -338,19 +338,19 @@ impl Group {
             }
             (Queue::Redelivery, Place::Again) => {}
             (Queue::Redelivery, Place::Due { now: true }) if self.promoted > 0 => self.promoted -= 1,
-            (lane, place) => bail!("it came on {lane:?}, but is {place:?}"),
+            (queue, place) => bail!("it came on {queue:?}, but is {place:?}"),
         }
         if delivery.queue == Queue::Redelivery {
             let last = self.last_again.replace(delivery.entry);
-            ensure!(last < self.last_again, "ids on the lane do not grow: {} after {last:?}", delivery.entry);
+            ensure!(last < self.last_again, "ids on the queue do not grow: {} after {last:?}", delivery.entry);
         }
-        parcel.place = Place::Held { by: by.clone(), lane: delivery.queue, entry: delivery.entry };
+        parcel.place = Place::Held { by: by.clone(), queue: delivery.queue, entry: delivery.entry };
         parcel.equals(delivery)
     }
 
     /// Some of those that are due, at least one if there is one; none before its time.
     pub fn promote(&mut self, max: usize, moved: usize) -> Result<()> {
-        let due_now = usize::try_from(self.books().due_now)?;
+        let due_now = usize::try_from(self.counters().due_now)?;
         ensure!(moved <= max.min(due_now), "{moved} were moved; {due_now} are due, {max} were asked for");
         ensure!(moved > 0 || max.min(due_now) == 0, "nothing was moved, and {due_now} are due");
         self.promoted += moved;

@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
         let subscription = |number: &usize| self.subscriptions[number % self.subscriptions.len()].clone();
         let by = |number: &usize| self.consumers[*number].clone();
         match step {
-            Step::Publish { to_output, marks } => self.publish(*to_output, marks).await,
+            Step::Publish { to_output, dedup_keys } => self.publish(*to_output, dedup_keys).await,
             Step::Fetch { subscription: s, by: b, max } => self.fetch(subscription(s), by(b), *max).await,
             Step::Settle { subscription: s, by: b, plans, twice } => self.settle(subscription(s), by(b), *b, plans, *twice).await,
             Step::Resend { nth } => self.resend(*nth).await,
@@ -161,10 +161,10 @@ impl<'a> Run<'a> {
         format!("body {}", self.bodies).into()
     }
 
-    async fn publish(&mut self, to_output: bool, marks: &[Option<Mark>]) -> Result<()> {
+    async fn publish(&mut self, to_output: bool, dedup_keys: &[Option<Mark>]) -> Result<()> {
         let stream = if to_output { self.output.clone() } else { self.input.clone() };
         let entries: Vec<NewEntry> =
-            marks.iter().map(|mark| NewEntry { body: self.body(), mark: mark.map(mark_of) }).collect();
+            dedup_keys.iter().map(|dedup_key| NewEntry { body: self.body(), dedup_key: dedup_key.map(mark_of) }).collect();
         let answers = self.backend.publish(&stream, &entries).await?;
         self.tell(format!("{answers:?}"));
         for (what, is) in [("published twice", Published::Duplicate), ("published in conflict", Published::Conflict)] {
@@ -177,8 +177,8 @@ impl<'a> Run<'a> {
         let got = self.backend.fetch(&subscription, &by, max, Duration::ZERO).await?.deliveries;
         self.tell(format!("got {}", names(&got)));
         self.model.fetched(&subscription, &by, max, &got)?;
-        for lane in [Queue::Stream, Queue::Redelivery] {
-            self.count(&format!("fetched on {lane:?}"), got.iter().filter(|d| d.queue == lane).count());
+        for queue in [Queue::Stream, Queue::Redelivery] {
+            self.count(&format!("fetched on {queue:?}"), got.iter().filter(|d| d.queue == queue).count());
         }
         self.count("timers fetched", got.iter().filter(|d| matches!(d.body, Body::Timer(_))).count());
         self.known.entry((subscription, by)).or_default().extend(got);
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
             *chained += u64::from(matches!(&disposition, Disposition::Commit(e) if !e.writes.is_empty()));
             (KEYS[key].into(), read)
         });
-        SettlementEntry { delivery, mark: plan.mark.map(mark_of), state, disposition }
+        SettlementEntry { delivery, dedup_key: plan.dedup_key.map(mark_of), state, disposition }
     }
 
     async fn promote(&mut self, subscription: Subscription, max: usize) -> Result<()> {
@@ -318,9 +318,9 @@ impl<'a> Run<'a> {
         self.tell(format!("{promoted:?}"));
         let group = self.model.group(&subscription);
         group.promote(max, promoted.moved)?;
-        let books = group.books();
+        let counters = group.counters();
         let next_in = promoted.next_in;
-        match (books.due_now, books.due) {
+        match (counters.due_now, counters.due) {
             (0, 0) => ensure!(next_in.is_none(), "nothing waits, but the next is due in {next_in:?}"),
             (0, _) => {
                 let fits = |next_in| next_in > HOUR / 2 && next_in <= HOUR;
@@ -351,8 +351,8 @@ impl<'a> Run<'a> {
     }
 }
 
-pub fn mark_of(mark: Mark) -> (Uuid, PayloadHash) {
-    (Uuid::from_u128(mark.id.into()), [u8::from(mark.other_hash); 16])
+pub fn mark_of(dedup_key: Mark) -> (Uuid, PayloadHash) {
+    (Uuid::from_u128(dedup_key.id.into()), [u8::from(dedup_key.other_hash); 16])
 }
 
 fn record(attempt: u32) -> AttemptRecord {
@@ -383,8 +383,8 @@ fn names(deliveries: &[Delivery]) -> String {
 }
 
 fn tell_settled((entry, answer): (&SettlementEntry, &Settled)) -> String {
-    let SettlementEntry { delivery, mark, state, disposition } = entry;
-    let mark = mark.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
+    let SettlementEntry { delivery, dedup_key, state, disposition } = entry;
+    let dedup_key = dedup_key.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
     let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
     let does = match disposition {
         Disposition::Commit(Effects { emits, writes, timers }) => {
@@ -394,5 +394,5 @@ fn tell_settled((entry, answer): (&SettlementEntry, &Settled)) -> String {
         Disposition::DeadLetter { reason, record } => format!("DeadLetter({}, {})", reason.class, record.is_some()),
         other => format!("{other:?}"),
     };
-    format!("         {:?} {}{mark}{state}: {does} -> {answer:?}", delivery.queue, delivery.entry)
+    format!("         {:?} {}{dedup_key}{state}: {does} -> {answer:?}", delivery.queue, delivery.entry)
 }

@@ -45,7 +45,7 @@ impl Model {
 
 impl Group {
     pub fn holds(&self, consumer: &Arc<str>, number: Number, delivery: &Delivery) -> bool {
-        let place = Place::Held { by: consumer.clone(), lane: delivery.queue, entry: delivery.entry };
+        let place = Place::Held { by: consumer.clone(), queue: delivery.queue, entry: delivery.entry };
         self.parcels.get(&number).is_some_and(|parcel| parcel.place == place)
     }
 
@@ -89,7 +89,7 @@ impl Group {
     /// The inbox comes first: what was handled before is a duplicate, whatever state was read since. Then the state has
     /// to be the one that was read.
     fn commit(&mut self, number: Number, entry: &SettlementEntry, effects: &Effects, broken: &Broken) -> Settled {
-        let seen = entry.mark.and_then(|(id, hash)| Some((self.inbox.get(&id)?, hash)));
+        let seen = entry.dedup_key.and_then(|(id, hash)| Some((self.inbox.get(&id)?, hash)));
         match seen {
             Some((seen, hash)) if *seen == hash => return self.skip(number, true),
             Some(_) => return Settled::Conflict,
@@ -104,7 +104,7 @@ impl Group {
                 self.states.entry(key.to_string()).or_default().apply(effects);
             }
         }
-        self.inbox.extend(entry.mark);
+        self.inbox.extend(entry.dedup_key);
         self.parcels.remove(&number);
         self.committed += 1;
         Settled::Committed

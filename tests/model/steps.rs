@@ -19,7 +19,7 @@ pub const NAMES: [&str; 2] = ["m", "n"];
 pub enum Step {
     Publish {
         to_output: bool,
-        marks: Vec<Option<Mark>>,
+        dedup_keys: Vec<Option<Mark>>,
     },
     Fetch {
         subscription: usize,
@@ -89,7 +89,7 @@ pub struct Plan {
     /// One that is lost, settled or taken over may be chosen, too.
     pub stale: bool,
     pub nth: usize,
-    pub mark: Option<Mark>,
+    pub dedup_key: Option<Mark>,
     pub state: Option<(usize, Version)>,
     pub does: Does,
 }
@@ -138,7 +138,7 @@ fn step() -> BoxedStrategy<Step> {
     let rarely = || proptest::bool::weighted(0.1);
     let known = prop_oneof![3 => Just(u16::MAX), 2 => any::<u16>()];
     prop_oneof![
-        6 => (rarely(), vec(maybe(0.5, mark()), 1..6)).prop_map(|(to_output, marks)| Step::Publish { to_output, marks }),
+        6 => (rarely(), vec(maybe(0.5, dedup_key()), 1..6)).prop_map(|(to_output, dedup_keys)| Step::Publish { to_output, dedup_keys }),
         8 => (at.clone(), max.clone()).prop_map(|((subscription, by), max)| Step::Fetch { subscription, by, max }),
         12 => (at.clone(), vec(plan(), 1..7), proptest::bool::weighted(0.2))
             .prop_map(|((subscription, by), plans, twice)| Step::Settle { subscription, by, plans, twice }),
@@ -157,15 +157,15 @@ fn step() -> BoxedStrategy<Step> {
     .boxed()
 }
 
-fn mark() -> impl Strategy<Value = Mark> {
+fn dedup_key() -> impl Strategy<Value = Mark> {
     (0..IDS, proptest::bool::weighted(0.25)).prop_map(|(id, other_hash)| Mark { id, other_hash })
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
     let version = prop_oneof![6 => Just(Version::Chained), 1 => Just(Version::Now), 1 => Just(Version::Wrong)];
     let odd = proptest::bool::weighted;
-    (odd(0.08), odd(0.15), 0..16usize, maybe(0.6, mark()), maybe(0.5, (0..KEYS.len(), version)), does())
-        .prop_map(|(stolen, stale, nth, mark, state, does)| Plan { stolen, stale, nth, mark, state, does })
+    (odd(0.08), odd(0.15), 0..16usize, maybe(0.6, dedup_key()), maybe(0.5, (0..KEYS.len(), version)), does())
+        .prop_map(|(stolen, stale, nth, dedup_key, state, does)| Plan { stolen, stale, nth, dedup_key, state, does })
 }
 
 fn does() -> impl Strategy<Value = Does> {

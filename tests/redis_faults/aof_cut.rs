@@ -63,7 +63,7 @@ async fn open(server: &RedisServer) -> Arc<dyn Backend> {
 
 /// Publishes and fetches one event of a subscription.
 async fn fetch(backend: &dyn Backend, subscription: &Subscription) -> Delivery {
-    let entry = NewEntry { body: Bytes::from_static(b"{}"), mark: None };
+    let entry = NewEntry { body: Bytes::from_static(b"{}"), dedup_key: None };
     backend.publish(&subscription.stream, &[entry]).await.expect("published");
     let mut fetched = backend.fetch(subscription, "c", 8, Duration::from_millis(100)).await.expect("fetched");
     assert_eq!(fetched.deliveries.len(), 1);
@@ -78,7 +78,7 @@ async fn settle(backend: &dyn Backend, subscription: &Subscription, delivery: De
     let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes, timers: vec![timer] };
     let entry = SettlementEntry {
         delivery,
-        mark: Some((Uuid::new_v4(), [7; 16])),
+        dedup_key: Some((Uuid::new_v4(), [7; 16])),
         state: Some(("k".into(), 0)),
         disposition: Disposition::Commit(effects),
     };

@@ -33,8 +33,8 @@ async fn tend(world: &World) -> Tended {
     world.backend.tend(&world.subscription, "somebody", "{}").await.unwrap()
 }
 
-/// Tends until somebody's deed is booked: a position is looked at about once a second.
-async fn booked(world: &World) -> (u64, u64) {
+/// Tends until somebody's deed is counted: a position is looked at about once a second.
+async fn counted(world: &World) -> (u64, u64) {
     let give_up = Instant::now() + STUCK;
     loop {
         tend(world).await;
@@ -86,17 +86,17 @@ async fn a_group_that_is_destroyed_under_load_loses_nothing_and_repeats_nothing(
     causes.sort_unstable();
     causes.dedup();
     assert_eq!((causes.len() as u64, all), (total / 2, total / 2), "one effect for each");
-    booked_or_balanced(&rig.world).await;
+    counted_or_balanced(&rig.world).await;
     let status = rig.world.status().await;
     assert_eq!((status.committed, status.dead, status.strayed), (total, 0, 0), "{status:?}");
     assert_eq!(status.skipped, status.duplicates, "what came twice was known: {status:?}");
 }
 
-/// What came once more is booked as soon as somebody looks.
-async fn booked_or_balanced(world: &World) {
+/// What came once more is counted as soon as somebody looks.
+async fn counted_or_balanced(world: &World) {
     let status = world.backend.status(&world.subscription).await.unwrap();
     if !status.balances() {
-        booked(world).await;
+        counted(world).await;
     }
 }
 
@@ -233,7 +233,7 @@ async fn what_strangers_do_to_a_group_is_said_and_counted() {
         tend(&world).await;
         assert!(world.backend.status(&world.subscription).await.unwrap().balances());
         deed(&server, &world.asked, &got[0].entry.to_string());
-        assert_eq!(booked(&world).await, expected, "{name}");
+        assert_eq!(counted(&world).await, expected, "{name}");
     }
 }
 
@@ -272,7 +272,7 @@ async fn a_group_that_is_moved_back_is_said_and_repeats_nothing_within_the_windo
     assert!(tend(&world).await.set_back.is_some());
     assert!(tend(&world).await.set_back.is_none(), "said once");
     world.run().await;
-    assert_eq!(booked(&world).await, (0, 20));
+    assert_eq!(counted(&world).await, (0, 20));
     let status = world.status().await;
     assert_eq!((world.emitted().await.len(), status.committed, status.duplicates), (20, 20, 20), "{status:?}");
 }

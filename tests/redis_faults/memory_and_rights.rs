@@ -115,7 +115,7 @@ async fn acks_go_on_when_the_memory_is_full() {
     fill(&server).await;
     // Longer than it is between two looks at what others left: they must not stop the reading either.
     sleep_ms(5000).await;
-    let entries = vec![NewEntry { body: other.into(), mark: None }; 200];
+    let entries = vec![NewEntry { body: other.into(), dedup_key: None }; 200];
     server.config_set("maxmemory", "0");
     rig.world.backend.publish(&rig.world.asked, &entries).await.unwrap();
     server.config_set("maxmemory", "1mb");

@@ -66,7 +66,7 @@ impl Rig {
                 json!({ "do": "state-count", "key": key })
             };
             let body = event(id, data).to_string();
-            entries.push(NewEntry { mark: Some((id, payload_hash(body.as_bytes()))), body: body.into() });
+            entries.push(NewEntry { dedup_key: Some((id, payload_hash(body.as_bytes()))), body: body.into() });
         }
         let give_up = Instant::now() + STUCK;
         while let Err(error) = self.world.backend.publish(&self.world.asked, &entries).await {
@@ -126,7 +126,7 @@ impl Rig {
         }
     }
 
-    /// Waits until the books say so.
+    /// Waits until the counters say so.
     pub async fn wait_for(&self, what: &str, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
         let give_up = Instant::now() + STUCK;
         loop {

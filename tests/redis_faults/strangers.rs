@@ -69,7 +69,7 @@ async fn a_stranger_trims_acks_moves_the_group_and_deletes_the_consumer() {
         }
     }
     load.stop().await;
-    // After a trim and a move nobody can tell from the books what is still to come: the group's own end tells.
+    // After a trim and a move nobody can tell from the counters what is still to come: the group's own end tells.
     let give_up = std::time::Instant::now() + super::rig::STUCK;
     while !(at_the_end(&server, &stream) && pending(&server, &rig).is_empty()) {
         assert!(std::time::Instant::now() < give_up, "the hosts do not come to the end");

@@ -36,7 +36,7 @@ impl Inbox {
     }
 
     async fn commit(&self, backend: &dyn Backend, id: Uuid) -> Settled {
-        let entry = NewEntry { body: "x".into(), mark: None };
+        let entry = NewEntry { body: "x".into(), dedup_key: None };
         backend.publish(&self.subscription.stream, &[entry]).await.unwrap();
         let delivery = loop {
             let some = backend.fetch(&self.subscription, "me", 1, Duration::from_secs(1)).await.unwrap().deliveries;
@@ -45,14 +45,14 @@ impl Inbox {
             }
         };
         let disposition = Disposition::Commit(Effects::default());
-        let entries = vec![SettlementEntry { delivery, mark: Some((id, HASH)), state: None, disposition }];
+        let entries = vec![SettlementEntry { delivery, dedup_key: Some((id, HASH)), state: None, disposition }];
         let (consumer, plugin) = ("me".into(), "".into());
         let settlement = Settlement { subscription: self.subscription.clone(), consumer, plugin, token: Uuid::new_v4(), entries };
         backend.settle(&settlement).await.unwrap()[0]
     }
 
     async fn publish(&self, backend: &dyn Backend, id: Uuid) -> Published {
-        let entry = NewEntry { body: "x".into(), mark: Some((id, HASH)) };
+        let entry = NewEntry { body: "x".into(), dedup_key: Some((id, HASH)) };
         backend.publish(&self.subscription.stream, &[entry]).await.unwrap()[0]
     }
 
@@ -60,8 +60,8 @@ impl Inbox {
         format!("{{{}}}:tm:{what}", self.subscription.stream)
     }
 
-    /// Writes a mark as a host would whose server's clock is off by so many windows; `listed`: of this version.
-    fn mark(&self, what: &str, id: Uuid, off: i64, listed: bool) {
+    /// Writes a deduplication key as a host would whose server's clock is off by so many windows; `listed`: of this version.
+    fn dedup_key(&self, what: &str, id: Uuid, off: i64, listed: bool) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let number = (now / HOUR_MS).saturating_add_signed(off);
         let (base, mut connection) = (self.base(what), redis::Client::open(self.server.url()).unwrap());
@@ -109,8 +109,8 @@ async fn what_was_committed_while_the_clock_was_wrong_is_known_when_it_is_right(
     let backend = inbox.with(HOUR_MS).await;
     for off in [3, -3] {
         let (committed, published) = (Uuid::new_v4(), Uuid::new_v4());
-        inbox.mark("seen:h", committed, off, true);
-        inbox.mark("ids", published, off, true);
+        inbox.record("seen:h", committed, off, true);
+        inbox.record("ids", published, off, true);
         let found = backend.look_up(&inbox.subscription, &[committed], &[]).await.unwrap();
         assert_eq!(found.seen, [Some(HASH)], "{off} windows off");
         assert_eq!(inbox.commit(&*backend, committed).await, Settled::Duplicate, "{off} windows off");
@@ -128,7 +128,7 @@ async fn what_an_older_version_remembered_is_known() {
     let backend = inbox.with(HOUR_MS).await;
     for off in [-1, 0] {
         let id = Uuid::new_v4();
-        inbox.mark("seen:h", id, off, false);
+        inbox.record("seen:h", id, off, false);
         assert_eq!(inbox.commit(&*backend, id).await, Settled::Duplicate, "{off}");
         assert_eq!(inbox.commit(&*backend, Uuid::new_v4()).await, Settled::Committed);
         assert_eq!(inbox.commit(&*backend, id).await, Settled::Duplicate, "{off}, after a commit of this one");
@@ -141,7 +141,7 @@ async fn windows_that_are_over_are_removed() {
     let inbox = Inbox::new().await;
     // Old ones, the last of them just before this one, as if it had gone evenly.
     for off in -6..=-1 {
-        inbox.mark("seen:h", Uuid::new_v4(), off, true);
+        inbox.record("seen:h", Uuid::new_v4(), off, true);
     }
     let backend = inbox.with(HOUR_MS).await;
     assert_eq!(inbox.commit(&*backend, Uuid::new_v4()).await, Settled::Committed);

@@ -1,5 +1,5 @@
 //! A host at work, and its plugin's file replaced under it: good versions that say in every event which one they are,
-//! and bad builds in between. Afterwards every event is there once, and the books say of each version what it did.
+//! and bad builds in between. Afterwards every event is there once, and the counters say of each version what it did.
 //!
 //! Times are the server's: an emitted entry's id begins with the millisecond in which it was settled.
 
@@ -90,7 +90,7 @@ pub fn run(plan: Plan) -> Outcome {
         rig.violations.push(format!("{} failed, {} were retried", report.dead, report.counters.retried));
     }
     let emitted = rig.emitted();
-    rig.books_agree(&emitted);
+    rig.counters_agree(&emitted);
     let first_ms = rig.first_settlements(&swaps, &emitted);
     let times: Vec<u64> = emitted.iter().map(|(ms, _)| *ms).collect();
     let last_swap = swaps.last().map_or(0, |(ms, _)| *ms);
@@ -124,7 +124,7 @@ impl Rig {
         let mut bytes = self.good.clone();
         let places: Vec<usize> =
             bytes.windows(MARK.len()).enumerate().filter(|(_, window)| window == MARK).map(|(at, _)| at).collect();
-        assert!(!places.is_empty(), "the guest bears no mark of its version: build it again");
+        assert!(!places.is_empty(), "the guest bears no dedup_key of its version: build it again");
         for at in places {
             bytes[at..at + name.len()].copy_from_slice(name);
         }
@@ -220,17 +220,17 @@ impl Rig {
         })
     }
 
-    /// For each version the books count as many as it has emitted.
-    fn books_agree(&mut self, emitted: &[(u64, String)]) {
+    /// For each version the counters count as many as it has emitted.
+    fn counters_agree(&mut self, emitted: &[(u64, String)]) {
         let store = &self.ledger.store;
         let subscription = Subscription { stream: store.input.as_str().into(), handler: store.handler.as_str().into() };
-        let books = self.with_backend(async |backend| backend.committed_by(&subscription).await.expect("the books"));
+        let counters = self.with_backend(async |backend| backend.committed_by(&subscription).await.expect("the counters"));
         let mut of_events: BTreeMap<String, u64> = BTreeMap::new();
         emitted.iter().for_each(|(_, version)| *of_events.entry(version.clone()).or_default() += 1);
         let name = |digest: &String| self.names.get(digest).unwrap_or(digest).clone();
-        let of_books: BTreeMap<String, u64> = books.iter().map(|book| (name(&book.digest), book.committed)).collect();
-        if of_events != of_books {
-            self.violations.push(format!("the events say {of_events:?}, the books say {of_books:?}"));
+        let of_counters: BTreeMap<String, u64> = counters.iter().map(|counter| (name(&counter.digest), counter.committed)).collect();
+        if of_events != of_counters {
+            self.violations.push(format!("the events say {of_events:?}, the counters say {of_counters:?}"));
         }
     }
 

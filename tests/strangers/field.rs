@@ -304,7 +304,7 @@ fn entry(kind: &str, data: &Value) -> NewEntry {
         "event_id": id, "event_type": kind, "version": "1", "timestamp": "2026-01-31T12:00:00Z",
         "correlation_id": id, "data": data,
     });
-    NewEntry { body: Bytes::from(event.to_string()), mark: None }
+    NewEntry { body: Bytes::from(event.to_string()), dedup_key: None }
 }
 
 /// Keeps the steady handler's stream ahead of it.

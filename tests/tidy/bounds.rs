@@ -53,7 +53,7 @@ const EXEMPT: [(&str, &str); 38] = [
     ("IDLE_CONNECTIONS_MAX", "handed to the HTTP library, whose pool it is"),
     ("SILENCE_MAX", "handed to the kernel, which asks a peer whether it still lives"),
     // How long a person or the next try waits: nothing but another try comes of it.
-    ("SINGLE_WAIT_MAX", "how often the other lane is looked at"),
+    ("SINGLE_WAIT_MAX", "how often the other queue is looked at"),
     ("gate::WAIT_MAX", "whoever waits for the rewrite is told so and asks again"),
     ("LEAVE_EARLY_MAX", "patience with a backend that hangs while a failed start is undone"),
     ("LEAVE_MAX", "the life of the last heartbeat"),

@@ -202,10 +202,10 @@ async fn settle(backend: &dyn Backend, subscription: &Subscription, batch: Vec<D
 
 fn entry(delivery: Delivery) -> anyhow::Result<SettlementEntry> {
     let Body::Event(event) = &delivery.body else { anyhow::bail!("an entry without an event") };
-    let mark = Some((id(event, ID).context("an event without an id")?, [0; 16]));
+    let dedup_key = Some((id(event, ID).context("an event without an id")?, [0; 16]));
     let emits = vec![Emitted { stream: OUT.into(), body: Bytes::from(emitted(event)?) }];
     let disposition = Disposition::Commit(Effects { emits, ..Effects::default() });
-    Ok(SettlementEntry { delivery, mark, state: None, disposition })
+    Ok(SettlementEntry { delivery, dedup_key, state: None, disposition })
 }
 
 /// An event as large as that of the host's plugin, with the same cause.

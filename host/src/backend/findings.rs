@@ -45,7 +45,7 @@ pub fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>
 /// What was found out of the ordinary about one subscription.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
-    /// The books as far as they are about dead letters.
+    /// The counters as far as they are about dead letters.
     pub letters: SubscriptionStatus,
     /// Of the delivery that has been in a consumer's hands the longest.
     pub pending_age: Option<Duration>,
@@ -75,8 +75,8 @@ pub(super) fn signs(subscription: &Subscription, signs: &Signs, options: &Option
 }
 
 /// How near the dead letters are to their bounds, and what the bounds have cost.
-fn dead_letters(subscription: &Subscription, books: &SubscriptionStatus, options: &Options) -> Option<Finding> {
-    let SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } = *books;
+fn dead_letters(subscription: &Subscription, counters: &SubscriptionStatus, options: &Options) -> Option<Finding> {
+    let SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, .. } = *counters;
     let Options { dead_letters_max: max, dead_letters_bytes_max: bytes_max, .. } = *options;
     let near = |count: u64, max: u64| count as f64 >= DEAD_SHARE * max as f64;
     if near(dead, max) || near(dead_bytes, bytes_max) {

@@ -78,14 +78,14 @@ pub struct Tended {
     pub wishes: Vec<Wish>,
     /// Deliveries that were left for others and lie here.
     pub left: u64,
-    /// Booked now: entries that went with no settlement, and deliveries that came once more. Nobody but a stranger does that.
+    /// Counted now: entries that went with no settlement, and deliveries that came once more. Nobody but a stranger does that.
     pub strayed: u64,
     pub repeated: u64,
     /// The group was moved back by a stranger, from this entry.
     pub set_back: Option<EntryId>,
 }
 
-/// Versions of its plugin that the books of a subscription tell apart.
+/// Versions of its plugin that the counters of a subscription tell apart.
 pub const VERSIONS_MAX: usize = 64;
 
 /// What one version of a subscription's plugin has committed.

@@ -46,7 +46,7 @@ const CRASHED_WEIGHT: usize = 4;
 /// Deliveries in, effects out. Called for each batch.
 #[async_trait]
 pub trait DataPlane: Send + Sync {
-    /// Takes up to `max` new deliveries, from both lanes, waiting up to `wait` for the first one; none if none came.
+    /// Takes up to `max` new deliveries, from both queues, waiting up to `wait` for the first one; none if none came.
     /// They are then pending under `consumer`. To be called by one task per subscription and consumer, and never dropped
     /// half way: entries that were handed over would be lost to sight until `recover`.
     async fn fetch(&self, subscription: &Subscription, consumer: &str, max: usize, wait: Duration) -> Result<Fetched>;
@@ -64,7 +64,7 @@ pub trait DataPlane: Send + Sync {
     /// of its own, which waits like a retry; it has the origin of the one that set it, and a new account.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>>;
 
-    /// Appends events to a stream, in order. With a mark, an id that this stream has seen within the inbox window
+    /// Appends events to a stream, in order. With a deduplication key, an id that this stream has seen within the inbox window
     /// is not appended again.
     async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>>;
 
@@ -114,7 +114,7 @@ pub trait ControlPlane: Send + Sync {
     async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Operator) -> Result<bool>;
 
     /// Looks after a subscription: says what the host `consumer` wishes, notes how far the group has come (it is made anew
-    /// there), and books what strangers have done to it.
+    /// there), and counters what strangers have done to it.
     async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended>;
 
     /// What hosts wish of a subscription.
@@ -135,19 +135,19 @@ pub trait ControlPlane: Send + Sync {
     /// The secret by which emitted events get ids that nobody else can tell: it lies with the data. `fresh` if there is none.
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]>;
 
-    /// Moves retries and timers that are due to the lane `Again`, at most `max`. Answers how many, and in how long the next is due.
+    /// Moves retries and timers that are due to the redelivery queue, at most `max`. Answers how many, and in how long the next is due.
     async fn promote(&self, subscription: &Subscription, max: usize) -> Result<Promoted>;
 
     async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus>;
 
-    /// How much each version of the plugin has committed, the newest first. Booked by the settlement itself; of versions
+    /// How much each version of the plugin has committed, the newest first. Counted by the settlement itself; of versions
     /// beyond the newest `VERSIONS_MAX` only the sum is kept, under no digest.
     async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>>;
 
     /// Dead letters after `after` in order of their ids, at most `max`.
     async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
 
-    /// Puts dead letters back on the lane `Again` of their own handler, with their history, but no attempts on their account, one
+    /// Puts dead letters back on the redelivery queue of their own handler, with their history, but no attempts on their account, one
     /// more replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
     async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize>;
 
@@ -238,7 +238,7 @@ pub struct Settlement {
 pub struct SettlementEntry {
     pub delivery: Delivery,
     /// The event's id and the hash of its bytes, if it got as far as being an event.
-    pub mark: Option<(Uuid, PayloadHash)>,
+    pub dedup_key: Option<(Uuid, PayloadHash)>,
     /// The key whose state was read, and the version that it had then (or will have through earlier entries of this
     /// settlement). `None`: the handler has no state.
     pub state: Option<(Arc<str>, u64)>,
@@ -270,11 +270,11 @@ pub enum Settled {
     Outdated,
 }
 
-/// An event for a stream. With a `mark`, the stream's own inbox is asked first.
+/// An event for a stream. With a `dedup_key`, the stream's own inbox is asked first.
 #[derive(Debug, Clone)]
 pub struct NewEntry {
     pub body: Bytes,
-    pub mark: Option<(Uuid, PayloadHash)>,
+    pub dedup_key: Option<(Uuid, PayloadHash)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,8 +292,8 @@ pub struct Promoted {
     pub next_in: Option<Duration>,
 }
 
-/// The books of one subscription. They balance: `published + timers + repeated = committed + skipped + dead + dropped + strayed +
-/// waiting`, where waiting is `lag + pending + due + again`.
+/// The counters of one subscription. They balance: `published + timers + repeated = committed + skipped + dead + dropped + strayed +
+/// waiting`, where waiting is `lag + pending + due + redelivery`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SubscriptionStatus {
     /// Entries of the stream that are this group's business: all since the group's start.
@@ -326,7 +326,7 @@ pub struct SubscriptionStatus {
     pub repeated: u64,
     /// Not yet fetched by anybody.
     pub lag: u64,
-    /// In some consumer's hands (both lanes).
+    /// In some consumer's hands (both queues).
     pub pending: u64,
     /// Waiting for their time: retries and timers.
     pub due: u64,
@@ -338,7 +338,7 @@ pub struct SubscriptionStatus {
     pub quarantined: u64,
     /// Of those pending: left for hosts that want them.
     pub left: u64,
-    /// Age of the oldest delivery in a consumer's hands, since its entry was added to its lane.
+    /// Age of the oldest delivery in a consumer's hands, since its entry was added to its queue.
     pub oldest_pending_age: Option<Duration>,
     /// Settlements that broke off half way. Has to be 0; a backend with transactions has none.
     pub torn: u64,

@@ -13,7 +13,7 @@ use crate::backend::{self, Backend, Error, Finding, Level, Pause, SubscriptionSt
 use crate::config::{Config, check};
 use crate::model::delivery::Subscription;
 use crate::service::agreement::Wanted;
-use crate::service::books::{self, told};
+use crate::service::status::{self, told};
 use crate::service::{build, heart};
 
 #[derive(clap::Args)]
@@ -126,7 +126,7 @@ async fn look_at_groups(backend: &dyn Backend, config: &Config, subscriptions: &
         found.extend(strangers(subscription, &backend.status(subscription).await));
         found.extend(unlike(subscription, config, &backend.wishes(subscription).await?));
     }
-    for (subscription, status) in books::unreached(backend, config).await? {
+    for (subscription, status) in status::unreached(backend, config).await? {
         let (waiting, unread, dead) = (status.waiting() - status.lag, status.lag, status.dead);
         found.push(findings::warning(
             "groups",
@@ -140,7 +140,7 @@ async fn look_at_groups(backend: &dyn Backend, config: &Config, subscriptions: &
     Ok(found)
 }
 
-/// What strangers have done to a group, by its books.
+/// What strangers have done to a group, by its counters.
 fn strangers(subscription: &Subscription, status: &Result<SubscriptionStatus, Error>) -> Option<Finding> {
     let status = status.as_ref().ok()?;
     let text = format!(

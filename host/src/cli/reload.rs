@@ -91,7 +91,7 @@ fn ask(path: &str, globals: &Globals) -> anyhow::Result<Value> {
     }
 }
 
-/// As a part of a path: everything but letters, digits and a few marks as `%XX`.
+/// As a part of a path: everything but letters, digits and a few deduplication keys as `%XX`.
 fn escape(name: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
     name.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()

@@ -10,7 +10,7 @@ use super::out::{self, outln};
 use super::{Globals, UsageError};
 use crate::model::delivery::Subscription;
 use crate::plugin::engine;
-use crate::plugin::workers::IoPool;
+use crate::plugin::io_pool::IoPool;
 use crate::service::build::{self, Loader};
 use crate::service::shadow::{Error, Report, Shadow};
 

@@ -1,4 +1,4 @@
-//! `tidemill status`: the books of every handler.
+//! `tidemill status`: the counters of every handler.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::Globals;
 use super::out::{self, outln};
 use super::table::{Table, thousands};
 use crate::model::delivery::Subscription;
-use crate::service::books::{Rows, HandlerSummary, add_versions, collect, to_json, told, total};
+use crate::service::status::{Rows, HandlerSummary, add_versions, collect, to_json, told, total};
 use crate::service::build;
 use crate::service::heart::{self, HostReport};
 
@@ -52,12 +52,12 @@ pub fn to_table(rows: &Rows, hosts: &[HostReport]) -> Table {
         "breaker",
         "plugin",
         "paused",
-        "books",
+        "counters",
     ]);
     for (handler, streams) in rows {
         let total = total(streams);
         let started = streams.iter().any(|row| row.status.is_some());
-        let books = if streams.iter().any(|row| row.lost) {
+        let counters = if streams.iter().any(|row| row.lost) {
             "position lost"
         } else if !started {
             "not started yet"
@@ -87,7 +87,7 @@ pub fn to_table(rows: &Rows, hosts: &[HostReport]) -> Table {
             |age| humantime::format_duration(Duration::from_secs(age.as_secs())).to_string(),
         );
         let [rate, breaker, plugin] = as_told(told(hosts, handler));
-        let end = [age, rate, breaker, plugin, paused.to_owned(), books.to_owned()];
+        let end = [age, rate, breaker, plugin, paused.to_owned(), counters.to_owned()];
         table.row(std::iter::once(handler.clone()).chain(counts.map(thousands)).chain(end));
     }
     table

@@ -50,9 +50,9 @@ pub const HTTP_REQUESTS: u32 = 16;
 pub const HTTP_REQUEST_BYTES: ByteSize = ByteSize::mib(1);
 /// The body of one answer over `http`.
 pub const HTTP_RESPONSE_BYTES: ByteSize = ByteSize::mib(1);
-/// Calls of one handler that may run on the I/O lane at once.
+/// Calls of one handler that may run on the I/O pool at once.
 pub const IO_CALLS: usize = 16;
-/// Threads of the I/O lane, and the most that can be configured.
+/// Threads of the I/O pool, and the most that can be configured.
 pub const IO_WORKERS: usize = 32;
 pub const IO_WORKERS_MAX: usize = 512;
 /// The value of one secret.

@@ -37,7 +37,7 @@ pub enum Queue {
 pub struct Delivery {
     pub queue: Queue,
     pub entry: EntryId,
-    /// The entry of the input stream that all this began with; equal to `entry` on the input lane.
+    /// The entry of the input stream that all this began with; equal to `entry` on the stream.
     pub origin: EntryId,
     pub body: Body,
     /// Tries that failed so far, by the handler's own doing. The try now starting is number `attempts + 1`.

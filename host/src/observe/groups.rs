@@ -53,7 +53,7 @@ pub fn set_back(subscription: &Subscription, from: EntryId) {
     );
 }
 
-/// What did not add up in the books, by the hands of others.
+/// What did not add up in the counters, by the hands of others.
 pub fn strangers(subscription: &Subscription, strayed: u64, repeated: u64) {
     if strayed > 0 {
         tracing::warn!(

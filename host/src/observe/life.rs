@@ -57,9 +57,9 @@ pub fn left_without_leave(consumer: &str) {
     tracing::warn!(consumer, "the start has failed, and the backend did not take leave of this host in time");
 }
 
-/// A lane has no thread or no runtime to run on.
+/// A worker has no thread or no runtime to run on.
 pub fn no_thread(error: &std::io::Error) {
-    tracing::error!(%error, "the machine gives no thread to a lane");
+    tracing::error!(%error, "the machine gives no thread to a worker");
 }
 
 #[cfg(test)]

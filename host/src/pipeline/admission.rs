@@ -145,7 +145,7 @@ fn no_event(fields: &[(Bytes, Bytes)]) -> NotRun {
 }
 
 impl Stream {
-    /// What others have found out, for each delivery. The lane `again` has ids of its own, and one reader.
+    /// What others have found out, for each delivery. The queue `again` has ids of its own, and one reader.
     fn recall(&self, batch: &[Delivery]) -> Vec<Option<Known>> {
         if self.handlers < 2 {
             return vec![None; batch.len()];
@@ -165,7 +165,7 @@ impl Stream {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         fresh
             .into_iter()
-            .filter(|(lane, ..)| *lane == Queue::Stream)
+            .filter(|(queue, ..)| *queue == Queue::Stream)
             .for_each(|(_, entry, known)| recent.add(entry, known));
     }
 }

@@ -123,9 +123,9 @@ fn entry(
         canary,
     };
     let disposition = decide(verdict, &facts);
-    let mark = event.as_ref().map(|event| (event.id(), event.hash()));
+    let dedup_key = event.as_ref().map(|event| (event.id(), event.hash()));
     let state = event.and_then(|event| Some((event.key().clone(), state_version?)));
-    SettlementEntry { delivery, mark, state, disposition }
+    SettlementEntry { delivery, dedup_key, state, disposition }
 }
 
 /// How long to wait before a settlement is sent again: doubled each time, up to the last.

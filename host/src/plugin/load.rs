@@ -140,7 +140,7 @@ impl Plugin {
         self.asks.iter().any(|import| import.starts_with("tidemill:plugin/state"))
     }
 
-    /// Whether its calls may wait for others, and so belong on the I/O lane.
+    /// Whether its calls may wait for others, and so belong on the I/O pool.
     pub fn blocking(&self) -> bool {
         self.asks.iter().any(|import| import.starts_with("tidemill:plugin/http"))
     }

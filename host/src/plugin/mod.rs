@@ -13,13 +13,13 @@ pub mod compile;
 pub mod engine;
 pub mod inspect;
 pub mod invoke;
-pub mod lanes;
+pub mod executor;
 pub mod load;
 pub mod manifest;
 pub mod serving;
 pub mod slow;
 pub mod trust;
-pub mod workers;
+pub mod io_pool;
 
 pub use engine::Engine;
 pub use load::Plugin;

@@ -26,7 +26,7 @@ use crate::model::delivery::Subscription;
 use crate::observe::{self, Meters};
 use crate::pipeline::{Admissions, Handler, HostContext};
 use crate::plugin::compile::Compiler;
-use crate::plugin::lanes::Executor;
+use crate::plugin::executor::Executor;
 use crate::plugin::load::ComponentReader;
 use crate::plugin::trust::Trust;
 use crate::plugin::{self, Engine, Plugin, ActiveVersions, engine};
@@ -82,12 +82,12 @@ pub struct Plugins {
 
 impl Loader {
     pub fn new(config: &Config) -> Result<Self, plugin::Error> {
-        // Each lane keeps one live instance, and while it works there is another one before it drops that; the threads of the
-        // I/O lane keep those of handlers that may make requests. Twice as many during a reload, when the old version and
+        // Each worker keeps one live instance, and while it works there is another one before it drops that; the threads of the
+        // I/O pool keep those of handlers that may make requests. Twice as many during a reload, when the old version and
         // the new one serve side by side.
         let waiting = config.handlers.values().filter(|handler| handler.grants.http.is_some()).count();
-        let lanes = WORKERS_PER_SUBSCRIPTION * subscriptions(config).len();
-        let kept = lanes + workers(config) + 1 + config.host.io_workers * waiting;
+        let batch_workers = WORKERS_PER_SUBSCRIPTION * subscriptions(config).len();
+        let kept = batch_workers + workers(config) + 1 + config.host.io_workers * waiting;
         let engine = Engine::new(2 * kept, guest_stack(config))?;
         Ok(Self { engine, compiler: Compiler::new(&cache(config), &config.plugins), intake: intake(config)? })
     }
@@ -238,27 +238,27 @@ fn workers(config: &Config) -> usize {
 
 /// Puts the host together: the first of this process.
 pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
-    let lanes = Executor::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
-    let shared = Shared { backend, lanes: Arc::new(lanes), meters: Arc::default() };
+    let executor = Executor::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
+    let shared = Shared { backend, executor: Arc::new(executor), meters: Arc::default() };
     Ok(assemble(config, checked, plugins, shared, None))
 }
 
 /// The host that follows when the settings change: it goes on with what the one before has.
 pub fn next(config: &Config, checked: &Checked, plugins: Plugins, context: &HostContext, before: &Reloader) -> Host {
-    let HostContext { backend, executor: lanes, meters, .. } = context;
-    let shared = Shared { backend: backend.clone(), lanes: lanes.clone(), meters: meters.clone() };
+    let HostContext { backend, executor, meters, .. } = context;
+    let shared = Shared { backend: backend.clone(), executor: executor.clone(), meters: meters.clone() };
     assemble(config, checked, plugins, shared, Some(before))
 }
 
 /// What a process has one of.
 struct Shared {
     backend: Arc<dyn Backend>,
-    lanes: Arc<Executor>,
+    executor: Arc<Executor>,
     meters: Arc<Meters>,
 }
 
 fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared, before: Option<&Reloader>) -> Host {
-    let Shared { backend, lanes, meters } = shared;
+    let Shared { backend, executor, meters } = shared;
     let mut admissions = Admissions::default();
     for plugin in &plugins.all {
         for stream in checked.streams.overlapping(&check::patterns(&config.events_of(&plugin.handler))) {
@@ -269,7 +269,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         backend,
         schemas: checked.schemas.clone(),
         admissions,
-        executor: lanes,
+        executor,
         consumer: format!("{}-{}", host_name(), Uuid::new_v4().simple()).into(),
         payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         inbox_window: config.idempotency.window,

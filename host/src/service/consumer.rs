@@ -1,7 +1,7 @@
 //! A consumer: one handler on one stream. A few identical lanes; each one does nothing but: take a batch, deliver it,
-//! and again. While one lane's batch is in the plugin or being settled, another one fetches.
+//! and again. While one worker's batch is in the plugin or being settled, another one fetches.
 
-mod lane;
+mod worker;
 pub mod resend;
 mod taking;
 
@@ -31,8 +31,8 @@ const RECOVER_EVERY: Duration = Duration::from_secs(2);
 /// Waits after backend trouble: doubled each time, up to the last.
 const TROUBLE_FIRST: Duration = Duration::from_millis(100);
 const TROUBLE_LAST: Duration = Duration::from_secs(5);
-/// Another lane would hardly be awake by then: who is back so soon may keep the gate. The first call that takes longer holds
-/// up what comes after it; from then on, another lane fetches meanwhile.
+/// Another worker would hardly be awake by then: who is back so soon may keep the gate. The first call that takes longer holds
+/// up what comes after it; from then on, another worker fetches meanwhile.
 const QUICK: Duration = Duration::from_millis(2);
 
 /// Batches of one consumer that may be on their way at once.
@@ -53,7 +53,7 @@ pub struct Consumer {
     pub lost_position: AtomicBool,
     /// What hosts want of this subscription (`service::agreement` keeps this up to date).
     pub agreed: Agreement,
-    /// Held while fetching or recovering, so that one lane does it at a time.
+    /// Held while fetching or recovering, so that one worker does it at a time.
     gate: tokio::sync::Mutex<FetchState>,
     key_locks: KeyLocks,
     /// The last batch was delivered within [`QUICK`].
@@ -62,10 +62,10 @@ pub struct Consumer {
     lost: AtomicBool,
     /// What this host has in hand: fetched and not settled.
     in_flight: Mutex<HashSet<(Queue, EntryId)>>,
-    /// Of those, what no lane is working on: it goes into the next batches.
+    /// Of those, what no worker is working on: it goes into the next batches.
     carry: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
-    /// What the backend refused to settle. Held as well, and in no lane's worker.
+    /// What the backend refused to settle. Held as well, and in no worker's worker.
     kept: Arc<Kept>,
     /// How long to wait when a batch cannot be delivered; zero if the last one could.
     trouble: Mutex<Duration>,

@@ -151,7 +151,7 @@ mod tests {
         };
         assert_eq!(look(5, 7), None, "they went before this host began");
         assert_eq!((look(6, 7), look(6, 7), look(8, 10)), (Some((1, 0)), None, Some((2, 3))));
-        assert_eq!(look(0, 0), None, "the books began anew");
+        assert_eq!(look(0, 0), None, "the counters began anew");
     }
 
     #[test]

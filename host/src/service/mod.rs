@@ -1,7 +1,7 @@
 //! The host: who runs when, and how it ends.
 //!
 //! ```text
-//! build ---> Host --+-- consumer   a few lanes for each handler and stream: fetch, deliver, again
+//! build ---> Host --+-- consumer   a few workers for each handler and stream: fetch, deliver, again
 //!                   +-- resend     one for each handler and stream: what the backend refused is sent again
 //!                   +-- scheduler  one for each handler and stream: what is due comes back
 //!                   +-- janitor    trims streams, and says what leaks or has been set wrongly
@@ -16,7 +16,7 @@
 //! pending for the next host. No attempt is counted for it.
 
 pub mod agreement;
-pub mod books;
+pub mod status;
 pub mod build;
 pub mod canary;
 pub mod consumer;
@@ -206,8 +206,8 @@ impl Host {
         if patience.out("agreement", || agreement::begin(&self.consumers)).await?.is_none() {
             return Ok(None);
         }
-        let unreached = || books::unreached(&**backend, &self.reloader.config);
-        for (subscription, status) in patience.out("books", unreached).await?.unwrap_or_default() {
+        let unreached = || status::unreached(&**backend, &self.reloader.config);
+        for (subscription, status) in patience.out("counters", unreached).await?.unwrap_or_default() {
             observe::unreached(&subscription, &status);
         }
         if patience.out("paused handlers", || pause::look(&**backend, &self.consumers)).await?.is_none() {
@@ -225,9 +225,9 @@ impl Host {
         };
         for consumer in &self.consumers {
             let of = consumer.subscription.to_string();
-            for lane in 0..consumer::WORKERS_PER_SUBSCRIPTION {
+            for worker in 0..consumer::WORKERS_PER_SUBSCRIPTION {
                 let (consumer, quiet) = (consumer.clone(), quiet.clone());
-                let make = move || Box::pin(consumer.clone().worker(lane, quiet.clone())) as Work;
+                let make = move || Box::pin(consumer.clone().worker(worker, quiet.clone())) as Work;
                 serve(Task::Worker, of.clone(), Box::new(make));
             }
             let (resent, quiet) = ((consumer.clone(), quiet.clone()), quiet.clone());

@@ -27,10 +27,10 @@ fn timers_bytes(config: &Config) -> u64 {
     config.host.timers_max.saturating_mul(each.sum())
 }
 
-/// What one lane may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but
+/// What one worker may fetch at once. Each has one batch in hand at a time, so all together keep within the bound; but
 /// each needs room for one event.
 fn fetch_bytes(config: &Config) -> usize {
-    let lanes = WORKERS_PER_SUBSCRIPTION * subscriptions(config).len().max(1);
-    let share = config.host.fetch_bytes_max.as_u64() as usize / lanes;
+    let workers = WORKERS_PER_SUBSCRIPTION * subscriptions(config).len().max(1);
+    let share = config.host.fetch_bytes_max.as_u64() as usize / workers;
     share.max(config.host.payload_bytes_max.as_u64() as usize + ENTRY_FACTS_BYTES)
 }

@@ -97,8 +97,8 @@ impl Publisher {
         for (index, ready) in ready.iter().enumerate() {
             let (indices, entries) = by_stream.entry(ready.stream.clone()).or_default();
             indices.push(index);
-            let mark = Some((ready.event.id(), ready.given));
-            entries.push(NewEntry { body: ready.event.envelope().clone(), mark });
+            let dedup_key = Some((ready.event.id(), ready.given));
+            entries.push(NewEntry { body: ready.event.envelope().clone(), dedup_key });
         }
         let mut answers = vec![Published::Duplicate; ready.len()];
         for (stream, (indices, entries)) in by_stream {

@@ -71,7 +71,7 @@ macro_rules! tasks {
 
 tasks! {
     /// A thread: takes batches of a handler on a stream through.
-    Worker "lane" Restarted
+    Worker "worker" Restarted
     /// Sends again what the backend refused.
     Resend "resend" Restarted
     /// Brings back what is due.
@@ -103,7 +103,7 @@ tasks! {
     Client "client" Told
     /// One request that changes something.
     Request "request" Told
-    /// One call on the I/O lane.
+    /// One call on the I/O pool.
     Call "call" Told
     /// Loads a plugin, or reads settings.
     Load "load" Told

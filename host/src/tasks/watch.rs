@@ -286,13 +286,13 @@ mod tests {
 
     #[test]
     fn one_that_does_not_turn_is_silent_and_one_without_work_is_not() {
-        let lane = watched(LOOK_EVERY * 2);
+        let worker = watched(LOOK_EVERY * 2);
         let silent_after = |looks| {
-            lane.looks.store(looks, Ordering::Relaxed);
-            lane.silent()
+            worker.looks.store(looks, Ordering::Relaxed);
+            worker.silent()
         };
         assert_eq!((silent_after(2), silent_after(3)), (None, Some(LOOK_EVERY * 3)));
-        let _current = lane.enter();
+        let _current = worker.enter();
         idle();
         assert_eq!(silent_after(3), None);
         tick();
@@ -301,12 +301,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_another_is_alive() {
-        let lane = watched(LOOK_EVERY);
-        let _current = lane.enter();
-        let before = lane.ticks.load(Ordering::Relaxed);
+        let worker = watched(LOOK_EVERY);
+        let _current = worker.enter();
+        let before = worker.ticks.load(Ordering::Relaxed);
         assert_eq!(waits(async { 1 }).await, 1);
-        assert_eq!(lane.ticks.load(Ordering::Relaxed), before, "there was nothing to wait for");
+        assert_eq!(worker.ticks.load(Ordering::Relaxed), before, "there was nothing to wait for");
         waits(tokio::time::sleep(WAITS_EVERY * 2)).await;
-        assert!(lane.ticks.load(Ordering::Relaxed) > before);
+        assert!(worker.ticks.load(Ordering::Relaxed) > before);
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use crate::backend::{Backend, Error, SubscriptionStatus};
 use crate::model::delivery::Subscription;
 use crate::observe::metrics::{self, render};
-use crate::service::{books, heart};
+use crate::service::{heart, status};
 
 /// The content type of OpenMetrics text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -22,9 +22,9 @@ pub struct Gauges(Mutex<Option<(Instant, Option<Arc<Answer>>)>>);
 struct Answer {
     size_bytes: u64,
     hosts: usize,
-    /// Whether its position is lost, and which it is: such a one has no books.
+    /// Whether its position is lost, and which it is: such a one has no counters.
     lost: Vec<(bool, Subscription)>,
-    /// Whether it is paused, which it is, its books.
+    /// Whether it is paused, which it is, its counters.
     subscriptions: Vec<(bool, Subscription, SubscriptionStatus)>,
 }
 
@@ -54,8 +54,8 @@ impl Gauges {
 }
 
 async fn ask(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Answer, Error> {
-    let rows = books::collect(backend, subscriptions).await?;
-    let rows: Vec<books::Row> = rows.into_values().flatten().collect();
+    let rows = status::collect(backend, subscriptions).await?;
+    let rows: Vec<status::Row> = rows.into_values().flatten().collect();
     let lost = rows.iter().map(|row| (row.lost, row.subscription.clone())).collect();
     let started = rows.into_iter().filter_map(|row| Some((row.paused, row.subscription, row.status?)));
     Ok(Answer {
@@ -76,7 +76,7 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
     }
     for (paused, subscription, status) in &answer.subscriptions {
         let labels: &[&str] = &[&subscription.handler, &subscription.stream];
-        let books = [
+        let counters = [
             ("published", status.published),
             ("timers", status.timers),
             ("committed", status.committed),
@@ -87,8 +87,8 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
             ("strayed", status.strayed),
             ("repeated", status.repeated),
         ];
-        for (book, count) in books {
-            gauges.entries.add(&[&subscription.handler, &subscription.stream, book], count);
+        for (counter, count) in counters {
+            gauges.entries.add(&[&subscription.handler, &subscription.stream, counter], count);
         }
         for (ran, count) in [("yes", status.evicted_ran), ("no", status.evicted_unrun)] {
             gauges.dead_evicted.add(&[&subscription.handler, &subscription.stream, ran], count);
@@ -97,7 +97,7 @@ fn fill(gauges: &metrics::Backend, answer: Option<&Answer>) {
             (&gauges.lag, status.lag),
             (&gauges.pending, status.pending),
             (&gauges.due, status.due),
-            (&gauges.again, status.redelivery),
+            (&gauges.redelivery, status.redelivery),
             (&gauges.dead, status.dead),
             (&gauges.dead_unrun, status.dead_unrun),
             (&gauges.dead_bytes, status.dead_bytes),

@@ -1,4 +1,4 @@
-//! The HTTP side, on loopback: is the host alive, is it ready, what do its books and its metrics say; `admin`, which can
+//! The HTTP side, on loopback: is the host alive, is it ready, what do its counters and its metrics say; `admin`, which can
 //! reload; `guard`, who is let in; and `serve`, how many and for how long.
 
 mod admin;
@@ -22,7 +22,7 @@ use crate::backend::{Backend, Error};
 use crate::model::plain_text;
 use crate::observe::log_writer;
 use crate::service::settings::Control;
-use crate::service::{Shutdown, books, heart};
+use crate::service::{Shutdown, status, heart};
 use crate::tasks;
 
 /// A backend that has not answered by then counts as away: a probe or a scrape must end before its own time-out.
@@ -134,10 +134,10 @@ async fn api_status(Extension(view): Extension<View>) -> Response {
 
 async fn status(view: &View) -> Result<serde_json::Value, Error> {
     let now = view.control.now();
-    let rows = books::collect(&*view.backend, &now.subscriptions).await?;
+    let rows = status::collect(&*view.backend, &now.subscriptions).await?;
     let hosts = heart::hosts(&*view.backend, &now.subscriptions).await?;
-    let mut status = books::to_json(&view.backend.describe().await?, &rows, &hosts);
-    books::add_versions(&mut status, &*view.backend, &now.subscriptions).await?;
+    let mut status = status::to_json(&view.backend.describe().await?, &rows, &hosts);
+    status::add_versions(&mut status, &*view.backend, &now.subscriptions).await?;
     status["settings"] = now.number.into();
     Ok(status)
 }

@@ -1,8 +1,8 @@
 //! What a team would write by hand: one loop with `redis`, the same check against the same JSON Schema as Tidemill's,
-//! a mark for each event so that a second one is left out, no sandbox.
+//! a deduplication key for each event so that a second one is left out, no sandbox.
 //!
 //! An event is claimed (`SET NX EX`) before it is handled: a process that dies between the two has lost it. To close
-//! that gap, mark and acknowledgement must be one step after the handler, which is what Tidemill's settlement is.
+//! that gap, deduplication key and acknowledgement must be one step after the handler, which is what Tidemill's settlement is.
 
 use std::path::Path;
 

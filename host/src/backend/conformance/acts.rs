@@ -53,21 +53,21 @@ pub async fn one_letter_replayed_by_many_at_once_is_replayed_once(backend: Arc<d
         tasks.spawn(async move { backend.replay(&subscription, &ids, &Operator::default()).await.expect("replay") });
     }
     assert_eq!(tasks.join_all().await.into_iter().sum::<usize>(), 10, "each is replayed by one of them");
-    let books = desk.books().await;
-    assert_eq!((books.dead, books.redelivery), (0, 10));
+    let counters = desk.counters().await;
+    assert_eq!((counters.dead, counters.redelivery), (0, 10));
     let counted: u64 = audit(&desk).await.iter().map(|record| record.count).sum();
     assert_eq!(counted, 10, "who came late left no record of what others did");
 }
 
-pub async fn dropped_letters_balance_the_books(backend: Arc<dyn Backend>) {
+pub async fn dropped_letters_balance_the_counters(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let ids = kill(&desk, 5).await;
     let some = [ids[0], ids[3], ids[0]];
     let dropped = async || backend.drop_dead(&desk.subscription, &some, &Operator::default()).await.expect("drop_dead");
     assert_eq!(dropped().await, 2, "one that is named twice is dropped once");
     assert_eq!(dropped().await, 0, "they are gone");
-    let books = desk.books().await;
-    assert_eq!((books.published, books.dead, books.dropped, books.waiting()), (5, 3, 2, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.dead, counters.dropped, counters.waiting()), (5, 3, 2, 0));
     let left: Vec<EntryId> = desk.dead().await.iter().map(|letter| letter.id).collect();
     assert_eq!(left, [ids[1], ids[2], ids[4]]);
     assert_eq!(backend.replay(&desk.subscription, &some, &Operator::default()).await.expect("replay"), 0, "gone for good");
@@ -89,8 +89,8 @@ pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Back
     assert_eq!(back.replayed, Some(Replayed { letter, times: 1 }), "an edit is a replay, too");
     desk.settle_one(commit(back)).await;
     desk.fetches_nothing().await;
-    let books = desk.books().await;
-    assert_eq!((books.published, books.committed, books.dead), (1, 1, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.committed, counters.dead), (1, 1, 0));
 }
 
 pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
@@ -179,7 +179,7 @@ pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
     pause(&desk, false, &Operator::default()).await;
     assert!(!flag().await);
     assert_eq!(audit(&desk).await.len(), 2, "said twice is done once");
-    desk.books().await;
+    desk.counters().await;
 }
 
 pub async fn acts_on_one_subscription_do_not_show_in_another(backend: Arc<dyn Backend>) {
@@ -198,7 +198,7 @@ pub async fn acts_on_one_subscription_do_not_show_in_another(backend: Arc<dyn Ba
     let edited = backend.edit_dead(&elsewhere.subscription, ids[2], "e".into(), &Operator::default()).await;
     assert!(!edited.expect("edit_dead"), "another subscription's letter");
     assert_eq!((audit(&one).await.len(), audit(&two).await.len(), audit(&elsewhere).await.len()), (2, 0, 0));
-    let books = two.books().await;
-    assert_eq!((books.dead, books.dropped), (3, 0));
+    let counters = two.counters().await;
+    assert_eq!((counters.dead, counters.dropped), (3, 0));
     assert_eq!(two.dead().await.iter().map(|letter| letter.id).collect::<Vec<_>>(), theirs);
 }

@@ -73,9 +73,9 @@ pub async fn what_nobody_wants_is_skipped_by_the_agreement_alone(backend: Arc<dy
     let now = desk.consumer().await.tend("wide").await.agreed;
     let answers = desk.settle(vec![pass(copy(&second), before), commit(next())]).await;
     assert_eq!(answers, [Settled::Outdated, Settled::Committed], "somebody may want it by now");
-    assert_eq!(desk.books().await.pending, 1);
+    assert_eq!(desk.counters().await.pending, 1);
     assert_eq!(desk.settle_one(pass(second, now)).await, Settled::Skipped);
-    assert_eq!(desk.books().await.skipped, 2);
+    assert_eq!(desk.counters().await.skipped, 2);
 }
 
 pub async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
@@ -86,8 +86,8 @@ pub async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
     let kept = got.remove(1);
     let left = got.into_iter().map(|delivery| entry(delivery, Disposition::Leave)).collect();
     assert_eq!(narrow.settle(left).await, [Settled::Left, Settled::Left]);
-    let books = narrow.books().await;
-    assert_eq!((books.pending, books.left, books.skipped), (3, 2, 0), "{books:?}");
+    let counters = narrow.counters().await;
+    assert_eq!((counters.pending, counters.left, counters.skipped), (3, 2, 0), "{counters:?}");
     assert_eq!(narrow.tend("narrow").await.left, 2);
     let found = wide.recover_once(&HashSet::new(), Duration::from_millis(1), 10).await;
     assert!(found.is_empty(), "it is no dead host's: {found:?}");
@@ -96,11 +96,11 @@ pub async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
     assert!(taken.iter().all(|delivery| delivery.crashes == 0 && delivery.attempts == 0), "{taken:?}");
     wide.settle(taken.into_iter().map(commit).collect()).await;
     narrow.settle_one(commit(kept)).await;
-    let books = narrow.books().await;
-    assert_eq!((books.committed, books.pending, books.left), (3, 0, 0), "{books:?}");
+    let counters = narrow.counters().await;
+    assert_eq!((counters.committed, counters.pending, counters.left), (3, 0, 0), "{counters:?}");
 }
 
-pub async fn looking_after_a_subscription_changes_no_books(backend: Arc<dyn Backend>) {
+pub async fn looking_after_a_subscription_changes_no_counters(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     desk.publish(&["a", "b", "c"]).await;
     let mut got = desk.fetch(2).await;
@@ -113,6 +113,6 @@ pub async fn looking_after_a_subscription_changes_no_books(backend: Arc<dyn Back
     desk.settle(vec![commit(second), commit(desk.fetch_one().await)]).await;
     let tended = desk.tend("x").await;
     assert_eq!((tended.strayed, tended.repeated), (0, 0), "{tended:?}");
-    let books = desk.books().await;
-    assert_eq!((books.committed, books.due, books.strayed, books.repeated), (2, 1, 0, 0), "{books:?}");
+    let counters = desk.counters().await;
+    assert_eq!((counters.committed, counters.due, counters.strayed, counters.repeated), (2, 1, 0, 0), "{counters:?}");
 }

@@ -47,7 +47,7 @@ pub async fn what_is_held_over_the_bounds_is_counted(backend: Arc<dyn Backend>) 
     assert_eq!((trimmed.removed, trimmed.length, trimmed.held), (500, 500, 490), "{trimmed:?}");
 }
 
-/// Three groups that stand at different places: each has lost what it had not read, and its books say so.
+/// Three groups that stand at different places: each has lost what it had not read, and its counters say so.
 pub async fn overflow_drop_is_counted(backend: Arc<dyn Backend>) {
     let fast = Desk::new(&backend).await;
     let (slow, idle) = (fast.neighbour().await, fast.neighbour().await);
@@ -61,19 +61,19 @@ pub async fn overflow_drop_is_counted(backend: Arc<dyn Backend>) {
     let trimmed = trim(&backend, stream, &bounds).await;
     assert_eq!((trimmed.removed, trimmed.lost, trimmed.length, trimmed.held), (900, 900, 100, 0), "{trimmed:?}");
     for (desk, dropped, lag) in [(&fast, 0, 0), (&slow, 600, 100), (&idle, 900, 100)] {
-        let books = desk.books().await;
-        assert_eq!((books.published, books.dropped, books.lag), (COUNT as u64, dropped, lag), "{books:?}");
+        let counters = desk.counters().await;
+        assert_eq!((counters.published, counters.dropped, counters.lag), (COUNT as u64, dropped, lag), "{counters:?}");
     }
     for desk in [&slow, &idle] {
         let rest = desk.fetch(100).await;
         assert_eq!(rest.iter().map(|d| d.entry).collect::<Vec<_>>(), ids[900..], "what was not dropped comes");
         desk.settle(rest.into_iter().map(commit).collect()).await;
-        assert_eq!(desk.books().await.waiting(), 0);
+        assert_eq!(desk.counters().await.waiting(), 0);
     }
     let again = trim(&backend, stream, &bounds).await;
     assert_eq!((again.removed, again.lost), (0, 0), "nothing is counted twice: {again:?}");
     let late = Desk::on(&backend, stream, Start::Beginning).await;
-    assert_eq!(late.books().await.published, 100, "what went before its time is none of a group's business");
+    assert_eq!(late.counters().await.published, 100, "what went before its time is none of a group's business");
 }
 
 pub async fn overflow_drop_by_age_spares_the_young(backend: Arc<dyn Backend>) {
@@ -85,11 +85,11 @@ pub async fn overflow_drop_by_age_spares_the_young(backend: Arc<dyn Backend>) {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let old = trim(&backend, &desk.subscription.stream, &bounds(Duration::from_millis(1))).await;
     assert_eq!((old.removed, old.lost, old.length), (50, 50, 0), "{old:?}");
-    let books = desk.books().await;
-    assert_eq!((books.dropped, books.lag, books.published), (50, 0, 50), "{books:?}");
+    let counters = desk.counters().await;
+    assert_eq!((counters.dropped, counters.lag, counters.published), (50, 0, 50), "{counters:?}");
     desk.publish(&["next"]).await;
     assert_eq!(text(&desk.fetch_one().await), "next", "the group goes on");
-    desk.books().await;
+    desk.counters().await;
 }
 
 /// Whoever holds a delivery has its body, too.
@@ -100,8 +100,8 @@ pub async fn what_is_dropped_in_a_living_hand_is_settled(backend: Arc<dyn Backen
     let bounds = Bounds { overflow: Overflow::Drop, ..at_most(0) };
     let trimmed = trim(&backend, &desk.subscription.stream, &bounds).await;
     assert_eq!((trimmed.removed, trimmed.lost), (20, 20), "10 were in hand, 10 not read: {trimmed:?}");
-    let books = desk.books().await;
-    assert_eq!((books.dropped, books.pending, books.lag), (10, 10, 0), "{books:?}");
+    let counters = desk.counters().await;
+    assert_eq!((counters.dropped, counters.pending, counters.lag), (10, 10, 0), "{counters:?}");
     let entries = got.into_iter().enumerate().map(|(n, delivery)| match n {
         0 => retry(delivery, Duration::ZERO, record(1, "soon")),
         _ => commit(delivery),
@@ -110,7 +110,7 @@ pub async fn what_is_dropped_in_a_living_hand_is_settled(backend: Arc<dyn Backen
     assert_eq!((answers[0], answers[9]), (Settled::Retried, Settled::Committed));
     desk.promote(1).await;
     assert_eq!(desk.fetch_one().await.body, Body::Event("0".into()), "what comes back brings its body along");
-    assert_eq!(desk.books().await.committed, 9);
+    assert_eq!(desk.counters().await.committed, 9);
 }
 
 pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend>) {
@@ -123,25 +123,25 @@ pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend
     dying.dies().await;
     // One backend hands out what has no body, the other buries it at once: in the end each is a dead letter.
     let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
-    while desk.books().await.dead < 5 {
-        assert!(tokio::time::Instant::now() < give_up, "they are forgotten: {:?}", desk.books().await);
+    while desk.counters().await.dead < 5 {
+        assert!(tokio::time::Instant::now() < give_up, "they are forgotten: {:?}", desk.counters().await);
         tokio::time::sleep(Duration::from_millis(10)).await;
         let held = std::collections::HashSet::new();
         let found = desk.recover_once(&held, Duration::from_millis(1), 10).await;
         desk.settle(found.into_iter().map(|d| dead_letter(d, ReasonClass::Undecodable, None)).collect()).await;
     }
-    let books = desk.books().await;
-    assert_eq!((books.dead, books.waiting(), books.dropped), (5, 0, 0), "{books:?}");
-    assert_eq!(books.dead_unrun, 5, "they never ran, whoever has buried them: {books:?}");
+    let counters = desk.counters().await;
+    assert_eq!((counters.dead, counters.waiting(), counters.dropped), (5, 0, 0), "{counters:?}");
+    assert_eq!(counters.dead_unrun, 5, "they never ran, whoever has buried them: {counters:?}");
 }
 
 pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     desk.publish_count(5).await;
     let held = desk.fetch(2).await;
-    let before = desk.books().await;
+    let before = desk.counters().await;
     let found = backend.examine(std::slice::from_ref(&desk.subscription), &[fresh("target").into()]).await.expect("examine");
-    let after = desk.books().await;
+    let after = desk.counters().await;
     assert_eq!((after.lag, after.pending), (before.lag, before.pending));
     for finding in &found {
         assert_eq!(finding.level > Level::Good, !finding.hint.is_empty(), "only trouble has a hint: {finding:?}");

@@ -16,7 +16,7 @@ use crate::model::delivery::{Body, Disposition, EntryId, Queue};
 pub async fn a_dead_letter_keeps_the_exact_bytes(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let body = Bytes::from_static(b"\xff\xfe not json \0 {\"n\":9007199254740993,\"a\":[]}\r\n");
-    let entry = NewEntry { body: body.clone(), mark: None };
+    let entry = NewEntry { body: body.clone(), dedup_key: None };
     let origin = added(&backend.publish(&desk.subscription.stream, &[entry]).await.expect("publish")[0]);
     let first = desk.fetch_one().await;
     desk.settle_one(retry(first, Duration::ZERO, record(1, "first"))).await;
@@ -72,11 +72,11 @@ pub async fn dead_letters_are_bounded(backend: Arc<dyn Backend>) {
     let dead = desk.dead().await;
     assert_eq!(dead.len(), max, "options say how many may lie here: open the backend with conformance::options()");
     assert!(dead.iter().all(|letter| !oldest.contains(&letter.id)), "the oldest go first");
-    let books = desk.books().await;
-    assert_eq!((books.dead, books.dropped), (DEAD_LETTERS_MAX, over as u64));
+    let counters = desk.counters().await;
+    assert_eq!((counters.dead, counters.dropped), (DEAD_LETTERS_MAX, over as u64));
     kill(&desk, max + over).await;
-    let books = desk.books().await;
-    assert_eq!((books.dead, books.dropped), (DEAD_LETTERS_MAX, (max + 2 * over) as u64), "within one settlement too");
+    let counters = desk.counters().await;
+    assert_eq!((counters.dead, counters.dropped), (DEAD_LETTERS_MAX, (max + 2 * over) as u64), "within one settlement too");
 }
 
 pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backend>) {
@@ -97,15 +97,15 @@ pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backe
         0,
         "another handler's letter"
     );
-    let books = one.books().await;
-    assert_eq!((books.dead, books.redelivery), (1, 2));
+    let counters = one.counters().await;
+    assert_eq!((counters.dead, counters.redelivery), (1, 2));
     two.fetches_nothing().await;
     assert_eq!(one.dead().await.iter().map(|letter| letter.id).collect::<Vec<_>>(), [ids[1]]);
     let back = one.fetch(2).await;
     one.settle(back.into_iter().map(commit).collect()).await;
     one.fetches_nothing().await;
-    let books = one.books().await;
-    assert_eq!((books.committed, books.dead, books.waiting()), (2, 1, 0));
+    let counters = one.counters().await;
+    assert_eq!((counters.committed, counters.dead, counters.waiting()), (2, 1, 0));
 }
 
 pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn Backend>) {
@@ -122,8 +122,8 @@ pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn 
         assert_eq!((back.attempts, back.crashes), (0, 0), "nothing is on its account");
         desk.settle_one(dead_letter(back, ReasonClass::Exhausted, Some(record(1, "no")))).await;
     }
-    let books = desk.books().await;
-    assert_eq!((books.published, books.dead, books.waiting()), (1, 1, 0), "one entry is one dead letter");
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.dead, counters.waiting()), (1, 1, 0), "one entry is one dead letter");
 }
 
 /// Publishes `count` entries and makes dead letters of them; answers with the letters' ids.
@@ -160,5 +160,5 @@ where
     assert_eq!(letter.body, Body::Fields(fields.clone()), "a dead letter keeps them");
     backend.replay(&desk.subscription, &[letter.id], &Operator::default()).await.expect("replay");
     assert_eq!(desk.fetch_one().await.body, Body::Fields(fields), "a replay keeps them");
-    desk.books().await;
+    desk.counters().await;
 }

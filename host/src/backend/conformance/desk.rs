@@ -58,7 +58,7 @@ impl Desk {
 
     pub async fn publish(&self, bodies: &[&str]) -> Vec<EntryId> {
         let entries: Vec<NewEntry> =
-            bodies.iter().map(|b| NewEntry { body: Bytes::copy_from_slice(b.as_bytes()), mark: None }).collect();
+            bodies.iter().map(|b| NewEntry { body: Bytes::copy_from_slice(b.as_bytes()), dedup_key: None }).collect();
         let answers = self.backend.publish(&self.subscription.stream, &entries).await.expect("publish");
         assert_eq!(answers.len(), bodies.len(), "publish answers for every entry");
         answers.iter().map(added).collect()
@@ -146,11 +146,11 @@ impl Desk {
         self.settle(vec![entry]).await[0]
     }
 
-    /// The books, which have to balance at any time.
-    pub async fn books(&self) -> SubscriptionStatus {
-        let books = self.backend.status(&self.subscription).await.expect("status");
-        assert!(books.balances(), "the books of {} do not balance: {books:?}", self.subscription);
-        books
+    /// The counters, which have to balance at any time.
+    pub async fn counters(&self) -> SubscriptionStatus {
+        let counters = self.backend.status(&self.subscription).await.expect("status");
+        assert!(counters.balances(), "the counters of {} do not balance: {counters:?}", self.subscription);
+        counters
     }
 
     pub async fn state(&self, key: &str) -> KeyState {

@@ -1,4 +1,4 @@
-//! Dead letters when there is no room for more: who goes first, and what the books say of it.
+//! Dead letters when there is no room for more: who goes first, and what the counters say of it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const LARGE: usize = 140_000;
 /// Publishes entries of that many bytes and makes dead letters of them, in one settlement.
 async fn bury(desk: &Desk, count: usize, bytes: usize, class: ReasonClass, record: Option<AttemptRecord>) {
     let body = Bytes::from(vec![b'x'; bytes]);
-    let entries = vec![NewEntry { body, mark: None }; count];
+    let entries = vec![NewEntry { body, dedup_key: None }; count];
     desk.backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let got = desk.fetch(count).await;
     let answers = desk.settle(got.into_iter().map(|d| dead_letter(d, class, record.clone())).collect()).await;
@@ -29,14 +29,14 @@ async fn ids(desk: &Desk) -> Vec<EntryId> {
     desk.dead().await.iter().map(|letter| letter.id).collect()
 }
 
-/// The letters that lie there: those that ran, and the others. The books and the bounds are put to the proof.
+/// The letters that lie there: those that ran, and the others. The counters and the bounds are put to the proof.
 async fn letters(desk: &Desk) -> (usize, usize) {
-    let (dead, books) = (desk.dead().await, desk.books().await);
+    let (dead, counters) = (desk.dead().await, desk.counters().await);
     let unrun = dead.iter().filter(|letter| !letter.reason.class.ran() && letter.history.is_empty()).count();
     let bytes: u64 = dead.iter().map(bytes_of).sum();
-    assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (dead.len() as u64, unrun as u64, bytes), "{books:?}");
-    assert!(books.dead <= DEAD_LETTERS_MAX && books.dead_bytes <= DEAD_LETTERS_BYTES_MAX, "{books:?}");
-    assert_eq!(books.dropped, books.evicted_ran + books.evicted_unrun, "nobody has dropped any: {books:?}");
+    assert_eq!((counters.dead, counters.dead_unrun, counters.dead_bytes), (dead.len() as u64, unrun as u64, bytes), "{counters:?}");
+    assert!(counters.dead <= DEAD_LETTERS_MAX && counters.dead_bytes <= DEAD_LETTERS_BYTES_MAX, "{counters:?}");
+    assert_eq!(counters.dropped, counters.evicted_ran + counters.evicted_unrun, "nobody has dropped any: {counters:?}");
     (dead.len() - unrun, unrun)
 }
 
@@ -49,7 +49,7 @@ fn bytes_of(letter: &DeadLetter) -> u64 {
 }
 
 async fn evicted(desk: &Desk) -> (u64, u64) {
-    let SubscriptionStatus { evicted_ran, evicted_unrun, .. } = desk.books().await;
+    let SubscriptionStatus { evicted_ran, evicted_unrun, .. } = desk.counters().await;
     (evicted_ran, evicted_unrun)
 }
 
@@ -125,22 +125,22 @@ pub async fn what_is_dropped_and_replayed_leaves_the_account(backend: Arc<dyn Ba
     for round in 1..=3 {
         bury(&desk, 3, LARGE, ReasonClass::Undecodable, None).await;
         bury(&desk, 4, LARGE, ReasonClass::Rejected, None).await;
-        let books = desk.books().await;
-        assert_eq!((books.dead, books.dead_unrun, books.evicted_ran + books.evicted_unrun), (7, 3, 0), "round {round}");
+        let counters = desk.counters().await;
+        assert_eq!((counters.dead, counters.dead_unrun, counters.evicted_ran + counters.evicted_unrun), (7, 3, 0), "round {round}");
         let letters = ids(&desk).await;
         let (act, subscription) = (Operator::default(), &desk.subscription);
         assert_eq!(backend.drop_dead(subscription, &[letters[0], letters[3], letters[0]], &act).await.expect("drop"), 2);
-        assert_eq!(desk.books().await.dead_unrun, 2);
+        assert_eq!(desk.counters().await.dead_unrun, 2);
         assert_eq!(backend.replay(subscription, &[letters[1], letters[4], letters[5]], &act).await.expect("replay"), 3);
-        assert_eq!(desk.books().await.dead_unrun, 1);
+        assert_eq!(desk.counters().await.dead_unrun, 1);
         assert!(backend.edit_dead(subscription, letters[6], Bytes::from_static(b"new"), &act).await.expect("edit"));
         let back = desk.fetch(4).await;
         desk.settle(back.into_iter().map(commit).collect()).await;
         let left: u64 = desk.dead().await.iter().map(bytes_of).sum();
-        let books = desk.books().await;
-        assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (1, 1, left), "{books:?}");
+        let counters = desk.counters().await;
+        assert_eq!((counters.dead, counters.dead_unrun, counters.dead_bytes), (1, 1, left), "{counters:?}");
         assert_eq!(backend.drop_dead(subscription, &letters, &act).await.expect("drop"), 1);
-        let books = desk.books().await;
-        assert_eq!((books.dead, books.dead_unrun, books.dead_bytes), (0, 0, 0), "{books:?}");
+        let counters = desk.counters().await;
+        assert_eq!((counters.dead, counters.dead_unrun, counters.dead_bytes), (0, 0, 0), "{counters:?}");
     }
 }

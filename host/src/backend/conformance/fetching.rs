@@ -1,4 +1,4 @@
-//! Who gets what: groups, consumers, lanes, waiting.
+//! Who gets what: groups, consumers, queues, waiting.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
     assert_eq!(got.iter().map(|d| d.entry).collect::<Vec<_>>(), ids, "fetch and publish speak of the same ids");
     for delivery in &got {
         assert_eq!(delivery.queue, Queue::Stream);
-        assert_eq!(delivery.origin, delivery.entry, "on the input lane an entry is its own origin");
+        assert_eq!(delivery.origin, delivery.entry, "on the stream an entry is its own origin");
         assert_eq!((delivery.attempts, delivery.crashes), (0, 0), "a new delivery has no history");
         assert!(delivery.history.is_empty());
     }
-    assert_eq!(desk.books().await.pending, 3);
+    assert_eq!(desk.counters().await.pending, 3);
 }
 
 pub async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>) {
@@ -40,7 +40,7 @@ pub async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>) {
     }
     let first = one.recover(2).await;
     one.settle(first.into_iter().map(commit).collect()).await;
-    assert_eq!(two.books().await.pending, 2, "what one handler settles is still the other's to do");
+    assert_eq!(two.counters().await.pending, 2, "what one handler settles is still the other's to do");
 }
 
 pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) {
@@ -67,7 +67,7 @@ pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) 
     }
     assert_eq!(handed_out.len(), count, "each entry is handed out once");
     assert_eq!(handed_out.into_iter().collect::<HashSet<_>>(), published);
-    assert_eq!(desk.books().await.pending, count as u64);
+    assert_eq!(desk.counters().await.pending, count as u64);
 }
 
 /// Reaches `BATCH`.
@@ -135,20 +135,20 @@ pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     again(&desk, 20).await;
     desk.publish_count(20).await;
-    let mut lanes = Vec::new();
-    while lanes.len() < 40 {
+    let mut queues = Vec::new();
+    while queues.len() < 40 {
         let got = desk.backend.fetch(&desk.subscription, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
         let got = got.deliveries;
-        assert!(!got.is_empty(), "40 wait, but after {} nothing came", lanes.len());
-        lanes.extend(got.iter().map(|d| d.queue));
+        assert!(!got.is_empty(), "40 wait, but after {} nothing came", queues.len());
+        queues.extend(got.iter().map(|d| d.queue));
     }
-    let span = |lane| (lanes.iter().position(|l| *l == lane), lanes.iter().rposition(|l| *l == lane));
+    let span = |queue| (queues.iter().position(|l| *l == queue), queues.iter().rposition(|l| *l == queue));
     let ((input, input_end), (again, again_end)) = (span(Queue::Stream), span(Queue::Redelivery));
-    assert!(input < again_end, "the input lane waited until the lane `again` was empty");
-    assert!(again < input_end, "the lane `again` waited until the input lane was empty");
+    assert!(input < again_end, "the stream waited until redelivery was empty");
+    assert!(again < input_end, "redelivery waited until the stream was empty");
 }
 
-/// Puts `count` deliveries on the lane `Again`.
+/// Puts `count` deliveries on the redelivery queue.
 async fn again(desk: &Desk, count: usize) {
     desk.publish_count(count).await;
     let got = desk.fetch(count).await;
@@ -173,8 +173,8 @@ pub async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
     for start in [Start::New, Start::Beginning] {
         desk.backend.ensure_group(&desk.subscription, start).await.expect("ensure_group");
     }
-    let books = desk.books().await;
-    assert_eq!((books.published, books.pending, books.lag), (2, 1, 1));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.pending, counters.lag), (2, 1, 1));
     assert_eq!(text(&desk.fetch_one().await), "b");
     assert_eq!(desk.settle_one(commit(first)).await, Settled::Committed);
 }
@@ -184,15 +184,15 @@ pub async fn start_new_skips_history(backend: Arc<dyn Backend>) {
     old.publish(&["a", "b", "c"]).await;
     let new = Desk::on(&backend, &old.subscription.stream, Start::New).await;
     new.fetches_nothing().await;
-    let books = new.books().await;
-    let nothing = SubscriptionStatus { consumers: books.consumers, ..SubscriptionStatus::default() };
-    assert_eq!(books, nothing, "history is not this group's business");
+    let counters = new.counters().await;
+    let nothing = SubscriptionStatus { consumers: counters.consumers, ..SubscriptionStatus::default() };
+    assert_eq!(counters, nothing, "history is not this group's business");
     new.publish(&["d"]).await;
     assert_eq!(text(&new.fetch_one().await), "d");
-    assert_eq!(new.books().await.published, 1);
+    assert_eq!(new.counters().await.published, 1);
     let late = old.neighbour().await;
     assert_eq!(late.fetch(4).await.len(), 4, "who starts at the beginning gets it all");
-    assert_eq!(late.books().await.published, 4);
+    assert_eq!(late.counters().await.published, 4);
 }
 
 pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
@@ -200,7 +200,7 @@ pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
     let every_byte: Bytes = (0..=255u8).chain((0..=255).rev()).collect();
     let payloads = [every_byte, Bytes::from_static(b"\0"), Bytes::new(), Bytes::from(vec![b'x'; 300_000])];
     for body in &payloads {
-        let entry = NewEntry { body: body.clone(), mark: None };
+        let entry = NewEntry { body: body.clone(), dedup_key: None };
         added(&desk.backend.publish(&desk.subscription.stream, &[entry]).await.expect("publish")[0]);
     }
     let got = desk.fetch(payloads.len()).await;
@@ -222,7 +222,7 @@ pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Ar
     let desk = Desk::new(&backend).await;
     let body = |bytes: usize| Bytes::from_iter((0..bytes).map(|at| b'a' + (at % 23) as u8));
     let bodies = [body(PAYLOAD_BYTES_MAX), body(PAYLOAD_BYTES_MAX + ENTRY_FACTS_BYTES + 1), body(3)];
-    let entries = bodies.clone().map(|body| NewEntry { body, mark: None });
+    let entries = bodies.clone().map(|body| NewEntry { body, dedup_key: None });
     backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let mut got = desk.fetch(3).await;
     got.sort_by_key(|delivery| delivery.origin);
@@ -250,7 +250,7 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
     const COUNT: usize = 20;
     let desk = Desk::new(&backend).await;
     let entries: Vec<NewEntry> =
-        (0..COUNT).map(|n| NewEntry { body: vec![b'a' + n as u8; 900_000].into(), mark: None }).collect();
+        (0..COUNT).map(|n| NewEntry { body: vec![b'a' + n as u8; 900_000].into(), dedup_key: None }).collect();
     backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
     let (mut held, mut bodies) = (HashSet::new(), BTreeSet::new());
     while held.len() < COUNT {
@@ -275,7 +275,7 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
             (more, got) = (found.more, found.deliveries);
         }
     }
-    assert_eq!((bodies.len(), desk.books().await.pending), (COUNT, COUNT as u64));
+    assert_eq!((bodies.len(), desk.counters().await.pending), (COUNT, COUNT as u64));
 }
 
 /// What comes back has its records with it.

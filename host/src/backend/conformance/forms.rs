@@ -13,8 +13,8 @@ use crate::model::event::PayloadHash;
 pub const THIS: PayloadHash = [0x11; 16];
 pub const OTHER: PayloadHash = [0x22; 16];
 
-pub fn new_entry(body: &str, mark: Option<(Uuid, PayloadHash)>) -> NewEntry {
-    NewEntry { body: Bytes::copy_from_slice(body.as_bytes()), mark }
+pub fn new_entry(body: &str, dedup_key: Option<(Uuid, PayloadHash)>) -> NewEntry {
+    NewEntry { body: Bytes::copy_from_slice(body.as_bytes()), dedup_key }
 }
 
 pub fn text(delivery: &Delivery) -> &str {
@@ -41,7 +41,7 @@ pub fn copy(d: &Delivery) -> Delivery {
 }
 
 pub fn entry(delivery: Delivery, disposition: Disposition) -> SettlementEntry {
-    SettlementEntry { delivery, mark: None, state: None, disposition }
+    SettlementEntry { delivery, dedup_key: None, state: None, disposition }
 }
 
 pub fn commit(delivery: Delivery) -> SettlementEntry {

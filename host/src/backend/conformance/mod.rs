@@ -12,7 +12,7 @@ mod forms;
 
 mod acts;
 mod agreement;
-mod books;
+mod counters;
 mod bounds;
 mod dead_letters;
 mod evicting;
@@ -160,7 +160,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
     acts:
         a_replay_is_linked_to_its_letter_and_counted
         one_letter_replayed_by_many_at_once_is_replayed_once
-        dropped_letters_balance_the_books
+        dropped_letters_balance_the_counters
         an_edited_letter_comes_back_with_its_new_body
         who_did_what_is_written_down_in_order
         an_act_on_nothing_leaves_no_record
@@ -172,7 +172,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         hosts_are_told_what_others_wish
         what_nobody_wants_is_skipped_by_the_agreement_alone
         what_is_left_waits_for_who_takes_it
-        looking_after_a_subscription_changes_no_books;
+        looking_after_a_subscription_changes_no_counters;
     recovery:
         own_pending_is_found_again_minus_what_is_held
         what_a_dead_consumer_held_is_recovered_with_a_crash_counted
@@ -199,16 +199,16 @@ pub const STORIES: &[(&str, Story)] = stories! {
         what_is_dropped_in_a_living_hand_is_settled
         what_is_dropped_in_a_dead_hand_is_recorded
         examining_changes_nothing;
-    books:
-        the_books_balance
+    counters:
+        the_counters_balance
         waiting_has_an_age
         what_is_in_hand_has_an_age_of_its_own
         consumers_are_counted
         a_backend_has_a_size
         the_secret_for_ids_is_made_once
-        a_duplicate_is_booked_as_skipped
-        each_version_of_a_plugin_has_its_book
-        the_books_of_old_versions_become_one;
+        a_duplicate_is_counted_as_skipped
+        each_version_of_a_plugin_has_its_counter
+        the_counters_of_old_versions_become_one;
 };
 
 /// Lets the backend sit the whole exam; panics with the names of all stories that it failed.

@@ -53,7 +53,7 @@ pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: 
     let got = leaving.fetch(2).await;
     let subscriptions = [leaving.subscription.clone()];
     assert_eq!(backend.leave(&leaving.consumer, &subscriptions).await.expect("leave"), 2);
-    assert_eq!(heir.books().await.pending, 2);
+    assert_eq!(heir.counters().await.pending, 2);
     // No lease has to run out for what its owner put down itself.
     let found = heir.recover_once(&HashSet::new(), Duration::from_secs(3600), 10).await;
     let mut told: Vec<_> = found.iter().map(|d| (text(d), d.attempts, d.crashes, d.died_alone)).collect();
@@ -75,7 +75,7 @@ pub async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>)
     }
     desk.fetches_nothing().await;
     assert_eq!(suspects(&desk).await, 2, "only `take_suspect` hands them out");
-    assert_eq!((desk.books().await.pending, desk.books().await.committed), (2, 0));
+    assert_eq!((desk.counters().await.pending, desk.counters().await.committed), (2, 0));
     let a = take_suspect(&other).await.expect("a suspect");
     assert_eq!((text(&a), a.attempts, a.crashes, a.died_alone), ("a", 0, 0, false));
     assert_eq!(desk.settle_one(commit(copy(&a))).await, Settled::Fenced, "it is in the other's hands");

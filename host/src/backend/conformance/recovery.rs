@@ -43,7 +43,7 @@ pub async fn what_a_dead_consumer_held_is_recovered_with_a_crash_counted(backend
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), ["a", "b"]);
     assert!(found.iter().all(|d| (d.crashes, d.attempts) == (1, 0)), "a crash is not an attempt: {found:?}");
     assert!(found.iter().all(|d| d.queue == Queue::Stream && d.origin == d.entry));
-    assert_eq!(heir.books().await.pending, 2);
+    assert_eq!(heir.counters().await.pending, 2);
     let zombie = dead.settle(lost.into_iter().map(commit).collect()).await;
     assert_eq!(zombie, [Settled::Fenced, Settled::Fenced], "whoever comes back from the dead has lost them");
     let answers = heir.settle(found.into_iter().map(commit).collect()).await;
@@ -111,7 +111,7 @@ pub async fn recovery_finds_the_again_lane_too(backend: Arc<dyn Backend>) {
     desk.promote(1).await;
     desk.publish(&["b"]).await;
     let got = desk.fetch(2).await;
-    let again = got.iter().find(|d| d.queue == Queue::Redelivery).expect("one on each lane");
+    let again = got.iter().find(|d| d.queue == Queue::Redelivery).expect("one on each queue");
     let found = desk.recover_once(&held(got.iter().filter(|d| d.queue == Queue::Stream)), NO_LEASE, 10).await;
     assert_eq!(held(&found), held([again]));
     let found = &found[0];
@@ -144,7 +144,7 @@ pub async fn who_takes_leave_is_dead_at_once(backend: Arc<dyn Backend>) {
     assert_eq!(leaving.settle_one(commit(a)).await, Settled::Committed);
     let subscriptions = [leaving.subscription.clone(), elsewhere.subscription.clone()];
     backend.leave(&leaving.consumer, &subscriptions).await.expect("leave");
-    assert_eq!(heir.books().await.pending, 1, "what it held is not forgotten");
+    assert_eq!(heir.counters().await.pending, 1, "what it held is not forgotten");
     let found = heir.recover(1).await.remove(0);
     assert_eq!(text(&found), text(&b));
     assert_eq!(heir.settle_one(commit(found)).await, Settled::Committed);

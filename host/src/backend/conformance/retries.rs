@@ -1,4 +1,4 @@
-//! Retries leave the stream, wait for their time, and come back on the lane `Again` with their account.
+//! Retries leave the stream, wait for their time, and come back on the redelivery queue with their account.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,20 @@ pub async fn a_retry_comes_back_with_its_history_when_it_is_due(backend: Arc<dyn
     let origin = desk.publish(&["a"]).await[0];
     let delivery = desk.fetch_one().await;
     assert_eq!(desk.settle_one(retry(delivery, SOON, record(1, "no luck"))).await, Settled::Retried);
-    let books = desk.books().await;
-    assert_eq!((books.retried, books.due, books.pending), (1, 1, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.retried, counters.due, counters.pending), (1, 1, 0));
     desk.promote(1).await;
-    let books = desk.books().await;
-    assert_eq!((books.due, books.redelivery), (0, 1));
+    let counters = desk.counters().await;
+    assert_eq!((counters.due, counters.redelivery), (0, 1));
     let back = desk.fetch_one().await;
     assert_eq!((back.queue, back.origin, text(&back)), (Queue::Redelivery, origin, "a"));
     assert_eq!((back.attempts, back.crashes), (1, 0));
     assert_eq!(back.history, [record(1, "no luck")], "every word of the record comes back");
-    let books = desk.books().await;
-    assert_eq!((books.redelivery, books.pending), (0, 1));
+    let counters = desk.counters().await;
+    assert_eq!((counters.redelivery, counters.pending), (0, 1));
     assert_eq!(desk.settle_one(commit(back)).await, Settled::Committed);
-    let books = desk.books().await;
-    assert_eq!((books.published, books.committed, books.waiting()), (1, 1, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.committed, counters.waiting()), (1, 1, 0));
     desk.fetches_nothing().await;
 }
 
@@ -46,7 +46,7 @@ pub async fn a_retry_is_not_promoted_before_its_time(backend: Arc<dyn Backend>) 
     let next_in = promoted.next_in.expect("something waits for its time");
     assert!(next_in <= hour && next_in > hour / 2, "the nearest is due in an hour, not in {next_in:?}");
     desk.fetches_nothing().await;
-    assert_eq!(desk.books().await.due, 2);
+    assert_eq!(desk.counters().await.due, 2);
 }
 
 pub async fn a_retry_comes_back_again_and_again(backend: Arc<dyn Backend>) {
@@ -63,8 +63,8 @@ pub async fn a_retry_comes_back_again_and_again(backend: Arc<dyn Backend>) {
         desk.promote(1).await;
     }
     assert_eq!(desk.fetch_one().await.history, history);
-    let books = desk.books().await;
-    assert_eq!((books.published, books.retried, books.pending), (1, 4, 1));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.retried, counters.pending), (1, 4, 1));
 }
 
 pub async fn a_long_history_keeps_its_ends(backend: Arc<dyn Backend>) {
@@ -102,7 +102,7 @@ pub async fn promotion_is_bounded(backend: Arc<dyn Backend>) {
         }
     }
     assert_eq!(desk.promote_once(4).await, Default::default());
-    assert_eq!(desk.books().await.redelivery, 10);
+    assert_eq!(desk.counters().await.redelivery, 10);
 }
 
 pub async fn a_retry_belongs_to_its_own_handler(backend: Arc<dyn Backend>) {
@@ -116,6 +116,6 @@ pub async fn a_retry_belongs_to_its_own_handler(backend: Arc<dyn Backend>) {
     two.fetches_nothing().await;
     assert_eq!(one.fetch_one().await.attempts, 1);
     assert_eq!(two.settle_one(commit(theirs)).await, Settled::Committed);
-    let books = two.books().await;
-    assert_eq!((books.retried, books.committed, books.waiting()), (0, 1, 0));
+    let counters = two.counters().await;
+    assert_eq!((counters.retried, counters.committed, counters.waiting()), (0, 1, 0));
 }

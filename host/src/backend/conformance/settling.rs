@@ -26,9 +26,9 @@ pub async fn settled_is_not_fetched_again(backend: Arc<dyn Backend>) {
     assert_eq!(answers, [Settled::Committed, Settled::Skipped, Settled::Retried, Settled::Dead]);
     desk.fetches_nothing().await;
     assert!(desk.recover_once(&Default::default(), Duration::ZERO, 10).await.is_empty(), "settled is not pending");
-    let books = desk.books().await;
-    assert_eq!((books.committed, books.skipped, books.due, books.dead, books.retried), (1, 1, 1, 1, 1));
-    assert_eq!((books.pending, books.lag, books.duplicates), (0, 0, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.committed, counters.skipped, counters.due, counters.dead, counters.retried), (1, 1, 1, 1, 1));
+    assert_eq!((counters.pending, counters.lag, counters.duplicates), (0, 0, 0));
 }
 
 pub async fn a_commit_applies_emits_state_inbox_and_ack_together(backend: Arc<dyn Backend>) {
@@ -37,13 +37,13 @@ pub async fn a_commit_applies_emits_state_inbox_and_ack_together(backend: Arc<dy
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
     let effects = Effects { emits: vec![emit(&out, "x"), emit(&out, "y")], ..writes(&[("n", Some("1"))]) };
-    let entry = SettlementEntry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(delivery, effects) };
+    let entry = SettlementEntry { dedup_key: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(delivery, effects) };
     assert_eq!(desk.settle_one(entry).await, Settled::Committed);
     assert_eq!(bodies(&backend, &out).await, ["x", "y"]);
     let state = desk.state("k").await;
     assert_eq!((state.version, &state.values["n"][..]), (1, &b"1"[..]));
     assert_eq!(desk.seen(id).await, Some(THIS));
-    assert_eq!((desk.books().await.committed, desk.books().await.pending), (1, 0));
+    assert_eq!((desk.counters().await.committed, desk.counters().await.pending), (1, 0));
 }
 
 pub async fn emits_keep_their_order(backend: Arc<dyn Backend>) {
@@ -67,24 +67,24 @@ pub async fn the_same_token_is_settled_once(backend: Arc<dyn Backend>) {
     let got = desk.fetch(4).await;
     let entries = || {
         vec![
-            SettlementEntry { mark: Some((id, THIS)), ..commit_with(copy(&got[0]), emits(&out, &["x"])) },
-            SettlementEntry { mark: Some((id, THIS)), ..commit_with(copy(&got[1]), emits(&out, &["y"])) },
+            SettlementEntry { dedup_key: Some((id, THIS)), ..commit_with(copy(&got[0]), emits(&out, &["x"])) },
+            SettlementEntry { dedup_key: Some((id, THIS)), ..commit_with(copy(&got[1]), emits(&out, &["y"])) },
             retry(copy(&got[2]), Duration::from_secs(3600), record(1, "later")),
             dead_letter(copy(&got[3]), ReasonClass::Rejected, Some(record(1, "no"))),
         ]
     };
     let first = desk.try_settle(token, entries()).await.expect("settle");
     assert_eq!(first, [Settled::Committed, Settled::Duplicate, Settled::Retried, Settled::Dead]);
-    let books = desk.books().await;
+    let counters = desk.counters().await;
     for _ in 0..2 {
         let again = desk.try_settle(token, entries()).await.expect("settle again");
         assert_eq!(again, first, "the same token has the same answer");
     }
     assert_eq!(bodies(&backend, &out).await, ["x"], "what was emitted once is not emitted twice");
     // Other hosts may come meanwhile, where all of them are counted.
-    let after = desk.books().await;
+    let after = desk.counters().await;
     let (consumers, oldest_age) = (after.consumers, after.oldest_age);
-    assert_eq!(after, SubscriptionStatus { consumers, oldest_age, ..books }, "nothing was booked twice");
+    assert_eq!(after, SubscriptionStatus { consumers, oldest_age, ..counters }, "nothing was counted twice");
 }
 
 pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
@@ -95,7 +95,7 @@ pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
     let delivery = owner.fetch_one().await;
     let effects = Effects { emits: vec![emit(&out, "x")], ..writes(&[("n", Some("1"))]) };
     let stolen =
-        SettlementEntry { mark: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(copy(&delivery), effects) };
+        SettlementEntry { dedup_key: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(copy(&delivery), effects) };
     assert_eq!(stranger.settle_one(stolen).await, Settled::Fenced);
     for disposition in [
         Disposition::Skip { duplicate: false },
@@ -106,8 +106,8 @@ pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
     }
     assert!(bodies(&backend, &out).await.is_empty(), "a fenced commit emits nothing");
     assert_eq!((owner.state("k").await.version, owner.seen(id).await), (0, None), "and writes nothing");
-    let books = owner.books().await;
-    assert_eq!((books.pending, books.due, books.dead, books.skipped), (1, 0, 0, 0));
+    let counters = owner.counters().await;
+    assert_eq!((counters.pending, counters.due, counters.dead, counters.skipped), (1, 0, 0, 0));
     assert_eq!(owner.settle_one(commit(delivery)).await, Settled::Committed, "the owner still has it");
 }
 
@@ -153,8 +153,8 @@ pub async fn answers_come_in_the_order_of_the_entries(backend: Arc<dyn Backend>)
     let answers = desk.settle(entries).await;
     use Settled::*;
     assert_eq!(answers, [Dead, Committed, Quarantined, Fenced, Retried, Skipped]);
-    let books = desk.books().await;
-    assert_eq!((books.committed, books.pending), (1, 1));
+    let counters = desk.counters().await;
+    assert_eq!((counters.committed, counters.pending), (1, 1));
     assert!(desk.settle(Vec::new()).await.is_empty(), "an empty settlement is no error");
 }
 
@@ -165,12 +165,12 @@ pub async fn a_large_settlement_is_settled_whole(backend: Arc<dyn Backend>) {
     let got = desk.fetch(count).await;
     let entries = got.into_iter().map(|d| {
         let effects = emits(&out, &[text(&d)]);
-        SettlementEntry { mark: Some((Uuid::new_v4(), THIS)), ..commit_with(d, effects) }
+        SettlementEntry { dedup_key: Some((Uuid::new_v4(), THIS)), ..commit_with(d, effects) }
     });
     let answers = desk.settle(entries.collect()).await;
     assert!(answers.iter().all(|s| *s == Settled::Committed));
     assert_eq!(bodies(&backend, &out).await.len(), count);
-    assert_eq!(desk.books().await.committed, count as u64);
+    assert_eq!(desk.counters().await.committed, count as u64);
 }
 
 pub async fn settlements_side_by_side_do_not_mix(backend: Arc<dyn Backend>) {
@@ -199,5 +199,5 @@ pub async fn settlements_side_by_side_do_not_mix(backend: Arc<dyn Backend>) {
         .collect();
     emitted.sort_unstable();
     assert_eq!(emitted, (0..count).collect::<Vec<_>>(), "each commit emits once");
-    assert_eq!(desk.books().await.committed, count as u64);
+    assert_eq!(desk.counters().await.committed, count as u64);
 }

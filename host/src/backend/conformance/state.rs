@@ -74,7 +74,7 @@ pub async fn a_stale_state_version_stays_pending(backend: Arc<dyn Backend>) {
     }
     assert_eq!(names(&desk.state("k").await), [("n", &b"a"[..])]);
     assert!(bodies(&backend, &out).await.is_empty());
-    assert_eq!(desk.books().await.pending, 1);
+    assert_eq!(desk.counters().await.pending, 1);
     assert_eq!(desk.settle_one(keyed(b, "k", 1, writes(&[("n", Some("b"))]))).await, Settled::Committed);
 }
 
@@ -83,13 +83,13 @@ pub async fn a_stale_entry_leaves_no_mark(backend: Arc<dyn Backend>) {
     let id = Uuid::new_v4();
     desk.publish(&["a", "a"]).await;
     let (a, b) = (desk.fetch_one().await, desk.fetch_one().await);
-    let mark = Some((id, THIS));
-    let stale = SettlementEntry { mark, ..keyed(copy(&a), "k", 7, Effects::default()) };
+    let dedup_key = Some((id, THIS));
+    let stale = SettlementEntry { dedup_key, ..keyed(copy(&a), "k", 7, Effects::default()) };
     assert_eq!(desk.settle_one(stale).await, Settled::Stale);
     assert_eq!(desk.seen(id).await, None);
     // Not within one settlement either: the second one is the first that is committed.
-    let stale = SettlementEntry { mark, ..keyed(a, "k", 7, Effects::default()) };
-    let answers = desk.settle(vec![stale, SettlementEntry { mark, ..commit(b) }]).await;
+    let stale = SettlementEntry { dedup_key, ..keyed(a, "k", 7, Effects::default()) };
+    let answers = desk.settle(vec![stale, SettlementEntry { dedup_key, ..commit(b) }]).await;
     assert_eq!(answers, [Settled::Stale, Settled::Committed]);
 }
 
@@ -150,10 +150,10 @@ pub async fn a_broken_chain_makes_its_followers_stale(backend: Arc<dyn Backend>)
     let mut got = desk.fetch(5).await.into_iter();
     let mut next = || got.next().expect("five were fetched");
     let effects = |n: &str| Effects { emits: vec![emit(&out, n)], ..writes(&[("n", Some(n))]) };
-    let mark = Some((id, THIS));
+    let dedup_key = Some((id, THIS));
     let entries = vec![
-        SettlementEntry { mark, ..keyed(next(), "k", 0, effects("first")) },
-        SettlementEntry { mark, ..keyed(next(), "k", 1, effects("again")) }, // a duplicate: it does not write after all
+        SettlementEntry { dedup_key, ..keyed(next(), "k", 0, effects("first")) },
+        SettlementEntry { dedup_key, ..keyed(next(), "k", 1, effects("again")) }, // a duplicate: it does not write after all
         keyed(next(), "k", 2, effects("follower")),
         keyed(next(), "k", 3, effects("last")),
         keyed(next(), "free", 0, effects("free")),
@@ -164,7 +164,7 @@ pub async fn a_broken_chain_makes_its_followers_stale(backend: Arc<dyn Backend>)
     assert_eq!(bodies(&backend, &out).await, ["first", "free"]);
     let state = desk.state("k").await;
     assert_eq!((state.version, names(&state)), (1, vec![("n", &b"first"[..])]));
-    assert_eq!(desk.books().await.pending, 2);
+    assert_eq!(desk.counters().await.pending, 2);
 }
 
 /// The versions fit by accident: somebody else raised the key by as much as the first entry was to raise it.

@@ -21,7 +21,7 @@ pub async fn publish_knows_its_ids(backend: Arc<dyn Backend>) {
     assert_eq!(bodies(&backend, &stream).await, ["a"]);
     let unmarked = [new_entry("c", None), new_entry("c", None)];
     assert!(backend.publish(&stream, &unmarked).await.expect("publish").iter().map(added).is_sorted());
-    assert_eq!(bodies(&backend, &stream).await, ["a", "c", "c"], "without a mark nothing is asked");
+    assert_eq!(bodies(&backend, &stream).await, ["a", "c", "c"], "without a deduplication key nothing is asked");
 }
 
 pub async fn publish_knows_its_ids_within_one_call(backend: Arc<dyn Backend>) {
@@ -39,7 +39,7 @@ pub async fn publish_knows_its_ids_within_one_call(backend: Arc<dyn Backend>) {
     assert_eq!((answers[1], answers[3]), (Published::Duplicate, Published::Conflict));
     assert!(ids[0] < ids[1] && ids[1] < ids[2], "ids grow: {ids:?}");
     assert_eq!(bodies(&backend, &desk.subscription.stream).await, ["a", "b", "c"]);
-    assert_eq!(desk.books().await.published, 3, "what was not added is nobody's business");
+    assert_eq!(desk.counters().await.published, 3, "what was not added is nobody's business");
     assert!(backend.publish(&desk.subscription.stream, &[]).await.expect("publish").is_empty());
 }
 
@@ -49,7 +49,7 @@ pub async fn each_stream_has_its_own_ids(backend: Arc<dyn Backend>) {
         let stream = fresh("stream");
         added(&backend.publish(&stream, &[new_entry("a", Some((id, hash)))]).await.expect("publish")[0]);
     }
-    // Nor does a producer's mark say that a handler has handled the event.
+    // Nor does a producer's deduplication key say that a handler has handled the event.
     let desk = Desk::new(&backend).await;
     backend.publish(&desk.subscription.stream, &[new_entry("a", Some((id, THIS)))]).await.expect("publish");
     assert_eq!(desk.seen(id).await, None);
@@ -69,7 +69,7 @@ pub async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
     }
     assert_eq!(listed, ids);
     assert!(backend.entries(&fresh("stream"), None, 10).await.expect("entries").is_empty());
-    assert_eq!(desk.books().await.lag, 7, "looking takes nothing away");
+    assert_eq!(desk.counters().await.lag, 7, "looking takes nothing away");
 }
 
 /// How many go at once is the backend's affair (Redis trims whole nodes); what may go is not.
@@ -95,7 +95,7 @@ pub async fn trim_spares_what_a_group_has_not_finished(backend: Arc<dyn Backend>
     let rest = slow.fetch(200).await;
     assert_eq!(rest.iter().map(|d| d.entry).collect::<Vec<_>>(), ids[800..], "nothing was lost to the slow group");
     for desk in [&fast, &slow] {
-        assert_eq!(desk.books().await.published, count as u64, "trimming changes no books");
+        assert_eq!(desk.counters().await.published, count as u64, "trimming changes no counters");
     }
 }
 
@@ -113,7 +113,7 @@ pub async fn trim_by_age_spares_what_is_pending(backend: Arc<dyn Backend>) {
     assert!(gone > 0 && gone <= 900, "{gone} went; 900 finished entries lie before the pending one");
     assert_eq!(listed(&backend, stream).await, ids[gone as usize..]);
     assert_eq!(desk.settle_one(commit(pending)).await, Settled::Committed);
-    assert_eq!(desk.books().await.committed, count as u64);
+    assert_eq!(desk.counters().await.committed, count as u64);
 }
 
 /// Streams that handlers emit to for others to read elsewhere must not grow for ever.

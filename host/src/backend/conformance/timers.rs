@@ -1,4 +1,4 @@
-//! Timers are set by a commit, wait, and come back on the lane `Again`: deliveries that nobody published.
+//! Timers are set by a commit, wait, and come back on the redelivery queue: deliveries that nobody published.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,23 +35,23 @@ pub async fn a_timer_is_set_by_the_commit_and_comes_back_once(backend: Arc<dyn B
     let effects = Effects { emits: vec![emit(&fresh("out"), "x")], ..timers(SOON, &["t"]) };
     let both = Effects { writes: writes(&[("n", Some("1"))]).writes, ..effects };
     let entry = SettlementEntry {
-        mark: Some((Uuid::new_v4(), THIS)),
+        dedup_key: Some((Uuid::new_v4(), THIS)),
         state: Some(("k".into(), 0)),
         ..commit_with(desk.fetch_one().await, both)
     };
     assert_eq!(desk.settle_one(entry).await, Settled::Committed);
-    let books = desk.books().await;
-    assert_eq!((books.published, books.timers, books.committed, books.due, books.far), (1, 1, 1, 1, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.timers, counters.committed, counters.due, counters.far), (1, 1, 1, 1, 0));
     desk.promote(1).await;
-    let books = desk.books().await;
-    assert_eq!((books.due, books.redelivery), (0, 1));
+    let counters = desk.counters().await;
+    assert_eq!((counters.due, counters.redelivery), (0, 1));
     let back = desk.fetch_one().await;
     assert!(is_timer(&back, "t"), "{back:?}");
     assert_eq!((back.queue, back.origin, back.attempts, back.crashes), (Queue::Redelivery, origin, 0, 0));
     assert!(back.history.is_empty() && back.replayed.is_none(), "it has an account of its own: {back:?}");
     assert_eq!(desk.settle_one(commit(back)).await, Settled::Committed);
-    let books = desk.books().await;
-    assert_eq!((books.published, books.timers, books.committed, books.waiting()), (1, 1, 2, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.published, counters.timers, counters.committed, counters.waiting()), (1, 1, 2, 0));
     assert_eq!(desk.promote_once(10).await, Default::default(), "it comes once");
     desk.fetches_nothing().await;
     assert_eq!(other.promote_once(10).await, Default::default(), "it is no other handler's");
@@ -64,13 +64,13 @@ pub async fn what_does_not_commit_sets_no_timer(backend: Arc<dyn Backend>) {
     desk.publish(&["first", "again", "other", "stale", "fenced"]).await;
     let mut got = desk.fetch(5).await.into_iter();
     let mut next = || commit_with(got.next().expect("five were fetched"), timers(SOON, &["t"]));
-    desk.settle_one(SettlementEntry { mark: Some((id, THIS)), ..next() }).await;
-    assert_eq!(desk.settle_one(SettlementEntry { mark: Some((id, THIS)), ..next() }).await, Settled::Duplicate);
-    assert_eq!(desk.settle_one(SettlementEntry { mark: Some((id, OTHER)), ..next() }).await, Settled::Conflict);
+    desk.settle_one(SettlementEntry { dedup_key: Some((id, THIS)), ..next() }).await;
+    assert_eq!(desk.settle_one(SettlementEntry { dedup_key: Some((id, THIS)), ..next() }).await, Settled::Duplicate);
+    assert_eq!(desk.settle_one(SettlementEntry { dedup_key: Some((id, OTHER)), ..next() }).await, Settled::Conflict);
     assert_eq!(desk.settle_one(SettlementEntry { state: Some(("k".into(), 7)), ..next() }).await, Settled::Stale);
     assert_eq!(stranger.settle_one(next()).await, Settled::Fenced);
-    let books = desk.books().await;
-    assert_eq!((books.timers, books.due), (1, 1), "only the first one was committed");
+    let counters = desk.counters().await;
+    assert_eq!((counters.timers, counters.due), (1, 1), "only the first one was committed");
 }
 
 pub async fn a_settlement_sent_again_sets_no_timer_twice(backend: Arc<dyn Backend>) {
@@ -81,8 +81,8 @@ pub async fn a_settlement_sent_again_sets_no_timer_twice(backend: Arc<dyn Backen
     for _ in 0..3 {
         let entry = commit_with(copy(&delivery), timers(HOUR, &["t", "t"]));
         assert_eq!(desk.try_settle(token, vec![entry]).await.expect("settle"), [Settled::Committed]);
-        let books = desk.books().await;
-        assert_eq!((books.timers, books.due), (2, 2), "equal timers are two, and set once");
+        let counters = desk.counters().await;
+        assert_eq!((counters.timers, counters.due), (2, 2), "equal timers are two, and set once");
     }
 }
 
@@ -110,8 +110,8 @@ pub async fn a_timer_is_not_promoted_before_its_time(backend: Arc<dyn Backend>) 
     let promoted = desk.promote_once(10).await;
     let next_in = promoted.next_in.expect("two wait for their time");
     assert!(promoted.moved == 0 && next_in <= HOUR && next_in > HOUR / 2, "the timer is due first, not {promoted:?}");
-    let books = desk.books().await;
-    assert_eq!((books.due, books.far), (2, 1), "a retry is never far away");
+    let counters = desk.counters().await;
+    assert_eq!((counters.due, counters.far), (2, 1), "a retry is never far away");
 }
 
 pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
@@ -121,8 +121,8 @@ pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
     desk.promote(1).await;
     let back = desk.fetch_one().await;
     assert_eq!(desk.settle_one(retry(back, HOUR, record(1, "busy"))).await, Settled::Retried);
-    let books = desk.books().await;
-    assert_eq!((books.timers, books.due, books.far, books.retried), (1, 1, 0, 1), "now it waits as a retry");
+    let counters = desk.counters().await;
+    assert_eq!((counters.timers, counters.due, counters.far, counters.retried), (1, 1, 0, 1), "now it waits as a retry");
     desk.publish(&["b"]).await;
     desk.settle_one(commit_with(desk.fetch_one().await, timers(Duration::ZERO, &["u"]))).await;
     desk.promote(1).await;
@@ -145,7 +145,7 @@ pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
     let letter = desk.dead().await.remove(0).id;
     assert!(backend.edit_dead(&desk.subscription, letter, "w".into(), &act).await.expect("edit"));
     assert_eq!(desk.fetch_one().await.body, Body::Event("w".into()));
-    desk.books().await;
+    desk.counters().await;
 }
 
 pub async fn a_timer_survives_the_host_that_set_it(backend: Arc<dyn Backend>) {
@@ -159,7 +159,7 @@ pub async fn a_timer_survives_the_host_that_set_it(backend: Arc<dyn Backend>) {
     let found = heir.recover(1).await.remove(0);
     assert!(is_timer(&found, "t") && found.crashes == 1, "{found:?}");
     assert_eq!(heir.settle_one(commit(found)).await, Settled::Committed);
-    assert_eq!(heir.books().await.waiting(), 0);
+    assert_eq!(heir.counters().await.waiting(), 0);
 }
 
 /// Reaches `TIMERS_WAITING`.
@@ -175,22 +175,22 @@ pub async fn timers_are_bounded(backend: Arc<dyn Backend>) {
     let answers = desk
         .settle(vec![
             commit_with(a, timers(Duration::ZERO, &bodies[1..])),
-            SettlementEntry { mark: Some((id, THIS)), ..commit_with(copy(&b), timers(HOUR, &["x", "y"])) },
+            SettlementEntry { dedup_key: Some((id, THIS)), ..commit_with(copy(&b), timers(HOUR, &["x", "y"])) },
             commit_with(c, timers(HOUR, &["z"])),
             commit(d),
         ])
         .await;
     use Settled::{Committed, Full};
     assert_eq!(answers, [Committed, Full, Committed, Committed], "there is room for one more, not for two");
-    assert_eq!(desk.seen(id).await, None, "what was not committed leaves no mark");
-    let books = desk.books().await;
-    assert_eq!((books.timers, books.due, books.pending), (TIMERS_MAX, TIMERS_MAX, 1));
+    assert_eq!(desk.seen(id).await, None, "what was not committed leaves no dedup_key");
+    let counters = desk.counters().await;
+    assert_eq!((counters.timers, counters.due, counters.pending), (TIMERS_MAX, TIMERS_MAX, 1));
     // What is due and not fetched yet has not left.
     desk.promote(bodies.len() - 1).await;
     assert_eq!(desk.settle_one(commit_with(copy(&b), timers(HOUR, &["x"]))).await, Full);
     let came = desk.fetch(bodies.len() - 1).await;
     desk.settle(came.into_iter().map(commit).collect()).await;
-    let entry = SettlementEntry { mark: Some((id, THIS)), ..commit_with(b, timers(HOUR, &["x", "y"])) };
+    let entry = SettlementEntry { dedup_key: Some((id, THIS)), ..commit_with(b, timers(HOUR, &["x", "y"])) };
     assert_eq!(desk.settle_one(entry).await, Committed);
-    assert_eq!(desk.books().await.timers, TIMERS_MAX + 2);
+    assert_eq!(desk.counters().await.timers, TIMERS_MAX + 2);
 }

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Removes consumers that are dead (no heartbeat, idle for the lease) and have nothing pending, lane by lane. What dead
+-- Removes consumers that are dead (no heartbeat, idle for the lease) and have nothing pending, queue by queue. What dead
 -- consumers have pending is for claim.lua.
 --
--- KEYS     1 stream  2 again
--- ARGV     1 group  2 lease in ms  3 how many at most, on each lane  4 what the names of heartbeats begin with
+-- KEYS     1 stream  2 redelivery
+-- ARGV     1 group  2 lease in ms  3 how many at most, on each queues  4 what the names of heartbeats begin with
 --          5 the longest that a heartbeat may last, in ms
--- returns  how many were removed from the lane that lost more
+-- returns  how many were removed from the queue that lost more
 
 local group, lease, max, heartbeat = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local heartbeat_max = tonumber(ARGV[5])

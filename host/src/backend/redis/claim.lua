@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Takes over deliveries that another consumer has pending on one lane: one that is dead, or one that stands for what was
+-- Takes over deliveries that another consumer has pending on one queue: one that is dead, or one that stands for what was
 -- released or lies in quarantine. A real consumer is removed when nothing of it is left.
 -- That it is dead (no heartbeat) is for the caller to know; the lease is checked here.
 --
--- KEYS     1 stream of the lane  2 tries  3 dead  4 stats
+-- KEYS     1 stream of the queue  2 tries  3 dead  4 stats
 -- ARGV     1 group  2 consumer that takes over  3 consumer that loses them  4 lease in ms  5 how many at most
---          6 name of the lane: i(nput), a(gain)  7 dead letters at most, and their bytes
+--          6 name of the queue: i(nput), a(gain)  7 dead letters at most, and their bytes
 --          8 what is noted: c(rash), r (nothing: they were released), s (suspect: it will be run alone)
 --          9 for so many ms a crash counts  10 with so many crashes an entry goes into quarantine
 --          11 what two or more dead hosts have had in hand counts for so many
@@ -13,19 +13,19 @@
 --          many hosts have died with it so far; whether the last one ran it alone (0, 1); the ids of those that went into quarantine
 
 local key, tries = KEYS[1], KEYS[2]
-local group, me, gone, lease, lane = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
+local group, me, gone, lease, queue = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6]
 local note, crash_window, crashes_max, weight = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local room = tonumber(ARGV[5])
 
 redis.call('HLEN', tries)
 local letters = letters_of(KEYS[3], KEYS[4], ARGV[7])
 may('XCLAIM', key, group, me, lease, '0-1')
-may('HSET', tries, lane, '1')
+may('HSET', tries, queue, '1')
 
 local now = clock()
 -- How many hosts have died with an entry, this one counted; when the last one did; and if that one ran it alone.
 local function account(id)
-    local crashes, at, alone = read_tries(redis.call('HGET', tries, lane .. id))
+    local crashes, at, alone = read_tries(redis.call('HGET', tries, queue .. id))
     if note ~= 'c' then return crashes, at, alone end
     -- Deaths of long ago are no evidence any more.
     return (now - at > crash_window and 0 or crashes) + 1, now, alone
@@ -44,10 +44,10 @@ for i = 1, #rows do
     -- XCLAIM drops entries from the pending list that somebody deleted from the stream.
     if #redis.call('XCLAIM', key, group, suspect and QUARANTINE or me, lease, id, 'JUSTID') == 0 then
         letters.add_without_body(id)
-        redis.call('HDEL', tries, lane .. id)
+        redis.call('HDEL', tries, queue .. id)
     else
         if note ~= 'r' or ran_alone then
-            redis.call('HSET', tries, lane .. id, write_tries(count, at, note == 's'))
+            redis.call('HSET', tries, queue .. id, write_tries(count, at, note == 's'))
         end
         if suspect then
             quarantined[#quarantined + 1] = id

@@ -101,16 +101,16 @@ impl Redis {
                     From { consumer: dead, note: Note::Crash, lease }
                 }
             };
-            for (lane, pending) in other.pending {
+            for (queue, pending) in other.pending {
                 while pending > 0 && !found.is_full() {
                     let count = found.room().min(PAGE);
                     let begun = found.deliveries.len();
-                    let aside = self.claim(subscription, keys, lane, consumer, &from, count, found).await?;
+                    let aside = self.claim(subscription, keys, queue, consumer, &from, count, found).await?;
                     let claimed = found.deliveries.len() - begun;
                     // Fewer come at a time where hosts have died before: who asks again gets the others.
                     found.more |= claimed > 0 && ((claimed + aside.len()) as u64) < pending;
                     suspects += aside.len() as u64;
-                    quarantined.extend(aside.into_iter().map(|id| (lane, id)));
+                    quarantined.extend(aside.into_iter().map(|id| (queue, id)));
                     if claimed < count {
                         break;
                     }
@@ -121,7 +121,7 @@ impl Redis {
     }
 
     /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
-    /// Lanes with something pending are left to `claim`, which knows when the last of it is gone.
+    /// Queues with something pending are left to `claim`, which knows when the last of it is gone.
     async fn reap_consumers(&self, subscription: &Subscription, keys: &Keys, lease: Duration) -> Result<()> {
         let mut call = BURY.call(&[keys.stream(), keys.redelivery()]);
         call.arg(&*subscription.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
@@ -150,9 +150,9 @@ impl Redis {
     pub(super) async fn take_from_quarantine(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
         let keys = Keys::of(subscription);
         let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
-        for lane in QUEUES {
+        for queue in QUEUES {
             let mut found = Found::new(1, usize::MAX);
-            self.claim(subscription, &keys, lane, consumer, &from, 1, &mut found).await?;
+            self.claim(subscription, &keys, queue, consumer, &from, 1, &mut found).await?;
             if let Some(suspect) = found.deliveries.pop() {
                 return Ok(Some(suspect));
             }
@@ -174,20 +174,20 @@ impl Redis {
     }
 
     /// Takes over up to `count` and reads them. Answers which went into quarantine.
-    #[expect(clippy::too_many_arguments, reason = "of one subscription's lane, from one consumer to another")]
+    #[expect(clippy::too_many_arguments, reason = "of one subscription's queue, from one consumer to another")]
     async fn claim(
         &self,
         subscription: &Subscription,
         keys: &Keys,
-        lane: Queue,
+        queue: Queue,
         consumer: &str,
         from: &From<'_>,
         count: usize,
         found: &mut Found,
     ) -> Result<Vec<EntryId>> {
-        let mut call = CLAIM.call(&[key_of(keys, lane), keys.tries(), keys.dead(), keys.stats()]);
+        let mut call = CLAIM.call(&[key_of(keys, queue), keys.tries(), keys.dead(), keys.stats()]);
         call.arg(&*subscription.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
-        call.arg(name_of(lane)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
+        call.arg(name_of(queue)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
         call.arg(CRASHES_MAX).arg(CRASHED_WEIGHT);
         let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&CLAIM, &call, subscription).await?)?;
         let mut accounts = HashMap::new();
@@ -195,7 +195,7 @@ impl Redis {
             accounts.insert(value::entry_id(id)?, (to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
         }
         let begun = found.deliveries.len();
-        self.read_again(subscription, keys, lane, consumer, accounts.keys().copied().collect(), found).await?;
+        self.read_again(subscription, keys, queue, consumer, accounts.keys().copied().collect(), found).await?;
         for delivery in &mut found.deliveries[begun..] {
             let (crashes, alone) = accounts.get(&delivery.entry).copied().unwrap_or_default();
             delivery.crashes = delivery.crashes.saturating_add(crashes);
@@ -207,18 +207,18 @@ impl Redis {
     /// The consumers of the group that have no heartbeat.
     async fn dead_consumers(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<Vec<DeadConsumer>> {
         let mut ask = Pipeline::with_capacity(2);
-        for lane in QUEUES {
-            ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, lane)).arg(&*subscription.handler);
+        for queue in QUEUES {
+            ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, queue)).arg(&*subscription.handler);
         }
         let mut others: HashMap<Vec<u8>, DeadConsumer> = HashMap::new();
-        for (lane, answer) in QUEUES.into_iter().zip(self.run_all(&ask, subscription).await?) {
+        for (queue, answer) in QUEUES.into_iter().zip(self.run_all(&ask, subscription).await?) {
             for row in value::array(answer)? {
                 let (name, pending) = consumer_row(row)?;
                 if name == consumer.as_bytes() {
                     continue;
                 }
                 let other = others.entry(name.clone()).or_insert_with(|| DeadConsumer::new(name));
-                other.pending[lane as usize].1 = pending;
+                other.pending[queue as usize].1 = pending;
             }
         }
         if others.is_empty() {
@@ -242,7 +242,7 @@ impl Redis {
 struct DeadConsumer {
     /// Ours are text; a stranger's may be any bytes.
     name: Vec<u8>,
-    /// On each of the [`LANES`].
+    /// On each of the [`QUEUES`].
     pending: [(Queue, u64); 2],
     /// How long it has been seen to have no heartbeat.
     silent: Duration,
@@ -250,7 +250,7 @@ struct DeadConsumer {
 
 impl DeadConsumer {
     fn new(name: Vec<u8>) -> Self {
-        Self { name, pending: QUEUES.map(|lane| (lane, 0)), silent: Duration::ZERO }
+        Self { name, pending: QUEUES.map(|queue| (queue, 0)), silent: Duration::ZERO }
     }
 }
 

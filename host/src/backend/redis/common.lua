@@ -32,7 +32,7 @@ local STEP_MS = 60000
 
 -- The steady clock of a subscription: the server's, with its steps taken out. What is put off waits for its own delay by it,
 -- however the server's clock is set meanwhile. It never goes back; it goes forward with a step only if no host was there
--- to see that (see promote.lua). The books hold what has to be taken off the server's time, and the latest time that was
+-- to see that (see promote.lua). The counters hold what has to be taken off the server's time, and the latest time that was
 -- told, as `<ms>:<ms>` in `clock`. Answers the time and what is taken off; then the latest time before, and what was.
 local function steady(stats, now)
     local before, latest = string.match(redis.call('HGET', stats, 'clock') or '', '^(-?%d+):(%d+)$')
@@ -195,10 +195,10 @@ local function begin_box(box)
     if redis.call('PEXPIRE', box.base, ttl, 'NX') == 0 then redis.call('PEXPIRE', box.base, ttl, 'GT') end
 end
 
--- Writes marks[first..last] (id, hash, id, hash, ...) into the box that `recall` has found.
-local function remember(box, marks, first, last)
+-- Writes deduplication keys[first..last] (id, hash, id, hash, ...) into the box that `recall` has found.
+local function remember(box, dedup_keys, first, last)
     if first > last then return end
-    call_with(marks, first, last, 'HSET', box.key)
+    call_with(dedup_keys, first, last, 'HSET', box.key)
     if not box.there then begin_box(box) end
 end
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Removes dead letters for good, and books them as dropped.
+-- Removes dead letters for good, and counters them as dropped.
 --
 -- KEYS     1 dead  2 stats  3 audit
 -- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5.. ids of dead letters

@@ -1,22 +1,22 @@
 #!lua
--- Makes the group of a subscription on both lanes unless it is there, and opens its books. One that was lost goes on where
+-- Makes the group of a subscription on both queues unless it is there, and opens its counters. One that was lost goes on where
 -- tend.lua noted that it was; where that is not known well enough, it is not made, and a person has to say where.
 --
--- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 base of the inbox  9 audit
+-- KEYS     1 stream  2 redelivery  3 due  4 dead  5 stats  6 timers  7 position  8 base of the inbox  9 audit
 -- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 group
 --          6 where a new one begins: 0 (with what is there), $ (with what comes)  7 inbox window in ms
 --          8 the last id handed out that the caller remembers ('': none)
 --          9 where a lost one is to begin, by the word of a person: 0, $, an id ('': where it was)
 -- returns  0 it is there, 1 it is new, 2 it goes on where it was, or where the person said, 3 it is lost
 
-local stream, again, due, dead, stats, position = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
+local stream, redelivery, due, dead, stats, position = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
 local group, start, window, remembered, place = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9]
 
-local booked = redis.call('XLEN', again) + redis.call('ZCARD', due) + redis.call('XLEN', dead) + redis.call('ZCARD', KEYS[6])
+local counted = redis.call('XLEN', redelivery) + redis.call('ZCARD', due) + redis.call('XLEN', dead) + redis.call('ZCARD', KEYS[6])
 local totals = redis.call('HMGET', stats, 'committed', 'skipped', 'dropped', 'timers')
-for i = 1, 3 do booked = booked + (tonumber(totals[i] or '0') or 0) end
+for i = 1, 3 do counted = counted + (tonumber(totals[i] or '0') or 0) end
 -- Timers were never on the stream.
-booked = booked - (tonumber(totals[4] or '0') or 0)
+counted = counted - (tonumber(totals[4] or '0') or 0)
 local note = named(redis.call('HGETALL', position))
 may('HSET', stats, 'base', '0')
 may('HSET', position, 'lost', '0')
@@ -25,8 +25,8 @@ if place ~= '' then may_audit(KEYS[9]) end
 
 local info = group_info(stream, group)
 if place ~= '' and info then return 0 end
-if not group_info(again, group) then
-    redis.call('XGROUP', 'CREATE', again, group, '0', 'MKSTREAM')
+if not group_info(redelivery, group) then
+    redis.call('XGROUP', 'CREATE', redelivery, group, '0', 'MKSTREAM')
 end
 
 local length, added, last, first = redis.call('XLEN', stream), 0, '0-0', nil
@@ -42,14 +42,14 @@ if info then
         -- Somebody else's group. While Redis cannot say how many entries it has before it, it stays without a base.
         local new = redis.call('XRANGE', stream, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
         local lag = new and info.lag or (not new and 0)
-        if lag then redis.call('HSET', stats, 'base', whole(added - lag - info.pending - booked)) end
+        if lag then redis.call('HSET', stats, 'base', whole(added - lag - info.pending - counted)) end
     end
     return 0
 end
 
 -- It is not there. Was it ever?
 local known = note.last or (remembered ~= '' and remembered) or nil
-local worked = known or base or booked > 0
+local worked = known or base or counted > 0
 
 -- The stream is the one of the note: none that was made anew under its name, or brought back from an older copy.
 local function is_same()
@@ -98,9 +98,9 @@ if #pending > 0 then
 end
 
 -- What was added to the stream up to the base is not this group's business. A group that is made anew after its stream
--- was lost has a past all the same: what it has booked is added to what it will find.
+-- was lost has a past all the same: what it has counted is added to what it will find.
 if waiting and not (base and is_same()) then
-    redis.call('HSET', stats, 'base', whole(added - waiting - booked))
+    redis.call('HSET', stats, 'base', whole(added - waiting - counted))
 end
 redis.call('HDEL', position, 'lost')
 if kind == 2 and place == '' then

@@ -1,9 +1,9 @@
-//! Fetching: taking new entries from both lanes of a subscription.
+//! Fetching: taking new entries from both queues of a subscription.
 //!
-//! COUNT goes for each lane by itself, and no more than `max` may be handed out in all, so the lanes have to share. A
-//! reader that finds little waits on both lanes at once with half of `max` for each: one round trip, and the shortest
-//! way from publish to handler. Once a lane gives all that was asked for there is a backlog, and the reader stops
-//! waiting: it asks both lanes in one round trip, by shares that follow what they had last time.
+//! COUNT goes for each queue by itself, and no more than `max` may be handed out in all, so the queues have to share. A
+//! reader that finds little waits on both queues at once with half of `max` for each: one round trip, and the shortest
+//! way from publish to handler. Once a queue gives all that was asked for there is a backlog, and the reader stops
+//! waiting: it asks both queues in one round trip, by shares that follow what they had last time.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -22,7 +22,7 @@ use crate::model::delivery::{Delivery, Queue, Subscription};
 
 /// How much later than the end of its wait an answer may come.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
-/// With `max` = 1 only one lane can be waited on. The other is looked at this often.
+/// With `max` = 1 only one queue can be waited on. The other is looked at this often.
 const SINGLE_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// One reader for each subscription and consumer.
@@ -53,14 +53,14 @@ struct Reader {
     subscription: Subscription,
     consumer: String,
     stream: String,
-    again: String,
+    redelivery: String,
     /// The last read found a backlog.
     busy: bool,
-    /// The lane `Again` gave all that it was asked for.
-    again_full: bool,
-    /// The input lane had nothing.
+    /// The the redelivery queue gave all that it was asked for.
+    redelivery_full: bool,
+    /// The stream had nothing.
     input_empty: bool,
-    /// Counts the single fetches, so that each lane has its turn.
+    /// Counts the single fetches, so that each queue has its turn.
     turn: u32,
     /// How many entries are asked for at most; none before the first time. What comes is bounded in bytes, but the server
     /// has to send all of it: so where entries are large, few are asked for.
@@ -111,9 +111,9 @@ impl Redis {
         Ok(fetched)
     }
 
-    /// What XREADGROUP answered for both lanes of a subscription. Needs no server, so that it can be measured by itself.
+    /// What XREADGROUP answered for both queues of a subscription. Needs no server, so that it can be measured by itself.
     pub fn decode(answer: Value, subscription: &Subscription) -> Result<Fetched> {
-        deliveries(by_lane(answer, &Keys::of(subscription).redelivery())?)
+        deliveries(by_queue(answer, &Keys::of(subscription).redelivery())?)
     }
 }
 
@@ -121,15 +121,15 @@ fn deliveries(raw: Raw) -> Result<Fetched> {
     let all = raw.len();
     let held = raw.into_iter().filter(|(_, (_, fields))| !fields.as_deref().is_some_and(replies::is_left));
     let deliveries: Vec<Delivery> =
-        held.map(|(lane, (id, fields))| record::delivery(lane, id, fields)).collect::<Result<_>>()?;
+        held.map(|(queue, (id, fields))| record::delivery(queue, id, fields)).collect::<Result<_>>()?;
     Ok(Fetched { more: deliveries.len() < all, deliveries })
 }
 
-fn by_lane(answer: Value, again: &str) -> Result<Raw> {
+fn by_queue(answer: Value, redelivery: &str) -> Result<Raw> {
     let mut raw = Vec::new();
     for (key, entries) in value::read_streams(answer)? {
-        let of = if key == again.as_bytes() { Queue::Redelivery } else { Queue::Stream };
-        raw.extend(lane(of, entries));
+        let of = if key == redelivery.as_bytes() { Queue::Redelivery } else { Queue::Stream };
+        raw.extend(tagged(of, entries));
     }
     Ok(raw)
 }
@@ -169,9 +169,9 @@ impl Reader {
             subscription: subscription.clone(),
             consumer: consumer.to_owned(),
             stream: keys.stream(),
-            again: keys.redelivery(),
+            redelivery: keys.redelivery(),
             busy: false,
-            again_full: false,
+            redelivery_full: false,
             input_empty: false,
             turn: 0,
             count: None,
@@ -189,7 +189,7 @@ impl Reader {
         usize::try_from(ROOM_TIMES * bytes_max as u64 / entry_bytes.max(1)).unwrap_or(usize::MAX).max(1)
     }
 
-    /// `max` is at least 2: each lane can be asked for something.
+    /// `max` is at least 2: each queue can be asked for something.
     async fn read(&mut self, max: usize, wait: Duration) -> std::result::Result<Raw, Failure> {
         if self.busy {
             let raw = self.read_backlog(max).await?;
@@ -199,40 +199,40 @@ impl Reader {
         }
         let each = max / 2;
         let raw = self.read_both(each, wait).await?;
-        let on = |lane| raw.iter().filter(|(l, _)| *l == lane).count();
-        (self.again_full, self.input_empty) = (on(Queue::Redelivery) == each, on(Queue::Stream) == 0);
-        self.busy = self.again_full || on(Queue::Stream) == each;
+        let on = |queue| raw.iter().filter(|(l, _)| *l == queue).count();
+        (self.redelivery_full, self.input_empty) = (on(Queue::Redelivery) == each, on(Queue::Stream) == 0);
+        self.busy = self.redelivery_full || on(Queue::Stream) == each;
         Ok(raw)
     }
 
-    /// Both lanes by shares, without waiting. A lane that had little is asked for one entry, to see whether that has
+    /// Both queues by shares, without waiting. A queue that had little is asked for one entry, to see whether that has
     /// changed; the other gets the rest.
     async fn read_backlog(&mut self, max: usize) -> std::result::Result<Raw, Failure> {
-        let again_share = match (self.again_full, self.input_empty) {
+        let redelivery_share = match (self.redelivery_full, self.input_empty) {
             (true, false) => max / 2,
             (_, true) => max - 1,
             (false, false) => 1,
         };
-        let input_share = max - again_share;
+        let input_share = max - redelivery_share;
         let mut both = Pipeline::with_capacity(2);
-        both.add_command(self.command(again_share, None, &[&self.again]));
+        both.add_command(self.command(redelivery_share, None, &[&self.redelivery]));
         both.add_command(self.command(input_share, None, &[&self.stream]));
-        let [again, input] = value::tuple(Value::Array(self.link.send_all(&both).await?))?;
-        let (again, input) = (value::read_entries(again)?, value::read_entries(input)?);
-        (self.again_full, self.input_empty) = (again.len() == again_share, input.is_empty());
-        self.busy = self.again_full || input.len() == input_share;
-        Ok(lane(Queue::Redelivery, again).chain(lane(Queue::Stream, input)).collect())
+        let [redelivery, input] = value::tuple(Value::Array(self.link.send_all(&both).await?))?;
+        let (redelivery, input) = (value::read_entries(redelivery)?, value::read_entries(input)?);
+        (self.redelivery_full, self.input_empty) = (redelivery.len() == redelivery_share, input.is_empty());
+        self.busy = self.redelivery_full || input.len() == input_share;
+        Ok(tagged(Queue::Redelivery, redelivery).chain(tagged(Queue::Stream, input)).collect())
     }
 
-    /// One entry, from either lane: `Again` comes first at every fourth time. Both cannot be asked at once, because
+    /// One entry, from either queue: `Again` comes first at every fourth time. Both cannot be asked at once, because
     /// both might answer.
     async fn read_one(&mut self, wait: Duration) -> std::result::Result<Raw, Failure> {
         let deadline = Instant::now() + wait;
         self.turn = self.turn.wrapping_add(1);
-        let lanes = if self.turn.is_multiple_of(4) { [Queue::Redelivery, Queue::Stream] } else { [Queue::Stream, Queue::Redelivery] };
+        let queues = if self.turn.is_multiple_of(4) { [Queue::Redelivery, Queue::Stream] } else { [Queue::Stream, Queue::Redelivery] };
         loop {
-            for lane in lanes {
-                let found = self.read_lane(lane, None).await?;
+            for queue in queues {
+                let found = self.read_queue(queue, None).await?;
                 if !found.is_empty() {
                     return Ok(found);
                 }
@@ -241,23 +241,23 @@ impl Reader {
             if left.is_zero() {
                 return Ok(Vec::new());
             }
-            let found = self.read_lane(Queue::Stream, Some(left)).await?;
+            let found = self.read_queue(Queue::Stream, Some(left)).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
         }
     }
 
-    async fn read_lane(&self, of: Queue, wait: Option<Duration>) -> std::result::Result<Raw, Failure> {
-        let key = if of == Queue::Redelivery { &self.again } else { &self.stream };
+    async fn read_queue(&self, of: Queue, wait: Option<Duration>) -> std::result::Result<Raw, Failure> {
+        let key = if of == Queue::Redelivery { &self.redelivery } else { &self.stream };
         let answer = self.send(&self.command(1, wait, &[key]), wait).await?;
-        Ok(lane(of, value::read_entries(answer)?).collect())
+        Ok(tagged(of, value::read_entries(answer)?).collect())
     }
 
     async fn read_both(&self, count: usize, wait: Duration) -> std::result::Result<Raw, Failure> {
         let wait = (!wait.is_zero()).then_some(wait);
-        let command = self.command(count, wait, &[&self.again, &self.stream]);
-        Ok(by_lane(self.send(&command, wait).await?, &self.again)?)
+        let command = self.command(count, wait, &[&self.redelivery, &self.stream]);
+        Ok(by_queue(self.send(&command, wait).await?, &self.redelivery)?)
     }
 
     async fn send(&self, command: &Cmd, wait: Option<Duration>) -> redis::RedisResult<redis::Value> {
@@ -279,6 +279,6 @@ impl Reader {
     }
 }
 
-fn lane(lane: Queue, entries: Vec<RawEntry>) -> impl Iterator<Item = (Queue, RawEntry)> {
-    entries.into_iter().map(move |entry| (lane, entry))
+fn tagged(queue: Queue, entries: Vec<RawEntry>) -> impl Iterator<Item = (Queue, RawEntry)> {
+    entries.into_iter().map(move |entry| (queue, entry))
 }

@@ -191,9 +191,9 @@ impl Redis {
 
     async fn release(&self, subscription: &Subscription, consumer: &str) -> Result<u64> {
         let (keys, mut released) = (Keys::of(subscription), 0);
-        for lane in QUEUES {
+        for queue in QUEUES {
             loop {
-                let mut call = RELEASE.call(&[key_of(&keys, lane), keys.dead(), keys.stats()]);
+                let mut call = RELEASE.call(&[key_of(&keys, queue), keys.dead(), keys.stats()]);
                 call.arg(&*subscription.handler).arg(consumer).arg(PAGE).write_bounds(&self.options);
                 let some = value::count(&self.run_script(&RELEASE, &call, subscription).await?)?;
                 released += some;

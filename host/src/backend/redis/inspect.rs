@@ -1,4 +1,4 @@
-//! The view from outside: the books of a subscription, its dead letters and states, the events of a stream.
+//! The view from outside: the counters of a subscription, its dead letters and states, the events of a stream.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,14 +23,14 @@ const COUNT_PAGE: u64 = 1000;
 const COUNT_MAX: u64 = 100_000;
 
 impl Redis {
-    pub(super) async fn read_books(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+    pub(super) async fn read_counters(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
         let keys = Keys::of(subscription);
         let mut call =
             STATUS.call(&[keys.stream(), keys.redelivery(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
         call.arg(&*subscription.handler).arg(millis(FAR));
         let answer = value::array(self.run_script(&STATUS, &call, subscription).await?)?;
         if answer.len() < 29 {
-            return Err(error::odd_answer("the books of a subscription"));
+            return Err(error::odd_answer("the counters of a subscription"));
         }
         let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
         let lag = match &answer[2] {
@@ -65,7 +65,7 @@ impl Redis {
             torn: count(19)?,
         };
         status.published = match &answer[1] {
-            // The books of a group that somebody else made begin with what it holds.
+            // The counters of a group that somebody else made begin with what it holds.
             Value::Nil => {
                 let gone = status.committed + status.skipped + status.dead + status.dropped + status.strayed;
                 (gone + status.waiting()).saturating_sub(status.timers + status.repeated)

@@ -5,19 +5,19 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `{s}:tm:again:H` | stream | what comes back to handler H: due retries and replayed dead letters |
+//! | `{s}:tm:redelivery:H` | stream | what comes back to handler H: due retries and replayed dead letters |
 //! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due; their records |
 //! | `{s}:tm:timers:H` | sorted set | timers that wait, by the time they are due; their records are in `due:H:body`, too |
 //! | `{s}:tm:dead:H` and `...:unrun` | streams | dead letters; and the bytes of those that never ran, under the same ids |
 //! | `{s}:tm:seen:H:<bucket>` | hash | inbox: event id -> payload hash; scripts add the bucket (see `common.lua`) |
 //! | `{s}:tm:seen:H` | hash | the buckets that are there -> the window of the hosts that wrote them, in ms |
-//! | `{s}:tm:ids:<bucket>` and `{s}:tm:ids` | hashes | the same for what was published on `s` with a mark |
+//! | `{s}:tm:ids:<bucket>` and `{s}:tm:ids` | hashes | the same for what was published on `s` with a deduplication key |
 //! | `{s}:tm:position:H` | hash | how far the group has come, and what is in hand: where it is made anew (see `tend.lua`) |
 //! | `{s}:tm:wishes:H` | hash | what each host wishes of the subscription, and until when that counts (see `tend.lua`) |
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
 //! | `{s}:tm:tries:H` | hash | deliveries in whose hands a host died -> how often |
-//! | `{s}:tm:stats:H` | hash | the counters of the subscription's books, `by:<digest>` and `at:<digest>` for each version of its plugin; `paused` while nobody is to fetch |
+//! | `{s}:tm:stats:H` | hash | the counters of the subscription's counters, `by:<digest>` and `at:<digest>` for each version of its plugin; `paused` while nobody is to fetch |
 //! | `{s}:tm:audit:H` | stream | what people did to the subscription, the newest records |
 //! | `{s}:tm:reclaimer:H` | string | the host that looks after dead hosts' deliveries at present |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
@@ -52,7 +52,7 @@ impl Keys {
         self.stream.clone()
     }
     pub fn redelivery(&self) -> String {
-        self.name("again")
+        self.name("redelivery")
     }
     pub fn due(&self) -> String {
         self.name("due")
@@ -116,7 +116,7 @@ pub(super) const IDS_KEY: &str = "tm:ids-key";
 
 pub(super) const REWRITTEN: &str = "tm:rewritten";
 
-/// The books of every subscription of a stream: this and the handler's name, escaped. Only `trim.lua` puts it together.
+/// The counters of every subscription of a stream: this and the handler's name, escaped. Only `trim.lua` puts it together.
 pub(super) fn stats_prefix(stream: &str) -> String {
     prefix(stream) + "stats:"
 }
@@ -132,8 +132,8 @@ pub(super) const HOSTS: &str = "tm:hosts";
 
 /// Whether this names a stream of what comes back, on which nobody but Tidemill writes.
 pub(super) fn is_again(key: &[u8]) -> bool {
-    const AGAIN: &[u8] = b"}:tm:again:";
-    key.starts_with(b"{") && key.windows(AGAIN.len()).any(|part| part == AGAIN)
+    const REDELIVERY: &[u8] = b"}:tm:redelivery:";
+    key.starts_with(b"{") && key.windows(REDELIVERY.len()).any(|part| part == REDELIVERY)
 }
 
 fn prefix(stream: &str) -> String {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn plain_names_stay_readable() {
         let keys = keys("orders", "fraud");
-        assert_eq!(keys.redelivery(), "{orders}:tm:again:fraud");
+        assert_eq!(keys.redelivery(), "{orders}:tm:redelivery:fraud");
         assert_eq!(keys.due_bodies(), "{orders}:tm:due:fraud:body");
         assert_eq!(keys.state_prefix() + "a:b", "{orders}:tm:state:fraud:a:b");
     }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_books_of_all_groups_have_one_prefix() {
+    fn the_counters_of_all_groups_have_one_prefix() {
         let plain = keys("orders", "fraud").stats();
         assert_eq!(plain, stats_prefix("orders") + "fraud");
         assert_eq!(keys("s", "a:b%").stats(), stats_prefix("s") + "a%3ab%25", "trim.lua escapes in the same way");

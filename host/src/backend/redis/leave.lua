@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Removes a consumer from both lanes of a subscription, on each only if nothing is pending there: its entries would be
+-- Removes a consumer from both queues of a subscription, on each only if nothing is pending there: its entries would be
 -- forgotten with it. What it wished counts for a while: the host that follows may be on its way.
 --
--- KEYS     1 stream  2 again  3 wishes
+-- KEYS     1 stream  2 redelivery  3 wishes
 -- ARGV     1 group  2 consumer  3 for how long its wish counts in ms
--- returns  on how many lanes it is gone
+-- returns  on how many queues it is gone
 
 local gone = 0
 for i = 1, 2 do

@@ -4,7 +4,7 @@
 -- A letter never ran if its class says so and no attempt is on its record. A stranger can make any number of those, so
 -- they have half of each bound at most, and go before all others. Among equals the oldest goes first.
 --
--- `<dead>:unrun` is a stream with an entry for each letter that never ran, under the same id: its bytes. In the books
+-- `<dead>:unrun` is a stream with an entry for each letter that never ran, under the same id: its bytes. In the counters
 -- stand `letters` (how many letters the accounts know: the oldest ones), `letters_upto` (the last of those),
 -- `letters_bytes` and `unrun_bytes` (of those that never ran), `evicted_ran` and `evicted_unrun` (what the bounds have
 -- cost). If `letters` is not the length of the stream, or a letter lies behind `letters_upto`, an older Tidemill or a

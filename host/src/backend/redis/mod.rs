@@ -16,7 +16,7 @@
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it. A
 //! task that does one thing after the other reads and settles over the same one ([`DataPlane::for_one_task`]).
 
-mod again;
+mod promote;
 mod bugs;
 mod claim;
 mod desk;
@@ -226,7 +226,7 @@ impl ControlPlane for Redis {
         self.promote_due(subscription, max).await
     }
     async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
-        self.read_books(subscription).await
+        self.read_counters(subscription).await
     }
     async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         self.read_versions(subscription).await

@@ -1,17 +1,17 @@
 #!lua
--- Moves retries and timers that are due to the lane `again`: no more bytes at once than a script may hold, but one in any
+-- Moves retries and timers that are due to the redelivery queue: no more bytes at once than a script may hold, but one in any
 -- case. What is left is due at once.
 --
 -- Due is what is due by the steady clock (common.lua). Here is where steps of the server's clock are seen: whoever asks
 -- says which time it was told last, and how much time has passed since by a clock of its own that nobody sets.
 --
--- KEYS     1 again  2 due  3 bodies of what is due  4 timers  5 stats
+-- KEYS     1 redelivery  2 due  3 bodies of what is due  4 timers  5 stats
 -- ARGV     1 how many at most  2 the time that the caller was told last ('' = it is new)  3 ms that have passed since
 -- returns  1 how many were moved  2 in how many ms the next one is due (-1: none waits)  3 the time
 
 local PROMOTE_BYTES_MAX = 16777216
 
-local again, bodies, stats, max = KEYS[1], KEYS[3], KEYS[5], tonumber(ARGV[1])
+local redelivery, bodies, stats, max = KEYS[1], KEYS[3], KEYS[5], tonumber(ARGV[1])
 local moved, bytes, next_in = 0, 0, -1
 
 local now = clock()
@@ -40,8 +40,8 @@ end
 local function move(waiting)
     local names = redis.call('ZRANGEBYSCORE', waiting, '-inf', whole(time), 'LIMIT', 0, max - moved)
     if #names == 0 then return end
-    redis.call('XLEN', again)
-    may('XADD', again, '*', 'event', '')
+    redis.call('XLEN', redelivery)
+    may('XADD', redelivery, '*', 'event', '')
     may('ZREM', waiting, '')
     may('HDEL', bodies, '')
     local records, count = {}, 0
@@ -53,7 +53,7 @@ local function move(waiting)
         if record then records[#records + 1] = record end
         count = i
     end
-    for i = 1, #records do redis.call('XADD', again, '*', unpack(records[i])) end
+    for i = 1, #records do redis.call('XADD', redelivery, '*', unpack(records[i])) end
     call_with(names, 1, count, 'ZREM', waiting)
     call_with(names, 1, count, 'HDEL', bodies)
     moved = moved + count

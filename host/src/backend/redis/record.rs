@@ -1,5 +1,5 @@
 //! How a delivery is written down as fields of a stream entry (when it waits, comes back, or is given up), and how
-//! entries of either lane and dead letters are read.
+//! entries of either queue and dead letters are read.
 //!
 //! `event` (or `timer`, or `fields`, or `large`), `origin`, `attempts`, `crashes`, `history`, `replayed`; a dead letter has `class` and `text` before them.
 //! An entry without `event` may have any number of fields of any name, also several of one name: they are packed into
@@ -67,10 +67,10 @@ impl WriteId for Cmd {
 
 /// A delivery from what lies on a stream. An entry that was deleted while it was pending comes back without fields: it
 /// is then given up like any entry that is no event, which is better than to lose it without a trace.
-pub(super) fn delivery(lane: Queue, entry: EntryId, fields: Option<Vec<Value>>) -> Result<Delivery> {
+pub(super) fn delivery(queue: Queue, entry: EntryId, fields: Option<Vec<Value>>) -> Result<Delivery> {
     let fields = fields.unwrap_or_default();
     let new = |body| Delivery {
-        queue: lane,
+        queue,
         entry,
         origin: entry,
         body,
@@ -81,7 +81,7 @@ pub(super) fn delivery(lane: Queue, entry: EntryId, fields: Option<Vec<Value>>) 
         history: Vec::new(),
         replayed: None,
     };
-    match lane {
+    match queue {
         Queue::Stream => Ok(new(input_body(fields)?)),
         Queue::Redelivery => {
             let record = Record::read(fields, entry)?;

@@ -30,9 +30,9 @@ impl Redis {
     ) -> Result<Recovered> {
         let keys = Keys::of(subscription);
         let mut found = Found::new(max, self.options.fetch_bytes_max);
-        for lane in QUEUES {
-            let lost = self.lost(subscription, &keys, lane, consumer, held, found.room()).await?;
-            self.read_again(subscription, &keys, lane, consumer, lost, &mut found).await?;
+        for queue in QUEUES {
+            let lost = self.lost(subscription, &keys, queue, consumer, held, found.room()).await?;
+            self.read_again(subscription, &keys, queue, consumer, lost, &mut found).await?;
         }
         self.add_crashes(subscription, &keys, &mut found.deliveries).await?;
         let claimed = self.claim_from_others(subscription, &keys, consumer, lease, &mut found).await?;
@@ -41,13 +41,13 @@ impl Redis {
         Ok(Recovered { deliveries: found.deliveries, more, quarantined, suspects })
     }
 
-    /// The entries of one lane that are pending under this consumer and not in its hands. Only ids travel: usually
+    /// The entries of one queue that are pending under this consumer and not in its hands. Only ids travel: usually
     /// there are many that are held and none that is lost.
     async fn lost(
         &self,
         subscription: &Subscription,
         keys: &Keys,
-        lane: Queue,
+        queue: Queue,
         consumer: &str,
         held: &HashSet<(Queue, EntryId)>,
         max: usize,
@@ -55,13 +55,13 @@ impl Redis {
         let (mut lost, mut from) = (BTreeSet::new(), "-".to_owned());
         while lost.len() < max {
             let mut cmd = redis::cmd("XPENDING");
-            cmd.arg(key_of(keys, lane)).arg(&*subscription.handler).arg(&from).arg("+").arg(PAGE).arg(consumer);
+            cmd.arg(key_of(keys, queue)).arg(&*subscription.handler).arg(&from).arg("+").arg(PAGE).arg(consumer);
             let rows = value::array(self.run(&cmd, subscription).await?)?;
             let mut last = None;
             for row in &rows {
                 let Value::Array(row) = row else { continue };
                 let id = value::entry_id(row.first().unwrap_or(&Value::Nil))?;
-                if !held.contains(&(lane, id)) && lost.len() < max {
+                if !held.contains(&(queue, id)) && lost.len() < max {
                     lost.insert(id);
                 }
                 last = Some(id);
@@ -80,7 +80,7 @@ impl Redis {
         &self,
         subscription: &Subscription,
         keys: &Keys,
-        lane: Queue,
+        queue: Queue,
         consumer: &str,
         mut wanted: BTreeSet<EntryId>,
         found: &mut Found,
@@ -93,7 +93,7 @@ impl Redis {
             }
             let mut cmd = redis::cmd("XREADGROUP");
             cmd.arg("GROUP").arg(&*subscription.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(count));
-            cmd.arg("STREAMS").arg(key_of(keys, lane)).write_id(before(first));
+            cmd.arg("STREAMS").arg(key_of(keys, queue)).write_id(before(first));
             let entries = match self.run(&cmd, subscription).await.and_then(value::read_entries) {
                 Ok(entries) => entries,
                 // What has come is not read a second time for what has not: that may be too large for the time there is.
@@ -110,7 +110,7 @@ impl Redis {
                     (found.more, are_small) = (true, false);
                     continue;
                 }
-                let delivery = record::delivery(lane, id, fields)?;
+                let delivery = record::delivery(queue, id, fields)?;
                 are_small &= !matches!(delivery.body, Body::Large(_));
                 found.add(delivery);
             }
@@ -181,16 +181,16 @@ impl Found {
     }
 }
 
-pub(super) fn key_of(keys: &Keys, lane: Queue) -> String {
-    match lane {
+pub(super) fn key_of(keys: &Keys, queue: Queue) -> String {
+    match queue {
         Queue::Stream => keys.stream(),
         Queue::Redelivery => keys.redelivery(),
     }
 }
 
-/// How scripts call a lane.
-pub(super) fn name_of(lane: Queue) -> &'static str {
-    match lane {
+/// How scripts call a queue.
+pub(super) fn name_of(queue: Queue) -> &'static str {
+    match queue {
         Queue::Stream => "i",
         Queue::Redelivery => "a",
     }

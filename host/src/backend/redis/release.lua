@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Releases what a consumer has pending on one lane: it stays pending, but whoever recovers next may have it at once, and
+-- Releases what a consumer has pending on one queue: it stays pending, but whoever recovers next may have it at once, and
 -- no crash is counted.
 --
--- KEYS     1 stream of the lane  2 dead  3 stats
+-- KEYS     1 stream of the queue  2 dead  3 stats
 -- ARGV     1 group  2 consumer  3 how many at most  4 dead letters at most, and their bytes
 -- returns  how many were released
 

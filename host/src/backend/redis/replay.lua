@@ -1,17 +1,17 @@
 #!lua
--- Puts dead letters back on the lane `again`, each linked to the letter that it was, with no attempts and no crashes on
+-- Puts dead letters back on the redelivery queue, each linked to the letter that it was, with no attempts and no crashes on
 -- its account. With a new body, that one stands in the place of the old.
 --
--- KEYS     1 dead  2 again  3 audit  4 stats
+-- KEYS     1 dead  2 redelivery  3 audit  4 stats
 -- ARGV     1 who  2 why  3 audit records at most  4 ids in one of them at most  5 replay, edit
 --          6 the new body (of edit)  7.. ids of dead letters
 -- returns  how many there were, and how many of the ids are done: the others have no room in this call
 
-local dead, again, records = KEYS[1], KEYS[2], KEYS[3]
+local dead, redelivery, records = KEYS[1], KEYS[2], KEYS[3]
 local act, verb, body = act_of(ARGV), ARGV[5], ARGV[6]
 local letters = letters_of(dead, KEYS[4])
-redis.call('XLEN', again)
-may('XADD', again, '*', 'event', '')
+redis.call('XLEN', redelivery)
+may('XADD', redelivery, '*', 'event', '')
 may_audit(records)
 
 -- What is not taken over from the letter as it is.
@@ -42,7 +42,7 @@ local replayed, bytes, done = {}, 0, 0
 for i = 7, #ARGV do
     local found = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
     if found then
-        redis.call('XADD', again, '*', unpack(record_of(ARGV[i], found[2])))
+        redis.call('XADD', redelivery, '*', unpack(record_of(ARGV[i], found[2])))
         redis.call('XDEL', dead, ARGV[i])
         replayed[#replayed + 1] = ARGV[i]
         letters.remove(ARGV[i], found[2])

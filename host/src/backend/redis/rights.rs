@@ -17,12 +17,12 @@ use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscripti
 /// What is done to a subscription, by what does it; `@x` is a key, `%` the group. The scripts of each are named like it.
 const COMMANDS: &[(&str, &str)] = &[
     ("ensure", "XGROUP CREATE @stream % 0 MKSTREAM"),
-    ("ensure", "XGROUP CREATE @again % 0 MKSTREAM"),
+    ("ensure", "XGROUP CREATE @redelivery % 0 MKSTREAM"),
     ("ensure", "XINFO GROUPS @stream"),
     ("publish", "XADD @stream * event x"),
     ("publish", "HSET @ids x x"),
     ("fetch", "XREADGROUP GROUP % doctor STREAMS @stream >"),
-    ("fetch", "XREADGROUP GROUP % doctor STREAMS @again >"),
+    ("fetch", "XREADGROUP GROUP % doctor STREAMS @redelivery >"),
     ("tend", "HSET @position x x"),
     ("tend", "HDEL @position x"),
     ("tend", "HSET @wishes x x"),
@@ -32,8 +32,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("look_up", "HGETALL @state"),
     ("settle", "XPENDING @stream % - + 1 doctor"),
     ("settle", "XACK @stream % 0-1"),
-    ("settle", "XACK @again % 0-1"),
-    ("settle", "XDEL @again 0-1"),
+    ("settle", "XACK @redelivery % 0-1"),
+    ("settle", "XDEL @redelivery 0-1"),
     ("settle", "GET @receipt"),
     ("settle", "SET @receipt x PX 1"),
     ("settle", "HSET @seen x x"),
@@ -68,7 +68,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("promote", "HSET @stats x 1"),
     ("promote", "ZREM @timers x"),
     ("promote", "HDEL @bodies x"),
-    ("promote", "XADD @again * x x"),
+    ("promote", "XADD @redelivery * x x"),
     ("claim", "XCLAIM @stream % doctor 0 0-1"),
     ("claim", "HGET @tries x"),
     ("claim", "HSET @tries x 1"),
@@ -169,11 +169,11 @@ impl Redis {
         let (consumer, none) = (consumer_of(token), Default::default());
         self.say_alive(&consumer, Duration::from_secs(60), "").await.map_err(at("beat"))?;
         self.make_group(scratch, Start::Beginning, None).await.map_err(at("ensure"))?;
-        let new = |_| NewEntry { body: "{}".into(), mark: Some((Uuid::new_v4(), [0; 16])) };
+        let new = |_| NewEntry { body: "{}".into(), dedup_key: Some((Uuid::new_v4(), [0; 16])) };
         let entries: Vec<NewEntry> = (0..3).map(new).collect();
         self.publish_all(&scratch.stream, &entries).await.map_err(at("publish"))?;
         let mut got = Vec::new();
-        // Each lane has half of what is asked for.
+        // Each queue has half of what is asked for.
         while got.len() < entries.len() {
             let some = self.fetch_batch(scratch, &consumer, 8, Duration::ZERO).await.map_err(at("fetch"))?.deliveries;
             if some.is_empty() {
@@ -198,7 +198,7 @@ impl Redis {
         self.replay_letters(scratch, &ids, &Operator::default()).await.map_err(at("replay"))?;
         self.recover_some(scratch, &consumer, &none, Duration::from_secs(60), 1).await.map_err(at("claim"))?;
         self.look_after(scratch, &consumer, "{}", Duration::ZERO).await.map_err(at("tend"))?;
-        self.read_books(scratch).await.map_err(at("status"))?;
+        self.read_counters(scratch).await.map_err(at("status"))?;
         let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
         self.trim_stream(&scratch.stream, &bounds).await.map_err(at("trim"))?;
         self.take_leave(&consumer, std::slice::from_ref(scratch)).await.map_err(at("leave"))?;
@@ -265,8 +265,8 @@ fn step(delivery: Delivery, number: u32, scratch: &Subscription) -> SettlementEn
         },
     };
     let state = (number == 0).then(|| ("key".into(), 0));
-    let mark = (number == 0).then(|| (Uuid::new_v4(), [0; 16]));
-    SettlementEntry { delivery, mark, state, disposition }
+    let dedup_key = (number == 0).then(|| (Uuid::new_v4(), [0; 16]));
+    SettlementEntry { delivery, dedup_key, state, disposition }
 }
 
 /// `mischief on orders: trim needs XTRIM on orders, which this user may not`
@@ -308,7 +308,7 @@ fn spelled(command: &str, subscription: &Subscription) -> Vec<String> {
     let keys = Keys::of(subscription);
     let word = |word: &str| match word {
         "@stream" => keys.stream(),
-        "@again" => keys.redelivery(),
+        "@redelivery" => keys.redelivery(),
         "@due" => keys.due(),
         "@timers" => keys.timers(),
         "@bodies" => keys.due_bodies(),

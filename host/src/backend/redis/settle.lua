@@ -5,23 +5,23 @@
 -- could fail is tried first, and only then is anything written; the acks come last. Should an error strike all the
 -- same, the batch is sent again: something may then happen twice, but nothing is lost.
 --
--- KEYS     1 stream  2 again  3 due  4 due bodies  5 dead  6 tries  7 stats  8 base of the inbox  9 index of states
+-- KEYS     1 stream  2 redelivery  3 due  4 due bodies  5 dead  6 tries  7 stats  8 base of the inbox  9 index of states
 --          10 receipt  11 timers  12.. state keys and streams to emit to, which the entries below name by their numbers
 -- ARGV     1 group  2 consumer  3 inbox window in ms  4 dead letters at most, and their bytes  5 length of a state key's prefix
---          6 plan: the kind of each entry, see below; a capital for an entry of the lane `again`
---          7-9 the stream: ids in one string, with spaces between; lowest id, highest id  10-12 again: the same
---          13 marks in one string: event id and payload hash, 16 bytes each  14 numbers in one string: what `e` has
+--          6 plan: the kind of each entry, see below; a capital for an entry of the redelivery queue
+--          7-9 the stream: ids in one string, with spaces between; lowest id, highest id  10-12 redelivery: the same
+--          13 deduplication keys in one string: event id and payload hash, 16 bytes each  14 numbers in one string: what `e` has
 --          15 has a host died with any of them in hand (0, 1)  16 timers that may wait
 --          17 the plugin's digest  18 digests to tell apart  19 1: all kinds are c, and no event id is there twice; else 0,
 --          and behind it, if there is an n, the number of what hosts had agreed on
 --          20.. what the kinds add
 --          What each entry has goes in few long strings where it can: for each argument Redis makes an object and Lua a
 --          string, which takes longer than to cut them out of one.
--- kinds    c commit with a mark and nothing else    s skip    u skip a duplicate    q quarantine
+-- kinds    c commit with a deduplication key and nothing else    s skip    u skip a duplicate    q quarantine
 --          n skip, unless hosts have agreed on something else since    l leave it for another host
 --          e commit: if it has a state key, the version that was read; (field, value).. to set, the new version first;
 --            fields to delete; events to emit; (as of a retry).. timers to set. Among the numbers it has its shape,
---            packed as SHAPE says: has a mark (0, 1), number of the state key (0 = none), how many to set, to delete, to
+--            packed as SHAPE says: has a deduplication key (0, 1), number of the state key (0 = none), how many to set, to delete, to
 --            emit, timers; and then for each event the number of its stream, 4 bytes
 --          r retry: name for the due entry, delay in ms, 12 arguments of its record
 --          d dead letter: 16 arguments of its record
@@ -29,7 +29,7 @@
 --          U (duplicate) X (conflict) T (stale) F(enced) O (full: too many timers would wait) L(eft) W (agreed otherwise)
 
 local ARGV, KEYS, redis, byte, unpacked = ARGV, KEYS, redis, string.byte, struct.unpack -- globals are slower to reach
-local stream, again, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local stream, redelivery, due, due_bodies, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local tries, stats, seen_base, index, receipt = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local timers = KEYS[11]
 local group, me, window, plan = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6]
@@ -43,18 +43,18 @@ local RECEIPT_MS = 120000
 local settled = redis.call('GET', receipt)
 if settled then return settled end
 
--- A lane: `ids` are its entries in the order of the plan, `at` how many the plan has come to, `left_out` the positions
+-- A queue: `ids` are its entries in the order of the plan, `at` how many the plan has come to, `left_out` the positions
 -- of those that are not acked. Only if some are not this consumer's, `mine` tells which are.
 local now = clock()
-local function lane(name, key, at)
+local function queue_of(name, key, at)
     return {
         name = name, key = key, text = ARGV[at], low = ARGV[at + 1], high = ARGV[at + 2],
         ids = {}, at = 0, left_out = {}, all_mine = true, mine = {}, acks = {},
     }
 end
-local input, back = lane('i', stream, 7), lane('a', again, 10)
+local input, back = queue_of('i', stream, 7), queue_of('a', redelivery, 10)
 
--- 2. The fence: which entries are pending under this very consumer? One question for all of a lane.
+-- 2. The fence: which entries are pending under this very consumer? One question for all of a queue.
 local function fence(l)
     if l.text == '' then return end
     -- Entries of this consumer that are not in the batch may lie between: ask for some more.
@@ -86,8 +86,8 @@ may('HSET', stats, '', '')
 may('HDEL', stats, '')
 may('XACK', stream, group, '0-1')
 if back.text ~= '' then
-    may('XACK', again, group, '0-1')
-    may('XDEL', again, '0-1')
+    may('XACK', redelivery, group, '0-1')
+    may('XDEL', redelivery, '0-1')
 end
 local crashed = ARGV[15] == '1'
 if crashed then
@@ -108,19 +108,19 @@ if quarantines then
 end
 local letters = (quarantines or has('d')) and letters_of(dead, stats, ARGV[4])
 
--- `marks` are event id, hash, event id, hash...
-local marks, ids, number = {}, {}, #ARGV[13] / 32
+-- `dedup_keys` are event id, hash, event id, hash...
+local dedup_keys, ids, number = {}, {}, #ARGV[13] / 32
 for from = 1, number, PIECE do
     local count = math.min(number - from + 1, PIECE)
     local some = {unpacked(string.rep('c16c16', count), ARGV[13], 32 * (from - 1) + 1)}
     some[#some] = nil -- where it stopped
     if from == 1 then
-        marks = some
+        dedup_keys = some
     else
-        for i = 1, #some do marks[#marks + 1] = some[i] end
+        for i = 1, #some do dedup_keys[#dedup_keys + 1] = some[i] end
     end
 end
-for i = 1, number do ids[i] = marks[2 * i - 1] end
+for i = 1, number do ids[i] = dedup_keys[2 * i - 1] end
 local seen, box = recall(seen_base, window, now, ids)
 if number > 0 then may_remember(box) end
 
@@ -132,7 +132,7 @@ local new_keys = {} -- 0, name of a state key that is new
 local timers_at = {} -- position of a timer
 local work = {} -- for the other kinds: function, argument
 local set = 0 -- how many timers
-local marks_left_out = {} -- positions of marks that are not kept
+local dedup_keys_left_out = {} -- positions of deduplication keys that are not kept
 local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 0, F = 0, O = 0, L = 0, W = 0}
 
 -- The time by which delays are counted, asked once. While something waits, the time is told every second (promote.lua): a
@@ -159,7 +159,7 @@ end
 
 local function decide_each()
     local marked = {}
-    local mark_at, number_at, extra_at = -1, 1, 20
+    local dedup_key_at, number_at, extra_at = -1, 1, 20
 
     -- The streams to emit to, by their numbers. One that was given the highest of all ids takes no more entries. (XINFO STREAM
     -- would say so, and copy its first and last entry, which may be large.)
@@ -183,7 +183,7 @@ local function decide_each()
     local timers_wait
     local function room_for(count)
         if not timers_wait then
-            timers_wait = redis.call('ZCARD', timers) + redis.call('XLEN', again)
+            timers_wait = redis.call('ZCARD', timers) + redis.call('XLEN', redelivery)
             redis.call('HLEN', due_bodies)
             may('ZADD', timers, '0', '')
             may('HSET', due_bodies, '', '')
@@ -232,18 +232,18 @@ local function decide_each()
     -- alone does not tell, because somebody else may have raised it just as much.
     local broken = {}
 
-    -- Is the event of the next mark known?
+    -- Is the event of the next deduplication key known?
     local function next_mark(mine)
-        mark_at = mark_at + 2
+        dedup_key_at = dedup_key_at + 2
         if not mine then return 'F' end
-        local before = seen[(mark_at + 1) / 2] or marked[marks[mark_at]]
+        local before = seen[(dedup_key_at + 1) / 2] or marked[dedup_keys[dedup_key_at]]
         if not before then return 'C' end
-        return before == marks[mark_at + 1] and 'U' or 'X'
+        return before == dedup_keys[dedup_key_at + 1] and 'U' or 'X'
     end
 
-    -- The mark is remembered if its entry is committed.
+    -- The deduplication key is remembered if its entry is committed.
     local function keep_mark(letter)
-        if letter == 'C' then marked[marks[mark_at]] = marks[mark_at + 1] else marks_left_out[mark_at] = true end
+        if letter == 'C' then marked[dedup_keys[dedup_key_at]] = dedup_keys[dedup_key_at + 1] else dedup_keys_left_out[dedup_key_at] = true end
         return letter
     end
 
@@ -330,7 +330,7 @@ local function decide_each()
     end
 end
 
--- Nearly always a batch is just commits with marks, in this consumer's hands, of events that are all different and not
+-- Nearly always a batch is just commits with deduplication keys, in this consumer's hands, of events that are all different and not
 -- known: each would be decided C. Then none of what `decide_each` makes is made.
 if ARGV[19] == '1' and input.all_mine and next(seen) == nil then
     count.C, answer[1] = #plan, string.rep('C', #plan)
@@ -341,12 +341,12 @@ answer = table.concat(answer)
 if count.C + count.S + count.R + count.D + count.U + count.Q + count.L == 0 then return answer end
 
 -- 5. Write. The counters first: they alone could still fail, on a value that is no number, with nothing else done.
-local function book(counter, by)
+local function bump(counter, by)
     if by ~= 0 then redis.call('HINCRBY', stats, counter, by) end
 end
 
 -- What each version of the plugin has committed, and since when; of the oldest ones only the sum is kept.
-local function book_version()
+local function count_version()
     if count.C == 0 or plugin == '' then return end
     if redis.call('HINCRBY', stats, 'by:' .. plugin, count.C) ~= count.C then return end
     redis.call('HSET', stats, 'at:' .. plugin, whole(now))
@@ -365,12 +365,12 @@ local function book_version()
     end
 end
 
-local function book_all(sign)
-    book('committed', sign * count.C)
-    book('skipped', sign * (count.S + count.U))
-    book('duplicates', sign * count.U)
-    book('retried', sign * count.R)
-    book('timers', sign * set)
+local function count_all(sign)
+    bump('committed', sign * count.C)
+    bump('skipped', sign * (count.S + count.U))
+    bump('duplicates', sign * count.U)
+    bump('retried', sign * count.R)
+    bump('timers', sign * set)
 end
 
 -- An entry with the highest of all ids may have been deleted since: then adding one fails, after some were added to other
@@ -381,9 +381,9 @@ local function emit_all()
         local id = redis.pcall('XADD', emits[i], '*', 'event', ARGV[emits[i + 1]])
         if type(id) == 'table' then
             for j = 1, i - 2, 2 do redis.pcall('XDEL', emits[j], ids[j]) end
-            book_all(-1)
-            if plugin ~= '' then book('by:' .. plugin, -count.C) end
-            book('torn', -1)
+            count_all(-1)
+            if plugin ~= '' then bump('by:' .. plugin, -count.C) end
+            bump('torn', -1)
             exhausted(emits[i])
         end
         ids[i] = id
@@ -393,8 +393,8 @@ end
 -- Up before the first write, down after the last: what stays up broke off half way, by an error that was not foreseen or by
 -- a torn append-only file.
 redis.call('HINCRBY', stats, 'torn', 1)
-book_all(1)
-book_version()
+count_all(1)
+count_version()
 emit_all()
 -- A name in the index without a state does no harm, a state that the index does not know would be lost to sight.
 call_with(new_keys, 1, #new_keys, 'ZADD', index)
@@ -418,7 +418,7 @@ local function kept(list, size, left_out)
     return some
 end
 
-local remembered = kept(marks, 2, marks_left_out)
+local remembered = kept(dedup_keys, 2, dedup_keys_left_out)
 remember(box, remembered, 1, #remembered)
 
 for _, l in ipairs({input, back}) do
@@ -432,8 +432,8 @@ end
 
 -- 6. The receipt, and the acks last. What came back to the handler is nobody else's: it goes with its ack.
 redis.call('SET', receipt, answer, 'PX', RECEIPT_MS)
-call_with(back.acks, 1, #back.acks, 'XDEL', again)
+call_with(back.acks, 1, #back.acks, 'XDEL', redelivery)
 call_with(input.acks, 1, #input.acks, 'XACK', stream, group)
-call_with(back.acks, 1, #back.acks, 'XACK', again, group)
+call_with(back.acks, 1, #back.acks, 'XACK', redelivery, group)
 redis.call('HINCRBY', stats, 'torn', -1)
 return answer

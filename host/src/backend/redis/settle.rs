@@ -23,15 +23,15 @@ impl Redis {
         call.arg(&*settlement.subscription.handler).arg(&*settlement.consumer);
         call.arg(inbox_window_ms(options)).write_bounds(options).arg(names.state_prefix.len());
         call.arg(entries.iter().map(plan_letter).collect::<String>());
-        for lane in [Queue::Stream, Queue::Redelivery] {
-            write_lane(&mut call, entries, lane);
+        for queue in [Queue::Stream, Queue::Redelivery] {
+            write_queue(&mut call, entries, queue);
         }
-        let marks = marks(entries);
-        call.arg(marks.as_flattened()).arg(numbers(entries, &names));
+        let dedup_keys = dedup_keys(entries);
+        call.arg(dedup_keys.as_flattened()).arg(numbers(entries, &names));
         call.arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
         call.arg(options.timers_max);
         call.arg(&*settlement.plugin).arg(VERSIONS_MAX);
-        match is_plain(entries, &marks) {
+        match is_plain(entries, &dedup_keys) {
             true => call.arg(1),
             false => call.arg(agreed(entries)),
         };
@@ -82,7 +82,7 @@ fn plan_letter(entry: &SettlementEntry) -> char {
 fn kind_letter(entry: &SettlementEntry) -> char {
     match &entry.disposition {
         Disposition::Commit(Effects { emits, timers, .. })
-            if entry.mark.is_some() && entry.state.is_none() && emits.is_empty() && timers.is_empty() =>
+            if entry.dedup_key.is_some() && entry.state.is_none() && emits.is_empty() && timers.is_empty() =>
         {
             'c'
         }
@@ -119,41 +119,41 @@ fn is_commit(entry: &SettlementEntry) -> bool {
     matches!(entry.disposition, Disposition::Commit(_))
 }
 
-fn ids(entries: &[SettlementEntry], lane: Queue) -> impl Iterator<Item = EntryId> {
-    entries.iter().map(|entry| &entry.delivery).filter(move |delivery| delivery.queue == lane).map(|d| d.entry)
+fn ids(entries: &[SettlementEntry], queue: Queue) -> impl Iterator<Item = EntryId> {
+    entries.iter().map(|entry| &entry.delivery).filter(move |delivery| delivery.queue == queue).map(|d| d.entry)
 }
 
-/// The ids of a lane, and between which of them all lie.
-fn write_lane(call: &mut Cmd, entries: &[SettlementEntry], lane: Queue) {
+/// The ids of a queue, and between which of them all lie.
+fn write_queue(call: &mut Cmd, entries: &[SettlementEntry], queue: Queue) {
     let zero = EntryId(0, 0);
     let mut text = String::new();
-    for (number, id) in ids(entries, lane).enumerate() {
+    for (number, id) in ids(entries, queue).enumerate() {
         let space = if number == 0 { "" } else { " " };
         // Writing to a string never fails.
         let _ = write!(text, "{space}{id}");
     }
     call.arg(text);
-    call.write_id(ids(entries, lane).min().unwrap_or(zero));
-    call.write_id(ids(entries, lane).max().unwrap_or(zero));
+    call.write_id(ids(entries, queue).min().unwrap_or(zero));
+    call.write_id(ids(entries, queue).max().unwrap_or(zero));
 }
 
-/// The marks of all commits: the id of the event and the hash of its bytes.
-fn marks(entries: &[SettlementEntry]) -> Vec<[u8; 32]> {
-    let marks = entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.mark);
-    let bytes = marks.map(|(id, hash)| {
-        let mut mark = [0; 32];
-        mark[..16].copy_from_slice(id.as_bytes());
-        mark[16..].copy_from_slice(&hash);
-        mark
+/// The deduplication keys of all commits: the id of the event and the hash of its bytes.
+fn dedup_keys(entries: &[SettlementEntry]) -> Vec<[u8; 32]> {
+    let dedup_keys = entries.iter().filter(|entry| is_commit(entry)).filter_map(|entry| entry.dedup_key);
+    let bytes = dedup_keys.map(|(id, hash)| {
+        let mut dedup_key = [0; 32];
+        dedup_key[..16].copy_from_slice(id.as_bytes());
+        dedup_key[16..].copy_from_slice(&hash);
+        dedup_key
     });
     bytes.collect()
 }
 
-/// Whether nothing in this batch depends on what else is in it: only commits with marks, each of another event.
-fn is_plain(entries: &[SettlementEntry], marks: &[[u8; 32]]) -> bool {
-    let mut ids = HashSet::with_capacity(marks.len());
+/// Whether nothing in this batch depends on what else is in it: only commits with deduplication keys, each of another event.
+fn is_plain(entries: &[SettlementEntry], dedup_keys: &[[u8; 32]]) -> bool {
+    let mut ids = HashSet::with_capacity(dedup_keys.len());
     entries.iter().all(|entry| entry.delivery.queue == Queue::Stream && kind_letter(entry) == 'c')
-        && marks.iter().all(|mark| ids.insert(&mark[..16]))
+        && dedup_keys.iter().all(|dedup_key| ids.insert(&dedup_key[..16]))
 }
 
 /// `0`, and behind it what hosts had agreed on when it was decided that none wants an entry: the oldest such number.
@@ -165,7 +165,7 @@ fn agreed(entries: &[SettlementEntry]) -> String {
     entries.iter().filter_map(number).min().map_or_else(|| "0".to_owned(), |agreed| format!("0 {agreed}"))
 }
 
-/// What an entry has to say beyond its id and its mark.
+/// What an entry has to say beyond its id and its deduplication key.
 fn write_extras(call: &mut Cmd, entry: &SettlementEntry, number: usize, settlement: &Settlement) {
     let delivery = &entry.delivery;
     match &entry.disposition {
@@ -222,7 +222,7 @@ fn numbers(entries: &[SettlementEntry], names: &Names) -> Vec<u8> {
         let deleted = effects.writes.values().filter(|value| value.is_none()).count();
         // The new version is one more value to set.
         let set = if effects.writes.is_empty() { 0 } else { 1 + effects.writes.len() - deleted };
-        packed.push(u8::from(entry.mark.is_some()));
+        packed.push(u8::from(entry.dedup_key.is_some()));
         let counts = [key, set, deleted, effects.emits.len(), effects.timers.len()];
         let streams = effects.emits.iter().map(|emitted| number_of(&names.streams, &emitted.stream));
         for number in counts.into_iter().chain(streams) {

@@ -70,20 +70,20 @@ impl Redis {
         Ok(found)
     }
 
-    /// The books as far as they are about dead letters: reading all of them may take long.
+    /// The counters as far as they are about dead letters: reading all of them may take long.
     async fn letters(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
         let (keys, mut ask) = (Keys::of(subscription), Pipeline::with_capacity(3));
         ask.cmd("XLEN").arg(keys.dead()).cmd("XLEN").arg(keys.unrun());
         ask.cmd("HMGET").arg(keys.stats()).arg("letters_bytes").arg("evicted_ran").arg("evicted_unrun");
-        let [dead, unrun, books] = value::tuple(Value::Array(self.run_all(&ask, subscription).await?))?;
-        let books: [Value; 3] = value::tuple(books)?;
-        let count = |book: &Value| if *book == Value::Nil { Ok(0) } else { value::count(book) };
+        let [dead, unrun, counters] = value::tuple(Value::Array(self.run_all(&ask, subscription).await?))?;
+        let counters: [Value; 3] = value::tuple(counters)?;
+        let count = |counter: &Value| if *counter == Value::Nil { Ok(0) } else { value::count(counter) };
         Ok(SubscriptionStatus {
             dead: value::count(&dead)?,
             dead_unrun: value::count(&unrun)?,
-            dead_bytes: count(&books[0])?,
-            evicted_ran: count(&books[1])?,
-            evicted_unrun: count(&books[2])?,
+            dead_bytes: count(&counters[0])?,
+            evicted_ran: count(&counters[1])?,
+            evicted_unrun: count(&counters[2])?,
             ..SubscriptionStatus::default()
         })
     }

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Looks after a subscription: says what a host wishes of it, notes how far its group has come, so that ensure.lua can make it
--- anew there, and books what strangers have done.
+-- anew there, and counters what strangers have done.
 --
--- KEYS     1 stream  2 again  3 due  4 dead  5 stats  6 timers  7 position  8 wishes
+-- KEYS     1 stream  2 redelivery  3 due  4 dead  5 stats  6 timers  7 position  8 wishes
 -- ARGV     1 group  2 consumer  3 what it wishes ('': what it did)  4 for how long that counts in ms, without another word
 --          5 pending ids that are noted at most  6 in how many ms a position is noted again
 --          7 what the names of heartbeats begin with  8 for how long a wish counts in ms whose host took its leave
--- returns  1 the number of what is agreed on  2 entries left for others  3 strayed, and 4 repeated, booked now
+-- returns  1 the number of what is agreed on  2 entries left for others  3 strayed, and 4 repeated, counted now
 --          5 the id from which the group was moved back ('': it was not)  6 the last id handed out
 --          7.. consumer and wish, of each host
 --
@@ -14,7 +14,7 @@
 -- added (entries ever, to the stream), read (by the group, as far as Redis knows), sum (of the settlements), at (when),
 -- lost (since when nobody knows where to go on).
 
-local stream, again, stats, position, wishes = KEYS[1], KEYS[2], KEYS[5], KEYS[7], KEYS[8]
+local stream, redelivery, stats, position, wishes = KEYS[1], KEYS[2], KEYS[5], KEYS[7], KEYS[8]
 local group, me, wish, ttl, pending_max, every = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local info = group_info(stream, group)
@@ -91,7 +91,7 @@ local function look()
     local function total(i) return tonumber(totals[i] or '0') or 0 end
     if totals[1] and #redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1) == 0 then
         local gone = total(2) + total(3) + total(4) + total(6) + redis.call('XLEN', KEYS[4])
-        local waits = info.pending + redis.call('XLEN', again) + redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[6])
+        local waits = info.pending + redis.call('XLEN', redelivery) + redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[6])
         local off = added - total(1) + total(5) + total(7) - gone - waits
         if off ~= 0 then
             -- What a stranger has said of how far the group is (ENTRIESREAD) is put to the proof first.

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes old entries from a stream: those too many or too old. Never one that a group has not finished, unless it is
--- told to hold to the bounds whatever happens; then what is lost to a group is counted, and booked for it as dropped.
+-- told to hold to the bounds whatever happens; then what is lost to a group is counted, and counted for it as dropped.
 --
 -- What waits in `again` or `due` of a handler is a copy: it needs nothing from the stream. Nor does a delivery in a
 -- living host's hands. If that host dies, its deliveries without a body become dead letters (see claim.lua).
@@ -9,12 +9,12 @@
 --
 -- KEYS     1 stream
 -- ARGV     1 entries at most ('' = any number)  2 age in ms at most ('' = any age)  3 1: drop what is not finished
---          4 what the names of the groups' books begin with  5 the caller's own time in ms  6.. groups that have to be
+--          4 what the names of the groups' counters begin with  5 the caller's own time in ms  6.. groups that have to be
 --          there: else nothing is removed, for one that is lost needs what it has not finished
 -- returns  1 how many were removed; there may be more to remove if it is many  2 how many of them a group had not
 --          finished  3 length  4 age of the oldest in ms (-1: none)  5 how many stay over the bounds for some group
 
-local stream, length_max, age_max, drop, books = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
+local stream, length_max, age_max, drop, counters = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
 -- A call is not to hold up the server for long.
 local ENTRIES_MAX, NODE_MAX, PENDING_MAX = 100000, 1000, 10000
 local LAST = '18446744073709551615-18446744073709551615'
@@ -40,7 +40,7 @@ for i = 6, #ARGV do
     if not group_info(stream, ARGV[i]) then return {0, 0, redis.call('XLEN', stream), -1, 0} end
 end
 
--- What each group needs: `unread`, the first id that it has not been given, and all that is pending before it. Books
+-- What each group needs: `unread`, the first id that it has not been given, and all that is pending before it. Counters
 -- that are not there are those of a stranger's group. A stream that nobody reads has no groups.
 local groups, needed = {}, LAST
 for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -53,11 +53,11 @@ for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
         if before(first, needs) then needs = first end
     end
     if before(needs, needed) then needed = needs end
-    if drop and redis.call('HEXISTS', books .. name, 'base') == 1 then
-        group.books = books .. name
-        may('HINCRBY', group.books, 'dropped', '1')
-        if not tonumber(redis.call('HGET', group.books, 'dropped') or '0') then
-            error({err = 'ERR ' .. group.books .. ': its field dropped is no number'})
+    if drop and redis.call('HEXISTS', counters .. name, 'base') == 1 then
+        group.counters = counters .. name
+        may('HINCRBY', group.counters, 'dropped', '1')
+        if not tonumber(redis.call('HGET', group.counters, 'dropped') or '0') then
+            error({err = 'ERR ' .. group.counters .. ': its field dropped is no number'})
         end
     end
     groups[#groups + 1] = group
@@ -101,7 +101,7 @@ if drop and removed > 0 and groups[1] then
     if first and before(first, upto) then upto = first end
     local counted = {}
     for _, group in ipairs(groups) do
-        if group.lost > 0 and group.books then redis.call('HINCRBY', group.books, 'dropped', whole(group.lost)) end
+        if group.lost > 0 and group.counters then redis.call('HINCRBY', group.counters, 'dropped', whole(group.lost)) end
         local rows = {}
         if group.pending > 0 then
             rows = redis.call('XPENDING', stream, group.name, oldest_before, '(' .. upto, PENDING_MAX)

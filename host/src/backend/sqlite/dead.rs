@@ -71,7 +71,7 @@ impl Held {
     }
 }
 
-/// Holds the letters of a subscription to both bounds, and books what goes.
+/// Holds the letters of a subscription to both bounds, and counters what goes.
 pub fn evict(tx: &Tx<'_>, subscription: i64, options: &Options) -> Result<()> {
     let bound = |max: u64| i64::try_from(max).unwrap_or(i64::MAX);
     let (letters_max, bytes_max) = (bound(options.dead_letters_max), bound(options.dead_letters_bytes_max));
@@ -102,17 +102,17 @@ pub fn evict(tx: &Tx<'_>, subscription: i64, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The books as far as they are about dead letters.
-pub fn books(tx: &Tx<'_>, subscription: i64) -> Result<SubscriptionStatus> {
+/// The counters as far as they are about dead letters.
+pub fn counters(tx: &Tx<'_>, subscription: i64) -> Result<SubscriptionStatus> {
     let sql = "SELECT letters, unrun, letters_bytes, evicted_ran, evicted_unrun FROM subscriptions WHERE id = ?1";
-    let books = tx.get(sql, [subscription], |row| {
+    let counters = tx.get(sql, [subscription], |row| {
         // Below zero only if a stranger wrote there.
         let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
         let (dead, dead_unrun, dead_bytes) = (count(0)?, count(1)?, count(2)?);
         let (evicted_ran, evicted_unrun) = (count(3)?, count(4)?);
         Ok(SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, ..SubscriptionStatus::default() })
     })?;
-    Ok(books.unwrap_or_default())
+    Ok(counters.unwrap_or_default())
 }
 
 pub fn list(tx: &Tx<'_>, subscription: &Subscription, last: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {

@@ -32,7 +32,7 @@ fn bring_back(tx: &Tx<'_>, subscription: i64, id: i64, body: Option<&Bytes>) -> 
     let sql = "SELECT replayed FROM dead WHERE id = ?1 AND subscription = ?2";
     let Some(before) = tx.get(sql, (id, subscription), |row| row.get::<_, String>(0))? else { return Ok(false) };
     let times = read_replayed(&before).map_or(0, |replayed| replayed.times).saturating_add(1);
-    let sql = "INSERT INTO again (subscription, at_ms, origin, kind, body, attempts, crashes, history, replayed)
+    let sql = "INSERT INTO redelivery (subscription, at_ms, origin, kind, body, attempts, crashes, history, replayed)
                SELECT subscription, ?3, origin, iif(kind = 2, 2, coalesce(?5, kind)), coalesce(?6, body), 0, 0, history, ?4
                FROM dead WHERE id = ?1 AND subscription = ?2";
     let (kind, body) = body.map(|body| columns(&Body::Event(body.clone()))).unzip();

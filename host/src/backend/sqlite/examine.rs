@@ -142,7 +142,7 @@ fn consumers(tx: &Tx<'_>) -> Result<Option<Finding>> {
 /// Groups that are not in the configuration: what they have not finished stays on their streams for ever.
 fn groups(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Finding>> {
     let sql = "SELECT s.name, g.handler,
-                 (SELECT min(p.entry) FROM pending p WHERE p.subscription = g.id AND p.lane = 0),
+                 (SELECT min(p.entry) FROM pending p WHERE p.subscription = g.id AND p.queue = 0),
                  (SELECT e.at_ms FROM entries e WHERE e.stream = g.stream AND e.id > g.last_id ORDER BY e.id LIMIT 1)
                FROM subscriptions g JOIN streams s ON s.id = g.stream ORDER BY s.name, g.handler";
     let rows = tx.all(sql, [], |row| {
@@ -177,7 +177,7 @@ fn signs_of(tx: &Tx<'_>, group: i64) -> Result<Signs> {
                    WHERE p.subscription = ?1 AND p.consumer > 0 AND coalesce(c.until_ms, 0) < ?2";
     let holding = unsigned(tx.number(holding, (group, tx.now_ms))?);
     Ok(Signs {
-        letters: dead::books(tx, group)?,
+        letters: dead::counters(tx, group)?,
         pending_age: oldest.map(|at_ms| Duration::from_millis(unsigned(tx.now_ms - at_ms))),
         silent: holding,
         silent_holding: holding,

@@ -1,4 +1,4 @@
-//! Fetching: what comes next on both lanes, and waiting for it without holding the thread.
+//! Fetching: what comes next on both queues, and waiting for it without holding the thread.
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -81,18 +81,18 @@ fn data_version(tx: &Tx<'_>) -> Result<i64> {
     Ok(tx.number("PRAGMA data_version", [])?)
 }
 
-/// Up to half of what is asked for comes from the lane `Again`, the rest from the stream; either makes room for the
-/// other when it has nothing. An odd one goes by chance, so that neither lane starves when one is asked for at a time.
+/// Up to half of what is asked for comes from the redelivery queue, the rest from the stream; either makes room for the
+/// other when it has nothing. An odd one goes by chance, so that neither queue starves when one is asked for at a time.
 fn take(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
     let before = subscriptions::find(tx, subscription)?;
     let mut now = before;
     let odd = if tx.now_ms % 2 == 0 { max % 2 } else { 0 };
-    let mut got = take_again(tx, &mut now, max / 2 + odd, room)?;
-    let again = got.len();
-    got.extend(take_input(tx, &mut now, max - again, room)?);
-    let input = got.len() - again;
-    if got.len() < max && again == max / 2 + odd {
-        got.extend(take_again(tx, &mut now, max - got.len(), room)?);
+    let mut got = take_redelivery(tx, &mut now, max / 2 + odd, room)?;
+    let redelivery = got.len();
+    got.extend(take_input(tx, &mut now, max - redelivery, room)?);
+    let input = got.len() - redelivery;
+    if got.len() < max && redelivery == max / 2 + odd {
+        got.extend(take_redelivery(tx, &mut now, max - got.len(), room)?);
     }
     if !got.is_empty() {
         hand_over(tx, &before, &now, consumer, input)?;
@@ -100,12 +100,12 @@ fn take(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, max: usize
     Ok(got)
 }
 
-fn take_again(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
-    let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again
+fn take_redelivery(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+    let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM redelivery
                WHERE subscription = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.bytes())));
-    let got = tx.some(sql, (group.id, group.again_id, limit(max)), read)?;
-    group.again_id = got.last().map_or(group.again_id, |last| number(last.entry));
+    let got = tx.some(sql, (group.id, group.redelivery_id, limit(max)), read)?;
+    group.redelivery_id = got.last().map_or(group.redelivery_id, |last| number(last.entry));
     Ok(got)
 }
 
@@ -118,20 +118,20 @@ fn take_input(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usiz
     Ok(got)
 }
 
-/// Makes what was read pending under its consumer: everything between how far the lanes had been read, and are now.
+/// Makes what was read pending under its consumer: everything between how far the queues had been read, and are now.
 fn hand_over(tx: &Tx<'_>, before: &subscriptions::SubscriptionRow, now: &subscriptions::SubscriptionRow, consumer: &str, input: usize) -> Result<()> {
     let consumer = consumers::make(tx, consumer)?;
     if now.last_id > before.last_id {
-        let sql = "INSERT INTO pending (subscription, lane, entry, consumer, delivered_ms, crashes)
+        let sql = "INSERT INTO pending (subscription, queue, entry, consumer, delivered_ms, crashes)
                    SELECT ?1, 0, id, ?2, ?3, 0 FROM entries WHERE stream = ?4 AND id > ?5 AND id <= ?6";
         tx.run(sql, (now.id, consumer, tx.now_ms, now.stream, before.last_id, now.last_id))?;
     }
-    if now.again_id > before.again_id {
-        let sql = "INSERT INTO pending (subscription, lane, entry, consumer, delivered_ms, crashes)
-                   SELECT ?1, 1, id, ?2, ?3, 0 FROM again WHERE subscription = ?1 AND id > ?4 AND id <= ?5";
-        tx.run(sql, (now.id, consumer, tx.now_ms, before.again_id, now.again_id))?;
+    if now.redelivery_id > before.redelivery_id {
+        let sql = "INSERT INTO pending (subscription, queue, entry, consumer, delivered_ms, crashes)
+                   SELECT ?1, 1, id, ?2, ?3, 0 FROM redelivery WHERE subscription = ?1 AND id > ?4 AND id <= ?5";
+        tx.run(sql, (now.id, consumer, tx.now_ms, before.redelivery_id, now.redelivery_id))?;
     }
-    let sql = "UPDATE subscriptions SET last_id = ?2, again_id = ?3, delivered = delivered + ?4 WHERE id = ?1";
-    tx.run(sql, (now.id, now.last_id, now.again_id, limit(input)))?;
+    let sql = "UPDATE subscriptions SET last_id = ?2, redelivery_id = ?3, delivered = delivered + ?4 WHERE id = ?1";
+    tx.run(sql, (now.id, now.last_id, now.redelivery_id, limit(input)))?;
     Ok(())
 }

@@ -78,7 +78,7 @@ impl Inbox {
     }
 
     /// Adds an id unless it is there; answers with what was there.
-    pub fn mark(&self, tx: &Tx<'_>, id: Uuid, hash: PayloadHash) -> Result<Option<PayloadHash>> {
+    pub fn record(&self, tx: &Tx<'_>, id: Uuid, hash: PayloadHash) -> Result<Option<PayloadHash>> {
         if let Some(seen) = self.find_in(tx, &self.buckets[1..], id)? {
             return Ok(Some(seen));
         }

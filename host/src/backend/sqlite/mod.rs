@@ -18,7 +18,7 @@ mod desk;
 mod error;
 mod examine;
 mod fetch;
-mod hands;
+mod fence;
 mod inbox;
 mod job;
 mod lookup;
@@ -217,7 +217,7 @@ impl ControlPlane for Sqlite {
 
     async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         let subscription = subscription.clone();
-        self.db.ask(Durability::ReadOnly, "books of plugin versions", move |tx| versions::list(tx, &subscription)).await
+        self.db.ask(Durability::ReadOnly, "counters of plugin versions", move |tx| versions::list(tx, &subscription)).await
     }
 
     async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {

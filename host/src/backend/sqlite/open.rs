@@ -274,7 +274,7 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
 /// What a database holds that we may write to.
 enum Content {
     Nothing,
-    /// Of this layout: 1 is before pausing and audit records, 2 before timers, and before versions of plugins were booked,
+    /// Of this layout: 1 is before pausing and audit records, 2 before timers, and before versions of plugins were counted,
     /// 3 before dead letters had bounds by class and bytes, 4 before there was a clock of its own and hosts agreed on what
     /// they want.
     Older(usize),

@@ -13,7 +13,7 @@ const FIELDS: i64 = 1;
 const TIMER: i64 = 2;
 const LARGE: i64 = 3;
 
-/// A delivery that leaves its lane, with everything that must come back: the columns that `due`, `again` and `dead`
+/// A delivery that leaves its queue, with everything that must come back: the columns that `due`, `again` and `dead`
 /// have in common.
 pub struct DeliveryRow {
     pub origin: i64,
@@ -94,9 +94,9 @@ pub fn read_replayed(text: &str) -> Option<Replayed> {
 }
 
 /// A delivery that nobody has touched yet.
-pub fn fresh(lane: Queue, entry: EntryId, body: Body) -> Delivery {
+pub fn fresh(queue: Queue, entry: EntryId, body: Body) -> Delivery {
     Delivery {
-        queue: lane,
+        queue,
         entry,
         origin: entry,
         body,
@@ -130,11 +130,11 @@ pub fn limit(max: usize) -> i64 {
 }
 
 pub fn lane_of(number: i64) -> Queue {
-    if number == lane_number(Queue::Stream) { Queue::Stream } else { Queue::Redelivery }
+    if number == queue_number(Queue::Stream) { Queue::Stream } else { Queue::Redelivery }
 }
 
-pub fn lane_number(lane: Queue) -> i64 {
-    match lane {
+pub fn queue_number(queue: Queue) -> i64 {
+    match queue {
         Queue::Stream => 0,
         Queue::Redelivery => 1,
     }

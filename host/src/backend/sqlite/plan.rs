@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::parcel::{DeliveryRow, lane_number, number};
+use super::parcel::{DeliveryRow, queue_number, number};
 use super::tx::millis;
 use crate::backend::{SettlementEntry, Settlement};
 use crate::model::dead_letter::Reason;
@@ -24,12 +24,12 @@ pub struct SettleBatch {
 
 pub struct SettleOp {
     pub place: Place,
-    pub mark: Option<(Uuid, PayloadHash)>,
+    pub dedup_key: Option<(Uuid, PayloadHash)>,
     pub state: Option<(Arc<str>, u64)>,
     pub deed: OpKind,
 }
 
-/// Where a delivery lies: number of the lane (0 or 1), row in it.
+/// Where a delivery lies: number of the queue (0 or 1), row in it.
 pub type Place = (i64, i64);
 
 pub enum OpKind {
@@ -89,6 +89,6 @@ fn step(entry: &SettlementEntry) -> SettleOp {
         Disposition::Pass { agreed } => OpKind::Pass { agreed: *agreed },
         Disposition::Leave => OpKind::Leave,
     };
-    let place = (lane_number(delivery.queue), number(delivery.entry));
-    SettleOp { place, mark: entry.mark, state: entry.state.clone(), deed }
+    let place = (queue_number(delivery.queue), number(delivery.entry));
+    SettleOp { place, dedup_key: entry.dedup_key, state: entry.state.clone(), deed }
 }

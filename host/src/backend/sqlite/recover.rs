@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::Row;
 
-use super::parcel::{fresh, from_again, id, lane_number, lane_of, limit, number};
+use super::parcel::{fresh, from_again, id, queue_number, lane_of, limit, number};
 use super::plan::Place;
 use super::room::Room;
 use super::tx::{Tx, millis};
@@ -69,11 +69,11 @@ pub fn recover(
 
 pub fn take_suspect(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, options: &Options) -> Result<Option<Delivery>> {
     let subscription = subscriptions::find(tx, subscription)?.id;
-    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT 1";
+    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT 1";
     let Some(place) = tx.get(sql, (subscription, consumers::QUARANTINE), place)? else { return Ok(None) };
     let me = consumers::make(tx, consumer)?;
     let delivery = take_over(tx, subscription, me, place, &mut Room::for_one(options))?;
-    let sql = "UPDATE pending SET alone = 1 WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
+    let sql = "UPDATE pending SET alone = 1 WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
     tx.run(sql, (subscription, place.0, place.1))?;
     Ok(delivery)
 }
@@ -88,8 +88,8 @@ pub fn take_left(
 ) -> Result<Vec<Delivery>> {
     let subscription = subscriptions::find(tx, subscription)?.id;
     let me = consumers::make(tx, consumer)?;
-    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 AND delivered_ms <= ?3
-               ORDER BY lane, entry LIMIT ?4";
+    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 AND delivered_ms <= ?3
+               ORDER BY queue, entry LIMIT ?4";
     let since = tx.now_ms.saturating_sub(millis(LEFT_FOR));
     let (mut taken, mut room) = (Vec::new(), Room::new(options));
     for place in tx.all(sql, (subscription, consumers::ELSEWHERE, since, limit(max)), place)? {
@@ -107,15 +107,15 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
 
 /// Pending under `me`, but not in hand.
 fn lost(tx: &Tx<'_>, subscription: i64, me: i64, held: &HashSet<(Queue, EntryId)>, max: usize) -> Result<Vec<Place>> {
-    let held: HashSet<Place> = held.iter().map(|(lane, entry)| (lane_number(*lane), number(*entry))).collect();
+    let held: HashSet<Place> = held.iter().map(|(queue, entry)| (queue_number(*queue), number(*entry))).collect();
     // What is held is skipped after the limit: whoever holds many sees all of its own.
-    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
+    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT ?3";
     let own = tx.all(sql, (subscription, me, limit(max.saturating_add(held.len()))), place)?;
     Ok(own.into_iter().filter(|place| !held.contains(place)).take(max).collect())
 }
 
 fn released(tx: &Tx<'_>, subscription: i64, max: usize) -> Result<Vec<Place>> {
-    let sql = "SELECT lane, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY lane, entry LIMIT ?3";
+    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT ?3";
     Ok(tx.all(sql, (subscription, consumers::RELEASED, limit(max)), place)?)
 }
 
@@ -130,7 +130,7 @@ struct Behind {
 
 /// Pending under consumers that do not live, and idle for the lease. Deaths of long ago are no evidence any more.
 fn left_behind(tx: &Tx<'_>, subscription: i64, me: i64, lease: Duration, max: usize) -> Result<Vec<Behind>> {
-    let sql = "SELECT lane, entry, alone, iif(crashed_ms < ?6, 1, crashes + 1) FROM pending
+    let sql = "SELECT queue, entry, alone, iif(crashed_ms < ?6, 1, crashes + 1) FROM pending
                WHERE subscription = ?1 AND consumer > 0 AND consumer <> ?2 AND delivered_ms <= ?3
                  AND consumer NOT IN (SELECT id FROM consumers WHERE until_ms > ?4)
                LIMIT ?5";
@@ -143,32 +143,32 @@ fn left_behind(tx: &Tx<'_>, subscription: i64, me: i64, lease: Duration, max: us
 
 fn note_crash(tx: &Tx<'_>, subscription: i64, behind: &Behind) -> Result<()> {
     let sql = "UPDATE pending SET crashes = ?5, crashed_ms = ?4, alone = 0
-               WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
-    let (lane, entry) = behind.place;
-    tx.run(sql, (subscription, lane, entry, tx.now_ms, behind.crashes))?;
+               WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
+    let (queue, entry) = behind.place;
+    tx.run(sql, (subscription, queue, entry, tx.now_ms, behind.crashes))?;
     Ok(())
 }
 
 /// Into quarantine, before anybody reads it: its bytes may be what hosts die of.
-fn set_aside(tx: &Tx<'_>, subscription: i64, (lane, entry): Place) -> Result<()> {
-    let sql = "UPDATE pending SET consumer = ?4 WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
-    tx.run(sql, (subscription, lane, entry, consumers::QUARANTINE))?;
+fn set_aside(tx: &Tx<'_>, subscription: i64, (queue, entry): Place) -> Result<()> {
+    let sql = "UPDATE pending SET consumer = ?4 WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
+    tx.run(sql, (subscription, queue, entry, consumers::QUARANTINE))?;
     Ok(())
 }
 
 /// Puts a delivery into the hands of `me`. Without room for it, it is pending there and found again.
-fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (lane, entry): Place, room: &mut Room) -> Result<Option<Delivery>> {
+fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (queue, entry): Place, room: &mut Room) -> Result<Option<Delivery>> {
     let sql = "UPDATE pending SET consumer = ?4, delivered_ms = ?5
-               WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
-    tx.run(sql, (subscription, lane, entry, me, tx.now_ms))?;
-    let sql = "SELECT crashes FROM pending WHERE subscription = ?1 AND lane = ?2 AND entry = ?3";
-    let crashes = u32::try_from(tx.number(sql, (subscription, lane, entry))?).unwrap_or(u32::MAX);
-    let found = if lane == lane_number(Queue::Stream) {
+               WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
+    tx.run(sql, (subscription, queue, entry, me, tx.now_ms))?;
+    let sql = "SELECT crashes FROM pending WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
+    let crashes = u32::try_from(tx.number(sql, (subscription, queue, entry))?).unwrap_or(u32::MAX);
+    let found = if queue == queue_number(Queue::Stream) {
         let sql = "SELECT id, kind, iif(length(body) <= ?2, body, NULL), length(body) FROM entries WHERE id = ?1";
         tx.get(sql, (entry, room.entry_bytes_max()), |row| room.entry(tx, row))?
             .unwrap_or_else(|| Some(without_body(Queue::Stream, entry)))
     } else {
-        let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM again WHERE id = ?1";
+        let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM redelivery WHERE id = ?1";
         let found = tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Queue::Redelivery, entry));
         room.takes(found.bytes()).then_some(found)
     };
@@ -177,6 +177,6 @@ fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (lane, entry): Place, room
 
 /// A stranger deleted the entry. It is handed out all the same, without any field: so it ends as a dead letter that
 /// somebody sees, not as a row that nobody ever settles.
-fn without_body(lane: Queue, entry: i64) -> Delivery {
-    fresh(lane, id(entry), Body::Fields(Vec::new()))
+fn without_body(queue: Queue, entry: i64) -> Delivery {
+    fresh(queue, id(entry), Body::Fields(Vec::new()))
 }

@@ -1,4 +1,4 @@
-//! Retries and timers: put off until they are due, then moved to the lane `Again`.
+//! Retries and timers: put off until they are due, then moved to the redelivery queue.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub fn put_off(tx: &Tx<'_>, subscription: i64, after_ms: i64, parcel: &DeliveryR
 /// How many timers wait, and what is due already and waits to be fetched: a handler whose timers set timers fills that.
 pub fn timers_waiting(tx: &Tx<'_>, subscription: i64) -> Result<i64> {
     let sql = "SELECT (SELECT count(*) FROM due WHERE subscription = ?1 AND kind = 2 AND attempts = 0)
-                    + (SELECT count(*) FROM again WHERE subscription = ?1)";
+                    + (SELECT count(*) FROM redelivery WHERE subscription = ?1)";
     Ok(tx.number(sql, [subscription])?)
 }
 
@@ -29,7 +29,7 @@ pub fn promote(tx: &mut Tx<'_>, subscription: &Subscription, max: usize) -> Resu
     let sql = "SELECT id FROM due WHERE subscription = ?1 AND due_ms <= ?2 ORDER BY due_ms, id LIMIT ?3";
     let due: Vec<i64> = tx.all(sql, (group.id, tx.now_ms, limit(max)), |row| row.get(0))?;
     for id in &due {
-        let sql = "INSERT INTO again (subscription, at_ms, origin, kind, body, attempts, crashes, history, replayed)
+        let sql = "INSERT INTO redelivery (subscription, at_ms, origin, kind, body, attempts, crashes, history, replayed)
                    SELECT subscription, ?2, origin, kind, body, attempts, crashes, history, replayed FROM due WHERE id = ?1";
         tx.run(sql, (id, tx.now_ms))?;
         tx.run("DELETE FROM due WHERE id = ?1", [id])?;

@@ -11,19 +11,19 @@ CREATE TABLE streams (
   trimmed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- One consumer group. `last_id` and `again_id` are how far it has read its two lanes, `base` is how many entries of the
+-- One consumer group. `last_id` and `redelivery_id` are how far it has read its two queues, `base` is how many entries of the
 -- stream came before its start, `delivered` how many it has read since, `paused` 1 while nobody is to fetch. The rest
--- are its books: `letters` and `letters_bytes` are its rows in `dead`, `unrun` and `unrun_bytes` those of them that never
+-- are its counters: `letters` and `letters_bytes` are its rows in `dead`, `unrun` and `unrun_bytes` those of them that never
 -- ran, `evicted_ran` and `evicted_unrun` what the bounds have cost, `strayed` and `repeated` what strangers have done.
--- `seen_last` is `last_id` as it was when the subscription was looked after last, `tended_ms` when its books were put to the proof.
--- `agreed` grows whenever hosts wish other things of it. It is never deleted: its position and its books are in no other
+-- `seen_last` is `last_id` as it was when the subscription was looked after last, `tended_ms` when its counters were put to the proof.
+-- `agreed` grows whenever hosts wish other things of it. It is never deleted: its position and its counters are in no other
 -- place.
 CREATE TABLE subscriptions (
   id         INTEGER PRIMARY KEY,
   stream     INTEGER NOT NULL,
   handler    TEXT    NOT NULL,
   last_id    INTEGER NOT NULL,
-  again_id   INTEGER NOT NULL DEFAULT 0,
+  redelivery_id   INTEGER NOT NULL DEFAULT 0,
   base       INTEGER NOT NULL,
   delivered  INTEGER NOT NULL DEFAULT 0,
   committed  INTEGER NOT NULL DEFAULT 0,
@@ -47,7 +47,7 @@ CREATE TABLE subscriptions (
   UNIQUE (stream, handler)
 ) STRICT;
 CREATE TRIGGER subscription_stays BEFORE DELETE ON subscriptions BEGIN
-  SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
+  SELECT RAISE(ABORT, 'a group holds the position and the counters of its handler: it is not deleted');
 END;
 
 -- What each host wishes of a subscription, and until when that counts; `ended` 1: it has taken its leave.
@@ -89,19 +89,19 @@ CREATE TABLE entries (
 ) STRICT;
 CREATE INDEX entries_by_stream ON entries (stream);
 
--- What consumers hold. `lane` 0: `entry` is in `entries`; 1: in `again`. `consumer` 0: released, nobody's; -1: in
--- quarantine; -3: left for a host that wants it. `crashes`: hosts that died with it since it was read from its lane, the last of them at `crashed_ms`.
+-- What consumers hold. `queue` 0: `entry` is in `entries`; 1: in `again`. `consumer` 0: released, nobody's; -1: in
+-- quarantine; -3: left for a host that wants it. `crashes`: hosts that died with it since it was read from its queue, the last of them at `crashed_ms`.
 -- `alone` 1: it is run alone.
 CREATE TABLE pending (
   subscription       INTEGER NOT NULL,
-  lane         INTEGER NOT NULL,
+  queue         INTEGER NOT NULL,
   entry        INTEGER NOT NULL,
   consumer     INTEGER NOT NULL,
   delivered_ms INTEGER NOT NULL,
   crashes      INTEGER NOT NULL,
   crashed_ms   INTEGER NOT NULL DEFAULT 0,
   alone        INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (subscription, lane, entry)
+  PRIMARY KEY (subscription, queue, entry)
 ) STRICT, WITHOUT ROWID;
 
 -- Deliveries on their way back: waiting for their time (`due`), due and not finished (`again`), given up (`dead`).
@@ -122,7 +122,7 @@ CREATE INDEX due_by_time ON due (subscription, due_ms);
 -- Timers that have not come yet; one that is retried is a retry.
 CREATE INDEX due_timers ON due (subscription, due_ms) WHERE kind = 2 AND attempts = 0;
 
-CREATE TABLE again (
+CREATE TABLE redelivery (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   subscription   INTEGER NOT NULL,
   at_ms    INTEGER NOT NULL,
@@ -134,7 +134,7 @@ CREATE TABLE again (
   history  TEXT    NOT NULL,
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX again_by_subscription ON again (subscription);
+CREATE INDEX redelivery_by_subscription ON redelivery (subscription);
 
 -- `bytes`: of body, reason and history. `ran` 0: no plugin was given the event.
 CREATE TABLE dead (
@@ -154,7 +154,7 @@ CREATE TABLE dead (
   replayed TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX dead_by_subscription ON dead (subscription);
--- Who goes first, and how much that frees. The books of the subscription follow whatever is written or removed.
+-- Who goes first, and how much that frees. The counters of the subscription follow whatever is written or removed.
 CREATE INDEX dead_by_class ON dead (subscription, ran, id, bytes);
 CREATE TRIGGER dead_comes AFTER INSERT ON dead BEGIN
   UPDATE subscriptions SET letters = letters + 1, letters_bytes = letters_bytes + NEW.bytes,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::hands::Fence;
+use super::fence::Fence;
 use super::inbox::Inbox;
 use super::parcel::DeliveryRow;
 use super::plan::{OpKind, SettleBatch, SettleOp};
@@ -27,10 +27,10 @@ pub fn settle(tx: &mut Tx<'_>, plan: SettleBatch, options: &Options) -> Result<V
         return Ok(answer);
     }
     let subscriptions::SubscriptionRow { id: subscription, agreed, .. } = subscriptions::find(tx, &plan.subscription)?;
-    let marks = plan.steps.iter().any(|step| step.mark.is_some() && matches!(step.deed, OpKind::Commit { .. }));
+    let dedup_keys = plan.steps.iter().any(|step| step.dedup_key.is_some() && matches!(step.deed, OpKind::Commit { .. }));
     let mut batch = Batch {
-        hands: Fence::look(tx, subscription, &plan)?,
-        inbox: if marks { Some(Inbox::open(tx, subscription, options.inbox_window)?) } else { None },
+        fence: Fence::read(tx, subscription, &plan)?,
+        inbox: if dedup_keys { Some(Inbox::open(tx, subscription, options.inbox_window)?) } else { None },
         shelf: StateCache::new(subscription),
         broken: HashSet::new(),
         subscription,
@@ -54,7 +54,7 @@ struct Batch<'a, 'b> {
     agreed: u64,
     timers_max: i64,
     plugin: Arc<str>,
-    hands: Fence,
+    fence: Fence,
     inbox: Option<Inbox>,
     shelf: StateCache,
     /// State keys of which an entry was to write and did not: those behind it saw a state that will never be. Their
@@ -65,7 +65,7 @@ struct Batch<'a, 'b> {
     emitted: HashMap<Arc<str>, (i64, i64)>,
 }
 
-/// What goes into the subscription's books.
+/// What goes into the subscription's counters.
 #[derive(Default)]
 struct Tally {
     committed: i64,
@@ -83,19 +83,19 @@ impl Batch<'_, '_> {
             _ => None,
         };
         let settled = match step.deed {
-            _ if !self.hands.hold(step.place) => Settled::Fenced,
+            _ if !self.fence.hold(step.place) => Settled::Fenced,
             OpKind::Quarantine => {
-                self.hands.set_aside(self.tx, step.place)?;
+                self.fence.set_aside(self.tx, step.place)?;
                 Settled::Quarantined
             }
             OpKind::Leave => {
-                self.hands.leave(self.tx, step.place)?;
+                self.fence.leave(self.tx, step.place)?;
                 Settled::Left
             }
             OpKind::Pass { agreed } if agreed != self.agreed => Settled::Outdated,
             OpKind::Pass { .. } | OpKind::Skip { duplicate: false } => Settled::Skipped,
             OpKind::Skip { duplicate: true } => Settled::Duplicate,
-            OpKind::Commit { emits, writes, timers } => self.commit(step.mark, step.state, &emits, writes, &timers)?,
+            OpKind::Commit { emits, writes, timers } => self.commit(step.dedup_key, step.state, &emits, writes, &timers)?,
             OpKind::Retry { after_ms, parcel } => {
                 retries::put_off(self.tx, self.subscription, after_ms, &parcel)?;
                 Settled::Retried
@@ -108,15 +108,15 @@ impl Batch<'_, '_> {
         if let Some(key) = writes.filter(|_| settled != Settled::Committed) {
             self.broken.insert(key);
         }
-        if self.tally.book(settled) {
-            self.hands.let_go(step.place);
+        if self.tally.count(settled) {
+            self.fence.let_go(step.place);
         }
         Ok(settled)
     }
 
     fn commit(
         &mut self,
-        mark: Option<(Uuid, PayloadHash)>,
+        dedup_key: Option<(Uuid, PayloadHash)>,
         state: Option<(Arc<str>, u64)>,
         emits: &[Emitted],
         writes: BTreeMap<String, Option<Bytes>>,
@@ -124,9 +124,9 @@ impl Batch<'_, '_> {
     ) -> Result<Settled> {
         let fits = self.fits(&state)?;
         let room = self.has_room_for(timers)?;
-        if let (Some(inbox), Some((id, hash))) = (&self.inbox, mark) {
-            // A stale entry leaves no mark; but one that was committed before is a duplicate, whatever its state.
-            match if fits && room { inbox.mark(self.tx, id, hash)? } else { inbox.find(self.tx, id)? } {
+        if let (Some(inbox), Some((id, hash))) = (&self.inbox, dedup_key) {
+            // A stale entry leaves no deduplication key; but one that was committed before is a duplicate, whatever its state.
+            match if fits && room { inbox.record(self.tx, id, hash)? } else { inbox.find(self.tx, id)? } {
                 Some(seen) if seen == hash => return Ok(Settled::Duplicate),
                 Some(_) => return Ok(Settled::Conflict),
                 None => {}
@@ -190,7 +190,7 @@ impl Batch<'_, '_> {
         for (name, (id, count)) in self.emitted.drain() {
             streams::added(self.tx, &name, id, count)?;
         }
-        self.hands.close(self.tx)?;
+        self.fence.close(self.tx)?;
         if self.tally.dead > 0 {
             dead::evict(self.tx, self.subscription, options)?;
         }
@@ -199,14 +199,14 @@ impl Batch<'_, '_> {
                    duplicates = duplicates + ?4, retried = retried + ?5, timers = timers + ?6
                    WHERE id = ?1";
         self.tx.run(sql, (self.subscription, committed, skipped, duplicates, retried, timers))?;
-        versions::book(self.tx, self.subscription, &self.plugin, committed)?;
+        versions::count(self.tx, self.subscription, &self.plugin, committed)?;
         Ok(())
     }
 }
 
 impl Tally {
-    /// Books an answer; says whether the entry is off its consumer's hands.
-    fn book(&mut self, settled: Settled) -> bool {
+    /// Counters an answer; says whether the entry is off its consumer's hands.
+    fn count(&mut self, settled: Settled) -> bool {
         match settled {
             Settled::Committed => self.committed += 1,
             Settled::Skipped => self.skipped += 1,

@@ -1,4 +1,4 @@
-//! The books of a subscription: counters for what is over, counts of rows for what waits.
+//! The counters of a subscription: counters for what is over, counts of rows for what waits.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::model::delivery::Subscription;
 pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionStatus> {
     let group = subscriptions::find(tx, subscription)?;
     let count = |sql: &str| tx.number(sql, [group.id]);
-    let pending_input = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND lane = 0")?;
-    let pending_again = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND lane = 1")?;
+    let pending_input = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND queue = 0")?;
+    let pending_redelivery = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND queue = 1")?;
     let due = count("SELECT count(*) FROM due WHERE subscription = ?1")?;
     let far = "SELECT count(*) FROM due WHERE subscription = ?1 AND kind = 2 AND attempts = 0 AND due_ms > ?2";
     let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(FAR))])?;
-    let again = count("SELECT count(*) FROM again WHERE subscription = ?1")? - pending_again;
+    let redelivery = count("SELECT count(*) FROM redelivery WHERE subscription = ?1")? - pending_redelivery;
     let quarantined = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = -1")?;
     let left = tx
         .number("SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
@@ -26,15 +26,15 @@ pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionSt
     let sql =
         "SELECT s.added - g.base, g.delivered, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.timers,
                g.strayed, g.repeated FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE g.id = ?1";
-    let books: Option<[i64; 10]> = tx.get(sql, [group.id], |row| {
-        let mut books = [0; 10];
-        for (at, book) in books.iter_mut().enumerate() {
-            *book = row.get(at)?;
+    let counters: Option<[i64; 10]> = tx.get(sql, [group.id], |row| {
+        let mut counters = [0; 10];
+        for (at, counter) in counters.iter_mut().enumerate() {
+            *counter = row.get(at)?;
         }
-        Ok(books)
+        Ok(counters)
     })?;
     let [published, delivered, committed, skipped, duplicates, retried, dropped, timers, strayed, repeated] =
-        books.unwrap_or_default();
+        counters.unwrap_or_default();
     // A stranger may have deleted entries that were not delivered, or moved the group.
     let new = "SELECT EXISTS (SELECT 1 FROM entries WHERE stream = ?1 AND id > ?2)";
     let lag = match tx.number(new, (group.stream, group.last_id))? {
@@ -42,31 +42,31 @@ pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionSt
         _ => (published - delivered).max(1),
     };
     // Below zero only if a stranger deleted rows.
-    let books = |number: i64| u64::try_from(number).unwrap_or(0);
+    let counters = |number: i64| u64::try_from(number).unwrap_or(0);
     let [new, in_hand] = oldest(tx, &group)?;
-    let age = |at_ms: i64| Duration::from_millis(books(tx.now_ms - at_ms));
+    let age = |at_ms: i64| Duration::from_millis(counters(tx.now_ms - at_ms));
     Ok(SubscriptionStatus {
-        published: books(published),
-        timers: books(timers),
-        committed: books(committed),
-        skipped: books(skipped),
-        duplicates: books(duplicates),
-        retried: books(retried),
-        dropped: books(dropped),
-        strayed: books(strayed),
-        repeated: books(repeated),
-        lag: books(lag),
-        pending: books(pending_input + pending_again),
-        due: books(due),
-        far: books(far),
-        redelivery: books(again),
-        quarantined: books(quarantined),
-        left: books(left),
+        published: counters(published),
+        timers: counters(timers),
+        committed: counters(committed),
+        skipped: counters(skipped),
+        duplicates: counters(duplicates),
+        retried: counters(retried),
+        dropped: counters(dropped),
+        strayed: counters(strayed),
+        repeated: counters(repeated),
+        lag: counters(lag),
+        pending: counters(pending_input + pending_redelivery),
+        due: counters(due),
+        far: counters(far),
+        redelivery: counters(redelivery),
+        quarantined: counters(quarantined),
+        left: counters(left),
         torn: 0,
         oldest_pending_age: in_hand.map(age),
-        consumers: books(known),
+        consumers: counters(known),
         oldest_age: new.into_iter().chain(in_hand).min().map(age),
-        ..dead::books(tx, group.id)?
+        ..dead::counters(tx, group.id)?
     })
 }
 
@@ -80,12 +80,12 @@ fn oldest(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow) -> Result<[Option
     let pending = [
         one(
             "SELECT e.at_ms FROM pending p JOIN entries e ON e.id = p.entry
-             WHERE p.subscription = ?1 AND p.lane = 0 ORDER BY p.entry LIMIT 1",
+             WHERE p.subscription = ?1 AND p.queue = 0 ORDER BY p.entry LIMIT 1",
             &[group.id],
         )?,
         one(
-            "SELECT a.at_ms FROM pending p JOIN again a ON a.id = p.entry
-             WHERE p.subscription = ?1 AND p.lane = 1 ORDER BY p.entry LIMIT 1",
+            "SELECT a.at_ms FROM pending p JOIN redelivery a ON a.id = p.entry
+             WHERE p.subscription = ?1 AND p.queue = 1 ORDER BY p.entry LIMIT 1",
             &[group.id],
         )?,
     ];

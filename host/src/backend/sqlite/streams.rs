@@ -21,8 +21,8 @@ const HELD_COUNTED_MAX: i64 = 10_000;
 
 pub fn publish(tx: &mut Tx<'_>, name: Arc<str>, entries: &[NewEntry], window: Duration) -> Result<Vec<Published>> {
     let stream = subscriptions::make_stream(tx, &name)?;
-    let marks = entries.iter().any(|entry| entry.mark.is_some());
-    let inbox = if marks { Some(Inbox::open(tx, scope_of_stream(stream), window)?) } else { None };
+    let dedup_keys = entries.iter().any(|entry| entry.dedup_key.is_some());
+    let inbox = if dedup_keys { Some(Inbox::open(tx, scope_of_stream(stream), window)?) } else { None };
     let mut answers = Vec::with_capacity(entries.len());
     for entry in entries {
         answers.push(publish_one(tx, stream, inbox.as_ref(), entry)?);
@@ -33,8 +33,8 @@ pub fn publish(tx: &mut Tx<'_>, name: Arc<str>, entries: &[NewEntry], window: Du
 }
 
 fn publish_one(tx: &Tx<'_>, stream: i64, inbox: Option<&Inbox>, entry: &NewEntry) -> Result<Published> {
-    if let (Some(inbox), Some((id, hash))) = (inbox, entry.mark) {
-        match inbox.mark(tx, id, hash)? {
+    if let (Some(inbox), Some((id, hash))) = (inbox, entry.dedup_key) {
+        match inbox.record(tx, id, hash)? {
             Some(seen) if seen == hash => return Ok(Published::Duplicate),
             Some(_) => return Ok(Published::Conflict),
             None => {}
@@ -109,7 +109,7 @@ fn trim_step(tx: &Tx<'_>, name: &str, bounds: &Bounds) -> Result<Trimmed> {
     let mut lost = 0;
     if let Some((last, _)) = count.checked_sub(1).and_then(|at| oldest.get(at)) {
         if bounds.overflow == Overflow::Drop {
-            lost = book_lost(tx, stream, *last)?;
+            lost = count_lost(tx, stream, *last)?;
         }
         tx.run("DELETE FROM entries WHERE stream = ?1 AND id <= ?2", (stream, last))?;
         tx.run("UPDATE streams SET trimmed = trimmed + ?2 WHERE id = ?1", (stream, limit(count)))?;
@@ -133,13 +133,13 @@ fn count_older(tx: &Tx<'_>, stream: i64, at_ms: i64) -> Result<i64> {
     Ok(tx.number(sql, (stream, at_ms, HELD_COUNTED_MAX))?)
 }
 
-/// Books for every group what it loses when all entries up to `last` go: what it has not read counts as read, and as
-/// dropped. What is pending is booked when it is settled; without its body it becomes a dead letter. Answers how many
+/// Counters for every group what it loses when all entries up to `last` go: what it has not read counts as read, and as
+/// dropped. What is pending is counted when it is settled; without its body it becomes a dead letter. Answers how many
 /// of the entries some group had not finished.
-fn book_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
+fn count_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
     let sql = "SELECT count(*) FROM entries e WHERE e.stream = ?1 AND e.id <= ?2 AND EXISTS (
                  SELECT 1 FROM subscriptions g WHERE g.stream = e.stream AND (g.last_id < e.id OR EXISTS (
-                   SELECT 1 FROM pending p WHERE p.subscription = g.id AND p.lane = 0 AND p.entry = e.id)))";
+                   SELECT 1 FROM pending p WHERE p.subscription = g.id AND p.queue = 0 AND p.entry = e.id)))";
     let lost = tx.number(sql, (stream, last))?;
     let sql =
         "SELECT g.id, (SELECT count(*) FROM entries e WHERE e.stream = g.stream AND e.id > g.last_id AND e.id <= ?2)
@@ -155,7 +155,7 @@ fn book_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
 /// The first entry that some group has not finished: pending, or not read yet. A stream that no group reads has none.
 fn finished_before(tx: &Tx<'_>, stream: i64) -> Result<i64> {
     let sql = "SELECT coalesce(min(coalesce(
-                 (SELECT min(p.entry) FROM pending p WHERE p.subscription = g.id AND p.lane = 0), g.last_id + 1)), ?2)
+                 (SELECT min(p.entry) FROM pending p WHERE p.subscription = g.id AND p.queue = 0), g.last_id + 1)), ?2)
                FROM subscriptions g WHERE g.stream = ?1";
     Ok(tx.number(sql, (stream, i64::MAX))?)
 }

@@ -11,9 +11,9 @@ use crate::model::delivery;
 pub struct SubscriptionRow {
     pub id: i64,
     pub stream: i64,
-    /// How far the lanes were read.
+    /// How far the queues were read.
     pub last_id: i64,
-    pub again_id: i64,
+    pub redelivery_id: i64,
     /// The number of what hosts have agreed on.
     pub agreed: u64,
 }
@@ -24,11 +24,11 @@ pub fn find(tx: &Tx<'_>, subscription: &delivery::Subscription) -> Result<Subscr
 
 /// For questions whose answer is "nothing" where there is no group.
 pub fn seek(tx: &Tx<'_>, subscription: &delivery::Subscription) -> Result<Option<SubscriptionRow>> {
-    let sql = "SELECT g.id, g.stream, g.last_id, g.again_id, g.agreed FROM subscriptions g JOIN streams s ON s.id = g.stream
+    let sql = "SELECT g.id, g.stream, g.last_id, g.redelivery_id, g.agreed FROM subscriptions g JOIN streams s ON s.id = g.stream
                WHERE s.name = ?1 AND g.handler = ?2";
     Ok(tx.get(sql, (&*subscription.stream, &*subscription.handler), |row| {
         let agreed = row.get::<_, i64>(4)?.unsigned_abs();
-        Ok(SubscriptionRow { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, again_id: row.get(3)?, agreed })
+        Ok(SubscriptionRow { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, redelivery_id: row.get(3)?, agreed })
     })?)
 }
 

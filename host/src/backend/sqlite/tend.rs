@@ -11,7 +11,7 @@ use crate::backend::group::{WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{Result, SubscriptionStatus, Tended, Wish};
 use crate::model::delivery::Subscription;
 
-/// Rows are counted for the books, and they may be many.
+/// Rows are counted for the counters, and they may be many.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 pub fn tend(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
@@ -28,7 +28,7 @@ pub fn tend(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, wish: 
     // Or the clock was put back.
     if tended_ms > tx.now_ms || tended_ms.saturating_add(millis(COUNT_EVERY)) <= tx.now_ms {
         tx.run("UPDATE subscriptions SET tended_ms = ?2 WHERE id = ?1", (group.id, tx.now_ms))?;
-        (strayed, repeated) = book_strangers(tx, &group, &super::status::status(tx, subscription)?)?;
+        (strayed, repeated) = count_strangers(tx, &group, &super::status::status(tx, subscription)?)?;
     }
     let wishes = list(tx, group.id)?;
     let set_back = (seen_last > group.last_id).then(|| id(seen_last));
@@ -71,12 +71,12 @@ fn say(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow, consumer: &str, wish
 }
 
 /// When all is fetched, every entry has to be in a place.
-fn book_strangers(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow, books: &SubscriptionStatus) -> Result<(u64, u64)> {
-    if books.lag > 0 || books.balances() {
+fn count_strangers(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow, counters: &SubscriptionStatus) -> Result<(u64, u64)> {
+    if counters.lag > 0 || counters.balances() {
         return Ok((0, 0));
     }
-    let came = books.published + books.timers + books.repeated;
-    let gone = books.committed + books.skipped + books.dead + books.dropped + books.strayed + books.waiting();
+    let came = counters.published + counters.timers + counters.repeated;
+    let gone = counters.committed + counters.skipped + counters.dead + counters.dropped + counters.strayed + counters.waiting();
     let (strayed, repeated) = (came.saturating_sub(gone), gone.saturating_sub(came));
     // What was not delivered and is not there counts as delivered: nobody waits for it.
     let sql = "UPDATE subscriptions SET strayed = strayed + ?2, repeated = repeated + ?3,

@@ -22,7 +22,7 @@ ALTER TABLE subscriptions ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE subscriptions ADD COLUMN seen_last INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE subscriptions ADD COLUMN tended_ms INTEGER NOT NULL DEFAULT 0;
 CREATE TRIGGER subscription_stays BEFORE DELETE ON subscriptions BEGIN
-  SELECT RAISE(ABORT, 'a group holds the position and the books of its handler: it is not deleted');
+  SELECT RAISE(ABORT, 'a group holds the position and the counters of its handler: it is not deleted');
 END;
 CREATE TABLE wishes (
   subscription   INTEGER NOT NULL,

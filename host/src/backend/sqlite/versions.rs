@@ -6,7 +6,7 @@ use super::tx::Tx;
 use crate::backend::{Result, VERSIONS_MAX, VersionCount};
 use crate::model::delivery::Subscription;
 
-pub fn book(tx: &Tx<'_>, subscription: i64, digest: &str, committed: i64) -> Result<()> {
+pub fn count(tx: &Tx<'_>, subscription: i64, digest: &str, committed: i64) -> Result<()> {
     if committed == 0 || digest.is_empty() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Is every event accounted for? The shop's own books against what the backend holds.
+//! Is every event accounted for? The shop's own counters against what the backend holds.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::cli::dead::select::Pages;
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Subscription;
-use crate::service::books::{self, Row, Rows};
+use crate::service::status::{self, Row, Rows};
 
 /// Entries read in one step when a stream is counted.
 const PAGE: usize = 2000;
@@ -34,7 +34,7 @@ pub async fn collect(backend: &dyn Backend, subscriptions: &[Subscription]) -> a
     for stream in ["payment-events", "notification-events", "search-events", "inventory-events"] {
         emitted.insert(stream, length(backend, stream).await?);
     }
-    Ok(Account { rows: books::collect(backend, subscriptions).await?, dead, emitted })
+    Ok(Account { rows: status::collect(backend, subscriptions).await?, dead, emitted })
 }
 
 async fn length(backend: &dyn Backend, stream: &str) -> anyhow::Result<u64> {
@@ -49,7 +49,7 @@ async fn length(backend: &dyn Backend, stream: &str) -> anyhow::Result<u64> {
     }
 }
 
-/// Every way in which the books disagree; empty if every event is accounted for.
+/// Every way in which the counters disagree; empty if every event is accounted for.
 pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
     let mut found = Vec::new();
     let mut expect = |what: String, wanted: u64, is: u64| {
@@ -57,12 +57,12 @@ pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
             found.push(format!("{what}: {is}, should be {wanted}"));
         }
     };
-    // A handler that somebody added has no part in the demo's books.
+    // A handler that somebody added has no part in the demo's counters.
     let known = account.rows.iter().filter(|(handler, _)| invalid_of(truth).iter().any(|(name, _)| name == handler));
     for (handler, streams) in known {
         for Row { subscription, status, .. } in streams {
             let status = status.unwrap_or_default();
-            expect(format!("{subscription}: books that balance"), 1, u64::from(status.balances()));
+            expect(format!("{subscription}: counters that balance"), 1, u64::from(status.balances()));
             expect(format!("{subscription}: waiting"), 0, status.waiting());
             let published = match &*subscription.stream {
                 "user-events" => truth.users,
@@ -72,7 +72,7 @@ pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
             };
             expect(format!("{subscription}: published"), published, status.published);
         }
-        expect(format!("{handler}: committed"), committed(truth, handler), books::total(streams).committed);
+        expect(format!("{handler}: committed"), committed(truth, handler), status::total(streams).committed);
     }
     let dead = |handler: &str, class| account.dead.get(&(handler.to_owned(), class)).copied().unwrap_or(0);
     for (handler, invalid) in invalid_of(truth) {
@@ -83,7 +83,7 @@ pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
         truth.fail_always,
         dead("payment-service", ReasonClass::Exhausted),
     );
-    let retried = account.rows.get("payment-service").map_or(0, |streams| books::total(streams).retried);
+    let retried = account.rows.get("payment-service").map_or(0, |streams| status::total(streams).retried);
     expect("payment-service: retries".to_owned(), truth.fail_once + 3 * truth.fail_always, retried);
     for (stream, wanted) in [
         ("payment-events", truth.good_orders - truth.fail_always),

@@ -25,7 +25,8 @@ use crate::model::delivery::Subscription;
 use crate::observe::Meters;
 use crate::pipeline::HostContext;
 use crate::service::publisher::PUBLISH_BATCH;
-use crate::service::{ShutdownTrigger, books, build};
+use crate::service::status::{collect, to_json, total};
+use crate::service::{ShutdownTrigger, build};
 use crate::tasks::{self, Task};
 
 /// Where the demo keeps its events unless told otherwise. It begins anew each time.
@@ -70,7 +71,7 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         refuse_used(&*backend, &config).await?;
         let host = build::host(&config, &checked, plugins, backend.clone())?;
         let context = host.context.clone();
-        // The groups first: the books count from their start.
+        // The groups first: the counters count from their start.
         for (subscription, start) in build::subscriptions(&config) {
             backend.ensure_group(&subscription, start).await?;
         }
@@ -123,7 +124,7 @@ async fn fill(backend: &dyn Backend, args: &Args) -> anyhow::Result<Truth> {
         let mut by_stream = std::collections::BTreeMap::<&str, Vec<NewEntry>>::new();
         for _ in 0..count {
             let made = shop.make();
-            by_stream.entry(made.stream).or_default().push(NewEntry { body: made.body, mark: None });
+            by_stream.entry(made.stream).or_default().push(NewEntry { body: made.body, dedup_key: None });
         }
         for (stream, entries) in by_stream {
             backend.publish(stream, &entries).await?;
@@ -137,8 +138,8 @@ async fn watch<T>(backend: &dyn Backend, subscriptions: &[Subscription], host: &
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} deliveries  {per_sec}  {msg}")?);
     loop {
-        let rows = books::collect(backend, subscriptions).await?;
-        let totals: Vec<_> = rows.values().map(|streams| books::total(streams)).collect();
+        let rows = collect(backend, subscriptions).await?;
+        let totals: Vec<_> = rows.values().map(|streams| total(streams)).collect();
         let (published, waiting) =
             totals.iter().fold((0, 0), |(p, w), total| (p + total.published, w + total.waiting()));
         bar.set_length(published);
@@ -156,7 +157,7 @@ async fn watch<T>(backend: &dyn Backend, subscriptions: &[Subscription], host: &
 fn report(args: &Args, globals: &Globals, config: &Config, run: &Run) -> ExitCode {
     let differences = account::differences(&run.truth, &run.account);
     if globals.json {
-        let mut value = books::to_json(&run.backend, &run.account.rows, &[]);
+        let mut value = to_json(&run.backend, &run.account.rows, &[]);
         value["events"] = args.events.into();
         value["seed"] = args.seed.into();
         value["seconds"] = run.took.as_secs_f64().into();
@@ -204,7 +205,7 @@ fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String])
 }
 
 fn print_times(run: &Run) {
-    let deliveries: u64 = run.account.rows.values().map(|streams| books::total(streams).published).sum();
+    let deliveries: u64 = run.account.rows.values().map(|streams| total(streams).published).sum();
     let meters = &run.context.meters;
     outln!("");
     outln!("time        p50        p90        p99");

@@ -17,7 +17,7 @@ const INVALID_PER_MILLE: u32 = 10;
 const REPEATED_PER_MILLE: u32 = 10;
 const TROUBLED_PER_MILLE: u32 = 5;
 
-/// What was made, kept apart from the host: the demo's own books.
+/// What was made, kept apart from the host: the demo's own counters.
 #[derive(Debug, Default, Clone)]
 pub struct Truth {
     /// Entries on each of the three streams.

@@ -82,7 +82,7 @@ const CONFIG: &[Row<Config>] = &[
         |c| Some(bytes(c.host.fetch_bytes_max)),
         bytes(ByteSize::mib(1)),
         bytes(ByteSize::gib(16)),
-        "each lane of a handler on a stream has a part of it, and room for one event in any case",
+        "each worker of a handler on a stream has a part of it, and room for one event in any case",
     ),
     row("host.timers_max", |c| Some(Count(c.host.timers_max)), ONE, Count(100_000_000), ""),
     row("idempotency.window", |c| Some(Time(c.idempotency.window)), SECOND, days(366, 1), ""),

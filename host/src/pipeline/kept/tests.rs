@@ -30,7 +30,7 @@ fn refused(number: u64, target: &str, key: &str) -> RefusedSettlement {
         effects.writes.insert("n".to_owned(), Some(Bytes::from_static(b"1")));
     }
     let state = (!key.is_empty()).then(|| (key.into(), number));
-    let entries = vec![SettlementEntry { delivery, mark: None, state, disposition: Disposition::Commit(effects) }];
+    let entries = vec![SettlementEntry { delivery, dedup_key: None, state, disposition: Disposition::Commit(effects) }];
     let subscription = Subscription { stream: "s".into(), handler: "h".into() };
     let settlement = Settlement { subscription, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
     RefusedSettlement::new(settlement, false)

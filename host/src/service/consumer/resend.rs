@@ -18,7 +18,7 @@ use crate::tasks;
 /// How long to sleep when nothing is kept: whoever keeps something wakes this.
 const NOTHING: Duration = Duration::from_secs(60);
 
-/// One for each consumer, beside its lanes, which never wait for it.
+/// One for each consumer, beside its workers, which never wait for it.
 pub async fn run(consumer: Arc<Consumer>, mut quiet: Shutdown) {
     loop {
         tasks::tick();

@@ -23,7 +23,7 @@ use crate::model::event::Event;
 use crate::model::outcome::Outcome;
 use crate::plugin::Plugin;
 use crate::plugin::calls::{Called, Job, JobCall};
-use crate::plugin::workers::IoPool;
+use crate::plugin::io_pool::IoPool;
 use crate::policy::route::Pattern;
 use crate::schema::admit::{AdmitOptions, admit};
 use compare::{Kind, differ, shown};

@@ -22,7 +22,7 @@ async fn scene(keys: &[&str]) -> (Arc<dyn Backend>, Subscription, Vec<(EntryId, 
         assert_eq!(body.len(), 1000);
         let terms = AdmitOptions { wants: &|_, _| true, key: &[], payload_bytes_max: 1000 };
         events.push((EntryId(at as u64 + 1, 0), Arc::new(admit(&schemas, &body, &terms).unwrap())));
-        backend.publish("s", &[NewEntry { body, mark: None }]).await.unwrap();
+        backend.publish("s", &[NewEntry { body, dedup_key: None }]).await.unwrap();
     }
     (backend, subscription, events)
 }
@@ -45,7 +45,7 @@ async fn states_that_have_no_room_are_refused() {
     let entry = |(delivery, (_, event)): (_, &(EntryId, Arc<Event>))| {
         let mut effects = Effects::default();
         effects.writes.insert("n".to_owned(), Some(Bytes::from(vec![b'x'; 99])));
-        SettlementEntry { delivery, mark: None, state: Some((event.key().clone(), 0)), disposition: Disposition::Commit(effects) }
+        SettlementEntry { delivery, dedup_key: None, state: Some((event.key().clone(), 0)), disposition: Disposition::Commit(effects) }
     };
     let entries = fetched.deliveries.into_iter().zip(&events).map(entry).collect();
     let token = Uuid::new_v4();

@@ -1,4 +1,4 @@
-//! The workload of the fault tests: books amounts on accounts. What it must have done follows from the events it has
+//! The workload of the fault tests: counters amounts on accounts. What it must have done follows from the events it has
 //! committed alone, so a stranger can compute it and compare.
 //!
 //! For each `Test.Entry.Posted` it adds to `count` and `sum` of the event's key, and emits one `Test.Entry.Booked` with

@@ -148,15 +148,15 @@ fn what_has_no_room_in_its_reply_is_left_and_the_next_reply_has_room_again() {
     }
 }
 
-/// As XREADGROUP answers for both lanes at once.
+/// As XREADGROUP answers for both queues at once.
 #[test]
 fn each_of_several_streams_is_bounded() {
     let long = vec![b'x'; 3 * BOUNDS.entry_bytes];
     let (small, large_one) = (entry(0, &[(b"event", b"{}")]), entry(1, &[(b"event", &long)]));
     let one = |name: &str, entries: &[Vec<u8>]| list(&[string(name.as_bytes()), list(entries)]);
-    for again in [vec![small.clone()], vec![small.clone(), small.clone()], vec![small.clone(); 3]] {
+    for redelivery in [vec![small.clone()], vec![small.clone(), small.clone()], vec![small.clone(); 3]] {
         for input in [vec![large_one.clone()], vec![large_one.clone(), small.clone()], vec![large_one.clone(); 3]] {
-            let wire = list(&[one("{orders}:tm:again:billing", &again), one("orders", &input)]);
+            let wire = list(&[one("{orders}:tm:redelivery:billing", &redelivery), one("orders", &input)]);
             for pieces in PIECES {
                 let Value::Array(streams) = read(1, &wire, pieces).remove(0) else { panic!() };
                 let of = |at: usize| fields(&Value::Array(vec![streams[at].clone()]));
@@ -175,7 +175,7 @@ fn records_of_ours_are_never_cut() {
     let body = vec![b'x'; 3 * BOUNDS.entry_bytes - 500];
     let records = [entry(0, &[(b"event", &body), (b"attempts", b"3")]), entry(1, &[(b"event", &body)])];
     for pieces in PIECES {
-        let found = fields(&read(1, &stream("{orders}:tm:again:billing", &records), pieces)[0]);
+        let found = fields(&read(1, &stream("{orders}:tm:redelivery:billing", &records), pieces)[0]);
         assert_eq!((large(&found[0]), found[0].len()), (None, 4));
         assert!(is_left(&found[1]), "but they share their reply's room");
     }

@@ -19,7 +19,7 @@ async fn what_is_written_is_there_after_reopening() {
     let folder = Folder::new();
     for round in 1..=3 {
         let sqlite = open(&folder.file("a.db")).await;
-        sqlite.publish("s", &[NewEntry { body: "x".into(), mark: None }]).await.unwrap();
+        sqlite.publish("s", &[NewEntry { body: "x".into(), dedup_key: None }]).await.unwrap();
         assert_eq!(sqlite.entries("s", None, 10).await.unwrap().len(), round);
     }
 }
@@ -101,7 +101,7 @@ async fn the_clock_of_a_file_of_layout_4_begins_no_earlier_than_its_entries() {
     let sql = "INSERT INTO entries (stream, at_ms, kind, body) VALUES (1, ?1, 0, x'00')";
     conn.execute(sql, [day_ahead]).unwrap();
     let sqlite = open(&folder.file("a.db")).await;
-    sqlite.publish("s", &[NewEntry { body: "x".into(), mark: None }]).await.unwrap();
+    sqlite.publish("s", &[NewEntry { body: "x".into(), dedup_key: None }]).await.unwrap();
     let newest: i64 =
         conn.query_row("SELECT max(at_ms) FROM entries WHERE body = x'78'", [], |row| row.get(0)).unwrap();
     assert!((day_ahead..day_ahead + 600_000).contains(&newest), "{newest} and {day_ahead}");
@@ -136,7 +136,7 @@ async fn the_letters_in_a_file_of_layout_3_are_counted() {
 #[tokio::test]
 async fn what_a_file_of_layout_4_remembers_is_known() {
     let folder = Folder::new();
-    let entry = || [NewEntry { body: "x".into(), mark: Some((uuid::Uuid::nil(), [1; 16])) }];
+    let entry = || [NewEntry { body: "x".into(), dedup_key: Some((uuid::Uuid::nil(), [1; 16])) }];
     open(&folder.file("a.db")).await.publish("s", &entry()).await.unwrap();
     let conn = rusqlite::Connection::open(folder.path("a.db")).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
@@ -171,5 +171,5 @@ async fn a_file_of_layout_2_is_made_one_of_today() {
 async fn an_empty_file_is_a_new_database() {
     let folder = Folder::new();
     std::fs::write(folder.path("a.db"), "").unwrap();
-    open(&folder.file("a.db")).await.publish("s", &[NewEntry { body: "x".into(), mark: None }]).await.unwrap();
+    open(&folder.file("a.db")).await.publish("s", &[NewEntry { body: "x".into(), dedup_key: None }]).await.unwrap();
 }

@@ -36,7 +36,7 @@ fn the_inbox_remembers_for_the_window_and_then_forgets() {
     for second in 0..1000 {
         at(&conn, second, |tx| {
             let inbox = Inbox::open(tx, 1, WINDOW).unwrap();
-            assert_eq!(inbox.mark(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap(), None);
+            assert_eq!(inbox.record(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap(), None);
             for age in [0, 1, 50, 99, 100].into_iter().filter(|age| *age <= second) {
                 let id = Uuid::from_u128((second - age) as u128);
                 assert_eq!(inbox.find(tx, id).unwrap(), Some([1; 16]), "{age} s old at second {second}");
@@ -53,8 +53,8 @@ fn a_stream_and_a_handler_of_the_same_number_have_each_their_own_inbox() {
     at(&conn, 0, |tx| {
         let stream = Inbox::open(tx, scope_of_stream(1), WINDOW).unwrap();
         let handler = Inbox::open(tx, 1, WINDOW).unwrap();
-        assert_eq!(stream.mark(tx, Uuid::nil(), [1; 16]).unwrap(), None);
-        assert_eq!(handler.mark(tx, Uuid::nil(), [2; 16]).unwrap(), None);
+        assert_eq!(stream.record(tx, Uuid::nil(), [1; 16]).unwrap(), None);
+        assert_eq!(handler.record(tx, Uuid::nil(), [2; 16]).unwrap(), None);
         assert_eq!(stream.find(tx, Uuid::nil()).unwrap(), Some([1; 16]));
     });
 }
@@ -65,7 +65,7 @@ fn forgetting_is_done_in_bounded_steps() {
     let conn = database();
     at(&conn, 0, |tx| {
         let inbox = Inbox::open(tx, 1, WINDOW).unwrap();
-        (0..2500).for_each(|n| assert_eq!(inbox.mark(tx, Uuid::from_u128(n), [1; 16]).unwrap(), None));
+        (0..2500).for_each(|n| assert_eq!(inbox.record(tx, Uuid::from_u128(n), [1; 16]).unwrap(), None));
     });
     for second in [200, 255] {
         at(&conn, second, |tx| Inbox::open(tx, 1, WINDOW).unwrap());
@@ -84,7 +84,7 @@ fn forgetting_is_done_in_bounded_steps() {
 #[test]
 fn a_clock_that_is_set_back_forgets_nothing() {
     let conn = database();
-    at(&conn, 0, |tx| Inbox::open(tx, 1, WINDOW).unwrap().mark(tx, Uuid::nil(), [1; 16]).unwrap());
+    at(&conn, 0, |tx| Inbox::open(tx, 1, WINDOW).unwrap().record(tx, Uuid::nil(), [1; 16]).unwrap());
     for second in [3600, 0, -3600, 60] {
         // An hour ahead is longer than this window; what counts is that going back neither fails nor loses more.
         at(&conn, second, |tx| Inbox::open(tx, 1, Duration::from_secs(86_400)).unwrap().find(tx, Uuid::nil()).unwrap())
@@ -98,7 +98,7 @@ fn a_clock_that_is_put_ahead_forgets_nothing_within_the_window() {
     let conn = database();
     for second in [0, 50, 90] {
         at(&conn, second, |tx| {
-            Inbox::open(tx, 1, WINDOW).unwrap().mark(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap()
+            Inbox::open(tx, 1, WINDOW).unwrap().record(tx, Uuid::from_u128(second as u128), [1; 16]).unwrap()
         });
     }
     // 90 s after the first, by a clock that is three hours ahead; then it is put right.
@@ -115,8 +115,8 @@ fn a_clock_that_is_put_ahead_forgets_nothing_within_the_window() {
 fn the_longest_window_of_those_who_write_counts() {
     let conn = database();
     let [short, long] = [Duration::from_secs(10), WINDOW];
-    at(&conn, 0, |tx| Inbox::open(tx, 1, short).unwrap().mark(tx, Uuid::nil(), [1; 16]).unwrap());
-    at(&conn, 1, |tx| Inbox::open(tx, 1, long).unwrap().mark(tx, Uuid::max(), [1; 16]).unwrap());
+    at(&conn, 0, |tx| Inbox::open(tx, 1, short).unwrap().record(tx, Uuid::nil(), [1; 16]).unwrap());
+    at(&conn, 1, |tx| Inbox::open(tx, 1, long).unwrap().record(tx, Uuid::max(), [1; 16]).unwrap());
     for second in 2..90 {
         let found = at(&conn, second, |tx| Inbox::open(tx, 1, short).unwrap().find(tx, Uuid::max()).unwrap());
         assert_eq!(found, Some([1; 16]), "forgotten at {second}");
@@ -151,7 +151,7 @@ fn the_dead_are_forgotten_when_nothing_of_them_is_left() {
         }
         let holding = consumers::seek(tx, "holding").unwrap();
         tx.run(
-            "INSERT INTO pending (subscription, lane, entry, consumer, delivered_ms, crashes) VALUES (1, 0, 1, ?1, 0, 0)",
+            "INSERT INTO pending (subscription, queue, entry, consumer, delivered_ms, crashes) VALUES (1, 0, 1, ?1, 0, 0)",
             [holding],
         )
         .unwrap();

@@ -15,7 +15,7 @@ fn subscription() -> Subscription {
 }
 
 fn event(text: &str) -> NewEntry {
-    NewEntry { body: text.to_owned().into(), mark: None }
+    NewEntry { body: text.to_owned().into(), dedup_key: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,13 +53,13 @@ async fn many_processes_share_the_work() {
             host.beat(&consumer, Duration::from_secs(600), "").await.unwrap();
             for n in 0..count / hosts {
                 let id = Uuid::from_u128(n as u128); // the same ids from every process
-                let entry = NewEntry { mark: Some((id, [1; 16])), ..event("x") };
+                let entry = NewEntry { dedup_key: Some((id, [1; 16])), ..event("x") };
                 let answer = host.publish("orders", &[entry, event("y")]).await.unwrap();
                 assert!(matches!(answer[..], [Published::Added(_) | Published::Duplicate, Published::Added(_)]));
                 let got = host.fetch(&subscription(), &consumer, 3, Duration::ZERO).await.unwrap();
                 let entries = got.deliveries.into_iter().map(|delivery| SettlementEntry {
                     delivery,
-                    mark: None,
+                    dedup_key: None,
                     state: None,
                     disposition: Disposition::Commit(Effects::default()),
                 });
@@ -73,12 +73,12 @@ async fn many_processes_share_the_work() {
         }));
     }
     for host in working {
-        let books = host.await.expect("no host fails").status(&subscription()).await.unwrap();
-        assert!(books.balances(), "{books:?}");
+        let counters = host.await.expect("no host fails").status(&subscription()).await.unwrap();
+        assert!(counters.balances(), "{counters:?}");
     }
-    let books = open(&file).await.status(&subscription()).await.unwrap();
-    assert_eq!(books.published as usize, count + count / hosts, "marked ones once, the others each");
-    assert_eq!(books.published, books.committed + books.lag);
+    let counters = open(&file).await.status(&subscription()).await.unwrap();
+    assert_eq!(counters.published as usize, count + count / hosts, "marked ones once, the others each");
+    assert_eq!(counters.published, counters.committed + counters.lag);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ async fn what_strangers_do_to_the_rows_is_counted() {
         let subscription = Subscription { stream: "s".into(), handler: "h".into() };
         let sqlite = open(&folder.file("a.db")).await;
         sqlite.ensure_group(&subscription, Start::Beginning).await.unwrap();
-        let entry = || NewEntry { body: "x".into(), mark: None };
+        let entry = || NewEntry { body: "x".into(), dedup_key: None };
         sqlite.publish("s", &[entry(), entry(), entry(), entry(), entry(), entry()]).await.unwrap();
         let got = sqlite.fetch(&subscription, "me", 4, std::time::Duration::ZERO).await.unwrap().deliveries;
         assert_eq!(got.len(), 4);

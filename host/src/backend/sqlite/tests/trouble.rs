@@ -19,7 +19,7 @@ async fn publish(host: &Arc<Sqlite>) -> usize {
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let host = host.clone();
-            let entries = vec![NewEntry { body: vec![b'x'; 3000].into(), mark: None }; 3];
+            let entries = vec![NewEntry { body: vec![b'x'; 3000].into(), dedup_key: None }; 3];
             tokio::spawn(async move { host.publish("orders", &entries).await })
         })
         .collect();

@@ -1,4 +1,4 @@
-//! The books: each entry that was published is in exactly one place.
+//! The counters: each entry that was published is in exactly one place.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::backend::{Backend, Bounds, SettlementEntry, Settled, Start, VERSIONS_
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Disposition;
 
-/// A mix of everything, on a stream that two handlers read and one writes to. `Desk::books` checks the balance.
-pub async fn the_books_balance(backend: Arc<dyn Backend>) {
+/// A mix of everything, on a stream that two handlers read and one writes to. `Desk::counters` checks the balance.
+pub async fn the_counters_balance(backend: Arc<dyn Backend>) {
     let one = Desk::new(&backend).await;
     let two = one.neighbour().await;
     let id = Uuid::new_v4();
@@ -27,8 +27,8 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
             let _ = heir.fetch(2).await; // lost: its consumer dies
             heir.dies().await;
             let entries = desk.fetch(10).await.into_iter().enumerate().map(|(n, d)| match n {
-                0 => SettlementEntry { mark: Some((id, THIS)), ..commit(d) }, // a duplicate from the second round on
-                1 => SettlementEntry { mark: Some((id, OTHER)), ..commit(d) }, // a conflict
+                0 => SettlementEntry { dedup_key: Some((id, THIS)), ..commit(d) }, // a duplicate from the second round on
+                1 => SettlementEntry { dedup_key: Some((id, OTHER)), ..commit(d) }, // a conflict
                 2 => SettlementEntry { state: Some(("k".into(), 99)), ..commit(d) }, // stale
                 3 => entry(d, Disposition::Skip { duplicate: false }),
                 4 => retry(d, Duration::ZERO, record(1, "soon")),
@@ -40,7 +40,7 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
             });
             let answers = desk.settle(entries.collect()).await;
             assert_eq!((answers[1], answers[2]), (Settled::Conflict, Settled::Stale));
-            desk.books().await;
+            desk.counters().await;
             let mut found = desk.recover(4).await; // two that were lost, two that were left pending
             let suspect = backend.take_suspect(&desk.subscription, &desk.consumer).await.expect("take_suspect");
             found.push(suspect.expect("one lies in quarantine"));
@@ -51,10 +51,10 @@ pub async fn the_books_balance(backend: Arc<dyn Backend>) {
                 let letter = desk.dead().await[0].id;
                 assert_eq!(backend.replay(&desk.subscription, &[letter], &Operator::default()).await.expect("replay"), 1);
             }
-            desk.books().await;
+            desk.counters().await;
         }
     }
-    late.books().await;
+    late.counters().await;
     overflow(&one).await;
     trim(&backend, &[&one, &two, &late]).await;
 }
@@ -64,61 +64,61 @@ async fn overflow(desk: &Desk) {
     desk.publish_count(DEAD_LETTERS_MAX as usize + 1).await;
     let got = desk.fetch(DEAD_LETTERS_MAX as usize + 1).await;
     desk.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
-    let books = desk.books().await;
-    assert!(books.dropped > 0 && books.dead == DEAD_LETTERS_MAX, "{books:?}");
+    let counters = desk.counters().await;
+    assert!(counters.dropped > 0 && counters.dead == DEAD_LETTERS_MAX, "{counters:?}");
 }
 
 /// Everything is taken to its end, and the stream is emptied.
 async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
     for desk in desks {
-        let books = desk.books().await;
-        let rest = desk.fetch((books.lag + books.redelivery) as usize).await;
+        let counters = desk.counters().await;
+        let rest = desk.fetch((counters.lag + counters.redelivery) as usize).await;
         desk.settle(rest.into_iter().map(commit).collect()).await;
-        let books = desk.books().await;
-        assert_eq!((books.lag, books.redelivery, books.pending), (0, 0, 0), "{books:?}");
-        assert_eq!(books.waiting(), books.due);
+        let counters = desk.counters().await;
+        assert_eq!((counters.lag, counters.redelivery, counters.pending), (0, 0, 0), "{counters:?}");
+        assert_eq!(counters.waiting(), counters.due);
     }
     let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
     while backend.trim(&desks[0].subscription.stream, &bounds).await.expect("trim").removed > 0 {}
     for desk in desks {
-        desk.books().await;
+        desk.counters().await;
     }
 }
 
 pub async fn waiting_has_an_age(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    assert_eq!(desk.books().await.oldest_age, None, "nothing waits");
+    assert_eq!(desk.counters().await.oldest_age, None, "nothing waits");
     desk.publish(&["a"]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let age = desk.books().await.oldest_age.expect("it waits in the stream");
+    let age = desk.counters().await.oldest_age.expect("it waits in the stream");
     assert!(age >= Duration::from_millis(10), "it has waited for 20 ms at least, not {age:?}");
     let delivery = desk.fetch_one().await;
-    let older = desk.books().await.oldest_age.expect("it waits in a consumer's hands");
+    let older = desk.counters().await.oldest_age.expect("it waits in a consumer's hands");
     assert!(older >= age, "handing it out does not make it younger: {older:?} after {age:?}");
     desk.publish(&["b"]).await;
-    let oldest = desk.books().await.oldest_age.expect("two wait");
+    let oldest = desk.counters().await.oldest_age.expect("two wait");
     assert!(oldest >= older, "the oldest counts, not the newest: {oldest:?} after {older:?}");
     desk.settle(vec![commit(delivery), commit(desk.fetch_one().await)]).await;
-    assert_eq!(desk.books().await.oldest_age, None, "nothing waits any more");
+    assert_eq!(desk.counters().await.oldest_age, None, "nothing waits any more");
 }
 
-pub async fn a_duplicate_is_booked_as_skipped(backend: Arc<dyn Backend>) {
+pub async fn a_duplicate_is_counted_as_skipped(backend: Arc<dyn Backend>) {
     let desk = Desk::on(&backend, &fresh("stream"), Start::Beginning).await;
     let id = Uuid::new_v4();
     desk.publish_count(5).await;
     let got = desk.fetch(5).await.into_iter().enumerate();
     let entries = got.map(|(n, d)| match n {
         4 => entry(d, Disposition::Skip { duplicate: false }),
-        _ => SettlementEntry { mark: Some((id, THIS)), ..commit(d) },
+        _ => SettlementEntry { dedup_key: Some((id, THIS)), ..commit(d) },
     });
     desk.settle(entries.collect()).await;
-    let books = desk.books().await;
-    assert_eq!((books.committed, books.skipped, books.duplicates, books.waiting()), (1, 4, 3, 0));
+    let counters = desk.counters().await;
+    assert_eq!((counters.committed, counters.skipped, counters.duplicates, counters.waiting()), (1, 4, 3, 0));
 }
 
 pub async fn what_is_in_hand_has_an_age_of_its_own(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let in_hand = async || desk.books().await.oldest_pending_age;
+    let in_hand = async || desk.counters().await.oldest_pending_age;
     desk.publish(&["a"]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(in_hand().await, None, "nobody has it in hand");
@@ -129,11 +129,11 @@ pub async fn what_is_in_hand_has_an_age_of_its_own(backend: Arc<dyn Backend>) {
     assert_eq!(in_hand().await, None, "it waits, in nobody's hands");
     desk.promote(1).await;
     let back = desk.fetch_one().await;
-    let again = in_hand().await.expect("one is in hand on the other lane");
+    let again = in_hand().await.expect("one is in hand on the other queue");
     desk.publish(&["b"]).await;
     let _ = desk.fetch_one().await;
     let oldest = in_hand().await.expect("two are in hand");
-    assert!(oldest >= again, "the oldest counts, on whatever lane: {oldest:?} after {again:?}");
+    assert!(oldest >= again, "the oldest counts, on whatever queue: {oldest:?} after {again:?}");
     desk.settle_one(commit(back)).await;
     assert!(in_hand().await.is_some(), "one is left");
 }
@@ -143,15 +143,15 @@ pub async fn consumers_are_counted(backend: Arc<dyn Backend>) {
     let two = one.consumer().await;
     one.publish(&["a", "b"]).await;
     let (_a, _b) = (one.fetch_one().await, two.fetch_one().await);
-    let books = one.books().await;
-    assert!(books.consumers >= 2, "two have something in hand: {books:?}");
+    let counters = one.counters().await;
+    assert!(counters.consumers >= 2, "two have something in hand: {counters:?}");
     // What is given back is nobody's, and nobody is no consumer.
     assert_eq!(backend.leave(&one.consumer, std::slice::from_ref(&one.subscription)).await.expect("leave"), 1);
-    let after = one.books().await;
+    let after = one.counters().await;
     assert!(after.quarantined == 0 && after.pending == 2, "{after:?}");
     two.dies().await;
-    let books = one.books().await;
-    assert!(books.consumers >= 1, "a dead one that holds something is still one: {books:?}");
+    let counters = one.counters().await;
+    assert!(counters.consumers >= 1, "a dead one that holds something is still one: {counters:?}");
 }
 
 pub async fn the_secret_for_ids_is_made_once(backend: Arc<dyn Backend>) {
@@ -164,13 +164,13 @@ pub async fn a_backend_has_a_size(backend: Arc<dyn Backend>) {
     assert!(size > 0, "it holds the streams of all other stories");
 }
 
-pub async fn each_version_of_a_plugin_has_its_book(backend: Arc<dyn Backend>) {
+pub async fn each_version_of_a_plugin_has_its_counter(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
-    let books = async || {
+    let counters = async || {
         let found = desk.versions().await;
-        found.into_iter().map(|book| (book.digest, book.committed)).collect::<Vec<_>>()
+        found.into_iter().map(|counter| (counter.digest, counter.committed)).collect::<Vec<_>>()
     };
-    assert_eq!(books().await, [], "nothing is committed");
+    assert_eq!(counters().await, [], "nothing is committed");
     desk.publish_count(12).await;
     for (digest, count) in [("old", 3), ("new", 2), ("old", 1), ("", 1)] {
         let entries = desk.fetch(count).await.into_iter().map(commit).collect();
@@ -178,7 +178,7 @@ pub async fn each_version_of_a_plugin_has_its_book(backend: Arc<dyn Backend>) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let known = [("new".to_owned(), 2), ("old".to_owned(), 4)];
-    assert_eq!(books().await, known, "the newest first; what no version did is nobody's");
+    assert_eq!(counters().await, known, "the newest first; what no version did is nobody's");
     // What is not committed is no version's work.
     let rest = desk.fetch(3).await.into_iter().enumerate().map(|(n, delivery)| match n {
         0 => entry(delivery, Disposition::Skip { duplicate: false }),
@@ -186,12 +186,12 @@ pub async fn each_version_of_a_plugin_has_its_book(backend: Arc<dyn Backend>) {
         _ => dead_letter(delivery, ReasonClass::Rejected, None),
     });
     desk.try_settle_by("new", Uuid::new_v4(), rest.collect()).await.expect("settle");
-    assert_eq!(books().await, known);
+    assert_eq!(counters().await, known);
     assert_eq!(desk.neighbour().await.versions().await, [], "each handler has its own");
 }
 
 /// Reaches `VERSIONS_MAX`.
-pub async fn the_books_of_old_versions_become_one(backend: Arc<dyn Backend>) {
+pub async fn the_counters_of_old_versions_become_one(backend: Arc<dyn Backend>) {
     let desk = Desk::new(&backend).await;
     let versions = VERSIONS_MAX + 3;
     desk.publish_count(versions).await;
@@ -203,8 +203,8 @@ pub async fn the_books_of_old_versions_become_one(backend: Arc<dyn Backend>) {
     }
     let found = desk.versions().await;
     assert_eq!(found.len(), VERSIONS_MAX + 1, "and one for all that are older");
-    assert_eq!(found.first().map(|book| book.digest.clone()), Some(format!("v{}", versions - 1)));
-    let older = found.iter().find(|book| book.digest.is_empty()).expect("the older ones");
+    assert_eq!(found.first().map(|counter| counter.digest.clone()), Some(format!("v{}", versions - 1)));
+    let older = found.iter().find(|counter| counter.digest.is_empty()).expect("the older ones");
     assert_eq!(older.committed, 3, "v0 to v2");
-    assert_eq!(found.iter().map(|book| book.committed).sum::<u64>(), desk.books().await.committed);
+    assert_eq!(found.iter().map(|counter| counter.committed).sum::<u64>(), desk.counters().await.committed);
 }

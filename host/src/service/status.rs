@@ -1,4 +1,4 @@
-//! The books of every handler, gathered from the backend: what `status`, the API and the demo show.
+//! The counters of every handler, gathered from the backend: what `status`, the API and the demo show.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub type Rows = BTreeMap<String, Vec<Row>>;
 
 pub struct Row {
     pub subscription: Subscription,
-    /// The books; none where the handler has not been started yet.
+    /// The counters; none where the handler has not been started yet.
     pub status: Option<SubscriptionStatus>,
     /// Nothing is fetched until somebody resumes it.
     pub paused: bool,
@@ -61,7 +61,7 @@ pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Su
     Ok(found)
 }
 
-/// The books of a handler over all its streams.
+/// The counters of a handler over all its streams.
 pub fn total(streams: &[Row]) -> SubscriptionStatus {
     let mut total = SubscriptionStatus::default();
     for status in streams.iter().filter_map(|row| row.status.as_ref()) {
@@ -137,20 +137,20 @@ pub async fn add_versions(status: &mut Value, backend: &dyn Backend, subscriptio
     for handler in status["handlers"].as_array_mut().into_iter().flatten() {
         let mut versions: Vec<VersionCount> = Vec::new();
         for subscription in subscriptions.iter().filter(|subscription| handler["handler"] == *subscription.handler) {
-            for book in backend.committed_by(subscription).await? {
-                match versions.iter_mut().find(|known| known.digest == book.digest) {
+            for counter in backend.committed_by(subscription).await? {
+                match versions.iter_mut().find(|known| known.digest == counter.digest) {
                     Some(known) => {
-                        known.committed += book.committed;
-                        known.since_ms = known.since_ms.min(book.since_ms);
+                        known.committed += counter.committed;
+                        known.since_ms = known.since_ms.min(counter.since_ms);
                     }
-                    None => versions.push(book),
+                    None => versions.push(counter),
                 }
             }
         }
-        versions.sort_by_key(|book| std::cmp::Reverse(book.since_ms));
-        let rows = versions.iter().map(|book| {
-            let since = (book.since_ms > 0).then(|| clock::rfc3339(book.since_ms));
-            json!({ "digest": book.digest, "committed": book.committed, "since": since })
+        versions.sort_by_key(|counter| std::cmp::Reverse(counter.since_ms));
+        let rows = versions.iter().map(|counter| {
+            let since = (counter.since_ms > 0).then(|| clock::rfc3339(counter.since_ms));
+            json!({ "digest": counter.digest, "committed": counter.committed, "since": since })
         });
         handler["committed_by"] = rows.collect();
     }
@@ -161,7 +161,7 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[HostReport]) -> Value {
     let handlers: Vec<Value> = rows
         .iter()
         .map(|(handler, streams)| {
-            let mut value = books(&total(streams));
+            let mut value = counters(&total(streams));
             value["handler"] = handler.as_str().into();
             let told = told(hosts, handler);
             value["hosts"] = told.hosts.into();
@@ -175,7 +175,7 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[HostReport]) -> Value {
             value["paused"] = streams.iter().all(|row| row.paused).into();
             value["position_lost"] = streams.iter().any(|row| row.lost).into();
             let streams = streams.iter().map(|row| {
-                let mut value = row.status.as_ref().map(books).unwrap_or_else(|| json!({}));
+                let mut value = row.status.as_ref().map(counters).unwrap_or_else(|| json!({}));
                 value["stream"] = (&*row.subscription.stream).into();
                 value["paused"] = row.paused.into();
                 value["position_lost"] = row.lost.into();
@@ -188,13 +188,13 @@ pub fn to_json(backend: &str, rows: &Rows, hosts: &[HostReport]) -> Value {
     json!({ "backend": backend, "hosts": hosts, "handlers": handlers })
 }
 
-fn books(status: &SubscriptionStatus) -> Value {
+fn counters(status: &SubscriptionStatus) -> Value {
     json!({
         "published": status.published, "timers": status.timers, "committed": status.committed, "skipped": status.skipped,
         "duplicates": status.duplicates, "retried": status.retried, "dead": status.dead, "dead_unrun": status.dead_unrun,
         "dead_bytes": status.dead_bytes, "dropped": status.dropped, "evicted_ran": status.evicted_ran,
         "evicted_unrun": status.evicted_unrun, "strayed": status.strayed, "repeated": status.repeated,
-        "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "again": status.redelivery,
+        "waiting": status.waiting(), "lag": status.lag, "pending": status.pending, "due": status.due, "redelivery": status.redelivery,
         "quarantined": status.quarantined, "left": status.left, "torn": status.torn, "consumers": status.consumers,
         "oldest_pending_age_ms": status.oldest_pending_age.map(|age| age.as_millis() as u64),
         "oldest_age_ms": status.oldest_age.map(|age| age.as_millis() as u64), "balanced": status.balances(),

@@ -1,4 +1,4 @@
-//! The I/O lane: calls that wait hold up nobody but themselves.
+//! The I/O pool: calls that wait hold up nobody but themselves.
 
 use std::sync::Arc;
 use std::time::Duration;

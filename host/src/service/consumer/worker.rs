@@ -1,4 +1,4 @@
-//! A lane: a thread with a runtime and a connection of its own. From the read to the settlement, a batch is handed to
+//! A worker: a thread with a runtime and a connection of its own. From the read to the settlement, a batch is handed to
 //! nobody: on a host with little to do, waking others is most of what an event takes (docs/decisions/0023).
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
 const FEW: usize = 8;
 
 impl Consumer {
-    /// Runs a lane on a thread of its own until it is time to stop, or, after the call that is running, until nobody waits
+    /// Runs a worker on a thread of its own until it is time to stop, or, after the call that is running, until nobody waits
     /// for this any more.
     ///
     /// # Panics
@@ -81,7 +81,7 @@ impl Consumer {
             let permit = lock(&self.breaker).permit(Instant::now());
             let max = match permit {
                 Permit::Full => self.batch,
-                // A probe is one delivery, and one lane's business.
+                // A probe is one delivery, and one worker's business.
                 Permit::Probe if number == 0 => 1,
                 Permit::Probe => {
                     kept = None;
@@ -109,7 +109,7 @@ impl Consumer {
         }
     }
 
-    /// One batch, beside those of others. Answers the gate if this lane keeps it; if it fails, how long to wait.
+    /// One batch, beside those of others. Answers the gate if this worker keeps it; if it fails, how long to wait.
     async fn process_batch<'a>(
         &'a self,
         worker: &mut WorkerContext,
@@ -138,7 +138,7 @@ impl Consumer {
             return Ok(None);
         }
         let ticket = tasks::waits(self.key_locks.ticket()).await;
-        // Who has caught up and is back in no time fetches again: waking another lane would take as long as the batch.
+        // Who has caught up and is back in no time fetches again: waking another worker would take as long as the batch.
         let keeps = batch.len() <= FEW && self.quick.load(Ordering::Relaxed);
         let kept = keeps.then_some(gate);
         self.run(worker, batch, ticket).await?;

@@ -1,4 +1,4 @@
-//! The two lanes on which guests run, and which of them a job takes.
+//! The two workers on which guests run, and which of them a job takes.
 //!
 //! ```text
 //! compute  the thread that asks; a batch is one job, its calls one after the other, and as many at once as there are workers
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::calls::{self, Called, Job, JobCall, WarmInstances};
 use super::slow::SlowHandlers;
-use super::workers::IoPool;
+use super::io_pool::IoPool;
 use crate::model::delivery::KeyState;
 use crate::tasks::{self, Task};
 
@@ -37,7 +37,7 @@ impl Executor {
         self.stack_bytes
     }
 
-    /// Runs a batch, on the I/O lane not more of its calls at once than there are permits. Answers what came of each
+    /// Runs a batch, on the I/O pool not more of its calls at once than there are permits. Answers what came of each
     /// call, nothing for those whose turn did not come; or why the host could run none of them. None: the process ends.
     /// Guests that compute hold this thread for as long, and `warm` are their instances.
     pub async fn run(
