@@ -59,7 +59,7 @@ impl Case {
         };
         let text = format!(
             r#"
-            [broker]
+            [backend]
             url = "{url}"
             [schemas]
             path = "schemas"

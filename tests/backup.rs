@@ -20,7 +20,7 @@ impl Project {
         let project = Self(tempfile::tempdir().unwrap());
         let schemas = tidemill_tests::root().join("tests/schemas");
         let text = format!(
-            "[broker]\nurl = \"{url}\"\n[schemas]\npath = \"{}\"\n[streams.asked]\nevents = [\"Test.Thing.Asked\"]\n",
+            "[backend]\nurl = \"{url}\"\n[schemas]\npath = \"{}\"\n[streams.asked]\nevents = [\"Test.Thing.Asked\"]\n",
             schemas.display()
         );
         std::fs::write(project.path("tidemill.toml"), text).unwrap();
@@ -210,7 +210,7 @@ async fn a_log_is_taken_for_its_own_database_in_every_state() {
 #[test]
 fn what_is_no_path_of_a_file_is_refused_by_name() {
     let project = Project::new("sqlite:a.db");
-    let status = |path: &str| said(&project.run(&["status", "--broker", &format!("sqlite:{path}")]));
+    let status = |path: &str| said(&project.run(&["status", "--backend", &format!("sqlite:{path}")]));
     for path in
         ["file:x.db?mode=memory", "file:x.db", "x.db?mode=memory&cache=shared", "//x.db", ":memory:?cache=shared", ""]
     {
@@ -251,7 +251,7 @@ fn only_a_file_is_backed_up() {
     let (code, text) = said(&project.run(&["backup", "copy.db"]));
     assert!(code == 2 && text.contains("only a SQLite file") && text.contains("backup.md"), "{text}");
     for (url, why) in [("sqlite::memory:", "in memory"), ("sqlite:none.db", "there is no such file")] {
-        let (code, text) = said(&project.run(&["backup", "copy.db", "--broker", url]));
+        let (code, text) = said(&project.run(&["backup", "copy.db", "--backend", url]));
         assert!(code == 2 && text.contains(why), "{url}: {text}");
     }
     assert!(!project.path("none.db").exists() && !project.path("copy.db").exists());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill::config::Config;
 use tidemill::pipeline::Handler;
-use tidemill::plugin::{Plugin, ActiveVersions};
+use tidemill::plugin::{ActiveVersions, Plugin};
 use tidemill::policy::canary::CanarySnapshot;
 use tidemill::service::{Host, ShutdownTrigger, build, canary};
 

@@ -148,8 +148,8 @@ fn wrong_configuration_is_refused_with_place_and_hint() {
         ),
         ("state = true", "state = 1", "tidemill.toml:16: invalid type"),
         (
-            "[broker]",
-            "[routing]\n\"Order.Placed\" = [\"nobody\"]\n[broker]",
+            "[backend]",
+            "[routing]\n\"Order.Placed\" = [\"nobody\"]\n[backend]",
             "tidemill.toml:2: routing.\"Order.Placed\": service \"nobody\" has no handler",
         ),
         ("state = true", "", "asks for capability \"state\", which is not granted"),
@@ -182,7 +182,7 @@ fn a_busy_port_is_one_clear_line() {
 #[test]
 fn an_absent_redis_is_waited_for_and_then_one_clear_line() {
     let project = Project::built();
-    let output = project.run(&["status", "--broker", "redis://127.0.0.1:1"]);
+    let output = project.run(&["status", "--backend", "redis://127.0.0.1:1"]);
     assert_eq!(code(&output), 1);
     let said = text(&output);
     assert!(said.contains("error: ") && said.contains("127.0.0.1:1") && said.contains("onnection refused"), "{said}");
@@ -191,7 +191,7 @@ fn an_absent_redis_is_waited_for_and_then_one_clear_line() {
 #[test]
 fn an_evicting_redis_is_refused() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
-    let output = Project::built().run(&["status", "--broker", &server.url()]);
+    let output = Project::built().run(&["status", "--backend", &server.url()]);
     assert_ne!(code(&output), 0);
     assert!(text(&output).contains("noeviction"), "{}", text(&output));
 }
@@ -203,7 +203,7 @@ fn environment_variables_lie_over_the_file() {
     let output = tidemill_tests::tidemill()
         .args(["publish", "events.jsonl"])
         .current_dir(project.0.path())
-        .env("TIDEMILL__BROKER__URL", format!("sqlite:{}", elsewhere.display()))
+        .env("TIDEMILL__BACKEND__URL", format!("sqlite:{}", elsewhere.display()))
         .output()
         .unwrap();
     assert_eq!((code(&output), elsewhere.exists(), project.path("tidemill.db").exists()), (2, true, false));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::{self, Backend, Bounds, Error, NewEntry, Options, Overflow, SubscriptionStatus, Start};
+use tidemill::backend::{self, Backend, Bounds, Error, NewEntry, Options, Overflow, Start, SubscriptionStatus};
 use tidemill::model::delivery::{Delivery, Subscription};
 use tidemill::service::{HEARTBEAT_TTL, ShutdownTrigger};
 use tidemill_tests::clock::Clock;
@@ -23,7 +23,12 @@ const SOON: Duration = Duration::from_secs(60);
 const WHILE: Duration = Duration::from_secs(4);
 const ONE_RETRY: &str = "retry = { max = 1 }";
 
-async fn waits_for(backend: &Arc<dyn Backend>, subscription: &Subscription, what: &str, is_so: impl Fn(&SubscriptionStatus) -> bool) {
+async fn waits_for(
+    backend: &Arc<dyn Backend>,
+    subscription: &Subscription,
+    what: &str,
+    is_so: impl Fn(&SubscriptionStatus) -> bool,
+) {
     let give_up = Instant::now() + SOON;
     loop {
         let status = match backend.status(subscription).await {
@@ -142,7 +147,7 @@ impl Pair {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
     let pair = Pair::new().await;
-    pair.one.beat("one", HEARTBEAT_TTL, "").await.expect("beat");
+    pair.one.heartbeat("one", HEARTBEAT_TTL, "").await.expect("beat");
     let _held = pair.in_hand().await;
     // It had looked after what others left, too: that is a lease of its own.
     let none = HashSet::new();
@@ -160,7 +165,7 @@ async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
     let pair = Pair::new().await;
-    pair.one.beat("one", HEARTBEAT_TTL, "").await.expect("beat");
+    pair.one.heartbeat("one", HEARTBEAT_TTL, "").await.expect("beat");
     let _held = pair.in_hand().await;
     let lease = Duration::from_secs(1);
     assert_eq!(pair.recovered(lease).await, 0);
@@ -169,7 +174,7 @@ async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
     assert_eq!(pair.recovered(lease).await, 0, "it had no time to say that it lives");
     let since = Instant::now();
     while since.elapsed() < HEARTBEAT_TTL + Duration::from_secs(2) {
-        pair.one.beat("one", HEARTBEAT_TTL, "").await.expect("beat");
+        pair.one.heartbeat("one", HEARTBEAT_TTL, "").await.expect("beat");
         assert_eq!(pair.recovered(lease).await, 0);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -263,7 +268,7 @@ async fn on_sqlite_all_goes_on_evenly_when_the_machine_s_clock_is_set() {
     // Somebody has died with a delivery in hand, by the right clock.
     let once = event(Uuid::new_v4(), json!({ "do": "ok" }));
     file.put(&once).await;
-    file.backend.beat("ghost", Duration::from_millis(1), "").await.expect("beat");
+    file.backend.heartbeat("ghost", Duration::from_millis(1), "").await.expect("beat");
     let got = file.backend.fetch(&file.subscription, "ghost", 1, SOON).await.expect("fetched");
     assert_eq!(got.deliveries.len(), 1);
     file.clock.behind(DAY);

@@ -48,7 +48,9 @@ async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
     backend.publish(&subscription.stream, &[entry("a"), entry("b"), entry("c")]).await.unwrap();
     let mut got = Vec::new();
     while got.len() < 3 {
-        got.extend(backend.fetch(&subscription, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap().deliveries);
+        got.extend(
+            backend.fetch(&subscription, "me", 3 - got.len(), Duration::from_secs(10)).await.unwrap().deliveries,
+        );
     }
     let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for (delivery, name) in got.iter().zip(["(quarantine)", "(released)", "(quarantine)"]) {
@@ -72,9 +74,9 @@ async fn redis_hears_a_heartbeat_while_its_memory_is_full() {
     let refused = backend.publish("s", &[NewEntry { body: "a".into(), dedup_key: None }]).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("OOM")), "the server is full");
     for note in ["first", "second"] {
-        backend.beat("host", Duration::from_secs(120), note).await.unwrap();
+        backend.heartbeat("host", Duration::from_secs(120), note).await.unwrap();
         let hosts = backend.hosts(&[]).await.unwrap();
-        assert_eq!((hosts.len(), &*hosts[0].note), (1, note));
+        assert_eq!((hosts.len(), &*hosts[0].report), (1, note));
     }
 }
 

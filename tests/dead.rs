@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{AUDIT_IDS_MAX, Operator, SettlementEntry, NewEntry, Settlement, Start};
+use tidemill::backend::{AUDIT_IDS_MAX, NewEntry, Operator, Settlement, SettlementEntry, Start};
 use tidemill::model::dead_letter::{Reason, ReasonClass};
 use tidemill::model::delivery::{Body, Disposition, Replayed};
 use tidemill_tests::world::{NO_RETRY, World, config, event};
@@ -354,7 +354,12 @@ async fn so_many_groups_are_held_and_the_letters_of_others_are_counted() {
         assert_eq!(got.len(), count);
         let dead = |(at, delivery)| {
             let reason = Reason { class: ReasonClass::Rejected, text: cause(from + at) };
-            SettlementEntry { delivery, dedup_key: None, state: None, disposition: Disposition::DeadLetter { reason, record: None } }
+            SettlementEntry {
+                delivery,
+                dedup_key: None,
+                state: None,
+                disposition: Disposition::DeadLetter { reason, record: None },
+            }
         };
         let entries = got.into_iter().enumerate().map(dead).collect();
         let (consumer, plugin, token) = ("me".into(), "p".into(), Uuid::new_v4());

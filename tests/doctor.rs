@@ -30,7 +30,7 @@ impl Patient {
     fn write(&self, stream: &str) {
         let schemas = tidemill_tests::root().join("tests/schemas");
         let text = format!(
-            "[broker]\nurl = \"{}\"\n[schemas]\npath = \"{}\"\n[streams.asked]\nevents = [\"Test.Thing.Asked\"]\n{stream}\n\
+            "[backend]\nurl = \"{}\"\n[schemas]\npath = \"{}\"\n[streams.asked]\nevents = [\"Test.Thing.Asked\"]\n{stream}\n\
              [handlers.mischief]\nplugin = \"mischief.wasm\"\nevents = [\"Test.Thing.Asked\"]\n",
             self.url,
             schemas.display()
@@ -154,7 +154,7 @@ async fn timers_that_a_server_cannot_hold_are_told() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "1gb"]);
     let examined = async |timers_bytes| {
         let options = Options { timers_bytes, ..options() };
-        backend::open(&server.url(), options).await.unwrap().examine(&[], &[]).await.unwrap()
+        backend::open(&server.url(), options).await.unwrap().diagnose(&[], &[]).await.unwrap()
     };
     let told = examined(600 << 20).await;
     let told = told.iter().find(|finding| finding.check == "timers").unwrap();
@@ -172,7 +172,7 @@ async fn an_evicting_server_is_bad() {
     says(&found, "bad backend", "CONFIG SET maxmemory-policy noeviction");
     assert_eq!(code, 1);
     // So does a host that runs already, when its janitor looks.
-    let found = open.examine(&[], &[]).await.unwrap();
+    let found = open.diagnose(&[], &[]).await.unwrap();
     let eviction = found.iter().find(|finding| finding.check == "eviction").unwrap();
     assert_eq!(eviction.level, Level::Bad, "{eviction:?}");
 }
@@ -276,7 +276,7 @@ async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
         }
         run(&server.url(), &format!("XGROUP CREATECONSUMER {queue} mischief (released)"));
     }
-    backend.beat("alive", Duration::from_secs(120), "").await.unwrap();
+    backend.heartbeat("alive", Duration::from_secs(120), "").await.unwrap();
     run(&server.url(), "XGROUP CREATECONSUMER asked mischief alive");
     tokio::time::sleep(Duration::from_millis(20)).await;
     let (held, lease) = (Default::default(), Duration::from_millis(1));

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use tidemill::backend::{self, Backend, SettlementEntry, NewEntry, Options, Settled, Settlement, SubscriptionStatus, Start};
+use tidemill::backend::{
+    self, Backend, NewEntry, Options, Settled, Settlement, SettlementEntry, Start, SubscriptionStatus,
+};
 use tidemill::model::dead_letter::{Reason, ReasonClass};
 use tidemill::model::delivery::{Disposition, Subscription};
 use tidemill_tests::server::RedisServer;
@@ -65,7 +67,8 @@ impl Rig {
     async fn new() -> Self {
         let url = RedisServer::shared().url();
         let backend = backend::open(&url, options()).await.unwrap();
-        let subscription = Subscription { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
+        let subscription =
+            Subscription { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
         backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
         let server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
         Self { backend, subscription, server }
@@ -184,7 +187,8 @@ async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
     rig.bury(1, ReasonClass::Rejected).await;
     rig.run("HSET", "stats:h", &["letters_bytes", "many"]).await;
     rig.backend.publish(&rig.subscription.stream, &[NewEntry { body: "b".into(), dedup_key: None }]).await.unwrap();
-    let delivery = rig.backend.fetch(&rig.subscription, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
+    let delivery =
+        rig.backend.fetch(&rig.subscription, "me", 1, Duration::from_secs(10)).await.unwrap().deliveries.remove(0);
     let reason = Reason { class: ReasonClass::Rejected, text: "because".into() };
     let disposition = Disposition::DeadLetter { reason, record: None };
     let entries = vec![SettlementEntry { delivery, dedup_key: None, state: None, disposition }];

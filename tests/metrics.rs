@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::backend::{Error, Published, Start, Trimmed};
-use tidemill::config::Http;
+use tidemill::config::HttpConfig;
 use tidemill::model::delivery::Subscription;
 use tidemill::observe;
 use tidemill::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
@@ -27,7 +27,7 @@ crate::on_both_backends! {
         let mut world = World::new(&own.as_ref().map_or(url.to_owned(), RedisServer::url), QUICK).await;
         let token = token();
         world.config.http =
-            Some(Http { listen: ([127, 0, 0, 1], 0).into(), token_file: Some(token.path().to_owned()) });
+            Some(HttpConfig { listen: ([127, 0, 0, 1], 0).into(), token_file: Some(token.path().to_owned()) });
         world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
         publish(&world).await;
         world.put("nonsense").await;
@@ -121,14 +121,15 @@ async fn every_row_appears_and_says_its_kind() {
     let world = World::new("sqlite::memory:", QUICK).await;
     publish(&world).await;
     world.run().await;
-    let subscription = Subscription { stream: format!("rare-{}", Uuid::new_v4().simple()).into(), handler: "rare".into() };
+    let subscription =
+        Subscription { stream: format!("rare-{}", Uuid::new_v4().simple()).into(), handler: "rare".into() };
     let labels = [format!("stream=\"{}\"", subscription.stream)];
     observe::group_remade(&subscription, tidemill::backend::Group::New);
     observe::breaker_changed("rare", "open");
     observe::canary_served("rare", 1, 0);
     observe::recovered(&subscription, &[]);
     observe::task_trouble("a test", &Error::Permanent("told by a test".to_owned()));
-    let sent = tidemill::capability::http::Sent { result: "2xx", took: Duration::from_millis(5) };
+    let sent = tidemill::capability::http::SentRequest { result: "2xx", took: Duration::from_millis(5) };
     observe::requested("rare", [sent].iter());
     let oldest_age = Some(Duration::from_secs(90));
     observe::trimmed(&subscription.stream, &Trimmed { removed: 5, lost: 2, length: 7, oldest_age, held: 0 });
@@ -216,8 +217,12 @@ async fn serve(world: &World, quiet: Shutdown) -> SocketAddr {
     let listener = tidemill::web::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let read = || Err("no file".to_owned());
-    let (control, _) =
-        Control::new(&host(world), "none.toml".into(), FileDigests::of("none.toml".as_ref(), &world.config), Box::new(read));
+    let (control, _) = Control::new(
+        &host(world),
+        "none.toml".into(),
+        FileDigests::of("none.toml".as_ref(), &world.config),
+        Box::new(read),
+    );
     let door = tidemill::web::Door::default();
     door.open(world.backend.clone(), control);
     tokio::spawn(tidemill::web::serve(listener, door, quiet));

@@ -112,9 +112,10 @@ fn a_pinned_digest_takes_one_file_and_no_other() {
 }
 
 /// `mischief` with a manifest that asks for this.
-fn asking(folder: &Path, asks: Permissions) -> PathBuf {
+fn asking(folder: &Path, permissions: RequestedPermissions) -> PathBuf {
     let path = folder.join("mischief.wasm");
-    let manifest = Manifest { name: Some("mischief".to_owned()), asks: Some(asks), ..Manifest::default() };
+    let manifest =
+        Manifest { name: Some("mischief".to_owned()), permissions: Some(permissions), ..Manifest::default() };
     std::fs::write(&path, stamp(&std::fs::read(guest("mischief")).unwrap(), &manifest).unwrap()).unwrap();
     path
 }
@@ -122,18 +123,26 @@ fn asking(folder: &Path, asks: Permissions) -> PathBuf {
 #[test]
 fn an_import_that_the_manifest_does_not_ask_for_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = load(&asking(folder.path(), Permissions { state: true, ..Permissions::default() }), "", "").unwrap_err();
+    let refused =
+        load(&asking(folder.path(), RequestedPermissions { state: true, ..RequestedPermissions::default() }), "", "")
+            .unwrap_err();
     assert!(refused.contains("imports tidemill:plugin/emit, and its manifest does not ask for \"emit\""), "{refused}");
-    let asks = Permissions { state: true, timer: true, emit: Some(Vec::new()), ..Permissions::default() };
-    assert_eq!(load(&asking(folder.path(), asks), "", ""), Ok(None), "an empty list asks for the interface");
+    let permissions =
+        RequestedPermissions { state: true, timer: true, emit: Some(Vec::new()), ..RequestedPermissions::default() };
+    assert_eq!(load(&asking(folder.path(), permissions), "", ""), Ok(None), "an empty list asks for the interface");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_the_manifest_does_not_ask_for_is_refused_though_it_is_granted() {
     let folder = tempfile::tempdir().unwrap();
     for (asked, commits) in [("Test.Other.*", false), ("Test.Thing.*", true)] {
-        let asks = Permissions { state: true, timer: true, emit: Some(vec![asked.to_owned()]), ..Permissions::default() };
-        let world = World::of(&asking(folder.path(), asks), "sqlite::memory:", NO_RETRY, "").await;
+        let permissions = RequestedPermissions {
+            state: true,
+            timer: true,
+            emit: Some(vec![asked.to_owned()]),
+            ..RequestedPermissions::default()
+        };
+        let world = World::of(&asking(folder.path(), permissions), "sqlite::memory:", NO_RETRY, "").await;
         world.ask(json!({ "do": "emit-many", "count": 1, "stubborn": true })).await;
         world.run().await;
         assert_eq!((world.status().await.committed, world.emitted().await.len()), (commits.into(), commits.into()));
@@ -283,14 +292,14 @@ fn plugin_ls_shows_asked_and_granted_side_by_side() {
     let words: Vec<&str> = said.split_whitespace().collect();
     let rows = "capability asked granted emit any (no manifest says less) Payment.* state no yes";
     assert!(words.join(" ").ends_with(rows), "{said}");
-    shelf.write("m.toml", "name = \"pay\"\nversion = \"1.2.3\"\n[asks]\nemit = [\"Payment.Order.Paid\"]\n");
+    shelf.write("m.toml", "name = \"pay\"\nversion = \"1.2.3\"\n[permissions]\nemit = [\"Payment.Order.Paid\"]\n");
     assert_eq!(shelf.run(&["plugin", "stamp", "plugin.wasm", "--manifest", "m.toml"]).0, Some(0));
     let (_, _, output) = shelf.run(&["plugin", "ls", "--json"]);
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&line["name"], &line["version"], &line["wit"]), (&"pay".into(), &"1.2.3".into(), &"0.1.0".into()));
     let emit = json!({ "capability": "emit", "asked": "Payment.Order.Paid", "granted": "Payment.*" });
     assert_eq!((&line["capabilities"][0], &line["refused"]), (&emit, &Value::Null), "{line}");
-    shelf.write("m.toml", "[asks]\nstate = true\n");
+    shelf.write("m.toml", "[permissions]\nstate = true\n");
     assert_eq!(shelf.run(&["plugin", "stamp", "plugin.wasm", "--manifest", "m.toml"]).0, Some(0));
     let (code, said, _) = shelf.run(&["plugin", "ls"]);
     assert!(code == Some(2) && said.contains("refused: ") && said.contains("does not ask for \"emit\""), "{said}");
@@ -319,7 +328,7 @@ fn plugin_stamp_refuses_what_is_no_manifest() {
     let before = std::fs::read(shelf.0.path().join("plugin.wasm")).unwrap();
     for (text, refused) in [
         ("nmae = \"pay\"", "m.toml: unknown keys: nmae"),
-        ("[asks]\nemit = [\"a b\"]", "m.toml: asks.emit: "),
+        ("[permissions]\nemit = [\"a b\"]", "m.toml: permissions.emit: "),
         ("name = 1", "m.toml: invalid type"),
     ] {
         shelf.write("m.toml", text);

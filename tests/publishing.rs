@@ -188,7 +188,7 @@ fn a_plugins_setting_from_the_environment_is_kept_as_it_is() {
         assert_eq!(config.handlers["a-b"].config["x"], value);
     }
     // Elsewhere a value is read as TOML, the whole of it or not at all.
-    let variables = [("TIDEMILL__BROKER__URL".to_owned(), "\"sqlite:a\"#b.db".to_owned())];
+    let variables = [("TIDEMILL__BACKEND__URL".to_owned(), "\"sqlite:a\"#b.db".to_owned())];
     let config = tidemill::config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
     assert_eq!(config.backend.url.expose(), "\"sqlite:a\"#b.db");
 }
@@ -198,7 +198,7 @@ async fn nothing_is_published_into_a_database_that_ends_with_the_command() {
     let desk = Desk::new("sqlite::memory:").await;
     desk.site.write("events.jsonl", without(&[]).to_string());
     let into_memory =
-        |args: &[&str]| desk.site.run(&[&["--broker", "sqlite::memory:", "publish", "events.jsonl"], args].concat());
+        |args: &[&str]| desk.site.run(&[&["--backend", "sqlite::memory:", "publish", "events.jsonl"], args].concat());
     let refused = into_memory(&[]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(said(&refused).contains("hint: give a file"), "{}", said(&refused));

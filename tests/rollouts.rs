@@ -65,7 +65,7 @@ impl Fleet {
         let plugin = tidemill_tests::guest("mischief");
         let text = format!(
             r#"
-            [broker]
+            [backend]
             url = "{url}"
             [schemas]
             path = "{}"

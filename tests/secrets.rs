@@ -64,7 +64,7 @@ fn a_password_in_the_wrong_place_is_not_repeated() {
         ("no scheme", good, format!("ada:{CANARY}@127.0.0.1")),
         ("no text", "url = \"sqlite:site.db\"", format!("url = {{ a = \"redis://:{CANARY}@h\" }}")),
         ("no quote", "url = \"sqlite:site.db\"", format!("url = \"redis://:{CANARY}@h")),
-        ("no table", "[broker]\n        url = \"sqlite:site.db\"", format!("broker = \"redis://:{CANARY}@h\"")),
+        ("no table", "[backend]\n        url = \"sqlite:site.db\"", format!("backend = \"redis://:{CANARY}@h\"")),
         ("a secret's value", "{ env = \"BANK_KEY\" }", format!("\"{CANARY}\"")),
         ("a secret's value as a variable", "{ env = \"BANK_KEY\" }", format!("{{ env = \"{CANARY}\" }}")),
         ("a secret's value under another key", "{ env = \"BANK_KEY\" }", format!("{{ value = \"{CANARY}\" }}")),
@@ -85,19 +85,23 @@ fn a_password_on_the_command_line_or_in_the_environment_is_not_repeated() {
     for args in [
         &[&*url][..],
         &["status", &url],
-        &["--broker", &url],
+        &["--backend", &url],
         &["status", "--brokr", &url],
         &["status", &format!("--brokr={url}")],
         &["demo", "--redis", &format!("valkey://ada:{CANARY}@127.0.0.1")],
-        &["status", "--broker", &format!("ada:{CANARY}@127.0.0.1")],
+        &["status", "--backend", &format!("ada:{CANARY}@127.0.0.1")],
     ] {
         let output = site.run(args);
         assert!(output.status.code().is_some_and(|code| code == 1 || code == 2), "{args:?}: {output:?}");
         nothing(&format!("{args:?}"), &output);
     }
-    site.variable("TIDEMILL__BROKER", &format!("redis://:{CANARY}@h"));
+    site.variable("TIDEMILL__BACKEND", &format!("redis://:{CANARY}@h"));
     let output = site.run(&["status"]);
-    assert!(said(&output).contains("environment variable TIDEMILL__BROKER: invalid type: string"), "{}", said(&output));
+    assert!(
+        said(&output).contains("environment variable TIDEMILL__BACKEND: invalid type: string"),
+        "{}",
+        said(&output)
+    );
     nothing("a variable", &output);
 }
 
@@ -115,7 +119,7 @@ fn what_is_not_encoded_is_told_with_its_code() {
         ),
         ("valkey://ada:pw@127.0.0.1:1", "\"valkey://***@127.0.0.1:1\" names no backend\n  hint: "),
     ] {
-        let output = site.run(&["status", "--broker", url]);
+        let output = site.run(&["status", "--backend", url]);
         assert!(output.status.code() == Some(1) && said(&output).contains(words), "{}", said(&output));
     }
 }
@@ -196,7 +200,7 @@ fn a_host_shows_neither_its_password_nor_a_secret_nor_what_they_are_changed_to()
 fn what_a_programmer_prints_has_no_password_either() {
     let text = text_of("mischief", &format!("redis://ada:{CANARY}@127.0.0.1:1/0"), "");
     let config = tidemill::config::read::parse(&text, "t.toml".as_ref(), "".into(), &[]).unwrap();
-    let shown = format!("{config:?} {:#?} {} {:?}", config, config.broker_url(), config.backend.url);
+    let shown = format!("{config:?} {:#?} {} {:?}", config, config.backend_url(), config.backend.url);
     assert!(shown.contains("redis://***@127.0.0.1:1/0"), "{shown}");
     shows_nothing("Debug", &shown);
 }

@@ -30,7 +30,7 @@ pub struct World {
 pub fn config(url: &str, plugin: &std::path::Path, suffix: &str, extra: &str, tables: &str) -> String {
     format!(
         r#"
-        [broker]
+        [backend]
         url = "{url}"
         [schemas]
         path = "tests/schemas"
@@ -113,7 +113,12 @@ impl World {
     }
 
     /// A host that runs until its switch is turned, or until nothing waits any more.
-    pub async fn host_until(&self, switch: Arc<ShutdownTrigger>, quiet: Shutdown, until_idle: bool) -> Result<(), Error> {
+    pub async fn host_until(
+        &self,
+        switch: Arc<ShutdownTrigger>,
+        quiet: Shutdown,
+        until_idle: bool,
+    ) -> Result<(), Error> {
         let checked = build::check(&self.config).expect("a good configuration");
         let plugins = build::plugins(&self.config, &checked).expect("good plugins");
         let host = build::host(&self.config, &checked, plugins, self.backend.clone()).expect("a host");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill::backend::{DataPlane, SettlementEntry, Settlement};
+use tidemill::backend::{DataPlane, Settlement, SettlementEntry};
 use tidemill::model::delivery::{Delivery, Disposition, Effects, Subscription};
 use uuid::Uuid;
 

@@ -86,7 +86,8 @@ impl Store for OnSqlite {
         ensure!(setup.case == Case::Stateless, "on SQLite only the stateless case is looked at");
         let pending = self.count("SELECT count(*) FROM pending")?;
         ensure!(pending == 0, "{pending} deliveries are still pending");
-        let dedup_keys = self.count("SELECT count(*) FROM (SELECT DISTINCT scope, event FROM inbox WHERE scope > 0)")?;
+        let dedup_keys =
+            self.count("SELECT count(*) FROM (SELECT DISTINCT scope, event FROM inbox WHERE scope > 0)")?;
         ensure!(dedup_keys == deliveries, "{dedup_keys} events in the inbox, not {deliveries}");
         let dead = self.count("SELECT count(*) FROM dead")?;
         ensure!(dead == 0, "{dead} dead letters");

@@ -114,7 +114,7 @@ impl Setup {
         }
         let kind = self.backlog.kind();
         let mut text = format!(
-            "[broker]\nurl = \"{url}\"\n[schemas]\npath = \"{}\"\n[host]\ncache = \"{}\"\n\
+            "[backend]\nurl = \"{url}\"\n[schemas]\npath = \"{}\"\n[host]\ncache = \"{}\"\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n\
              [streams.{STREAM}]\nevents = [\"{kind}\"]\n",
             schemas.display(),

@@ -4,7 +4,7 @@
 use crate::setup::{Backlog, Setup};
 
 pub trait Store {
-    /// The host's `broker.url`.
+    /// The host's `backend.url`.
     fn url(&self) -> String;
 
     /// Takes out whatever there was, and puts the backlog in.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use tempfile::TempDir;
-use tidemill::backend::{Backend, DataPlane, SettlementEntry, NewEntry, Settled, Settlement, Start};
+use tidemill::backend::{Backend, DataPlane, NewEntry, Settled, Settlement, SettlementEntry, Start};
 use tidemill::model::delivery::{Disposition, Subscription};
 use tidemill::service::build;
 use tidemill_benches::steps::{BATCH, effects};

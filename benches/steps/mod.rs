@@ -168,7 +168,7 @@ fn decided(verdict: fn() -> Verdict) -> Ready {
                 retry: &RETRY,
                 now_ms: 1_769_860_800_000,
                 plugin: "0123456789ab",
-                dice: 0.5,
+                jitter: 0.5,
                 canary: false,
             };
             let decided = |verdict| decide(std::hint::black_box(verdict), &facts);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redis::Value;
 use tidemill::backend::redis::Redis;
-use tidemill::backend::{SettlementEntry, Settlement};
+use tidemill::backend::{Settlement, SettlementEntry};
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription};
 use tidemill::service::options::backend_options;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! One batch through the context. If a delivery can turn, the turn is here or in `policy::disposition`.
+//! One batch through the pipeline. If a delivery can turn, the turn is here or in `policy::disposition`.
 //!
 //! ```text
 //! fetch -> admit (decode, route, validate) -> look up (seen? state) -> invoke -> decide -> settle
@@ -8,8 +8,8 @@
 
 mod admission;
 mod agreed;
-mod key_locks;
 mod kept;
+mod key_locks;
 mod settle;
 
 use std::collections::{HashMap, HashSet};
@@ -20,18 +20,18 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::backend::{Backend, CRASHES_MAX, DataPlane, SettlementEntry, Error, Settlement};
+use crate::backend::{Backend, CRASHES_MAX, DataPlane, Error, Settlement, SettlementEntry};
 use crate::capability::ids::Ids;
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use crate::model::event::Event;
-use crate::model::outcome::{Outcome, NotRun, Verdict};
+use crate::model::outcome::{NotRun, Outcome, Verdict};
 use crate::observe::{self, Meters};
 use crate::plugin::Plugin;
-use crate::plugin::calls::{Called, Job, JobCall, WarmInstances};
+use crate::plugin::calls::{Called, GuestBatch, GuestCall, WarmInstances};
 use crate::plugin::executor::Executor;
-use crate::plugin::serving::{CanaryComparison, ActiveVersions};
+use crate::plugin::serving::{ActiveVersions, CanaryComparison};
 use crate::policy::breaker::Tally;
 use crate::policy::canary::CanaryPolicy;
 use crate::policy::retry::RetryPolicy;
@@ -40,8 +40,8 @@ use crate::schema::Registry;
 use crate::tasks;
 pub use admission::Admissions;
 pub use agreed::{Agreed, Agreement};
-pub use key_locks::{KeyLocks, Ticket};
 pub use kept::{Due, Kept, RefusedSettlement};
+pub use key_locks::{KeyLocks, Ticket};
 pub use settle::redecide;
 
 /// What every handler of this host shares.
@@ -105,7 +105,7 @@ impl WorkerContext {
 
 /// What came of a batch.
 #[derive(Default)]
-pub struct Report {
+pub struct BatchReport {
     /// To be run again, soon and by this host: their turn did not come, or their state moved on. No attempt was counted.
     pub requeue: Vec<Delivery>,
     /// Not settled and not to be run again: the backend refused it, or something before it of the same state key.
@@ -152,7 +152,7 @@ pub async fn deliver(
     worker: &mut WorkerContext,
     batch: Vec<Delivery>,
     ticket: Ticket<'_>,
-    report: &mut Report,
+    report: &mut BatchReport,
 ) -> Result<(), Error> {
     let begun = Instant::now();
     let agreed = worker.agreed.load_full();
@@ -270,15 +270,15 @@ async fn call(
     items: Vec<&mut Item>,
     states: HashMap<Arc<str>, KeyState>,
 ) -> Result<(), Error> {
-    let calls: Vec<JobCall> = items
+    let calls: Vec<GuestCall> = items
         .iter()
-        .filter_map(|item| Some(JobCall { event: item.event.clone()?, attempt: item.delivery.attempts + 1 }))
+        .filter_map(|item| Some(GuestCall { event: item.event.clone()?, attempt: item.delivery.attempts + 1 }))
         .collect();
     if calls.is_empty() {
         return Ok(());
     }
     let WorkerContext { context, handler, subscription, warm, .. } = worker;
-    let job = Job {
+    let job = GuestBatch {
         plugin: plugin.clone(),
         stream: subscription.stream.clone(),
         now: clock::now_rfc3339(),

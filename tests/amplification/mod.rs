@@ -234,7 +234,8 @@ impl Field {
         for subscription in &self.shop.subscriptions {
             let status = self.shop.status(subscription)?;
             if !status.balances() || status.waiting() > 0 || status.torn > 0 {
-                found.push(format!("{subscription}: the counters do not balance, or something still waits: {status:?}"));
+                found
+                    .push(format!("{subscription}: the counters do not balance, or something still waits: {status:?}"));
             }
         }
         Ok(found)

@@ -95,7 +95,9 @@ impl Sent {
     }
 
     fn rejected_and_kept(&self, shop: &Shop) -> Result<usize, String> {
-        let Some(subscription) = shop.targets().find(|subscription| &*subscription.handler == "payment-service") else { return Ok(0) };
+        let Some(subscription) = shop.targets().find(|subscription| &*subscription.handler == "payment-service") else {
+            return Ok(0);
+        };
         let (mut kept, mut last) = (BTreeSet::<&Uuid>::new(), None);
         loop {
             let page = shop.letters_after(subscription, last)?;

@@ -86,7 +86,7 @@ impl Shop {
         let (folder, url) = (self.folder.path().to_owned(), self.url.clone());
         let start = move |number| {
             let log = folder.join(format!("host-{number}.log"));
-            Host::start(&folder.join("tidemill.toml"), &log, &["run", "--broker", &url], None)
+            Host::start(&folder.join("tidemill.toml"), &log, &["run", "--backend", &url], None)
         };
         Watched::start(memory_bytes, Box::new(start))
     }
@@ -246,7 +246,11 @@ impl Shop {
         Ok(found)
     }
 
-    pub fn letters_after(&self, subscription: &Subscription, after: Option<EntryId>) -> Result<Vec<DeadLetter>, String> {
+    pub fn letters_after(
+        &self,
+        subscription: &Subscription,
+        after: Option<EntryId>,
+    ) -> Result<Vec<DeadLetter>, String> {
         let letters = self.runtime.block_on(self.backend.dead_letters(subscription, after, PAGE));
         letters.map_err(|error| format!("{subscription}: {error}"))
     }

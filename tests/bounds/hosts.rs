@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{SettlementEntry, Settlement, Start};
+use tidemill::backend::{Settlement, SettlementEntry, Start};
 use tidemill::capability::ids::Ids;
 use tidemill::config::read;
 use tidemill::model::delivery::Disposition;
 use tidemill::model::outcome::Outcome;
-use tidemill::plugin::calls::{self, Job, JobCall, WarmInstances};
+use tidemill::plugin::calls::{self, GuestBatch, GuestCall, WarmInstances};
 use tidemill::plugin::inspect::inspect;
 use tidemill::schema::admit::{AdmitOptions, admit};
 use tidemill::service::build;
@@ -77,9 +77,9 @@ fn no_call_is_begun_when_the_effects_of_a_batch_are_many_bytes() {
     let called = |data: &Value| -> Vec<usize> {
         let call = |_| {
             let bytes = Bytes::from(world::event(Uuid::new_v4(), data.clone()).to_string());
-            JobCall { event: Arc::new(admit(&checked.schemas, &bytes, &terms).unwrap()), attempt: 1 }
+            GuestCall { event: Arc::new(admit(&checked.schemas, &bytes, &terms).unwrap()), attempt: 1 }
         };
-        let job = Job {
+        let job = GuestBatch {
             plugin: plugin.clone(),
             stream: "asked-x".into(),
             now: "2026-01-31T12:00:00.000Z".into(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use tidemill::backend::{self, Operator, Backend, Bounds, SettlementEntry, NewEntry, Options, Overflow, Settled, Settlement, Start};
+use tidemill::backend::{
+    self, Backend, Bounds, NewEntry, Operator, Options, Overflow, Settled, Settlement, SettlementEntry, Start,
+};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill::model::delivery::{Delivery, Disposition, Subscription};
 use tidemill_tests::proxy::{Mode, Proxy};
@@ -59,7 +61,8 @@ impl Rig {
             if some.more {
                 let held: HashSet<_> = got.iter().map(|delivery| (delivery.queue, delivery.entry)).collect();
                 let lease = Duration::from_secs(3600);
-                let rest = self.backend.recover(&self.subscription, "me", &held, lease, count - got.len()).await.unwrap();
+                let rest =
+                    self.backend.recover(&self.subscription, "me", &held, lease, count - got.len()).await.unwrap();
                 got.extend(rest.deliveries);
             }
         }
@@ -153,10 +156,10 @@ async fn hosts_are_listed_up_to_a_bound() {
     let rig = Rig::new(&[], Options::default()).await;
     let listed = async || rig.backend.hosts(&[]).await.unwrap().len();
     for number in 0..1000 {
-        rig.backend.beat(&format!("host-{number}"), Duration::from_secs(600), "").await.unwrap();
+        rig.backend.heartbeat(&format!("host-{number}"), Duration::from_secs(600), "").await.unwrap();
     }
     assert_eq!(listed().await, 1000);
-    rig.backend.beat("one-more", Duration::from_secs(600), "").await.unwrap();
+    rig.backend.heartbeat("one-more", Duration::from_secs(600), "").await.unwrap();
     assert_eq!(listed().await, 1000);
     let hosts = rig.backend.hosts(&[]).await.unwrap();
     assert!(hosts.iter().any(|host| &*host.consumer == "one-more"), "those that were heard last");
@@ -178,7 +181,7 @@ async fn consumers_are_counted_by_name_up_to_a_bound_and_then_at_large() {
     }
     assert_eq!(counted().await, 1001, "as many as the queue has that has more of them");
     let silent = async || {
-        let found = rig.backend.examine(std::slice::from_ref(&rig.subscription), &[]).await.unwrap();
+        let found = rig.backend.diagnose(std::slice::from_ref(&rig.subscription), &[]).await.unwrap();
         let finding = found.into_iter().find(|finding| finding.check == "consumers").expect("many are dead");
         finding.text
     };
@@ -286,12 +289,12 @@ async fn a_server_that_does_not_answer_is_given_up() {
     let proxy = Proxy::start(server.port).await;
     let open = async || backend::open(&proxy.url(), Options::default()).await;
     let backend = open().await.unwrap();
-    backend.beat("me", Duration::from_secs(600), "").await.unwrap();
+    backend.heartbeat("me", Duration::from_secs(600), "").await.unwrap();
     proxy.set(Mode::BlackHole);
     let stuck = Duration::from_secs(25);
-    let beat = tokio::time::timeout(stuck, backend.beat("me", Duration::from_secs(600), "")).await;
+    let beat = tokio::time::timeout(stuck, backend.heartbeat("me", Duration::from_secs(600), "")).await;
     assert!(beat.expect("a beat waits for less than any other answer, which is 30 s").is_err());
     assert!(tokio::time::timeout(stuck, open()).await.expect("a connection, too").is_err());
     proxy.set(Mode::Pass);
-    backend.beat("me", Duration::from_secs(600), "").await.unwrap();
+    backend.heartbeat("me", Duration::from_secs(600), "").await.unwrap();
 }

@@ -29,14 +29,14 @@ pub use log::{Input, read as read_log};
 /// Where the workload's streams lie.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub broker: Broker,
+    pub database: Database,
     pub input: String,
     pub output: String,
     pub handler: String,
 }
 
 #[derive(Debug, Clone)]
-pub enum Broker {
+pub enum Database {
     /// `redis://HOST:PORT`.
     Redis(String),
     /// The database's file.
@@ -107,25 +107,25 @@ pub struct Report {
 impl Store {
     /// Reads everything. The store should be at rest: the reading takes several steps.
     pub fn read(&self) -> Result<Found, String> {
-        match &self.broker {
-            Broker::Redis(url) => on_redis::read(self, url).map_err(|error| error.to_string()),
-            Broker::Sqlite(file) => on_sqlite::read(self, file).map_err(|error| error.to_string()),
+        match &self.database {
+            Database::Redis(url) => on_redis::read(self, url).map_err(|error| error.to_string()),
+            Database::Sqlite(file) => on_sqlite::read(self, file).map_err(|error| error.to_string()),
         }
     }
 
     /// How many deliveries are in the hands of this consumer. May be asked while hosts are at work.
     pub fn pending_of(&self, consumer: &str) -> Result<usize, String> {
-        match &self.broker {
-            Broker::Redis(url) => on_redis::pending_of(self, url, consumer).map_err(|error| error.to_string()),
-            Broker::Sqlite(file) => on_sqlite::pending_of(self, file, consumer).map_err(|error| error.to_string()),
+        match &self.database {
+            Database::Redis(url) => on_redis::pending_of(self, url, consumer).map_err(|error| error.to_string()),
+            Database::Sqlite(file) => on_sqlite::pending_of(self, file, consumer).map_err(|error| error.to_string()),
         }
     }
 
     /// Whether nobody is in the middle of writing: a process that is stopped there stops all others, too.
     pub fn takes_writes(&self) -> bool {
-        match &self.broker {
-            Broker::Redis(_) => true,
-            Broker::Sqlite(file) => on_sqlite::takes_writes(file),
+        match &self.database {
+            Database::Redis(_) => true,
+            Database::Sqlite(file) => on_sqlite::takes_writes(file),
         }
     }
 }

@@ -19,10 +19,15 @@ pub fn read(store: &Store, file: &Path) -> Result<Found> {
     Ok(Found {
         emitted: all(&db, emitted, [&store.output], |row| row.get(0))?,
         waiting: waiting(&db, subscription)?,
-        dead: all(&db, "SELECT class, reason, body, attempts, crashes FROM dead WHERE subscription = ?1", [subscription], |row| {
-            let (class, text, body) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(Dead { class, text, body, attempts: number(row, 3)?, crashes: number(row, 4)? })
-        })?,
+        dead: all(
+            &db,
+            "SELECT class, reason, body, attempts, crashes FROM dead WHERE subscription = ?1",
+            [subscription],
+            |row| {
+                let (class, text, body) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Dead { class, text, body, attempts: number(row, 3)?, crashes: number(row, 4)? })
+            },
+        )?,
         state: state(&db, subscription)?,
         counters: db.query_row(
             "SELECT s.added - g.base, g.committed, g.skipped, g.duplicates, g.retried, g.dropped, g.strayed, g.repeated
@@ -69,10 +74,11 @@ fn waiting(db: &Connection, subscription: i64) -> Result<Vec<Waiting>> {
                    FROM pending p WHERE subscription = ?1";
     let lag = "SELECT 'lag', '0/' || e.id, e.body FROM entries e JOIN subscriptions g ON g.stream = e.stream
                WHERE g.id = ?1 AND e.id > g.last_id";
-    let redelivery = "SELECT 'again', '1/' || a.id, a.body FROM redelivery a JOIN subscriptions g ON g.id = a.subscription
-                 WHERE g.id = ?1 AND a.id > g.again_id";
+    let redelivery =
+        "SELECT 'redelivery', '1/' || a.id, a.body FROM redelivery a JOIN subscriptions g ON g.id = a.subscription
+                 WHERE g.id = ?1 AND a.id > g.redelivery_id";
     let due = "SELECT 'due', id, body FROM due WHERE subscription = ?1";
-    for sql in [pending, lag, again, due] {
+    for sql in [pending, lag, redelivery, due] {
         found.extend(all(db, sql, [subscription], |row| {
             let place: String = row.get(0)?;
             let place = ["pending", "quarantined", "lag", "redelivery", "due"].into_iter().find(|name| *name == place);

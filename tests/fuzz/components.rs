@@ -26,7 +26,7 @@ const COMPONENT_WORDS: &[&str] = &[
     "tidemill:manifest",
     "name",
     "producers",
-    "asks",
+    "permissions",
     "emit",
     "state",
     "http",
@@ -71,7 +71,7 @@ pub fn manifest() -> Target {
 }
 
 const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
-const MANIFEST: &str = r#"{"name":"payment-service","version":"0.1.0","sdk":"rust 0.1.0","wit":"0.1.1","asks":{"emit":["Payment.Order.*"],"state":true,"timer":false,"http":["GET https://a.example/*"],"secrets":["token"],"wasi":[]}}"#;
+const MANIFEST: &str = r#"{"name":"payment-service","version":"0.1.0","sdk":"rust 0.1.0","wit":"0.1.1","permissions":{"emit":["Payment.Order.*"],"state":true,"timer":false,"http":["GET https://a.example/*"],"secrets":["token"],"wasi":[]}}"#;
 
 /// A component through everything that stands between a file and a plugin. One that is still loaded has to run, too.
 pub fn component(folder: &Path) -> Target {

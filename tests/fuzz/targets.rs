@@ -97,7 +97,7 @@ pub fn admitted(registry: &Registry, bytes: &Bytes) -> Result<Event, String> {
 }
 
 const CONFIG_WORDS: &[&str] = &[
-    "[broker]",
+    "[backend]",
     "url",
     "redis://h:1",
     "sqlite::memory:",
@@ -160,7 +160,7 @@ fn config() -> Target {
     let seeds = ["tidemill.toml", "host/src/cli/init/project/tidemill.toml"];
     let mut seeds: Vec<Vec<u8>> =
         seeds.iter().map(|file| std::fs::read(root.join(file)).expect("a configuration")).collect();
-    seeds.push(b"#env TIDEMILL__BROKER__URL=redis://h:1\n#env TIDEMILL__HANDLERS__A__RETRY__MAX=7\n[handlers.a]\nplugin = \"a.wasm\"\n".to_vec());
+    seeds.push(b"#env TIDEMILL__BACKEND__URL=redis://h:1\n#env TIDEMILL__HANDLERS__A__RETRY__MAX=7\n[handlers.a]\nplugin = \"a.wasm\"\n".to_vec());
     Target { name: "config", seeds, words: CONFIG_WORDS, make: None, bounds: None, run: Box::new(run) }
 }
 

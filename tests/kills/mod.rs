@@ -1,5 +1,5 @@
 //! Hosts that are killed, stopped and told to go in the middle of everything: nothing is lost and nothing is doubled.
-//! Rows 1 to 10 and 41 of the fault table; row 5 needs a network between host and broker and lies with the proxy.
+//! Rows 1 to 10 and 41 of the fault table; row 5 needs a network between host and backend and lies with the proxy.
 //!
 //! How many kills a point gets is bounded here; `TIDEMILL_KILLS=20` asks for more.
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 
-/// A host says its name as soon as it has reached the broker, which may be away for a while.
+/// A host says its name as soon as it has reached the backend, which may be away for a while.
 const NAME_MAX: Duration = Duration::from_secs(60);
 const SIGABRT: i32 = 6;
 

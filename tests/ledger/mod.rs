@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::checker::{Broker, Report, Store, Terms, judge, read_log};
+use crate::checker::{Database, Report, Store, Terms, judge, read_log};
 use crate::clock::Clock;
 use host::Host;
 use producer::{Mix, Producer};
@@ -21,7 +21,7 @@ const IDLE_MAX: Duration = Duration::from_secs(180);
 
 pub struct Ledger {
     pub store: Store,
-    /// Where hosts find the broker.
+    /// Where hosts find the backend.
     pub url: String,
     pub folder: tempfile::TempDir,
     hosts: AtomicUsize,
@@ -47,27 +47,27 @@ impl Default for Options {
 impl Ledger {
     /// On a Redis at this URL, where hosts may go by another one (a proxy's).
     pub fn on_redis(url: &str, hosts_go_by: &str, options: Options) -> Self {
-        Self::new(Broker::Redis(url.to_owned()), Some(hosts_go_by), options)
+        Self::new(Database::Redis(url.to_owned()), Some(hosts_go_by), options)
     }
 
     /// On a SQLite file of its own.
     pub fn on_sqlite(options: Options) -> Self {
-        Self::new(Broker::Sqlite(PathBuf::new()), None, options)
+        Self::new(Database::Sqlite(PathBuf::new()), None, options)
     }
 
-    fn new(mut broker: Broker, hosts_go_by: Option<&str>, options: Options) -> Self {
+    fn new(mut database: Database, hosts_go_by: Option<&str>, options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("ledger-").tempdir().expect("a folder");
-        if let Broker::Sqlite(file) = &mut broker {
+        if let Database::Sqlite(file) = &mut database {
             *file = folder.path().join("ledger.db");
         }
-        let url = match (&broker, hosts_go_by) {
+        let url = match (&database, hosts_go_by) {
             (_, Some(url)) => url.to_owned(),
-            (Broker::Redis(url), None) => url.clone(),
-            (Broker::Sqlite(file), None) => format!("sqlite:{}", file.display()),
+            (Database::Redis(url), None) => url.clone(),
+            (Database::Sqlite(file), None) => format!("sqlite:{}", file.display()),
         };
         let suffix = Uuid::new_v4().simple();
         let (input, output) = (format!("posted-{suffix}"), format!("booked-{suffix}"));
-        let store = Store { broker, input, output, handler: "ledger".to_owned() };
+        let store = Store { database, input, output, handler: "ledger".to_owned() };
         std::fs::write(folder.path().join("tidemill.toml"), config(&store, &url, options)).expect("a writable folder");
         Self { store, url, folder, hosts: AtomicUsize::new(0), clock: None }
     }
@@ -176,7 +176,7 @@ fn config(store: &Store, url: &str, options: Options) -> String {
     let file = |path: &Path| path.display().to_string();
     format!(
         r#"
-        [broker]
+        [backend]
         url = "{url}"
         [schemas]
         path = "{schemas}"

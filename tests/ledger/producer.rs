@@ -15,7 +15,7 @@ use serde_json::json;
 use tidemill::backend::{self, Backend, NewEntry};
 use uuid::Uuid;
 
-use crate::checker::{Broker, Store};
+use crate::checker::{Database, Store};
 
 /// Accounts: few enough that events of one meet each other.
 const KEYS: u64 = 12;
@@ -129,9 +129,9 @@ impl Desk {
     pub fn open(store: &Store, url: &str, log: &Path) -> Self {
         let log = File::options().create(true).append(true).open(log).expect("a writable log");
         let stream = store.input.clone();
-        let client = match &store.broker {
-            Broker::Redis(url) => Client::Redis { url: url.clone(), stream, connection: None },
-            Broker::Sqlite(_) => {
+        let client = match &store.database {
+            Database::Redis(url) => Client::Redis { url: url.clone(), stream, connection: None },
+            Database::Sqlite(_) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 Client::Sqlite { url: url.to_owned(), stream, runtime, backend: None }
             }

@@ -62,7 +62,7 @@ impl Place {
         let (schemas, plugin) = (tidemill_tests::root().join("tests/schemas"), tidemill_tests::guest("caller"));
         let text = format!(
             r#"
-            [broker]
+            [backend]
             url = "{url}"
             [http]
             listen = "127.0.0.1:{port}"

@@ -38,7 +38,11 @@ impl Run<'_> {
         )?;
 
         let stream = &self.model.streams[&subscription.stream];
-        let group = self.model.groups.get_mut(&(subscription.stream.clone(), subscription.handler.clone())).expect("it has joined");
+        let group = self
+            .model
+            .groups
+            .get_mut(&(subscription.stream.clone(), subscription.handler.clone()))
+            .expect("it has joined");
         group.compare_counters(&status)?;
         group.compare_dead(stream, &letters)?;
         let expected: Vec<(String, KeyState)> = group.states.clone().into_iter().collect();

@@ -97,7 +97,9 @@ impl Model {
     }
 
     pub fn group(&mut self, subscription: &Subscription) -> &mut Group {
-        self.groups.get_mut(&(subscription.stream.clone(), subscription.handler.clone())).expect("no step names another group")
+        self.groups
+            .get_mut(&(subscription.stream.clone(), subscription.handler.clone()))
+            .expect("no step names another group")
     }
 
     /// Every group of the stream has one more to handle.
@@ -250,7 +252,8 @@ impl Model {
         let (mut seen, mut all_crashes) = (BTreeSet::new(), 0);
         for (queue, entry) in &got.quarantined {
             let is_it = |parcel: &&mut Parcel| matches!(&parcel.place, Place::Held { queue: l, entry: e, .. } if (l, e) == (queue, entry));
-            let parcel = self.group(subscription).parcels.values_mut().find(is_it).context("it is in nobody's hands")?;
+            let parcel =
+                self.group(subscription).parcels.values_mut().find(is_it).context("it is in nobody's hands")?;
             ensure!(crash(&parcel.place) == Some(1), "entry {entry} is {:?}", parcel.place);
             parcel.crashes += 1;
             parcel.deaths += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use tidemill::backend::{Operator, Backend, Bounds, SettlementEntry, NewEntry, Published, Settled, Settlement, Start};
+use tidemill::backend::{Backend, Bounds, NewEntry, Operator, Published, Settled, Settlement, SettlementEntry, Start};
 use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription, Timer};
 use tidemill::model::event::PayloadHash;
@@ -55,7 +55,7 @@ pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step],
     run.count("dropped", dropped);
     let subscriptions = [&run.subscriptions[..], std::slice::from_ref(&run.late)].concat();
     for consumer in &run.consumers {
-        backend.leave(consumer, &subscriptions).await?;
+        backend.deregister(consumer, &subscriptions).await?;
     }
     result.map_err(|error| error.context(format!("\n{}\nmodel and backend differ", run.told.join("\n"))))
 }
@@ -108,7 +108,9 @@ impl<'a> Run<'a> {
         match step {
             Step::Publish { to_output, dedup_keys } => self.publish(*to_output, dedup_keys).await,
             Step::Fetch { subscription: s, by: b, max } => self.fetch(subscription(s), by(b), *max).await,
-            Step::Settle { subscription: s, by: b, plans, twice } => self.settle(subscription(s), by(b), *b, plans, *twice).await,
+            Step::Settle { subscription: s, by: b, plans, twice } => {
+                self.settle(subscription(s), by(b), *b, plans, *twice).await
+            }
             Step::Resend { nth } => self.resend(*nth).await,
             Step::Recover { subscription: s, by: b, known, lease_is_over, max } => {
                 self.recover(subscription(s), by(b), *known, *lease_is_over, *max).await
@@ -124,13 +126,13 @@ impl<'a> Run<'a> {
             }
             Step::Beat { by: b } => {
                 let consumer = by(b);
-                self.backend.beat(&consumer, HOUR, "").await?;
+                self.backend.heartbeat(&consumer, HOUR, "").await?;
                 self.model.alive.insert(consumer);
                 Ok(())
             }
             Step::Leave { by: b } => {
                 let consumer = by(b);
-                let released = self.backend.leave(&consumer, &self.subscriptions).await?;
+                let released = self.backend.deregister(&consumer, &self.subscriptions).await?;
                 let expected = self.model.left(&self.subscriptions, &consumer);
                 ensure!(released == expected, "{released} were released, not {expected}");
                 self.count("released", usize::try_from(released)?);
@@ -163,8 +165,10 @@ impl<'a> Run<'a> {
 
     async fn publish(&mut self, to_output: bool, dedup_keys: &[Option<Mark>]) -> Result<()> {
         let stream = if to_output { self.output.clone() } else { self.input.clone() };
-        let entries: Vec<NewEntry> =
-            dedup_keys.iter().map(|dedup_key| NewEntry { body: self.body(), dedup_key: dedup_key.map(mark_of) }).collect();
+        let entries: Vec<NewEntry> = dedup_keys
+            .iter()
+            .map(|dedup_key| NewEntry { body: self.body(), dedup_key: dedup_key.map(mark_of) })
+            .collect();
         let answers = self.backend.publish(&stream, &entries).await?;
         self.tell(format!("{answers:?}"));
         for (what, is) in [("published twice", Published::Duplicate), ("published in conflict", Published::Conflict)] {
@@ -212,7 +216,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn settle(&mut self, subscription: Subscription, by: Arc<str>, number: usize, plans: &[Plan], twice: bool) -> Result<()> {
+    async fn settle(
+        &mut self,
+        subscription: Subscription,
+        by: Arc<str>,
+        number: usize,
+        plans: &[Plan],
+        twice: bool,
+    ) -> Result<()> {
         let mut entries = Vec::new();
         let mut chain = HashMap::new();
         for plan in plans {
@@ -256,7 +267,13 @@ impl<'a> Run<'a> {
     }
 
     /// One that is held and not in this settlement yet, or, with a stale plan, any.
-    fn choose(&self, subscription: &Subscription, owner: &Arc<str>, plan: &Plan, taken: &[SettlementEntry]) -> Option<Delivery> {
+    fn choose(
+        &self,
+        subscription: &Subscription,
+        owner: &Arc<str>,
+        plan: &Plan,
+        taken: &[SettlementEntry],
+    ) -> Option<Delivery> {
         let mut known: Vec<&Delivery> = self.known.get(&(subscription.clone(), owner.clone()))?.iter().collect();
         if !plan.stale {
             let group = &self.model.groups[&(subscription.stream.clone(), subscription.handler.clone())];
@@ -270,7 +287,13 @@ impl<'a> Run<'a> {
         (!known.is_empty()).then(|| copy(known[plan.nth % known.len()]))
     }
 
-    fn entry(&mut self, subscription: &Subscription, delivery: Delivery, plan: &Plan, chain: &mut HashMap<usize, u64>) -> SettlementEntry {
+    fn entry(
+        &mut self,
+        subscription: &Subscription,
+        delivery: Delivery,
+        plan: &Plan,
+        chain: &mut HashMap<usize, u64>,
+    ) -> SettlementEntry {
         let attempt = delivery.attempts + 1;
         let disposition = match &plan.does {
             Does::Commit { emits, writes, timers } => {
@@ -384,7 +407,8 @@ fn names(deliveries: &[Delivery]) -> String {
 
 fn tell_settled((entry, answer): (&SettlementEntry, &Settled)) -> String {
     let SettlementEntry { delivery, dedup_key, state, disposition } = entry;
-    let dedup_key = dedup_key.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
+    let dedup_key =
+        dedup_key.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
     let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
     let does = match disposition {
         Disposition::Commit(Effects { emits, writes, timers }) => {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tidemill::backend::{SettlementEntry, Settled, Settlement};
+use tidemill::backend::{Settled, Settlement, SettlementEntry};
 use tidemill::model::dead_letter::AttemptRecord;
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Timer};
 
@@ -54,7 +54,13 @@ impl Group {
         Settled::Fenced
     }
 
-    fn settle_one(&mut self, number: Number, entry: &SettlementEntry, broken: &mut Broken, emits: &mut Vec<Emitted>) -> Settled {
+    fn settle_one(
+        &mut self,
+        number: Number,
+        entry: &SettlementEntry,
+        broken: &mut Broken,
+        emits: &mut Vec<Emitted>,
+    ) -> Settled {
         let delivery = &entry.delivery;
         match &entry.disposition {
             Disposition::Commit(effects) => {

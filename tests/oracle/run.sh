@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Runs the real orders through the host and holds what the handlers remember against the checker's own sums.
-#   tests/oracle/run.sh CSV BROKER_URL [KILLS]
-# The broker must be empty. KILLS hosts are killed with SIGKILL on the way; the last one runs until nothing waits.
+#   tests/oracle/run.sh CSV BACKEND_URL [KILLS]
+# The backend must be empty. KILLS hosts are killed with SIGKILL on the way; the last one runs until nothing waits.
 set -euo pipefail
-csv=$1 broker=$2 kills=${3:-0}
+csv=$1 backend=$2 kills=${3:-0}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 tidemill="${CARGO_TARGET_DIR:-$root/target}/debug/tidemill"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-run() { "$tidemill" --config "$root/tidemill.toml" --broker "$broker" "$@"; }
+run() { "$tidemill" --config "$root/tidemill.toml" --backend "$backend" "$@"; }
 
 (cd "$root" && "${CARGO_TARGET_DIR:-$root/target}/debug/retail" "$csv") >"$work/events.jsonl"
 echo "publish: $(run publish "$work/events.jsonl" --json 2>"$work/refused" || true)"
@@ -16,7 +16,7 @@ echo "refused, by the first place that is named:"
 sed -E 's/^line [0-9]+: (event [^ ]+: )?//; s/[:;].*//; s/[0-9]+/N/g' "$work/refused" | sort | uniq -c
 for ((kill = 1; kill <= kills; kill++)); do
     # The host itself and not a shell around it: $! must be what is killed.
-    RUST_LOG=error "$tidemill" --config "$root/tidemill.toml" --broker "$broker" run --until-idle &
+    RUST_LOG=error "$tidemill" --config "$root/tidemill.toml" --backend "$backend" run --until-idle &
     host=$!
     sleep "$(printf '0.%02d' $((RANDOM % 15 + 12)))"
     kill -9 $host

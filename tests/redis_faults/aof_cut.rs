@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use tidemill::backend::{self, Backend, SettlementEntry, Error, NewEntry, Options, Settlement, Start};
+use tidemill::backend::{self, Backend, Error, NewEntry, Options, Settlement, SettlementEntry, Start};
 use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
@@ -72,7 +72,8 @@ async fn fetch(backend: &dyn Backend, subscription: &Subscription) -> Delivery {
 
 /// Settles with effects of every kind; asks again as long as the server wants to be waited for.
 async fn settle(backend: &dyn Backend, subscription: &Subscription, delivery: Delivery) {
-    let emitted = |n: u8| Emitted { stream: format!("out-{}", subscription.stream).into(), body: Bytes::from(vec![n; 20]) };
+    let emitted =
+        |n: u8| Emitted { stream: format!("out-{}", subscription.stream).into(), body: Bytes::from(vec![n; 20]) };
     let writes = BTreeMap::from([("a".into(), Some(Bytes::from("one"))), ("b".into(), Some(Bytes::from("two")))]);
     let timer = Timer { after: Duration::from_secs(3600), body: Bytes::from_static(b"{}") };
     let effects = Effects { emits: vec![emitted(b'1'), emitted(b'2')], writes, timers: vec![timer] };

@@ -148,8 +148,11 @@ async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
     assert_eq!(world.emitted().await.len(), 20, "nothing is fetched");
     let paused = async || world.backend.paused(std::slice::from_ref(&world.subscription)).await.unwrap();
     assert_eq!(paused().await, [Pause::Lost]);
-    let trimmed =
-        tidemill::backend::Bounds { maxlen: Some(0), groups: vec![world.subscription.handler.clone()], ..Default::default() };
+    let trimmed = tidemill::backend::Bounds {
+        maxlen: Some(0),
+        groups: vec![world.subscription.handler.clone()],
+        ..Default::default()
+    };
     assert_eq!(world.backend.trim(&world.asked, &trimmed).await.unwrap().removed, 0, "it is needed still");
 
     let cli = Cli::of(&world, &server.url());

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::Value;
 use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Backend, SettlementEntry, NewEntry, Options, Published, Settled, Settlement, Start};
+use tidemill::backend::{self, Backend, NewEntry, Options, Published, Settled, Settlement, SettlementEntry, Start};
 use tidemill::model::delivery::{Disposition, Effects, Subscription};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
@@ -47,7 +47,8 @@ impl Inbox {
         let disposition = Disposition::Commit(Effects::default());
         let entries = vec![SettlementEntry { delivery, dedup_key: Some((id, HASH)), state: None, disposition }];
         let (consumer, plugin) = ("me".into(), "".into());
-        let settlement = Settlement { subscription: self.subscription.clone(), consumer, plugin, token: Uuid::new_v4(), entries };
+        let settlement =
+            Settlement { subscription: self.subscription.clone(), consumer, plugin, token: Uuid::new_v4(), entries };
         backend.settle(&settlement).await.unwrap()[0]
     }
 
@@ -61,7 +62,7 @@ impl Inbox {
     }
 
     /// Writes a deduplication key as a host would whose server's clock is off by so many windows; `listed`: of this version.
-    fn dedup_key(&self, what: &str, id: Uuid, off: i64, listed: bool) {
+    fn marked(&self, what: &str, id: Uuid, off: i64, listed: bool) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let number = (now / HOUR_MS).saturating_add_signed(off);
         let (base, mut connection) = (self.base(what), redis::Client::open(self.server.url()).unwrap());
@@ -109,8 +110,8 @@ async fn what_was_committed_while_the_clock_was_wrong_is_known_when_it_is_right(
     let backend = inbox.with(HOUR_MS).await;
     for off in [3, -3] {
         let (committed, published) = (Uuid::new_v4(), Uuid::new_v4());
-        inbox.record("seen:h", committed, off, true);
-        inbox.record("ids", published, off, true);
+        inbox.marked("seen:h", committed, off, true);
+        inbox.marked("ids", published, off, true);
         let found = backend.look_up(&inbox.subscription, &[committed], &[]).await.unwrap();
         assert_eq!(found.seen, [Some(HASH)], "{off} windows off");
         assert_eq!(inbox.commit(&*backend, committed).await, Settled::Duplicate, "{off} windows off");
@@ -128,7 +129,7 @@ async fn what_an_older_version_remembered_is_known() {
     let backend = inbox.with(HOUR_MS).await;
     for off in [-1, 0] {
         let id = Uuid::new_v4();
-        inbox.record("seen:h", id, off, false);
+        inbox.marked("seen:h", id, off, false);
         assert_eq!(inbox.commit(&*backend, id).await, Settled::Duplicate, "{off}");
         assert_eq!(inbox.commit(&*backend, Uuid::new_v4()).await, Settled::Committed);
         assert_eq!(inbox.commit(&*backend, id).await, Settled::Duplicate, "{off}, after a commit of this one");
@@ -141,7 +142,7 @@ async fn windows_that_are_over_are_removed() {
     let inbox = Inbox::new().await;
     // Old ones, the last of them just before this one, as if it had gone evenly.
     for off in -6..=-1 {
-        inbox.record("seen:h", Uuid::new_v4(), off, true);
+        inbox.marked("seen:h", Uuid::new_v4(), off, true);
     }
     let backend = inbox.with(HOUR_MS).await;
     assert_eq!(inbox.commit(&*backend, Uuid::new_v4()).await, Settled::Committed);

@@ -224,11 +224,13 @@ impl Rig {
     fn counters_agree(&mut self, emitted: &[(u64, String)]) {
         let store = &self.ledger.store;
         let subscription = Subscription { stream: store.input.as_str().into(), handler: store.handler.as_str().into() };
-        let counters = self.with_backend(async |backend| backend.committed_by(&subscription).await.expect("the counters"));
+        let counters =
+            self.with_backend(async |backend| backend.committed_by(&subscription).await.expect("the counters"));
         let mut of_events: BTreeMap<String, u64> = BTreeMap::new();
         emitted.iter().for_each(|(_, version)| *of_events.entry(version.clone()).or_default() += 1);
         let name = |digest: &String| self.names.get(digest).unwrap_or(digest).clone();
-        let of_counters: BTreeMap<String, u64> = counters.iter().map(|counter| (name(&counter.digest), counter.committed)).collect();
+        let of_counters: BTreeMap<String, u64> =
+            counters.iter().map(|counter| (name(&counter.digest), counter.committed)).collect();
         if of_events != of_counters {
             self.violations.push(format!("the events say {of_events:?}, the counters say {of_counters:?}"));
         }

@@ -7,7 +7,7 @@ use redis::{Connection, RedisResult, Value, cmd};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::checker::{Broker, Store};
+use crate::checker::{Database, Store};
 use crate::ledger::host::Host;
 use crate::server::RedisServer;
 
@@ -48,7 +48,7 @@ pub fn measure(size: Size) -> Result<serde_json::Value, String> {
     fill(&server.url(), size).map_err(|error| error.to_string())?;
     let samples = watch(&server, start("second.log"))?;
     let store = Store {
-        broker: Broker::Redis(server.url()),
+        database: Database::Redis(server.url()),
         input: STREAM.to_owned(),
         output: "none".to_owned(),
         handler: HANDLER.to_owned(),
@@ -63,7 +63,7 @@ pub fn measure(size: Size) -> Result<serde_json::Value, String> {
 fn text(url: &str) -> String {
     format!(
         r#"
-        [broker]
+        [backend]
         url = "{url}"
         [schemas]
         path = "{schemas}"

@@ -26,7 +26,7 @@ const PANICS_IN: u32 = 4;
 const MUTE_IN: u32 = 6;
 /// One in so many goes by each of the other configurations.
 const UNLIKE_IN: u32 = 6;
-/// Draining takes two deadlines and a margin; with a broker that stands still, its patience comes on top.
+/// Draining takes two deadlines and a margin; with a backend that stands still, its patience comes on top.
 const DRAIN_MAX: Duration = Duration::from_secs(90);
 
 /// What may be odd with a host that is hired.
@@ -215,7 +215,7 @@ impl Crew {
         } else if exit.success() && gone.leaving.is_none() {
             self.violations.push("a host left without being told to".to_owned());
         } else if exit.code().is_some_and(|code| code != 0) {
-            // One that never came up found its broker away; one that was at work has no excuse.
+            // One that never came up found its backend away; one that was at work has no excuse.
             match name {
                 None => *self.deaths.entry("gave up starting".to_owned()).or_default() += 1,
                 Some(_) => self.violations.push(format!("a host ended by itself: {exit}")),

@@ -101,7 +101,7 @@ impl Field {
     /// A host with the steady handler, with the stranger, or with both.
     fn host(&self, name: &str, steady: bool, stranger: bool) -> Host {
         let mut text = format!(
-            "[broker]\nurl = \"{}\"\n[schemas]\npath = \"schemas\"\n[host]\ncache = \"cache-{name}\"\n\
+            "[backend]\nurl = \"{}\"\n[schemas]\npath = \"schemas\"\n[host]\ncache = \"cache-{name}\"\n\
              payload_bytes_max = \"256KiB\"\nhttp_private = {:?}\n\
              [streams.asked]\nevents = [\"Test.Thing.Asked\"]\n[streams.done]\nevents = [\"Test.Thing.Done\"]\n\
              [streams.ticked]\nevents = [\"Test.Steady.Ticked\"]\nmaxlen = 100000\n",

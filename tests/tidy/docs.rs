@@ -257,7 +257,7 @@ fn reasons(findings: &mut Vec<String>) {
 fn crashes(findings: &mut Vec<String>) {
     let page = "docs/guides/limits.md";
     let text = read(OUTCOME);
-    for list in ["Crash", "Cut"] {
+    for list in ["Crash", "Truncation"] {
         let rows = text.split_once(&format!(" {list} {{\n")).map_or("", |(_, rest)| rest);
         let rows = rows.split_once("\n    }").map_or("", |(rows, _)| rows).lines().map(str::trim);
         let rows = rows.filter(|line| !line.starts_with("//"));

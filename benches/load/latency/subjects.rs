@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use redis::streams::StreamReadReply;
-use tidemill::backend::{Backend, SettlementEntry, Settled, Settlement, Start};
+use tidemill::backend::{Backend, Settled, Settlement, SettlementEntry, Start};
 use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Subscription};
 use tidemill::service::build;
 use tidemill_benches::Case;

@@ -7,7 +7,7 @@ use crate::model::delivery::EntryId;
 pub struct HostInfo {
     pub consumer: String,
     /// JSON; see `service::heart`.
-    pub note: String,
+    pub report: String,
 }
 
 /// How many audit records a subscription keeps; the oldest go first.
@@ -20,7 +20,7 @@ pub const AUDIT_IDS_MAX: usize = 100;
 pub struct Operator {
     pub name: String,
     /// What was asked for, for people: a filter, a reason.
-    pub note: String,
+    pub reason: String,
 }
 
 /// An act on many dead letters may be done in parts, with a record for each. One that changed nothing leaves none.

@@ -29,7 +29,7 @@ pub enum Group {
 
 /// Where a person lets a group begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     Beginning,
     /// With what comes from now on.
     Now,

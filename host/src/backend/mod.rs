@@ -26,11 +26,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, Operator, AuditRecord, HostInfo};
+pub use self::acts::{AUDIT_IDS_MAX, AUDIT_MAX, AuditRecord, HostInfo, Operator};
 pub use self::bounds::{Bounds, HEARTBEAT_MAX, Overflow, Trimmed};
 pub use self::findings::{Finding, Level};
-pub use self::group::{Group, Pause, Place, Start, Tended, VERSIONS_MAX, VersionCount, Wish};
-pub use self::open::{backup, examine_deeply, open, open_to_read};
+pub use self::group::{Group, Pause, Position, Start, Tended, VERSIONS_MAX, VersionCount, Wish};
+pub use self::open::{backup, diagnose_deeply, open, open_to_read};
 pub use self::options::{ENTRY_FACTS_BYTES, Features, Options};
 pub use self::sqlite::wait_until_closed;
 use crate::model::dead_letter::DeadLetter;
@@ -111,7 +111,7 @@ pub trait ControlPlane: Send + Sync {
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group>;
 
     /// Makes a group whose position is lost begin here. `false`: it is not lost, and nothing was done.
-    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Operator) -> Result<bool>;
+    async fn begin_at(&self, subscription: &Subscription, place: Position, act: &Operator) -> Result<bool>;
 
     /// Looks after a subscription: says what the host `consumer` wishes, notes how far the group has come (it is made anew
     /// there), and counters what strangers have done to it.
@@ -122,7 +122,7 @@ pub trait ControlPlane: Send + Sync {
 
     /// Says that `consumer` lives, and what it has to tell of itself (`note`, see [`Self::hosts`]); it counts as dead
     /// when this has not been said for `ttl`, [`HEARTBEAT_MAX`] at most.
-    async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
+    async fn heartbeat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()>;
 
     /// The consumers of these subscriptions that live, each once, with the note of its last beat. There may be more of them:
     /// those of other subscriptions in the same backend.
@@ -130,7 +130,7 @@ pub trait ControlPlane: Send + Sync {
 
     /// Takes leave: releases what is pending under the consumer, for whoever recovers next and with no crash counted,
     /// removes the consumer from `subscriptions` and ends the heartbeat. Answers how many deliveries were released.
-    async fn leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64>;
+    async fn deregister(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64>;
 
     /// The secret by which emitted events get ids that nobody else can tell: it lies with the data. `fresh` if there is none.
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]>;
@@ -145,7 +145,12 @@ pub trait ControlPlane: Send + Sync {
     async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>>;
 
     /// Dead letters after `after` in order of their ids, at most `max`.
-    async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>>;
+    async fn dead_letters(
+        &self,
+        subscription: &Subscription,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>>;
 
     /// Puts dead letters back on the redelivery queue of their own handler, with their history, but no attempts on their account, one
     /// more replay, and a link to the letter. Answers how many there were. One that is gone already is not replayed again.
@@ -167,7 +172,12 @@ pub trait ControlPlane: Send + Sync {
     async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>>;
 
     /// The state of keys after `after` in the order of their names, at most `max`.
-    async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>>;
+    async fn states(
+        &self,
+        subscription: &Subscription,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, KeyState)>>;
 
     /// Removes old entries from a stream: those over its bounds, but never one that a group has not finished, unless
     /// the bounds say so.
@@ -176,7 +186,7 @@ pub trait ControlPlane: Send + Sync {
     /// Looks whether the backend keeps what Tidemill promises on it: its settings, known bugs, rights, clock, and what
     /// leaks; and whether the streams of these subscriptions can be read, and `targets`, which are emitted to, take more.
     /// Changes nothing that stays. Without subscriptions: only what has nothing to do with streams.
-    async fn examine(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>>;
+    async fn diagnose(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>>;
 
     /// The events of a stream after `after`, at most `max`. For people and tests.
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>>;
@@ -220,7 +230,7 @@ pub struct Recovered {
 pub const CRASH_WINDOW: Duration = Duration::from_secs(72 * 3600);
 
 /// A timer that is further away than this is nothing that a host waits for to end (`run --until-idle`).
-pub const FAR: Duration = Duration::from_secs(60);
+pub const IDLE_TIMER_HORIZON: Duration = Duration::from_secs(60);
 
 /// A batch on its way to be settled: deliveries of one subscription, in one consumer's hands.
 #[derive(Debug)]

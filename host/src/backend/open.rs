@@ -15,7 +15,7 @@ pub async fn open(url: impl Into<BackendUrl>, options: Options) -> Result<Arc<dy
     match url.scheme().as_deref() {
         Some("redis" | "rediss") => Ok(Arc::new(redis::Redis::open(&url, options).await?)),
         _ => Err(Error::Permanent(format!(
-            "broker url \"{url}\" names no backend\n  \
+            "backend url \"{url}\" names no backend\n  \
              hint: sqlite:tidemill.db, sqlite::memory: or redis://127.0.0.1:6379, which is how a Valkey is named, too"
         ))),
     }
@@ -44,7 +44,7 @@ pub async fn backup(url: &BackendUrl, to: PathBuf) -> Result<u64> {
 }
 
 /// What takes long: reads all that the backend has written, where it lies in a file that can be read.
-pub async fn examine_deeply(url: &BackendUrl) -> Result<Vec<Finding>> {
+pub async fn diagnose_deeply(url: &BackendUrl) -> Result<Vec<Finding>> {
     match url.sqlite_file() {
         Some(":memory:") | None => Ok(vec![findings::good("integrity", "there is no file to read")]),
         Some(file) => sqlite::check_file(file.to_owned()).await,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::http::{Outbound, Sent};
+use super::http::{Outbound, SentRequest};
 use super::ids::Ids;
 use super::log::LogRateLimit;
 use super::meter::{Meter, Stop};
@@ -16,7 +16,7 @@ use super::wasi::Wasi;
 use crate::config;
 use crate::model::delivery::{Effects, Emitted};
 use crate::model::event::Event;
-use crate::model::outcome::{Crash, Cut};
+use crate::model::outcome::{Crash, Truncation};
 use crate::policy::route::{Pattern, Streams};
 use crate::schema::Registry;
 
@@ -34,7 +34,7 @@ pub struct Permissions {
     pub state: bool,
     pub timer: bool,
     /// The parts of WASI that it may use.
-    pub wasi: Vec<config::Wasi>,
+    pub wasi: Vec<config::WasiGrant>,
     /// Where its requests may go; none = it has no `http` at all.
     pub http: Option<Outbound>,
     pub secrets: Secrets,
@@ -104,10 +104,10 @@ pub struct Attempt {
     pub log_lines: u32,
     pub host_calls: u32,
     /// What the host left out of what the plugin said; each limit once.
-    pub cut: Vec<Cut>,
+    pub truncated: Vec<Truncation>,
     /// Requests asked for, and what came of those within the limit.
     pub requests: u32,
-    pub sent: Vec<Sent>,
+    pub sent: Vec<SentRequest>,
     /// The first thing that was asked for and may not be had. An attempt with one never commits.
     pub refused: Option<Violation>,
     /// When its deadline passes: a host function must not wait beyond it.
@@ -154,7 +154,7 @@ impl Context {
 
     /// Marks the attempt as one that never commits, and gives the reason back for the guest.
     pub fn refuse(&mut self, crash: Option<Crash>, reason: String) -> String {
-        let reason = cut(reason, REASON_BYTES_MAX);
+        let reason = truncate(reason, REASON_BYTES_MAX);
         self.attempt.refused.get_or_insert(Violation { crash, looped: false, reason: reason.clone() });
         reason
     }
@@ -188,16 +188,16 @@ impl Attempt {
     }
 
     /// Notes that something was left out.
-    pub fn leave_out(&mut self, cut: Cut) {
-        if !self.cut.contains(&cut) {
-            self.cut.push(cut);
+    pub fn leave_out(&mut self, what: Truncation) {
+        if !self.truncated.contains(&what) {
+            self.truncated.push(what);
         }
     }
 }
 
 /// The text, or its beginning if it is longer than that. It is made anew then: a string that is only shortened goes on
 /// holding the memory of the whole.
-pub fn cut(text: String, bytes_max: usize) -> String {
+pub fn truncate(text: String, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text;
     }

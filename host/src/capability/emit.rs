@@ -32,9 +32,9 @@ impl emit::Host for Context {
                 // Refusing it takes as much as taking it.
                 self.attempt.emit_bytes += asked_bytes(&event);
                 Ok(Err(match no {
-                    No::Limit(crash, reason) => self.refuse(Some(crash), reason),
-                    No::Never(reason) => self.refuse(None, reason),
-                    No::Hops(reason) => self.refuse_hop(reason),
+                    EmitRefused::Limit(crash, reason) => self.refuse(Some(crash), reason),
+                    EmitRefused::Never(reason) => self.refuse(None, reason),
+                    EmitRefused::Hops(reason) => self.refuse_hop(reason),
                 }))
             }
         }
@@ -42,7 +42,7 @@ impl emit::Host for Context {
 }
 
 /// Why an event may not be emitted.
-enum No {
+enum EmitRefused {
     /// It reached a limit.
     Limit(Crash, String),
     Never(String),
@@ -59,10 +59,10 @@ fn asked_bytes(event: &NewEvent) -> usize {
 
 impl Context {
     /// The stream that it goes to, and what is published there.
-    fn ready(&self, event: &NewEvent, id: &str, source: &Event) -> Result<(Arc<str>, Vec<u8>), No> {
+    fn ready(&self, event: &NewEvent, id: &str, source: &Event) -> Result<(Arc<str>, Vec<u8>), EmitRefused> {
         // Before anything is made of it: what the guest hands over may be many times of what it may emit.
         self.room_for(asked_bytes(event))?;
-        let stream = self.stream_for(event).map_err(No::Never)?;
+        let stream = self.stream_for(event).map_err(EmitRefused::Never)?;
         let hops = self.next_hop(event, source)?;
         let (kind, version) = (&*event.kind, event.version);
         let [correlation_id, causation_id] = [source.correlation_id(), source.id()].map(|id| id.to_string());
@@ -78,43 +78,43 @@ impl Context {
             ("key", event.key.as_deref().unwrap_or(source.key())),
         ];
         let outgoing = Outgoing::new(texts, hops, &event.attributes, &event.data)
-            .map_err(|error| No::Never(format!("emit: the data of {kind}.v{version} is not JSON: {error}")))?;
+            .map_err(|error| EmitRefused::Never(format!("emit: the data of {kind}.v{version} is not JSON: {error}")))?;
         let body = outgoing.bytes();
         self.room_for(body.len())?;
-        self.check(kind, version, &outgoing.into_tree(), body.len()).map_err(No::Never)?;
+        self.check(kind, version, &outgoing.into_tree(), body.len()).map_err(EmitRefused::Never)?;
         Ok((stream, body))
     }
 
     /// Whether one more event of this size may be emitted.
-    fn room_for(&self, bytes: usize) -> Result<(), No> {
+    fn room_for(&self, bytes: usize) -> Result<(), EmitRefused> {
         let limits = &self.terms.limits;
         if self.attempt.effects.emits.len() >= limits.emits_max {
             let reason = format!("emit: an attempt may emit {} events (limits.emits)", limits.emits_max);
-            return Err(No::Limit(Crash::Emits, reason));
+            return Err(EmitRefused::Limit(Crash::Emits, reason));
         }
         if bytes > limits.payload_bytes_max {
             let max = limits.payload_bytes_max;
             let reason =
                 format!("emit: the event has {bytes} bytes; at most {max} (host.payload_bytes_max) are allowed");
-            return Err(No::Limit(Crash::EventBytes, reason));
+            return Err(EmitRefused::Limit(Crash::EventBytes, reason));
         }
         if self.attempt.emit_bytes + bytes > limits.emit_bytes_max {
             let reason = format!(
                 "emit: an attempt may emit and set timers of {} bytes (limits.emit_bytes)",
                 limits.emit_bytes_max
             );
-            return Err(No::Limit(Crash::EmitBytes, reason));
+            return Err(EmitRefused::Limit(Crash::EmitBytes, reason));
         }
         Ok(())
     }
 
     /// By how many hops it will have come about. Handlers that emit what each other want would go on for ever.
-    fn next_hop(&self, event: &NewEvent, source: &Event) -> Result<u32, No> {
+    fn next_hop(&self, event: &NewEvent, source: &Event) -> Result<u32, EmitRefused> {
         let (hops, max) = (source.hops().saturating_add(1), self.terms.limits.hops_max);
         if hops <= max {
             return Ok(hops);
         }
-        Err(No::Hops(format!(
+        Err(EmitRefused::Hops(format!(
             "emit: {}.v{} would be hop {hops} from the event that all this began with; at most {max} (limits.hops) are \
              allowed (hint: `tidemill config check` names handlers that can go round in a circle)",
             event.kind, event.version

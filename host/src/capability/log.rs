@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::context::{Context, cut};
+use super::context::{Context, truncate};
 use crate::clock;
-use crate::model::outcome::Cut;
+use crate::model::outcome::Truncation;
 use crate::plugin::abi::latest::tidemill::plugin::logging::{self, Level};
 
 /// How many of an attempt's last lines are kept for its record.
@@ -34,7 +34,7 @@ impl Context {
         let limits = &self.terms.limits;
         self.attempt.log_lines += 1;
         if self.attempt.log_lines > limits.log_lines_max {
-            self.attempt.leave_out(Cut::LogLines);
+            self.attempt.leave_out(Truncation::LogLines);
             let handler = &*self.terms.handler;
             if self.terms.log_gate.admits(clock::since_boot()) {
                 tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "the plugin logs too much; the rest of this attempt is cut");
@@ -43,13 +43,13 @@ impl Context {
         }
         line = self.terms.secrets.redact(line);
         if line.len() > limits.log_bytes_max {
-            self.attempt.leave_out(Cut::LogBytes);
-            line = cut(line, limits.log_bytes_max);
+            self.attempt.leave_out(Truncation::LogBytes);
+            line = truncate(line, limits.log_bytes_max);
         }
         if self.terms.log_gate.admits(clock::since_boot()) {
             self.write(level, &line);
         } else {
-            self.attempt.leave_out(Cut::LogRate);
+            self.attempt.leave_out(Truncation::LogRate);
         }
         if self.attempt.log.len() == LINES_KEPT {
             self.attempt.log.remove(0);

@@ -20,7 +20,7 @@ pub mod wasi;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::p2::bindings::{cli, clocks, random, sync::io};
 
-use crate::config::Wasi;
+use crate::config::WasiGrant;
 use crate::plugin::abi;
 use crate::plugin::abi::latest::tidemill::plugin as api;
 use context::{Context, Permissions};
@@ -41,7 +41,7 @@ pub struct Capability {
 
 impl Capability {
     /// Whether the host links this version of the interface.
-    pub fn speaks(&self, version: &str) -> bool {
+    pub fn supports(&self, version: &str) -> bool {
         if self.interface.starts_with("wasi:") {
             // A version that only adds has the same first two numbers. What it adds and the host lacks is found at linking.
             version.strip_prefix("0.2.").is_some_and(|patch| patch.parse::<u16>().is_ok())
@@ -119,7 +119,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:clocks/wall-clock",
         since: "0.2.0",
         example: "wasi = [\"clocks\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Clocks),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Clocks),
         link: |linker| clocks::wall_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -127,7 +127,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:clocks/monotonic-clock",
         since: "0.2.0",
         example: "wasi = [\"clocks\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Clocks),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Clocks),
         link: |linker| clocks::monotonic_clock::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -135,7 +135,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:random/random",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Random),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Random),
         link: |linker| random::random::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -143,7 +143,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:random/insecure",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Random),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Random),
         link: |linker| random::insecure::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -151,7 +151,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:random/insecure-seed",
         since: "0.2.0",
         example: "wasi = [\"random\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Random),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Random),
         link: |linker| random::insecure_seed::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -159,7 +159,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/stdin",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -167,7 +167,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/stdout",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -175,7 +175,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/stderr",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -183,7 +183,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/terminal-input",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::terminal_input::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -191,7 +191,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/terminal-output",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::terminal_output::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -199,7 +199,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/terminal-stdin",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::terminal_stdin::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -207,7 +207,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/terminal-stdout",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::terminal_stdout::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {
@@ -215,7 +215,7 @@ pub const CAPABILITIES: &[Capability] = &[
         interface: "wasi:cli/terminal-stderr",
         since: "0.2.0",
         example: "wasi = [\"stdio\"]",
-        granted: |terms| terms.wasi.contains(&Wasi::Stdio),
+        granted: |terms| terms.wasi.contains(&WasiGrant::Stdio),
         link: |linker| cli::terminal_stderr::add_to_linker::<_, HasSelf<Context>>(linker, |context| context),
     },
     Capability {

@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
 
 /// Where a value comes from.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum SecretSource {
     Env(String),
     File(PathBuf),
 }
@@ -98,9 +98,9 @@ impl secrets::Host for Context {
 }
 
 /// Reads a value. The error says what is wrong and what to do, and never shows the value.
-pub fn load(place: &Place) -> Result<Secret, (String, String)> {
+pub fn load(place: &SecretSource) -> Result<Secret, (String, String)> {
     let (value, from) = match place {
-        Place::Env(variable) => {
+        SecretSource::Env(variable) => {
             let variable = variable_name(variable)?;
             let set = format!("set {variable} for the host, or name a file with {{ file = \"..\" }}");
             match std::env::var(variable) {
@@ -113,7 +113,7 @@ pub fn load(place: &Place) -> Result<Secret, (String, String)> {
                 }
             }
         }
-        Place::File(path) => (read_file(path)?, path.display().to_string()),
+        SecretSource::File(path) => (read_file(path)?, path.display().to_string()),
     };
     let value = value.strip_suffix('\n').map_or(value.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     let max = SECRET_BYTES.as_u64() as usize;
@@ -161,24 +161,24 @@ mod tests {
     fn a_value_is_read_without_its_last_newline_and_never_shown() {
         let folder = std::env::temp_dir().join(format!("tidemill-secret-{}", uuid::Uuid::new_v4()));
         std::fs::write(&folder, "hunter22\r\n").unwrap();
-        let secret = load(&Place::File(folder.clone())).unwrap();
+        let secret = load(&SecretSource::File(folder.clone())).unwrap();
         assert_eq!((secret.expose(), format!("{secret:?}").as_str()), ("hunter22", "Secret(..)"));
         for longest in ["x".repeat(65_536), "x".repeat(65_536) + "\n", "x".repeat(65_536) + "\r\n"] {
             std::fs::write(&folder, longest).unwrap();
-            assert_eq!(load(&Place::File(folder.clone())).unwrap().expose().len(), 65_536);
+            assert_eq!(load(&SecretSource::File(folder.clone())).unwrap().expose().len(), 65_536);
         }
         for (text, said) in [("", "holds 0 bytes"), ("\n", "holds 0 bytes"), (&"x".repeat(65_537), "holds 65537 bytes")]
         {
             std::fs::write(&folder, text).unwrap();
-            let (what, _) = load(&Place::File(folder.clone())).unwrap_err();
+            let (what, _) = load(&SecretSource::File(folder.clone())).unwrap_err();
             assert!(what.contains(said) && !what.contains("xx"), "{what}");
         }
         std::fs::write(&folder, b"hunter\xff").unwrap();
-        let (what, _) = load(&Place::File(folder.clone())).unwrap_err();
+        let (what, _) = load(&SecretSource::File(folder.clone())).unwrap_err();
         assert!(what.contains("cannot read") && !what.contains("hunter"), "{what}");
         std::fs::remove_file(&folder).unwrap();
-        assert!(load(&Place::File(folder)).unwrap_err().1.contains("chmod 600"));
-        let (what, hint) = load(&Place::Env("TIDEMILL_TEST_NO_SUCH".to_owned())).unwrap_err();
+        assert!(load(&SecretSource::File(folder)).unwrap_err().1.contains("chmod 600"));
+        let (what, hint) = load(&SecretSource::Env("TIDEMILL_TEST_NO_SUCH".to_owned())).unwrap_err();
         assert!(what.contains("is not set") && hint.contains("set TIDEMILL_TEST_NO_SUCH"), "{what} {hint}");
     }
 

@@ -18,7 +18,7 @@ pub struct Args {
 pub fn backup(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("error");
     let config = globals.load()?;
-    let copied = super::block_on(async { Ok(backend::backup(&config.broker_url(), args.file.clone()).await) })?;
+    let copied = super::block_on(async { Ok(backend::backup(&config.backend_url(), args.file.clone()).await) })?;
     let bytes = match copied {
         Err(backend::Error::Permanent(text)) => return Err(UsageError(text).into()),
         copied => copied?,

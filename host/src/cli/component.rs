@@ -30,7 +30,7 @@ pub fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
     for (name, handler) in &config.handlers {
         let terms = build::terms(&config, name, handler, &checked).map_err(|error| UsageError(error.to_string()))?;
         let row = Row { name, handler, terms };
-        let looked = intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name);
+        let looked = intake.inspect(&config.path(&handler.plugin), handler.digest.as_deref(), name);
         let refusal = match &looked {
             Ok(looked) => looked.check_granted(&row.terms).err(),
             Err(_) => None,
@@ -47,7 +47,7 @@ pub fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
 
 struct Row<'a> {
     name: &'a str,
-    handler: &'a config::Handler,
+    handler: &'a config::HandlerConfig,
     terms: Permissions,
 }
 
@@ -64,10 +64,10 @@ impl Row<'_> {
         let rows = CAPABILITIES.iter().filter(|row| !row.example.is_empty());
         let right = |row: &crate::capability::Capability| {
             let imported = looked.found.imports.iter().any(|import| import.split('@').next() == Some(row.interface));
-            let asks = looked.manifest.asks.as_ref();
-            let asked = match asks.filter(|asks| asks.has(row.name)) {
-                Some(asks) => Some(words(asks.list(row.name))),
-                None => (imported && asks.is_none()).then(|| "any (no manifest says less)".to_owned()),
+            let permissions = looked.manifest.permissions.as_ref();
+            let asked = match permissions.filter(|permissions| permissions.has(row.name)) {
+                Some(permissions) => Some(words(permissions.list(row.name))),
+                None => (imported && permissions.is_none()).then(|| "any (no manifest says less)".to_owned()),
             };
             let granted = (row.granted)(&self.terms).then(|| words(granted(&self.handler.grants, row.name)));
             Right { capability: row.name, asked, granted }
@@ -162,11 +162,11 @@ fn describe(looked: &InspectedComponent) -> String {
 pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     // The bounds of the configuration, where there is one; a component can be looked at anywhere.
-    let settings = if globals.config.exists() { globals.load()?.plugins } else { config::Plugins::default() };
+    let settings = if globals.config.exists() { globals.load()?.plugins } else { config::PluginsConfig::default() };
     let intake = ComponentReader { bytes_max: settings.component_bytes_max.as_u64(), trust: Trust::default() };
     let refused = |error: Error| UsageError(error.to_string());
     let handler = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let looked = intake.look(file, None, &handler).map_err(refused)?;
+    let looked = intake.inspect(file, None, &handler).map_err(refused)?;
     let engine = Engine::new(1, settings.stack.as_u64() as usize).map_err(refused)?;
     let begun = Instant::now();
     looked.compile(&engine, &Compiler::without_cache(&settings), &handler).map_err(refused)?;
@@ -179,7 +179,7 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
         value["ok"] = true.into();
         value["exports"] = json!(found.exports);
         value["custom_sections"] = json!(found.custom);
-        value["asks"] = json!(looked.manifest.asks);
+        value["permissions"] = json!(looked.manifest.permissions);
         value["compile_ms"] = json!(compiled.as_millis());
         for (what, count) in counts {
             value[what.replace(' ', "_")] = count.into();
@@ -189,8 +189,8 @@ pub fn check(file: &Path, globals: &Globals) -> anyhow::Result<ExitCode> {
         outln!("good: {}", describe(&looked));
         outln!("  exports {}", found.exports.join(", "));
         outln!("  imports {}", if found.imports.is_empty() { "nothing".to_owned() } else { found.imports.join(", ") });
-        if let Some(asks) = &looked.manifest.asks {
-            outln!("  asks for {}", serde_json::to_string(asks)?);
+        if let Some(permissions) = &looked.manifest.permissions {
+            outln!("  asks for {}", serde_json::to_string(permissions)?);
         }
         let counts = counts.map(|(what, count)| format!("{count} {what}"));
         outln!("  made of {}; compiled in {} ms", counts.join(", "), compiled.as_millis());

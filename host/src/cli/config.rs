@@ -23,7 +23,7 @@ pub fn config(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     if globals.json {
         let handlers: Vec<_> = plugins
             .iter()
-            .map(|plugin| json!({ "handler": &*plugin.handler, "plugin": &*plugin.digest, "imports": plugin.asks }))
+            .map(|plugin| json!({ "handler": &*plugin.handler, "plugin": &*plugin.digest, "imports": plugin.imports }))
             .collect();
         out::json(&json!({ "ok": true, "schemas": checked.schemas.names().count(), "handlers": handlers }));
     } else {

@@ -39,7 +39,7 @@ pub fn doctor(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 /// What needs only the file.
 fn configured(config: &Config) -> Vec<Finding> {
-    let of = |found: check::Finding| {
+    let of = |found: check::ConfigFinding| {
         let text = format!("{}: {}", found.key, found.what);
         if found.warning {
             findings::warning("configuration", text, found.hint)
@@ -59,9 +59,10 @@ fn configured(config: &Config) -> Vec<Finding> {
 }
 
 async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
-    let subscriptions: Vec<Subscription> = build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
+    let subscriptions: Vec<Subscription> =
+        build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let mut found = match build::open_backend_to_read(config).await {
-        Ok(backend) => match backend.examine(&subscriptions, &build::targets(config)).await {
+        Ok(backend) => match backend.diagnose(&subscriptions, &build::targets(config)).await {
             Ok(mut found) => {
                 found.extend(kept(&*backend, &subscriptions).await);
                 found.extend(groups(&*backend, config, &subscriptions).await);
@@ -73,7 +74,7 @@ async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
         Err(error) => vec![away(&error, config)],
     };
     if args.deep {
-        found.extend(backend::examine_deeply(&config.broker_url()).await?);
+        found.extend(backend::diagnose_deeply(&config.backend_url()).await?);
     }
     Ok(found)
 }
@@ -99,7 +100,7 @@ async fn kept(backend: &dyn Backend, subscriptions: &[Subscription]) -> Vec<Find
 /// A backend that cannot be asked.
 fn away(error: &Error, config: &Config) -> Finding {
     match error {
-        Error::Unavailable { .. } if config.broker_url().sqlite_file().is_some() => findings::bad(
+        Error::Unavailable { .. } if config.backend_url().sqlite_file().is_some() => findings::bad(
             "backend",
             error.to_string(),
             "is the disk full or broken, and does another program hold the file for long (lsof FILE)?",
@@ -110,10 +111,16 @@ fn away(error: &Error, config: &Config) -> Finding {
 
 /// Groups that were lost, streams that a handler does not reach any more, and hosts that want unlike things.
 async fn groups(backend: &dyn Backend, config: &Config, subscriptions: &[Subscription]) -> Vec<Finding> {
-    look_at_groups(backend, config, subscriptions).await.unwrap_or_else(|error| vec![refused("groups", &error.to_string())])
+    look_at_groups(backend, config, subscriptions)
+        .await
+        .unwrap_or_else(|error| vec![refused("groups", &error.to_string())])
 }
 
-async fn look_at_groups(backend: &dyn Backend, config: &Config, subscriptions: &[Subscription]) -> Result<Vec<Finding>, Error> {
+async fn look_at_groups(
+    backend: &dyn Backend,
+    config: &Config,
+    subscriptions: &[Subscription],
+) -> Result<Vec<Finding>, Error> {
     let mut found = Vec::new();
     for (subscription, pause) in subscriptions.iter().zip(backend.paused(subscriptions).await?) {
         if pause == Pause::Lost {

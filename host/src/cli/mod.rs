@@ -50,7 +50,7 @@ struct Cli {
 
     /// Another backend than the configured one: sqlite:FILE or redis://HOST:PORT/DB.
     #[arg(long, global = true, value_name = "URL")]
-    broker: Option<BackendUrl>,
+    backend: Option<BackendUrl>,
 
     /// One JSON document (or JSON Lines) on stdout.
     #[arg(long, global = true)]
@@ -100,7 +100,7 @@ enum Command {
 /// What every command gets.
 pub struct Globals {
     config: PathBuf,
-    broker: Option<BackendUrl>,
+    backend: Option<BackendUrl>,
     json: bool,
     log_json: bool,
 }
@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let globals = Globals { config: cli.config, broker: cli.broker, json: cli.json, log_json: cli.log_json };
+    let globals = Globals { config: cli.config, backend: cli.backend, json: cli.json, log_json: cli.log_json };
     let ended = dispatch(cli.command, &globals);
     log_writer::flush();
     match ended {
@@ -172,15 +172,15 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 impl Globals {
-    /// The configuration with `--broker` over it.
+    /// The configuration with `--backend` over it.
     fn load(&self) -> anyhow::Result<Config> {
-        load(&self.config, self.broker.as_ref())
+        load(&self.config, self.backend.as_ref())
     }
 
     /// The same for a host, which reads it again when it changes.
-    fn reader(&self) -> settings::Read {
-        let (file, broker) = (self.config.clone(), self.broker.clone());
-        Box::new(move || load(&file, broker.as_ref()).map_err(|error| format!("{error:#}")))
+    fn reader(&self) -> settings::ConfigReader {
+        let (file, backend) = (self.config.clone(), self.backend.clone());
+        Box::new(move || load(&file, backend.as_ref()).map_err(|error| format!("{error:#}")))
     }
 
     /// The configuration, checked.
@@ -228,9 +228,9 @@ impl Globals {
     }
 }
 
-fn load(file: &Path, broker: Option<&BackendUrl>) -> anyhow::Result<Config> {
+fn load(file: &Path, backend: Option<&BackendUrl>) -> anyhow::Result<Config> {
     let mut config = read(file).map_err(|error| UsageError(error.to_string()))?;
-    if let Some(url) = broker {
+    if let Some(url) = backend {
         // Given on the command line, a relative file starts where the command was typed.
         let here = std::env::current_dir()?;
         config.backend.url = match url.sqlite_file() {
@@ -256,7 +256,7 @@ fn sqlite_path(file: &str) -> Result<(), UsageError> {
         || host
     {
         return Err(UsageError(format!(
-            "broker url \"sqlite:{file}\" names no file: what follows `sqlite:` is a path, and not a URI with parameters\n  hint: \
+            "backend url \"sqlite:{file}\" names no file: what follows `sqlite:` is a path, and not a URI with parameters\n  hint: \
              sqlite:tidemill.db, sqlite:/var/lib/tidemill/tidemill.db, or sqlite::memory: for tests"
         )));
     }

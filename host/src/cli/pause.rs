@@ -8,7 +8,7 @@ use serde_json::json;
 use super::dead::{act_of, unknown_handler};
 use super::out::{self, outln};
 use super::{Globals, UsageError};
-use crate::backend::{Operator, Group, Place, Start};
+use crate::backend::{Group, Operator, Position, Start};
 use crate::model::delivery::Subscription;
 use crate::service::build;
 
@@ -29,20 +29,20 @@ pub struct ResumeArgs {
     /// Where to begin, if the handler's group was lost: `beginning`, `now` (what lies there already is left out), or the id of
     /// the last entry that is not to be handled again.
     #[arg(long, value_name = "PLACE", value_parser = place)]
-    from: Option<Place>,
+    from: Option<Position>,
 
     /// Only on this stream.
     #[arg(long)]
     stream: Option<String>,
 }
 
-fn place(text: &str) -> Result<Place, String> {
+fn place(text: &str) -> Result<Position, String> {
     match text {
-        "beginning" => Ok(Place::Beginning),
-        "now" => Ok(Place::Now),
+        "beginning" => Ok(Position::Beginning),
+        "now" => Ok(Position::Now),
         id => id
             .parse()
-            .map(Place::After)
+            .map(Position::After)
             .map_err(|_| format!("\"{id}\" is neither `beginning` nor `now` nor an entry's id")),
     }
 }
@@ -58,7 +58,7 @@ pub fn resume(args: &ResumeArgs, globals: &Globals) -> anyhow::Result<ExitCode> 
 fn set(
     args: &Args,
     paused: bool,
-    from: Option<Place>,
+    from: Option<Position>,
     stream: Option<&str>,
     globals: &Globals,
 ) -> anyhow::Result<ExitCode> {
@@ -66,10 +66,14 @@ fn set(
     let config = globals.load()?;
     let all = build::subscriptions(&config);
     let is_wanted = |subscription: &Subscription| stream.is_none_or(|stream| *subscription.stream == *stream);
-    let wanted: Vec<&(Subscription, Start)> =
-        all.iter().filter(|(subscription, _)| *subscription.handler == *args.handler && is_wanted(subscription)).collect();
+    let wanted: Vec<&(Subscription, Start)> = all
+        .iter()
+        .filter(|(subscription, _)| *subscription.handler == *args.handler && is_wanted(subscription))
+        .collect();
     if wanted.is_empty() {
-        if let Some(stream) = stream.filter(|_| all.iter().any(|(subscription, _)| *subscription.handler == *args.handler)) {
+        if let Some(stream) =
+            stream.filter(|_| all.iter().any(|(subscription, _)| *subscription.handler == *args.handler))
+        {
             return Err(UsageError(format!(
                 "{} does not read {stream}\n  hint: see `tidemill status --json`",
                 args.handler
@@ -93,14 +97,18 @@ fn set(
         for (subscription, _) in wanted {
             let mut begun = "";
             if let Some(place) = from.filter(|_| lost.contains(&subscription)) {
-                backend.begin_at(subscription, place, &Operator { note: begins(&act.note, place), ..act.clone() }).await?;
+                backend
+                    .begin_at(subscription, place, &Operator { reason: begins(&act.reason, place), ..act.clone() })
+                    .await?;
                 begun = ", and begins where you said";
             }
             if !lost.contains(&subscription) || from.is_some() {
                 backend.set_paused(subscription, paused, &act).await?;
             }
             if globals.json {
-                out::json(&json!({ "handler": *subscription.handler, "stream": *subscription.stream, "paused": paused }));
+                out::json(
+                    &json!({ "handler": *subscription.handler, "stream": *subscription.stream, "paused": paused }),
+                );
             } else {
                 outln!("{subscription}: {}{begun}", if paused { "paused" } else { "resumed" });
             }
@@ -111,17 +119,22 @@ fn set(
 }
 
 /// For the audit record.
-fn begins(note: &str, place: Place) -> String {
+fn begins(note: &str, place: Position) -> String {
     let from = match place {
-        Place::Beginning => "from the beginning".to_owned(),
-        Place::Now => "from now on".to_owned(),
-        Place::After(id) => format!("from behind {id}"),
+        Position::Beginning => "from the beginning".to_owned(),
+        Position::Now => "from now on".to_owned(),
+        Position::After(id) => format!("from behind {id}"),
     };
     if note.is_empty() { from } else { format!("{from}: {note}") }
 }
 
 /// Where to begin is asked where that is not known, and nowhere else.
-fn refuse_unclear(handler: &str, paused: bool, from: Option<Place>, lost: &[&Subscription]) -> Result<(), UsageError> {
+fn refuse_unclear(
+    handler: &str,
+    paused: bool,
+    from: Option<Position>,
+    lost: &[&Subscription],
+) -> Result<(), UsageError> {
     let names = || lost.iter().map(|subscription| &*subscription.stream).collect::<Vec<_>>().join(", ");
     match from {
         None if !paused && !lost.is_empty() => Err(UsageError(format!(
@@ -134,7 +147,7 @@ fn refuse_unclear(handler: &str, paused: bool, from: Option<Place>, lost: &[&Sub
             "{handler} has its group, and goes on where it is\n  hint: --from is for a handler whose group was lost; resume it \
              without"
         ))),
-        Some(Place::After(_)) if lost.len() > 1 => Err(UsageError(format!(
+        Some(Position::After(_)) if lost.len() > 1 => Err(UsageError(format!(
             "an entry's id is of one stream, and {handler} has lost its group on {}\n  hint: say which with --stream",
             names()
         ))),

@@ -15,7 +15,7 @@ use super::lines::{self, Line};
 use super::out::{self, errln, outln};
 use super::run::stop_on_signal;
 use crate::backend::Published;
-use crate::service::publisher::{PUBLISH_BATCH, Publisher, Ready, PublishError};
+use crate::service::publisher::{PUBLISH_BATCH, PublishError, Publisher, Ready};
 use crate::service::{Shutdown, ShutdownTrigger, build};
 
 /// The bytes of events from which on no more are gathered for one call of the backend.
@@ -49,9 +49,9 @@ enum Ended {
 pub fn publish(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let (config, checked) = globals.load_checked()?;
-    if config.broker_url().sqlite_file() == Some(":memory:") && !args.dry_run {
+    if config.backend_url().sqlite_file() == Some(":memory:") && !args.dry_run {
         return Err(super::UsageError(
-            "what is published to a database in memory is gone when this command ends\n  hint: give a file, such as --broker \
+            "what is published to a database in memory is gone when this command ends\n  hint: give a file, such as --backend \
              sqlite:tidemill.db, or look only, with --dry-run"
                 .into(),
         )

@@ -12,7 +12,7 @@ use crate::model::delivery::Subscription;
 use crate::plugin::engine;
 use crate::plugin::io_pool::IoPool;
 use crate::service::build::{self, Loader};
-use crate::service::shadow::{Error, Report, Shadow};
+use crate::service::shadow::{Error, Shadow, ShadowReport};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,16 +35,19 @@ pub struct Args {
 pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let (mut config, checked) = globals.load_checked()?;
-    let all: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+    let all: Vec<Subscription> =
+        build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
     let of_handler = all.iter().filter(|subscription| *subscription.handler == *args.handler);
-    let is_wanted = |subscription: &&Subscription| args.stream.as_ref().is_none_or(|stream| *stream == *subscription.stream);
+    let is_wanted =
+        |subscription: &&Subscription| args.stream.as_ref().is_none_or(|stream| *stream == *subscription.stream);
     let subscriptions: Vec<Subscription> = of_handler.clone().filter(is_wanted).cloned().collect();
     if subscriptions.is_empty() {
         let streams: Vec<&str> = of_handler.map(|subscription| &*subscription.stream).collect();
         return match (&args.stream, streams.is_empty()) {
             (Some(stream), false) => {
                 let (handler, streams) = (&args.handler, streams.join(", "));
-                Err(UsageError(format!("\"{handler}\" reads no stream \"{stream}\"\n  hint: it reads {streams}")).into())
+                Err(UsageError(format!("\"{handler}\" reads no stream \"{stream}\"\n  hint: it reads {streams}"))
+                    .into())
             }
             _ => Err(unknown_handler(&args.handler, &all).into()),
         };
@@ -69,8 +72,8 @@ pub fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(report.different > 0)))
 }
 
-fn print(shadow: &Shadow<'_>, report: &Report, as_json: bool) {
-    let Report { events, skipped, different, kinds, differences, .. } = report;
+fn print(shadow: &Shadow<'_>, report: &ShadowReport, as_json: bool) {
+    let ShadowReport { events, skipped, different, kinds, differences, .. } = report;
     let (current, candidate) = (&shadow.current.digest, &shadow.candidate.digest);
     let (current_median, candidate_median) = report.medians();
     let same = events - different;

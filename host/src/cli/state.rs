@@ -31,7 +31,9 @@ pub fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         .collect();
     if subscriptions.is_empty() {
         let known: Vec<&str> = config.handlers.keys().map(String::as_str).collect();
-        return Err(UsageError(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into());
+        return Err(
+            UsageError(format!("there is no handler \"{}\"\n  hint: {}", args.handler, known.join(", "))).into()
+        );
     }
     super::block_on(async {
         let backend = build::open_backend_to_read(&config).await?;

@@ -7,16 +7,17 @@ use super::Globals;
 use super::out::{self, outln};
 use super::table::{Table, thousands};
 use crate::model::delivery::Subscription;
-use crate::service::status::{Rows, HandlerSummary, add_versions, collect, to_json, told, total};
 use crate::service::build;
 use crate::service::heart::{self, HostReport};
+use crate::service::status::{HandlerSummary, StatusRows, add_versions, collect, to_json, told, total};
 
 pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
     let (status, backend, rows, hosts) = super::block_on(async {
         let backend = build::open_backend_to_read(&config).await?;
-        let subscriptions: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+        let subscriptions: Vec<Subscription> =
+            build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         let hosts = heart::hosts(&*backend, &subscriptions).await?;
         let (about, rows) = (backend.describe().await?, collect(&*backend, &subscriptions).await?);
         let mut status = to_json(&about, &rows, &hosts);
@@ -35,7 +36,7 @@ pub fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn to_table(rows: &Rows, hosts: &[HostReport]) -> Table {
+pub fn to_table(rows: &StatusRows, hosts: &[HostReport]) -> Table {
     let mut table = Table::new([
         "handler",
         "published",
@@ -94,7 +95,7 @@ pub fn to_table(rows: &Rows, hosts: &[HostReport]) -> Table {
 }
 
 /// A line for each handler of which hosts keep what the backend refuses.
-fn print_refusals(rows: &Rows, hosts: &[HostReport]) {
+fn print_refusals(rows: &StatusRows, hosts: &[HostReport]) {
     for handler in rows.keys() {
         let HandlerSummary { refused, refusal, .. } = told(hosts, handler);
         if refused > 0 {
@@ -105,7 +106,7 @@ fn print_refusals(rows: &Rows, hosts: &[HostReport]) {
 }
 
 /// A line for each thing that is out of the ordinary with a group.
-fn print_odd(rows: &Rows) {
+fn print_odd(rows: &StatusRows) {
     for row in rows.values().flatten() {
         let (subscription, handler) = (&row.subscription, &row.subscription.handler);
         if row.lost {

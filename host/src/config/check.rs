@@ -20,7 +20,7 @@ use crate::schema::Registry;
 
 /// Something wrong or doubtful, at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ConfigFinding {
     /// As it would be written in TOML: `handlers.payment-service.plugin`
     pub key: String,
     pub what: String,
@@ -29,7 +29,7 @@ pub struct Finding {
     pub warning: bool,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for ConfigFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}\n  hint: {}", self.key, self.what, self.hint)
     }
@@ -38,11 +38,11 @@ impl fmt::Display for Finding {
 /// Gathers findings; a pattern that cannot be read becomes one.
 struct Check<'a> {
     config: &'a Config,
-    findings: Vec<Finding>,
+    findings: Vec<ConfigFinding>,
 }
 
 /// Checks the configuration against itself and against the schemas.
-pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
+pub fn check(config: &Config, schemas: &Registry) -> Vec<ConfigFinding> {
     let mut check = Check { config, findings: Vec::new() };
     check.routing();
     let streams = check.streams();
@@ -61,7 +61,7 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<Finding> {
 
 /// The streams and what they take. Patterns that cannot be read are left out; `check` names them.
 pub fn streams(config: &Config) -> Streams {
-    let row = |(name, stream): (&String, &super::Stream)| {
+    let row = |(name, stream): (&String, &super::StreamConfig)| {
         (name.as_str().into(), stream.events.iter().filter_map(|text| text.parse().ok()).collect())
     };
     Streams { rows: config.streams.iter().map(row).collect() }
@@ -81,11 +81,11 @@ pub fn patterns(texts: &[&str]) -> Vec<Pattern> {
 
 impl Check<'_> {
     fn find(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
-        self.findings.push(Finding { key: key.into(), what: what.into(), hint: hint.into(), warning: false });
+        self.findings.push(ConfigFinding { key: key.into(), what: what.into(), hint: hint.into(), warning: false });
     }
 
     fn warn(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
-        self.findings.push(Finding { key: key.into(), what: what.into(), hint: hint.into(), warning: true });
+        self.findings.push(ConfigFinding { key: key.into(), what: what.into(), hint: hint.into(), warning: true });
     }
 
     fn pattern(&mut self, key: &str, text: &str) -> Option<Pattern> {
@@ -137,7 +137,7 @@ impl Check<'_> {
     }
 
     /// Bounds that are allowed and yet may not do what was meant.
-    fn bounds(&mut self, name: &str, stream: &super::Stream) {
+    fn bounds(&mut self, name: &str, stream: &super::StreamConfig) {
         let at = |key: &str| format!("streams.{name}.{key}");
         match (stream.overflow, stream.maxlen.is_some() || stream.retention.is_some()) {
             (Overflow::Drop, true) => self.warn(
@@ -317,7 +317,7 @@ fn behind<'a>(key: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A finding with its place in the file.
-pub fn describe(finding: &Finding, path: &Path, text: &str) -> String {
+pub fn describe(finding: &ConfigFinding, path: &Path, text: &str) -> String {
     let level = if finding.warning { "warning" } else { "error" };
     match line_of(text, &finding.key) {
         Some(line) => format!("{level}: {}:{line}: {finding}", path.display()),

@@ -14,7 +14,7 @@ use crate::policy::retry::RetryPolicy;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Handler {
+pub struct HandlerConfig {
     pub plugin: PathBuf,
     /// `sha256:` and 64 hex digits: no other file than this one is loaded.
     pub digest: Option<String>,
@@ -28,13 +28,13 @@ pub struct Handler {
     #[serde(default = "default_deadline", deserialize_with = "units::duration")]
     pub deadline: Duration,
     #[serde(default)]
-    pub retry: Retry,
+    pub retry: RetryConfig,
     #[serde(default)]
-    pub breaker: Breaker,
+    pub breaker: BreakerConfig,
     /// How a new version of the plugin is tried first; without it, it serves everything at once.
-    pub canary: Option<Canary>,
+    pub canary: Option<CanaryConfig>,
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     #[serde(default = "default_instance_events_max")]
     pub instance_events_max: u32,
     #[serde(default)]
@@ -57,7 +57,7 @@ pub enum Start {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Retry {
+pub struct RetryConfig {
     pub max: u32,
     #[serde(deserialize_with = "units::duration")]
     pub base: Duration,
@@ -66,13 +66,13 @@ pub struct Retry {
     pub cap: Duration,
 }
 
-impl Default for Retry {
+impl Default for RetryConfig {
     fn default() -> Self {
         Self { max: 3, base: Duration::from_secs(1), factor: 2.0, cap: Duration::from_secs(300) }
     }
 }
 
-impl Retry {
+impl RetryConfig {
     pub fn policy(&self) -> RetryPolicy {
         RetryPolicy { max: self.max, base: self.base, factor: self.factor, cap: self.cap }
     }
@@ -80,20 +80,20 @@ impl Retry {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Breaker {
+pub struct BreakerConfig {
     pub failure_rate: f64,
     pub min_events: u32,
     #[serde(deserialize_with = "units::duration")]
     pub open_for: Duration,
 }
 
-impl Default for Breaker {
+impl Default for BreakerConfig {
     fn default() -> Self {
         Self { failure_rate: 0.5, min_events: 20, open_for: Duration::from_secs(30) }
     }
 }
 
-impl Breaker {
+impl BreakerConfig {
     pub fn policy(&self) -> BreakerPolicy {
         BreakerPolicy { failure_rate: self.failure_rate, min_events: self.min_events, open_for: self.open_for }
     }
@@ -101,7 +101,7 @@ impl Breaker {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Canary {
+pub struct CanaryConfig {
     pub share: f64,
     pub min_events: u32,
     pub failure_rate: f64,
@@ -110,13 +110,13 @@ pub struct Canary {
     pub min_time: Duration,
 }
 
-impl Default for Canary {
+impl Default for CanaryConfig {
     fn default() -> Self {
         Self { share: 0.1, min_events: 200, failure_rate: 0.05, slower: 3.0, min_time: Duration::from_secs(300) }
     }
 }
 
-impl Canary {
+impl CanaryConfig {
     pub fn policy(&self) -> CanaryPolicy {
         let Self { share, min_events, failure_rate, slower, min_time } = *self;
         CanaryPolicy { share, min_events, failure_rate, slower, min_time }
@@ -125,7 +125,7 @@ impl Canary {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsConfig {
     pub memory: ByteSize,
     /// Elements of all tables.
     pub tables: usize,
@@ -158,7 +158,7 @@ pub struct Limits {
     pub io_calls: usize,
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             memory: limits::MEMORY,
@@ -197,7 +197,7 @@ pub struct Grants {
     pub timer: bool,
     /// The parts of WASI that the plugin may use, for toolchains that import it.
     #[serde(default)]
-    pub wasi: Vec<Wasi>,
+    pub wasi: Vec<WasiGrant>,
     /// Requests that the plugin may make, such as `POST https://api.example.com/v1/*`. An empty list links `http` and
     /// refuses every request.
     pub http: Option<Vec<String>>,
@@ -207,7 +207,7 @@ pub struct Grants {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Wasi {
+pub enum WasiGrant {
     Clocks,
     Random,
     Stdio,

@@ -15,7 +15,9 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::model::backend_url::BackendUrl;
-pub use handler::{Breaker, Canary, Grants, Handler, Limits, Retry, SecretFrom, Start, Wasi};
+pub use handler::{
+    BreakerConfig, CanaryConfig, Grants, HandlerConfig, LimitsConfig, RetryConfig, SecretFrom, Start, WasiGrant,
+};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,11 +25,11 @@ pub struct Config {
     #[serde(default)]
     pub backend: BackendConfig,
     #[serde(default)]
-    pub schemas: Schemas,
+    pub schemas: SchemasConfig,
     #[serde(default)]
-    pub streams: BTreeMap<String, Stream>,
+    pub streams: BTreeMap<String, StreamConfig>,
     #[serde(default)]
-    pub handlers: BTreeMap<String, Handler>,
+    pub handlers: BTreeMap<String, HandlerConfig>,
     /// Event type -> services. The same as `events` of those handlers.
     #[serde(default)]
     pub routing: BTreeMap<String, Vec<String>>,
@@ -36,10 +38,10 @@ pub struct Config {
     #[serde(default)]
     pub dead_letters: DeadLetters,
     #[serde(default)]
-    pub host: Host,
+    pub host: HostConfig,
     #[serde(default)]
-    pub plugins: Plugins,
-    pub http: Option<Http>,
+    pub plugins: PluginsConfig,
+    pub http: Option<HttpConfig>,
     /// The folder of the file: relative paths in it start there.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -62,11 +64,11 @@ impl Default for BackendConfig {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Schemas {
+pub struct SchemasConfig {
     pub path: PathBuf,
 }
 
-impl Default for Schemas {
+impl Default for SchemasConfig {
     fn default() -> Self {
         Self { path: "schemas".into() }
     }
@@ -74,7 +76,7 @@ impl Default for Schemas {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stream {
+pub struct StreamConfig {
     /// Patterns of the events that go to this stream; the first stream that matches takes an event.
     pub events: Vec<String>,
     /// Entries that the stream keeps at most, as far as every group has finished them.
@@ -118,7 +120,7 @@ pub struct DeadLetters {
 /// This process.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Host {
+pub struct HostConfig {
     /// Threads that call guests; 0 = one for each core.
     pub workers: usize,
     /// Threads that call guests which wait for others (`http`).
@@ -142,7 +144,7 @@ pub struct Host {
     pub cache: Option<PathBuf>,
 }
 
-impl Default for Host {
+impl Default for HostConfig {
     fn default() -> Self {
         Self {
             workers: 0,
@@ -163,7 +165,7 @@ impl Default for Host {
 /// How components are taken in, whichever handler they are for.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Plugins {
+pub struct PluginsConfig {
     /// Public keys in the format of minisign. A signature beside a component must be by one of them.
     pub keys: Vec<PathBuf>,
     /// Whether a component without a signature is refused.
@@ -186,7 +188,7 @@ pub struct Plugins {
     pub generations: usize,
 }
 
-impl Default for Plugins {
+impl Default for PluginsConfig {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
@@ -205,7 +207,7 @@ impl Default for Plugins {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Http {
+pub struct HttpConfig {
     pub listen: std::net::SocketAddr,
     /// What the API's token is read from; made by the host if it is not there.
     pub token_file: Option<PathBuf>,
@@ -229,8 +231,8 @@ impl Config {
         own.map(String::as_str).chain(routed.map(|(event, _)| event.as_str())).collect()
     }
 
-    /// The broker's URL, with a relative SQLite file made to start at the configuration's folder.
-    pub fn broker_url(&self) -> BackendUrl {
+    /// The backend's URL, with a relative SQLite file made to start at the configuration's folder.
+    pub fn backend_url(&self) -> BackendUrl {
         match self.backend.url.sqlite_file() {
             Some(":memory:" | "") | None => self.backend.url.clone(),
             Some(file) => format!("sqlite:{}", self.path(Path::new(file)).display()).into(),

@@ -1,4 +1,4 @@
-//! Reading the file: TOML, then environment variables over it (`TIDEMILL__BROKER__URL`), then the structs. An error
+//! Reading the file: TOML, then environment variables over it (`TIDEMILL__BACKEND__URL`), then the structs. An error
 //! says which line, which key, and what the nearest known key is.
 
 use std::path::{Path, PathBuf};
@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
         let said =
-            parsed("[broker]\nurl = \"sqlite::memory:\"\n\n[handlers.a]\nplugin = \"a.wasm\"\nevnts = []\n", &[])
+            parsed("[backend]\nurl = \"sqlite::memory:\"\n\n[handlers.a]\nplugin = \"a.wasm\"\nevnts = []\n", &[])
                 .unwrap_err();
         assert_eq!(said, "tidemill.toml:6: unknown key \"evnts\"\n  hint: did you mean \"events\"?");
         let said = parsed("[brokr]\n", &[]).unwrap_err();
-        assert_eq!(said, "tidemill.toml:1: unknown key \"brokr\"\n  hint: did you mean \"broker\"?");
+        assert_eq!(said, "tidemill.toml:1: unknown key \"brokr\"\n  hint: did you mean \"backend\"?");
     }
 
     #[test]
@@ -149,7 +149,10 @@ mod tests {
             let text = format!("[handlers.a]\nplugin = \"a.wasm\"\n[handlers.a.grants]\nwasi = {wasi}\n");
             parsed(&text, &[]).map(|config| config.handlers["a"].grants.wasi.clone())
         };
-        assert_eq!(grants("[\"clocks\", \"stdio\"]").unwrap(), [super::super::Wasi::Clocks, super::super::Wasi::Stdio]);
+        assert_eq!(
+            grants("[\"clocks\", \"stdio\"]").unwrap(),
+            [super::super::WasiGrant::Clocks, super::super::WasiGrant::Stdio]
+        );
         let said = grants("[\"clock\"]").unwrap_err();
         assert_eq!(said, "tidemill.toml:4: unknown value \"clock\"\n  hint: did you mean \"clocks\"?");
         let said = grants("[\"sockets\"]").unwrap_err();
@@ -165,15 +168,15 @@ mod tests {
 
     #[test]
     fn variables_lie_over_the_file() {
-        let text = "[broker]\nurl = \"sqlite:a.db\"\n[handlers.payment-service]\nplugin = \"a.wasm\"\n";
+        let text = "[backend]\nurl = \"sqlite:a.db\"\n[handlers.payment-service]\nplugin = \"a.wasm\"\n";
         let variables =
-            [("TIDEMILL__BROKER__URL", "redis://h:1"), ("TIDEMILL__HANDLERS__PAYMENT_SERVICE__RETRY__MAX", "7")];
+            [("TIDEMILL__BACKEND__URL", "redis://h:1"), ("TIDEMILL__HANDLERS__PAYMENT_SERVICE__RETRY__MAX", "7")];
         let config = parsed(text, &variables).unwrap();
         assert_eq!((config.backend.url.expose(), config.handlers["payment-service"].retry.max), ("redis://h:1", 7));
-        let said = parsed(text, &[("TIDEMILL__BROKER__URLL", "x")]).unwrap_err();
+        let said = parsed(text, &[("TIDEMILL__BACKEND__URLL", "x")]).unwrap_err();
         assert_eq!(
             said,
-            "environment variable TIDEMILL__BROKER__URLL: unknown key \"urll\"\n  hint: did you mean \"url\"?"
+            "environment variable TIDEMILL__BACKEND__URLL: unknown key \"urll\"\n  hint: did you mean \"url\"?"
         );
     }
 }

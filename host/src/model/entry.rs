@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-/// The broker's id of an entry: `1700000000000-0` in Redis; the row number and 0 in SQLite.
+/// The backend's id of an entry: `1700000000000-0` in Redis; the row number and 0 in SQLite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(pub u64, pub u64);
 

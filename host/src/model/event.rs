@@ -21,13 +21,13 @@ pub const HOPS_MOST: u32 = 10_000;
 /// A valid event, as one handler sees it. Only admission (`schema::admit`) makes one, so nobody asks "is it valid?" again.
 #[derive(Debug)]
 pub struct Event {
-    pub(crate) facts: Arc<Facts>,
+    pub(crate) facts: Arc<EventParts>,
     pub(crate) key: Arc<str>,
 }
 
 /// What is the same for all handlers.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct EventParts {
     pub bytes: Bytes,
     pub data: Range<usize>,
     pub hash: PayloadHash,

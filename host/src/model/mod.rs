@@ -1,4 +1,4 @@
-//! The nouns of the context. No I/O, no async, no clock: everything here can be built in a test by hand.
+//! The nouns. No I/O, no async, no clock: everything here can be built in a test by hand.
 
 pub mod backend_url;
 pub mod dead_letter;

@@ -38,7 +38,7 @@ pub enum Outcome {
 }
 
 /// An enum whose variants have a word each, by which records and metrics call them.
-macro_rules! words {
+macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident $word:literal)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Outcome {
     }
 }
 
-words! {
+labels! {
     /// How a plugin broke, or which limit stopped it: the class of the attempt in its record.
     Crash {
         Trap "trap"
@@ -103,9 +103,9 @@ impl Crash {
     }
 }
 
-words! {
+labels! {
     /// A limit beyond which the host leaves out what the plugin says. The attempt goes on.
-    Cut {
+    Truncation {
         LogLines "log-lines"
         LogBytes "log-bytes"
         LogRate "log-rate"

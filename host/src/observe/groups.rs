@@ -1,7 +1,7 @@
 //! What is told of groups: lost, made anew, moved by strangers; and of hosts that want unlike things.
 
 use super::process;
-use crate::backend::{Error, FAR, Group, SubscriptionStatus};
+use crate::backend::{Error, Group, IDLE_TIMER_HORIZON, SubscriptionStatus};
 use crate::model::delivery::{EntryId, Subscription};
 
 /// It was gone, and this came of making it anew. It is counted once for each time, whichever host does it.
@@ -97,7 +97,7 @@ pub fn still_waiting(subscription: &Subscription, status: &SubscriptionStatus) {
 }
 
 pub fn left_timers(subscription: &Subscription, timers: u64) {
-    tracing::warn!(%subscription, timers, "idle but for timers that are more than {FAR:?} away; the next host waits for them");
+    tracing::warn!(%subscription, timers, "idle but for timers that are more than {IDLE_TIMER_HORIZON:?} away; the next host waits for them");
 }
 
 pub fn left_paused(subscription: &Subscription, waiting: u64) {

@@ -31,7 +31,7 @@ const BUCKETS_S: [f64; 22] = [
 
 /// What a metric is called, and what it says.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub struct MetricRow {
     /// As it stands in the answer of `/metrics`; a histogram's lines have `_bucket`, `_sum` and `_count` behind it.
     pub name: &'static str,
     /// `Counter`, `Gauge`, `Histogram`.
@@ -72,7 +72,7 @@ pub struct Of<M: Kind> {
 }
 
 impl<M: Kind> Of<M> {
-    fn register(registry: &mut Registry, row: &Row) -> Self {
+    fn register(registry: &mut Registry, row: &MetricRow) -> Self {
         let family = Family::new_with_constructor(M::new as fn() -> M);
         // The library adds what a counter's name ends with.
         registry.register(row.name.trim_end_matches("_total"), row.says, family.clone());
@@ -109,8 +109,8 @@ impl Of<Histogram> {
 
 macro_rules! metrics {
     ($(#[$doc:meta])* $table:ident $rows:ident $($field:ident: $kind:ident $name:literal [$($label:ident)*] $says:literal)*) => {
-        pub const $rows: &[Row] = &[$(
-            Row { name: $name, kind: stringify!($kind), labels: &[$(stringify!($label)),*], says: $says }
+        pub const $rows: &[MetricRow] = &[$(
+            MetricRow { name: $name, kind: stringify!($kind), labels: &[$(stringify!($label)),*], says: $says }
         ),*];
 
         $(#[$doc])*

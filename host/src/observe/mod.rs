@@ -14,12 +14,12 @@ mod refusals;
 
 use std::time::Duration;
 
-use crate::backend::{SettlementEntry, Error, Finding, Level, Published, Settled, Trimmed};
-use crate::capability::http::{RESULTS as HTTP_RESULTS, Sent};
+use crate::backend::{Error, Finding, Level, Published, Settled, SettlementEntry, Trimmed};
+use crate::capability::http::{RESULTS as HTTP_RESULTS, SentRequest};
 use crate::clock;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Subscription};
-use crate::model::outcome::{Crash, Cut};
+use crate::model::outcome::{Crash, Truncation};
 use crate::policy::canary;
 pub use groups::{
     differs, group_remade, left_paused, left_timers, paused, position_lost, replaced, resumed, set_back, still_waiting,
@@ -68,7 +68,7 @@ pub fn subscription_opened(subscription: &Subscription) {
         process.recovered.add(&[handler, stream, cause], 0);
     }
     let limits = Crash::ALL.iter().filter(|crash| crash.is_limit()).map(|crash| crash.as_str());
-    for limit in limits.chain(Cut::ALL.iter().map(|cut| cut.as_str())) {
+    for limit in limits.chain(Truncation::ALL.iter().map(|cut| cut.as_str())) {
         process.limits_reached.add(&[handler, limit], 0);
     }
     process.stream_lost.add(&[handler, stream], 0);
@@ -130,8 +130,8 @@ pub fn limits_reached<'a>(subscription: &Subscription, limits: impl Iterator<Ite
 }
 
 /// A plugin's requests to others.
-pub fn requested<'a>(handler: &str, sent: impl Iterator<Item = &'a Sent>) {
-    for Sent { result, took } in sent {
+pub fn requested<'a>(handler: &str, sent: impl Iterator<Item = &'a SentRequest>) {
+    for SentRequest { result, took } in sent {
         process().http_requests.add(&[handler, result], 1);
         process().http_request_seconds.saw(&[handler], *took);
     }
@@ -308,10 +308,10 @@ pub fn canary_promoted(handler: &str, plugin: &str, facts: &canary::CanarySnapsh
     tracing::info!(handler, plugin, ?age, %canary, %stable, "canary promoted: the new version serves everything");
 }
 
-pub fn canary_rolled_back(handler: &str, plugin: &str, reason: canary::Reason, facts: &canary::CanarySnapshot) {
+pub fn canary_rolled_back(handler: &str, plugin: &str, reason: canary::RollbackReason, facts: &canary::CanarySnapshot) {
     let reason = match reason {
-        canary::Reason::Failing => "failing",
-        canary::Reason::Slow => "slow",
+        canary::RollbackReason::Failing => "failing",
+        canary::RollbackReason::Slow => "slow",
     };
     canary_ended(handler, reason);
     let canary::CanarySnapshot { age, stable, canary } = facts;

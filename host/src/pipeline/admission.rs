@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Agreed, Handler, HostContext, Item, suspicion};
-use crate::model::delivery::{Body, Delivery, EntryId, Queue, Large, Subscription};
+use crate::model::delivery::{Body, Delivery, EntryId, Large, Queue, Subscription};
 use crate::model::event::Event;
 use crate::model::outcome::NotRun;
 use crate::schema::admit::{admit_for_all, admit_timer};

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kept::{RefusedSettlement, chain_key};
-use super::{Handler, WorkerContext, Item, Report};
-use crate::backend::{DataPlane, SettlementEntry, Error, Settled, Settlement};
+use super::{BatchReport, Handler, Item, WorkerContext};
+use crate::backend::{DataPlane, Error, Settled, Settlement, SettlementEntry};
 use crate::clock;
 use crate::fault;
 use crate::model::delivery::Delivery;
 use crate::model::event::Event;
-use crate::model::outcome::{Outcome, NotRun, Verdict};
+use crate::model::outcome::{NotRun, Outcome, Verdict};
 use crate::observe;
 use crate::plugin::Plugin;
-use crate::plugin::serving::{CanaryComparison, ActiveVersions};
+use crate::plugin::serving::{ActiveVersions, CanaryComparison};
 use crate::policy::breaker::Tally;
 use crate::policy::disposition::{DecisionInput, decide};
 use crate::tasks;
@@ -26,7 +26,7 @@ pub(super) async fn settle(
     worker: &WorkerContext,
     serving: &Arc<ActiveVersions>,
     items: Vec<Item>,
-    report: &mut Report,
+    report: &mut BatchReport,
 ) -> Result<(), Error> {
     let mut redecided = Vec::new();
     let mut contest = CanaryComparison::new(serving.clone());
@@ -96,7 +96,13 @@ fn count(verdict: &Verdict, attempts: u32, tally: &mut Tally) {
 }
 
 /// What could not be settled as decided, decided once more; none if it was settled, or is somebody else's.
-pub fn redecide(handler: &Handler, plugin: &str, canary: bool, delivery: Delivery, settled: Settled) -> Option<SettlementEntry> {
+pub fn redecide(
+    handler: &Handler,
+    plugin: &str,
+    canary: bool,
+    delivery: Delivery,
+    settled: Settled,
+) -> Option<SettlementEntry> {
     let verdict = match settled {
         Settled::Conflict => Err(NotRun::Conflict),
         Settled::Full => Ok(Outcome::full()),
@@ -119,7 +125,7 @@ fn entry(
         retry: &handler.retry,
         now_ms: clock::now_ms(),
         plugin,
-        dice: rand::random(),
+        jitter: rand::random(),
         canary,
     };
     let disposition = decide(verdict, &facts);
@@ -140,7 +146,7 @@ async fn settle_entries(
     plugin: &Arc<str>,
     canary: bool,
     entries: Vec<SettlementEntry>,
-    report: &mut Report,
+    report: &mut BatchReport,
 ) -> Result<Vec<(SettlementEntry, Settled)>, Error> {
     if entries.is_empty() {
         return Ok(Vec::new());
@@ -190,7 +196,7 @@ async fn one_by_one(
     batch: Settlement,
     canary: bool,
     reason: &str,
-    report: &mut Report,
+    report: &mut BatchReport,
 ) -> Result<Vec<(SettlementEntry, Settled)>, Error> {
     observe::batch_refused(&worker.subscription, batch.entries.len(), reason);
     let is_alone = batch.entries.len() == 1;
@@ -212,7 +218,7 @@ async fn what_has_room_first(
     worker: &WorkerContext,
     batch: Settlement,
     canary: bool,
-    report: &mut Report,
+    report: &mut BatchReport,
 ) -> Result<Vec<(SettlementEntry, Settled)>, Error> {
     let reason = "what comes before it for its state key was refused";
     let mut each = OneByOne::new(worker, &batch.plugin, canary, report);
@@ -245,20 +251,25 @@ struct OneByOne<'a> {
     worker: &'a WorkerContext,
     plugin: &'a Arc<str>,
     canary: bool,
-    report: &'a mut Report,
+    report: &'a mut BatchReport,
     settled: Vec<(SettlementEntry, Settled)>,
     /// State keys of which an entry was to write and did not, as within one settlement (docs/decisions/0008).
     broken: HashSet<Arc<str>>,
 }
 
 impl<'a> OneByOne<'a> {
-    fn new(worker: &'a WorkerContext, plugin: &'a Arc<str>, canary: bool, report: &'a mut Report) -> Self {
+    fn new(worker: &'a WorkerContext, plugin: &'a Arc<str>, canary: bool, report: &'a mut BatchReport) -> Self {
         Self { worker, plugin, canary, report, settled: Vec::new(), broken: HashSet::new() }
     }
 
     /// Settles it; keeps it if it is refused, or (for this reason) if one before it in its chain is kept. Answers it if there
     /// is no room for it.
-    async fn settle(&mut self, entry: SettlementEntry, sending: Sending, reason: &str) -> Result<Option<SettlementEntry>, Error> {
+    async fn settle(
+        &mut self,
+        entry: SettlementEntry,
+        sending: Sending,
+        reason: &str,
+    ) -> Result<Option<SettlementEntry>, Error> {
         let (worker, key) = (self.worker, chain_key(&entry).cloned());
         if key.as_ref().is_some_and(|key| self.broken.contains(key)) {
             self.settled.push((entry, Settled::Stale));

@@ -31,11 +31,11 @@ const UNFINISHED_MAX: Duration = Duration::from_secs(3600);
 
 /// The folder of compiled code, or none where it cannot be had: then everything is compiled each time.
 pub struct Cache {
-    place: Option<Place>,
+    place: Option<CacheSlot>,
     bytes_max: u64,
 }
 
-struct Place {
+struct CacheSlot {
     folder: PathBuf,
     key: [u8; KEY_BYTES],
 }
@@ -44,7 +44,7 @@ impl Cache {
     /// Opens (makes) the cache in this folder; it is held to so many bytes.
     pub fn open(folder: &Path, bytes_max: u64) -> Self {
         let place =
-            private_folder(folder).and_then(|()| key(folder)).map(|key| Place { folder: folder.to_owned(), key });
+            private_folder(folder).and_then(|()| key(folder)).map(|key| CacheSlot { folder: folder.to_owned(), key });
         let place = place.map_err(|error| {
             tracing::warn!(folder = %folder.display(), %error, "no cache for compiled plugins; they are compiled at each start");
         });
@@ -74,7 +74,7 @@ impl Cache {
     }
 }
 
-impl Place {
+impl CacheSlot {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.{CODE}"))
     }

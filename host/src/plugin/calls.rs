@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::Plugin;
-use super::invoke::{Call, Instance, NoInstance, CallResult};
-use crate::capability::http::Sent;
+use super::invoke::{Call, CallResult, Instance, NoInstance};
+use crate::capability::http::SentRequest;
 use crate::capability::ids::Ids;
 use crate::config::limits::INSTANCE_IDLE_MAX;
 use crate::model::delivery::KeyState;
 use crate::model::event::Event;
-use crate::model::outcome::{Crash, Cut, Outcome};
+use crate::model::outcome::{Crash, Outcome, Truncation};
 
 /// What the effects of one batch may take in the host's memory: no call is begun beyond it, so that a batch of greedy
 /// events does not add up to more than one of them may have on top of this.
@@ -22,12 +22,12 @@ const BATCH_EFFECT_BYTES_MAX: usize = 16 << 20;
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A batch of events for one plugin, or a part of one.
-pub struct Job {
+pub struct GuestBatch {
     pub plugin: Arc<Plugin>,
     pub stream: Arc<str>,
     pub now: Arc<str>,
     pub ids: Ids,
-    pub calls: Vec<JobCall>,
+    pub calls: Vec<GuestCall>,
     /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
     pub states: HashMap<Arc<str>, KeyState>,
     pub deadline: Duration,
@@ -41,7 +41,7 @@ pub struct Job {
     pub versions: usize,
 }
 
-pub struct JobCall {
+pub struct GuestCall {
     pub event: Arc<Event>,
     pub attempt: u32,
 }
@@ -56,9 +56,9 @@ pub struct Called {
     pub state_version: Option<u64>,
     pub took: Duration,
     /// What the host left out of what the plugin said.
-    pub cut: Vec<Cut>,
+    pub truncated: Vec<Truncation>,
     /// The requests that it made.
-    pub sent: Vec<Sent>,
+    pub sent: Vec<SentRequest>,
 }
 
 impl Called {
@@ -68,7 +68,7 @@ impl Called {
             Outcome::Crashed { crash, .. } if crash.is_limit() => Some(crash.as_str()),
             _ => None,
         };
-        crash.into_iter().chain(self.cut.iter().map(|cut| cut.as_str()))
+        crash.into_iter().chain(self.truncated.iter().map(|cut| cut.as_str()))
     }
 
     /// What the host has to keep of it until it is settled.
@@ -82,7 +82,7 @@ impl Called {
     /// What counts as a crash of the guest, though the guest did not get as far.
     pub fn crashed(reason: String) -> Self {
         let outcome = Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() };
-        Self { outcome, state_version: None, took: Duration::ZERO, cut: Vec::new(), sent: Vec::new() }
+        Self { outcome, state_version: None, took: Duration::ZERO, truncated: Vec::new(), sent: Vec::new() }
     }
 }
 
@@ -110,7 +110,7 @@ impl WarmInstances {
 }
 
 /// Runs a job on this thread.
-pub fn run(warm: &mut WarmInstances, mut job: Job) -> Answer {
+pub fn run(warm: &mut WarmInstances, mut job: GuestBatch) -> Answer {
     let mut called = Vec::with_capacity(job.calls.len());
     let mut effect_bytes = 0;
     for index in 0..job.calls.len() {
@@ -135,7 +135,7 @@ pub fn run(warm: &mut WarmInstances, mut job: Job) -> Answer {
     Ok(called)
 }
 
-fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::Result<Called> {
+fn one_call(warm: &mut WarmInstances, job: &mut GuestBatch, index: usize) -> wasmtime::Result<Called> {
     let begun = Instant::now();
     let mut instance = match take_instance(warm, job) {
         Ok(instance) => instance,
@@ -143,10 +143,10 @@ fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::
         Err(NoInstance::Guest(crash, reason)) => {
             let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
             let (cut, sent) = (Vec::new(), Vec::new());
-            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), cut, sent });
+            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), truncated: cut, sent });
         }
     };
-    let JobCall { event, attempt } = &job.calls[index];
+    let GuestCall { event, attempt } = &job.calls[index];
     // Lent to the guest's context for the time of the call, and taken back: a key may hold many values.
     let state = job.states.remove(event.key());
     let has_state = state.is_some();
@@ -165,7 +165,7 @@ fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::
     // so it counts as a crash of this attempt.
     let ran = catch_unwind(AssertUnwindSafe(|| instance.call(&call)));
     drop(call);
-    let CallResult { outcome, state_touched, cut, sent } = ran.unwrap_or_else(|_| panicked());
+    let CallResult { outcome, state_touched, truncated: cut, sent } = ran.unwrap_or_else(|_| panicked());
     if !matches!(outcome, Outcome::Crashed { .. }) && instance.calls() < job.instance_events_max && !instance.leaks() {
         let kept = warm.of.entry(job.plugin.handler.clone()).or_default();
         kept.push(instance);
@@ -178,18 +178,18 @@ fn one_call(warm: &mut WarmInstances, job: &mut Job, index: usize) -> wasmtime::
         }
         job.states.insert(event.key().clone(), state);
     }
-    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), cut, sent })
+    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), truncated: cut, sent })
 }
 
 fn panicked() -> CallResult {
     let reason = "the host panicked while it ran the plugin".to_owned();
     let outcome = Outcome::Crashed { crash: Crash::Panic, reason, log: Vec::new() };
-    CallResult { outcome, state_touched: false, cut: Vec::new(), sent: Vec::new() }
+    CallResult { outcome, state_touched: false, truncated: Vec::new(), sent: Vec::new() }
 }
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic
 /// cannot leave a broken one behind.
-fn take_instance(warm: &mut WarmInstances, job: &Job) -> Result<Instance, NoInstance> {
+fn take_instance(warm: &mut WarmInstances, job: &GuestBatch) -> Result<Instance, NoInstance> {
     if let Some(kept) = warm.of.get_mut(&job.plugin.handler)
         && let Some(at) = kept.iter().position(|instance| Arc::ptr_eq(instance.plugin(), &job.plugin))
     {

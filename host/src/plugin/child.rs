@@ -106,7 +106,7 @@ enum End {
 }
 
 /// The host's side: compiles in a child, within the limits.
-pub fn compile(wasm: &[u8], settings: &config::Plugins) -> Result<Vec<u8>, Failure> {
+pub fn compile(wasm: &[u8], settings: &config::PluginsConfig) -> Result<Vec<u8>, Failure> {
     match run(start(settings)?, wasm, settings.compile_wall, limits::COMPILED_BYTES.as_u64()) {
         End::Ended { status, code, .. } if status.success() => Ok(code),
         End::Ended { status, words, .. } => Err(why(status, words, settings)),
@@ -121,7 +121,7 @@ pub fn compile(wasm: &[u8], settings: &config::Plugins) -> Result<Vec<u8>, Failu
     }
 }
 
-fn start(settings: &config::Plugins) -> Result<Child, Failure> {
+fn start(settings: &config::PluginsConfig) -> Result<Child, Failure> {
     let program = program()?;
     let cpu = settings.compile_cpu.as_secs().max(1);
     Command::new(&program)
@@ -210,7 +210,7 @@ fn ended(child: &mut Child, until: Instant) -> Option<ExitStatus> {
 }
 
 /// What a child's bad end means.
-fn why(status: ExitStatus, words: String, settings: &config::Plugins) -> Failure {
+fn why(status: ExitStatus, words: String, settings: &config::PluginsConfig) -> Failure {
     use std::os::unix::process::ExitStatusExt;
     if status.code() == Some(i32::from(INVALID)) && !out_of_memory(&words) {
         return Failure::Invalid(words);

@@ -19,11 +19,11 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub struct Compiler {
     cache: Cache,
-    settings: config::Plugins,
+    settings: config::PluginsConfig,
 }
 
 impl Compiler {
-    pub fn new(cache: &Path, settings: &config::Plugins) -> Self {
+    pub fn new(cache: &Path, settings: &config::PluginsConfig) -> Self {
         Self { cache: Cache::open(cache, settings.cache_bytes_max.as_u64()), settings: settings.clone() }
     }
 
@@ -35,7 +35,7 @@ impl Compiler {
     }
 
     /// One that compiles each time, and keeps nothing.
-    pub fn without_cache(settings: &config::Plugins) -> Self {
+    pub fn without_cache(settings: &config::PluginsConfig) -> Self {
         Self { cache: Cache::none(), settings: settings.clone() }
     }
 

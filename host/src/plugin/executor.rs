@@ -12,9 +12,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::calls::{self, Called, Job, JobCall, WarmInstances};
-use super::slow::SlowHandlers;
+use super::calls::{self, Called, GuestBatch, GuestCall, WarmInstances};
 use super::io_pool::IoPool;
+use super::slow::SlowHandlers;
 use crate::model::delivery::KeyState;
 use crate::tasks::{self, Task};
 
@@ -42,14 +42,14 @@ impl Executor {
     /// Guests that compute hold this thread for as long, and `warm` are their instances.
     pub async fn run(
         &self,
-        job: Job,
+        job: GuestBatch,
         warm: &mut WarmInstances,
         permits: &Arc<Semaphore>,
     ) -> Option<Result<Vec<Option<Called>>, String>> {
         let mut all: Vec<Option<Called>> = job.calls.iter().map(|_| None).collect();
         if !job.plugin.blocking() {
             let handler = job.plugin.handler.clone();
-            let _place = tasks::waits(self.slow.place(&handler)).await;
+            let _place = tasks::waits(self.slow.acquire(&handler)).await;
             let _room = tasks::waits(self.compute.acquire()).await.ok()?;
             let answer = calls::run(warm, job);
             self.slow.note(&handler, answer.iter().flatten().map(|called| called.took).sum());
@@ -87,19 +87,41 @@ impl Executor {
 
 /// A job for each call; with state one for each key, because later events of a key see what earlier ones wrote. With
 /// each, the places of its calls in the batch.
-fn split(job: Job) -> Vec<(Vec<usize>, Job)> {
-    let Job { calls, mut states, plugin, stream, now, ids, deadline, budget, begun, instance_events_max, versions } =
-        job;
+fn split(job: GuestBatch) -> Vec<(Vec<usize>, GuestBatch)> {
+    let GuestBatch {
+        calls,
+        mut states,
+        plugin,
+        stream,
+        now,
+        ids,
+        deadline,
+        budget,
+        begun,
+        instance_events_max,
+        versions,
+    } = job;
     let keys: Vec<Option<Arc<str>>> =
         calls.iter().map(|call| states.contains_key(call.event.key()).then(|| call.event.key().clone())).collect();
-    let mut calls: Vec<Option<JobCall>> = calls.into_iter().map(Some).collect();
+    let mut calls: Vec<Option<GuestCall>> = calls.into_iter().map(Some).collect();
     let part = |places: Vec<usize>| {
         let calls = places.iter().filter_map(|at| calls[*at].take()).collect();
         let key = keys[places[0]].as_ref();
         let states: HashMap<Arc<str>, KeyState> = key.and_then(|key| states.remove_entry(key)).into_iter().collect();
         let (plugin, stream, now, begun) = (plugin.clone(), stream.clone(), now.clone(), begun.clone());
-        let part =
-            Job { plugin, stream, now, ids, calls, states, deadline, budget, begun, instance_events_max, versions };
+        let part = GuestBatch {
+            plugin,
+            stream,
+            now,
+            ids,
+            calls,
+            states,
+            deadline,
+            budget,
+            begun,
+            instance_events_max,
+            versions,
+        };
         (places, part)
     };
     groups(&keys).into_iter().map(part).collect()

@@ -143,7 +143,7 @@ fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
     let Some(row) = capability(import) else {
         return wrong(format!("it imports \"{import}\", which this host does not offer"), hint_for_import(interface));
     };
-    if !row.speaks(version) {
+    if !row.supports(version) {
         return wrong(
             format!("it imports \"{import}\"; this host speaks {}", row.spoken()),
             format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),

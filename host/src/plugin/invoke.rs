@@ -12,12 +12,12 @@ use super::abi::latest::HandlerPlugin;
 use super::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use super::abi::latest::tidemill::plugin::types::RetryHint;
 use super::{Engine, Plugin};
-use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, Violation, cut};
-use crate::capability::http::Sent;
+use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, Violation, truncate};
+use crate::capability::http::SentRequest;
 use crate::capability::ids::Ids;
 use crate::capability::meter::Stop;
 use crate::model::event::Event;
-use crate::model::outcome::{Crash, Cut, Outcome};
+use crate::model::outcome::{Crash, Outcome, Truncation};
 
 /// How long a component may take to start, its `lifecycle.init` included.
 const START_MAX: Duration = Duration::from_secs(1);
@@ -49,9 +49,9 @@ pub struct CallResult {
     /// The guest read or wrote its state, so that the outcome depends on it.
     pub state_touched: bool,
     /// What the host left out of what the plugin said.
-    pub cut: Vec<Cut>,
+    pub truncated: Vec<Truncation>,
     /// The requests that it made.
-    pub sent: Vec<Sent>,
+    pub sent: Vec<SentRequest>,
 }
 
 /// Why there is no instance.
@@ -76,7 +76,7 @@ impl Instance {
         let broke = |error: wasmtime::Error| match crash(&error, START_MAX, limits) {
             // No word of the guest's own code in it.
             (Crash::Trap, _) if error.downcast_ref::<Trap>().is_none() => NoInstance::Host(error),
-            (crash, reason) => NoInstance::Guest(crash, cut(reason, REASON_BYTES_MAX)),
+            (crash, reason) => NoInstance::Guest(crash, truncate(reason, REASON_BYTES_MAX)),
         };
         let instance = plugin.pre.instantiate(&mut store).map_err(broke)?;
         let handler = plugin.handles.load(&mut store, &instance).map_err(broke)?;
@@ -89,7 +89,7 @@ impl Instance {
             let refused = attempt.refused.map(|refused| refused.reason);
             if let Some(reason) = answer.err().or(refused) {
                 let reason = plugin.terms.secrets.redact(format!("lifecycle.init: {reason}"));
-                return Err(NoInstance::Guest(Crash::Init, cut(reason, REASON_BYTES_MAX)));
+                return Err(NoInstance::Guest(Crash::Init, truncate(reason, REASON_BYTES_MAX)));
             }
         }
         Ok(Self { plugin: plugin.clone(), store, handler, calls: 0, used: None })
@@ -142,14 +142,24 @@ impl Instance {
         self.ran(result, attempt, call.deadline)
     }
 
-    fn ran(&self, result: wasmtime::Result<Result<(), Failure>>, mut attempt: Attempt, deadline: Duration) -> CallResult {
+    fn ran(
+        &self,
+        result: wasmtime::Result<Result<(), Failure>>,
+        mut attempt: Attempt,
+        deadline: Duration,
+    ) -> CallResult {
         if let Ok(Err(Failure::Retry(RetryHint { reason, .. }) | Failure::Reject(reason))) = &result
             && reason.len() > REASON_BYTES_MAX
         {
-            attempt.leave_out(Cut::ReasonBytes);
+            attempt.leave_out(Truncation::ReasonBytes);
         }
-        let (cut, sent) = (std::mem::take(&mut attempt.cut), std::mem::take(&mut attempt.sent));
-        CallResult { state_touched: attempt.state_touched, outcome: self.outcome(result, attempt, deadline), cut, sent }
+        let (truncated, sent) = (std::mem::take(&mut attempt.truncated), std::mem::take(&mut attempt.sent));
+        CallResult {
+            state_touched: attempt.state_touched,
+            outcome: self.outcome(result, attempt, deadline),
+            truncated,
+            sent,
+        }
     }
 
     fn outcome(&self, result: wasmtime::Result<Result<(), Failure>>, attempt: Attempt, deadline: Duration) -> Outcome {
@@ -180,7 +190,7 @@ impl Instance {
 
     /// The guest's own words, without its secrets and not too many.
     fn said(&self, reason: String) -> String {
-        cut(self.plugin.terms.secrets.redact(reason), REASON_BYTES_MAX)
+        truncate(self.plugin.terms.secrets.redact(reason), REASON_BYTES_MAX)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::oneshot;
 
-use super::calls::{self, Answer, Job, WarmInstances, SWEEP_EVERY};
+use super::calls::{self, Answer, GuestBatch, SWEEP_EVERY, WarmInstances};
 use crate::config::limits;
 use crate::tasks::{self, STUCK_MAX, Task};
 
@@ -16,7 +16,7 @@ const JOBS_MAX: usize = 1024;
 const SILENT_MAX: Duration = STUCK_MAX.saturating_add(limits::DEADLINE_MAX).saturating_add(limits::DEADLINE_MAX);
 
 /// A job, and whom to tell what came of it.
-type Asked = (Job, oneshot::Sender<Answer>);
+type Asked = (GuestBatch, oneshot::Sender<Answer>);
 
 #[derive(Clone)]
 pub struct IoPool {
@@ -54,7 +54,7 @@ impl IoPool {
     }
 
     /// Runs a job. None: its worker has died of it, or the process is ending.
-    pub async fn run(&self, job: Job) -> Option<Answer> {
+    pub async fn run(&self, job: GuestBatch) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         let (mut asked, jobs) = ((job, reply), &self.jobs);
         while let Err(error) = jobs.try_send(asked) {

@@ -26,7 +26,7 @@ pub struct Plugin {
     /// The first 12 hex digits of the component's SHA-256: what the records of attempts show.
     pub digest: Arc<str>,
     /// The interfaces it imports; `config check --json` shows them.
-    pub asks: Vec<String>,
+    pub imports: Vec<String>,
     pub origin: Arc<Origin>,
     pub manifest: Arc<Manifest>,
     pub(super) pre: InstancePre<Context>,
@@ -54,7 +54,7 @@ pub struct ComponentReader {
 
 impl ComponentReader {
     /// Reads a component and looks at all that can be seen without compiling it or knowing its grants.
-    pub fn look(&self, path: &Path, pin: Option<&str>, handler: &str) -> Result<InspectedComponent, Error> {
+    pub fn inspect(&self, path: &Path, pin: Option<&str>, handler: &str) -> Result<InspectedComponent, Error> {
         let wasm = read(path, self.bytes_max, handler)?;
         let origin = self.trust.check(path, &wasm, pin, handler)?;
         let found = inspect::inspect(&wasm).map_err(|what| Error::NotAComponent {
@@ -67,7 +67,7 @@ impl ComponentReader {
             what,
             hint: "`tidemill plugin stamp` writes one that is good".to_owned(),
         })?;
-        let manifest::Read { manifest, unknown } = read.unwrap_or_default();
+        let manifest::ManifestReading { manifest, unknown } = read.unwrap_or_default();
         if !unknown.is_empty() {
             tracing::warn!(handler, keys = %unknown.join(", "), "the plugin's manifest holds keys that this host does not know");
         }
@@ -81,7 +81,7 @@ impl InspectedComponent {
     pub fn check_granted(&self, terms: &Permissions) -> Result<(), Error> {
         for row in self.found.imports.iter().filter_map(|import| inspect::capability(import)) {
             let handler = terms.handler.to_string();
-            if self.manifest.asks.as_ref().is_some_and(|asks| !asks.has(row.name)) {
+            if self.manifest.permissions.as_ref().is_some_and(|asks| !asks.has(row.name)) {
                 return Err(Error::Manifest {
                     handler,
                     what: format!("it imports {}, and its manifest does not ask for \"{}\"", row.interface, row.name),
@@ -137,18 +137,23 @@ pub struct Compiled {
 impl Plugin {
     /// Whether it reads or writes state.
     pub fn has_state(&self) -> bool {
-        self.asks.iter().any(|import| import.starts_with("tidemill:plugin/state"))
+        self.imports.iter().any(|import| import.starts_with("tidemill:plugin/state"))
     }
 
     /// Whether its calls may wait for others, and so belong on the I/O pool.
     pub fn blocking(&self) -> bool {
-        self.asks.iter().any(|import| import.starts_with("tidemill:plugin/http"))
+        self.imports.iter().any(|import| import.starts_with("tidemill:plugin/http"))
     }
 
     /// Makes a plugin of a component that was looked at.
-    pub fn new(engine: &Engine, compiler: &Compiler, looked: InspectedComponent, mut terms: Permissions) -> Result<Self, Error> {
+    pub fn new(
+        engine: &Engine,
+        compiler: &Compiler,
+        looked: InspectedComponent,
+        mut terms: Permissions,
+    ) -> Result<Self, Error> {
         looked.check_granted(&terms)?;
-        if let Some(asks) = &looked.manifest.asks {
+        if let Some(asks) = &looked.manifest.permissions {
             asks.narrow(&mut terms);
         }
         let handler = terms.handler.clone();
@@ -156,7 +161,7 @@ impl Plugin {
         let plugin = Self {
             digest: looked.origin.sha256[..12].into(),
             handler,
-            asks: looked.found.imports,
+            imports: looked.found.imports,
             origin: Arc::new(looked.origin),
             manifest: Arc::new(looked.manifest),
             pre,

@@ -2,11 +2,11 @@
 //!
 //! ```json
 //! {"name": "payment-service", "version": "0.1.0", "sdk": "rust 0.1.0", "wit": "0.1.1",
-//!  "asks": {"emit": ["Payment.Order.*"], "state": true}}
+//!  "permissions": {"emit": ["Payment.Order.*"], "state": true}}
 //! ```
 //!
-//! A right is had if it is asked for **and** granted. A plugin without a manifest, or whose manifest has no `asks`, asks
-//! for what it imports. `asks` is the whole list: an interface that is imported and not in it is refused.
+//! A right is had if it is asked for **and** granted. A plugin without a manifest, or whose manifest has no `permissions`, asks
+//! for what it imports. `permissions` is the whole list: an interface that is imported and not in it is refused.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,8 +22,8 @@ use crate::policy::route::Pattern;
 /// The name of the custom section.
 pub const SECTION: &str = "tidemill:manifest";
 
-const KEYS: [&str; 5] = ["name", "version", "sdk", "wit", "asks"];
-const ASKS: [&str; 6] = ["emit", "state", "timer", "http", "secrets", "wasi"];
+const KEYS: [&str; 5] = ["name", "version", "sdk", "wit", "permissions"];
+const PERMISSION_KEYS: [&str; 6] = ["emit", "state", "timer", "http", "secrets", "wasi"];
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -39,7 +39,7 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub asks: Option<RequestedPermissions>,
+    pub permissions: Option<RequestedPermissions>,
 }
 
 /// What it asks for. An empty list asks for the interface, and for nothing through it.
@@ -62,13 +62,13 @@ pub struct RequestedPermissions {
 
 /// A manifest as it was read, and the keys in it that this version does not know.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Read {
+pub struct ManifestReading {
     pub manifest: Manifest,
     pub unknown: Vec<String>,
 }
 
 /// The manifest of a component, if it has one.
-pub fn of(wasm: &[u8], found: &Inspected) -> Result<Option<Read>, String> {
+pub fn of(wasm: &[u8], found: &Inspected) -> Result<Option<ManifestReading>, String> {
     let section = match &found.manifests[..] {
         [] => return Ok(None),
         [one] => wasm.get(one.clone()).unwrap_or_default(),
@@ -83,7 +83,7 @@ pub fn of(wasm: &[u8], found: &Inspected) -> Result<Option<Read>, String> {
 }
 
 /// Reads a manifest, wherever it comes from.
-pub fn read(value: Value) -> Result<Read, String> {
+pub fn read(value: Value) -> Result<ManifestReading, String> {
     let mut unknown = Vec::new();
     let mut look = |value: &Value, prefix: &str, known: &[&str]| {
         let keys = value.as_object().into_iter().flat_map(|object| object.keys());
@@ -92,26 +92,27 @@ pub fn read(value: Value) -> Result<Read, String> {
         );
     };
     look(&value, "", &KEYS);
-    look(&value["asks"], "asks.", &ASKS);
+    look(&value["permissions"], "permissions.", &PERMISSION_KEYS);
     let manifest: Manifest = serde_json::from_value(value).map_err(|error| error.to_string())?;
     check(&manifest)?;
-    Ok(Read { manifest, unknown })
+    Ok(ManifestReading { manifest, unknown })
 }
 
 fn check(manifest: &Manifest) -> Result<(), String> {
-    let Manifest { name, version, sdk, wit, asks } = manifest;
-    let asks = asks.clone().unwrap_or_default();
+    let Manifest { name, version, sdk, wit, permissions } = manifest;
+    let permissions = permissions.clone().unwrap_or_default();
     let words = [name, version, sdk, wit].into_iter().flatten();
-    let lists = [&asks.emit, &asks.http, &asks.secrets, &asks.wasi].into_iter().flatten().flatten();
+    let lists =
+        [&permissions.emit, &permissions.http, &permissions.secrets, &permissions.wasi].into_iter().flatten().flatten();
     // They are shown on people's terminals.
     if let Some(text) = words.chain(lists).find(|text| text.chars().any(char::is_control)) {
         return Err(format!("{text:?} holds control characters"));
     }
-    for text in asks.emit.iter().flatten() {
-        text.parse::<Pattern>().map_err(|error| format!("asks.emit: {error}"))?;
+    for text in permissions.emit.iter().flatten() {
+        text.parse::<Pattern>().map_err(|error| format!("permissions.emit: {error}"))?;
     }
-    for text in asks.http.iter().flatten() {
-        text.parse::<Grant>().map_err(|error| format!("asks.http: {error}"))?;
+    for text in permissions.http.iter().flatten() {
+        text.parse::<Grant>().map_err(|error| format!("permissions.http: {error}"))?;
     }
     Ok(())
 }
@@ -194,14 +195,14 @@ mod tests {
 
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    fn read_back(wasm: &[u8]) -> Result<Option<Read>, String> {
+    fn read_back(wasm: &[u8]) -> Result<Option<ManifestReading>, String> {
         of(wasm, &inspect(wasm).unwrap())
     }
 
     fn manifest(name: &str) -> Manifest {
         Manifest {
             name: Some(name.to_owned()),
-            asks: Some(RequestedPermissions { state: true, ..RequestedPermissions::default() }),
+            permissions: Some(RequestedPermissions { state: true, ..RequestedPermissions::default() }),
             ..Manifest::default()
         }
     }
@@ -246,21 +247,25 @@ mod tests {
             (&["{}", "{}"][..], "it has 2 manifests"),
             (&["{"], "its manifest is not JSON: "),
             (&["[1]"], "its manifest: "),
-            (&["{\"asks\": {\"emit\": [\"a b\"]}}"], "its manifest: asks.emit: "),
+            (&["{\"permissions\": {\"emit\": [\"a b\"]}}"], "its manifest: permissions.emit: "),
             (&["{\"name\": \"\\u001b[2J\"}"], "control characters"),
             (&[&long], "its manifest has 20012 bytes; at most 16384 are allowed"),
         ] {
             let refused = with(sections).unwrap_err();
             assert!(refused.contains(said), "wanted {said}\n found {refused}");
         }
-        let read = with(&["{\"nmae\": 1, \"asks\": {\"queue\": true}}"]).unwrap().unwrap();
-        assert_eq!(read.unknown, ["nmae", "asks.queue"]);
+        let read = with(&["{\"nmae\": 1, \"permissions\": {\"queue\": true}}"]).unwrap().unwrap();
+        assert_eq!(read.unknown, ["nmae", "permissions.queue"]);
     }
 
     #[test]
     fn what_is_not_in_the_list_is_not_asked_for() {
-        let asks = RequestedPermissions { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..RequestedPermissions::default() };
+        let permissions =
+            RequestedPermissions { emit: Some(Vec::new()), wasi: Some(Vec::new()), ..RequestedPermissions::default() };
         let names = ["types", "log", "emit", "wasi-io", "wasi-clocks", "state", "http", "secrets", "timer"];
-        assert_eq!(names.map(|name| asks.has(name)), [true, true, true, true, false, false, false, false, false]);
+        assert_eq!(
+            names.map(|name| permissions.has(name)),
+            [true, true, true, true, false, false, false, false, false]
+        );
     }
 }

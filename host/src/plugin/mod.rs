@@ -11,15 +11,15 @@ pub mod calls;
 pub mod child;
 pub mod compile;
 pub mod engine;
+pub mod executor;
 pub mod inspect;
 pub mod invoke;
-pub mod executor;
+pub mod io_pool;
 pub mod load;
 pub mod manifest;
 pub mod serving;
 pub mod slow;
 pub mod trust;
-pub mod io_pool;
 
 pub use engine::Engine;
 pub use load::Plugin;

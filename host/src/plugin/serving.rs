@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use super::Plugin;
 use crate::model::outcome::Verdict;
-use crate::policy::canary::{CanaryPolicy, BatchStats, CanaryStats};
+use crate::policy::canary::{BatchStats, CanaryPolicy, CanaryStats};
 
 /// What serves a handler at this moment. Immutable: a reload puts another one in its place, between two batches.
 #[derive(Clone)]
 pub struct ActiveVersions {
     pub stable: Arc<Plugin>,
-    pub canary: Option<Canary>,
+    pub canary: Option<CanaryVersion>,
 }
 
 /// A version that is tried on some of the keys.
 #[derive(Clone)]
-pub struct Canary {
+pub struct CanaryVersion {
     pub plugin: Arc<Plugin>,
     /// The share of the keys, 0 to 1.
     pub share: f64,
@@ -25,7 +25,7 @@ pub struct Canary {
     trial: Arc<Mutex<CanaryStats>>,
 }
 
-impl Canary {
+impl CanaryVersion {
     pub fn new(plugin: Arc<Plugin>, policy: &CanaryPolicy, now: Instant) -> Self {
         let trial = Arc::new(Mutex::new(CanaryStats::new(policy.clone(), now)));
         Self { plugin, share: policy.share, trial }

@@ -14,25 +14,25 @@ const QUICK_BATCHES: u32 = 16;
 
 pub struct SlowHandlers {
     /// How many quick batches each slow handler still owes.
-    owing: Mutex<HashMap<Arc<str>, u32>>,
+    quick_batches_left: Mutex<HashMap<Arc<str>, u32>>,
     room: Semaphore,
 }
 
 impl SlowHandlers {
     pub fn new(workers: usize) -> Self {
-        Self { owing: Mutex::default(), room: Semaphore::new(workers.saturating_sub(1).max(1)) }
+        Self { quick_batches_left: Mutex::default(), room: Semaphore::new(workers.saturating_sub(1).max(1)) }
     }
 
     /// Waits for a place among the slow, if this handler is one of them. The place is free again when this is dropped.
-    pub async fn place(&self, handler: &str) -> Option<SemaphorePermit<'_>> {
-        let slow = self.owing.lock().unwrap_or_else(PoisonError::into_inner).contains_key(handler);
+    pub async fn acquire(&self, handler: &str) -> Option<SemaphorePermit<'_>> {
+        let slow = self.quick_batches_left.lock().unwrap_or_else(PoisonError::into_inner).contains_key(handler);
         // The semaphore is never closed, so there is no error.
         if slow { self.room.acquire().await.ok() } else { None }
     }
 
     /// A batch of this handler has kept a worker for so long.
     pub fn note(&self, handler: &Arc<str>, took: Duration) {
-        let mut owing = self.owing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owing = self.quick_batches_left.lock().unwrap_or_else(PoisonError::into_inner);
         if took >= SLOW {
             owing.insert(handler.clone(), QUICK_BATCHES);
         } else if let Some(left) = owing.get_mut(handler) {
@@ -52,13 +52,13 @@ mod tests {
     async fn the_slow_never_have_all_workers() {
         let slow = SlowHandlers::new(3);
         let (loops, also): (Arc<str>, Arc<str>) = ("loops".into(), "also".into());
-        assert!(slow.place("loops").await.is_none(), "nothing is known of it yet");
+        assert!(slow.acquire("loops").await.is_none(), "nothing is known of it yet");
         slow.note(&loops, SLOW);
         slow.note(&also, SLOW);
-        let places = (slow.place("loops").await, slow.place("also").await);
+        let places = (slow.acquire("loops").await, slow.acquire("also").await);
         assert!(places.0.is_some() && places.1.is_some());
         assert_eq!(slow.room.available_permits(), 0, "the third worker is for others");
-        assert!(slow.place("quick").await.is_none());
+        assert!(slow.acquire("quick").await.is_none());
         drop(places);
         assert_eq!(slow.room.available_permits(), 2);
     }
@@ -69,9 +69,9 @@ mod tests {
         let handler: Arc<str> = "a".into();
         slow.note(&handler, SLOW);
         for _ in 0..QUICK_BATCHES {
-            assert!(slow.place("a").await.is_some());
+            assert!(slow.acquire("a").await.is_some());
             slow.note(&handler, Duration::ZERO);
         }
-        assert!(slow.place("a").await.is_none());
+        assert!(slow.acquire("a").await.is_none());
     }
 }

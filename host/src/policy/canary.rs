@@ -63,11 +63,11 @@ pub struct CanarySnapshot {
 pub enum Decision {
     Wait,
     Promote,
-    RollBack(Reason),
+    RollBack(RollbackReason),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum RollbackReason {
     Failing,
     Slow,
 }
@@ -94,11 +94,11 @@ pub fn judge(policy: &CanaryPolicy, facts: &CanarySnapshot) -> Decision {
     let allowed = stable.failure_rate() + policy.failure_rate;
     let worse = canary.failure_rate() > allowed;
     if worse && evidence(canary, allowed.min(RATE_MAX)) >= CERTAINTY_LN {
-        return Decision::RollBack(Reason::Failing);
+        return Decision::RollBack(RollbackReason::Failing);
     }
     let slower = canary.median > stable.median.mul_f64(policy.slower) && canary.median > stable.median + SLOWER_MIN;
     if slower && canary.calls >= CALLS_MIN && stable.calls >= CALLS_MIN {
-        return Decision::RollBack(Reason::Slow);
+        return Decision::RollBack(RollbackReason::Slow);
     }
     if !worse && canary.good >= policy.min_events && *age >= policy.min_time {
         return Decision::Promote;
@@ -191,7 +191,11 @@ impl CanaryStats {
     }
 
     pub fn facts(&self, now: Instant) -> CanarySnapshot {
-        CanarySnapshot { age: now.saturating_duration_since(self.began), stable: self.stable.side(), canary: self.canary.side() }
+        CanarySnapshot {
+            age: now.saturating_duration_since(self.began),
+            stable: self.stable.side(),
+            canary: self.canary.side(),
+        }
     }
 }
 
@@ -221,8 +225,8 @@ mod tests {
         judge(policy, &CanarySnapshot { age: Duration::from_secs(age_s), stable, canary })
     }
 
-    const FAILING: Decision = Decision::RollBack(Reason::Failing);
-    const SLOW: Decision = Decision::RollBack(Reason::Slow);
+    const FAILING: Decision = Decision::RollBack(RollbackReason::Failing);
+    const SLOW: Decision = Decision::RollBack(RollbackReason::Slow);
 
     /// Reaches `CALLS_MIN` and `SLOWER_MIN`.
     #[test]

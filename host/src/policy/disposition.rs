@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::retry::RetryPolicy;
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::Disposition;
-use crate::model::outcome::{Outcome, NotRun, Verdict};
+use crate::model::outcome::{NotRun, Outcome, Verdict};
 
 /// What `decide` needs to know besides the verdict.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct DecisionInput<'a> {
     /// The plugin's short digest, for the record.
     pub plugin: &'a str,
     /// Evenly spread in 0..1, for the jitter.
-    pub dice: f64,
+    pub jitter: f64,
     /// A canary did it, and not the stable version.
     pub canary: bool,
 }
@@ -78,11 +78,17 @@ pub fn given_up(decided: &Disposition, refusal: &str) -> Option<Disposition> {
 }
 
 /// Retry while the policy allows it, then a dead letter.
-fn again(facts: &DecisionInput<'_>, class: &str, reason: String, after: Option<Duration>, log: Vec<String>) -> Disposition {
+fn again(
+    facts: &DecisionInput<'_>,
+    class: &str,
+    reason: String,
+    after: Option<Duration>,
+    log: Vec<String>,
+) -> Disposition {
     let failed = facts.attempts + 1;
     let record = record(facts, class, reason, log);
     if facts.canary || facts.retry.allows(failed) {
-        return Disposition::Retry { after: facts.retry.wait(failed, after, facts.dice), record };
+        return Disposition::Retry { after: facts.retry.wait(failed, after, facts.jitter), record };
     }
     let text = format!("{failed} attempts failed, the last one: {class}: {}", record.reason);
     Disposition::DeadLetter { reason: Reason { class: ReasonClass::Exhausted, text }, record: Some(record) }
@@ -123,7 +129,7 @@ mod tests {
     }
 
     fn decided_by(canary: bool, verdict: Verdict, attempts: u32) -> String {
-        let facts = DecisionInput { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", dice: 1.0, canary };
+        let facts = DecisionInput { attempts, retry: &RETRY, now_ms: 0, plugin: "0123456789ab", jitter: 1.0, canary };
         match decide(verdict, &facts) {
             Disposition::Commit(_) => "commit".to_owned(),
             Disposition::Skip { .. } => "skip".to_owned(),

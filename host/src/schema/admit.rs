@@ -9,7 +9,7 @@ use tidemill_json::{Envelope, Json};
 use uuid::Uuid;
 
 use super::registry::Registry;
-use crate::model::event::{Event, Facts, HOPS_MEMBER, HOPS_MOST, PayloadHash};
+use crate::model::event::{Event, EventParts, HOPS_MEMBER, HOPS_MOST, PayloadHash};
 use crate::model::name::{EventName, TIMER_KIND, is_reserved, parse_version};
 use crate::model::outcome::NotRun;
 
@@ -98,7 +98,7 @@ fn build(
     let correlation_id = uuid_member(tree, "correlation_id")?.ok_or_else(|| missing("correlation_id"))?;
     let time = tree.get("timestamp").and_then(Json::as_str).ok_or_else(|| missing("timestamp"))?;
     let start = data.as_ptr() as usize - bytes.as_ptr() as usize;
-    let facts = Arc::new(Facts {
+    let facts = Arc::new(EventParts {
         data: start..start + data.len(),
         hash: payload_hash(bytes),
         bytes: bytes.clone(),

@@ -130,19 +130,19 @@ impl Schema {
     }
 
     fn describe(&self, Finding { at, text, said, rule }: &Finding) -> String {
-        let place = if at.is_empty() { "the event" } else { cut(at) };
-        let dots = if said.len() > cut(said).len() { "..." } else { "" };
+        let place = if at.is_empty() { "the event" } else { truncate(at) };
+        let dots = if said.len() > truncate(said).len() { "..." } else { "" };
         let hint = match (&**at, text) {
             ("/timestamp", Some(_)) => " (hint: RFC 3339 with a zone, for example 2026-01-31T12:00:00Z)",
             ("/event_type", Some(text)) if text.contains(".v") => " (hint: the version goes into the member version)",
             _ => "",
         };
-        let rule = rule.as_deref().map_or_else(String::new, |rule| format!(" {}", cut(rule)));
-        format!("{place}: {}{dots}{hint} [{}{rule}]", cut(said), self.name)
+        let rule = rule.as_deref().map_or_else(String::new, |rule| format!(" {}", truncate(rule)));
+        format!("{place}: {}{dots}{hint} [{}{rule}]", truncate(said), self.name)
     }
 }
 
-fn cut(text: &str) -> &str {
+fn truncate(text: &str) -> &str {
     &text[..text.floor_char_boundary(FINDING_BYTES_MAX)]
 }
 

@@ -174,8 +174,12 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
         Ok(tended) => {
             // Others took this host for dead meanwhile. One of them may keep the state by other keys now.
             if consumer.gaps_seen() != gaps
-                && let Err(error) =
-                    refuse_other_keys(&consumer.subscription, &consumer.wanted(), &tended.wishes, &consumer.context.consumer)
+                && let Err(error) = refuse_other_keys(
+                    &consumer.subscription,
+                    &consumer.wanted(),
+                    &tended.wishes,
+                    &consumer.context.consumer,
+                )
             {
                 tasks::end_host(&error.to_string());
                 return Err(error);

@@ -19,8 +19,8 @@ use crate::backend::{self, Backend, Bounds, Overflow, Start};
 use crate::capability::context::{Limits, Permissions};
 use crate::capability::http::Outbound;
 use crate::capability::log::LogRateLimit;
-use crate::capability::secrets::{self, Place, Secrets};
-use crate::config::check::{self, Finding};
+use crate::capability::secrets::{self, SecretSource, Secrets};
+use crate::config::check::{self, ConfigFinding};
 use crate::config::{self, Config};
 use crate::model::delivery::Subscription;
 use crate::observe::{self, Meters};
@@ -29,7 +29,7 @@ use crate::plugin::compile::Compiler;
 use crate::plugin::executor::Executor;
 use crate::plugin::load::ComponentReader;
 use crate::plugin::trust::Trust;
-use crate::plugin::{self, Engine, Plugin, ActiveVersions, engine};
+use crate::plugin::{self, ActiveVersions, Engine, Plugin, engine};
 use crate::policy::breaker::Breaker;
 use crate::policy::route::Streams;
 use crate::schema::{Registry, registry};
@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Schemas(Vec<registry::Error>),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Config(Vec<Finding>),
+    Config(Vec<ConfigFinding>),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plugins(Vec<plugin::Error>),
     #[error(transparent)]
@@ -53,7 +53,7 @@ pub enum Error {
 pub struct Checked {
     pub schemas: Arc<Registry>,
     pub streams: Arc<Streams>,
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<ConfigFinding>,
 }
 
 pub fn check(config: &Config) -> Result<Checked, Error> {
@@ -95,7 +95,7 @@ impl Loader {
     /// The plugin of this handler as its file is now.
     pub fn load(&self, config: &Config, checked: &Checked, name: &str) -> Result<Arc<Plugin>, plugin::Error> {
         let handler = &config.handlers[name];
-        let looked = self.intake.look(&config.path(&handler.plugin), handler.digest.as_deref(), name)?;
+        let looked = self.intake.inspect(&config.path(&handler.plugin), handler.digest.as_deref(), name)?;
         Plugin::new(&self.engine, &self.compiler, looked, terms(config, name, handler, checked)?).map(Arc::new)
     }
 }
@@ -130,7 +130,7 @@ pub fn plugins(config: &Config, checked: &Checked) -> Result<Plugins, Error> {
 pub fn terms(
     config: &Config,
     name: &str,
-    handler: &config::Handler,
+    handler: &config::HandlerConfig,
     checked: &Checked,
 ) -> Result<Permissions, plugin::Error> {
     let emit = handler.grants.emit.as_ref();
@@ -155,12 +155,12 @@ pub fn terms(
 }
 
 /// The values of a handler's secrets, read from where the configuration says.
-fn secrets(config: &Config, name: &str, handler: &config::Handler) -> Result<Secrets, plugin::Error> {
+fn secrets(config: &Config, name: &str, handler: &config::HandlerConfig) -> Result<Secrets, plugin::Error> {
     let mut values = std::collections::BTreeMap::new();
     for (secret, from) in &handler.secrets {
         let place = match from {
-            config::SecretFrom::Env(variable) => Place::Env(variable.clone()),
-            config::SecretFrom::File(path) => Place::File(config.path(path)),
+            config::SecretFrom::Env(variable) => SecretSource::Env(variable.clone()),
+            config::SecretFrom::File(path) => SecretSource::File(config.path(path)),
         };
         let value = secrets::load(&place).map_err(|(what, hint)| plugin::Error::Secret {
             handler: name.to_owned(),
@@ -174,7 +174,7 @@ fn secrets(config: &Config, name: &str, handler: &config::Handler) -> Result<Sec
     Ok(Secrets::new(values, readable))
 }
 
-fn handler_limits(config: &Config, limits: &config::Limits) -> Limits {
+fn handler_limits(config: &Config, limits: &config::LimitsConfig) -> Limits {
     let bytes = |size: ByteSize| size.as_u64() as usize;
     Limits {
         memory_bytes_max: bytes(limits.memory),
@@ -206,19 +206,22 @@ fn guest_stack(config: &Config) -> usize {
 
 /// Opens the backend for a command; one that is away for a moment (starting, loading, busy) is waited for.
 pub async fn open_backend(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
-    let url = config.broker_url();
+    let url = config.backend_url();
     for_a_command(|| backend::open(url.clone(), backend_options(config))).await
 }
 
 /// The same for a command that only reads: nothing is written to a SQLite file, so that it may be full or busy.
 pub async fn open_backend_to_read(config: &Config) -> Result<Arc<dyn Backend>, backend::Error> {
-    let url = config.broker_url();
+    let url = config.backend_url();
     for_a_command(|| backend::open_to_read(url.clone(), backend_options(config))).await
 }
 
 /// Opens the backend for a host, which has more patience; none if it is time to stop.
-pub async fn open_backend_for_host(config: &Config, quiet: Shutdown) -> Result<Option<Arc<dyn Backend>>, backend::Error> {
-    let (url, mut patience) = (config.broker_url(), Patience::new(Some(START_WAIT_MAX), quiet));
+pub async fn open_backend_for_host(
+    config: &Config,
+    quiet: Shutdown,
+) -> Result<Option<Arc<dyn Backend>>, backend::Error> {
+    let (url, mut patience) = (config.backend_url(), Patience::new(Some(START_WAIT_MAX), quiet));
     patience.out("opening", || backend::open(url.clone(), backend_options(config))).await
 }
 
@@ -238,7 +241,8 @@ fn workers(config: &Config) -> usize {
 
 /// Puts the host together: the first of this process.
 pub fn host(config: &Config, checked: &Checked, plugins: Plugins, backend: Arc<dyn Backend>) -> Result<Host, Error> {
-    let executor = Executor::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
+    let executor =
+        Executor::start(workers(config), config.host.io_workers, engine::thread_stack_bytes(guest_stack(config)))?;
     let shared = Shared { backend, executor: Arc::new(executor), meters: Arc::default() };
     Ok(assemble(config, checked, plugins, shared, None))
 }
@@ -315,13 +319,13 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
     Host { streams: streams.collect(), targets, context, consumers, reloader, start_wait }
 }
 
-fn handler(config: &Config, wanted: &config::Handler, plugin: Arc<Plugin>) -> Handler {
+fn handler(config: &Config, wanted: &config::HandlerConfig, plugin: Arc<Plugin>) -> Handler {
     Handler {
         name: plugin.handler.clone(),
         events: check::patterns(&config.events_of(&plugin.handler)),
         key: wanted.key.clone(),
         retry: wanted.retry.policy(),
-        canary: wanted.canary.as_ref().map(config::Canary::policy),
+        canary: wanted.canary.as_ref().map(config::CanaryConfig::policy),
         deadline: wanted.deadline,
         instance_events_max: wanted.instance_events_max,
         io_calls: Arc::new(Semaphore::new(wanted.limits.io_calls)),
@@ -350,7 +354,8 @@ pub fn subscriptions(config: &Config) -> Vec<(Subscription, Start)> {
     for (name, handler) in &config.handlers {
         let events = check::patterns(&config.events_of(name));
         for stream in streams.overlapping(&events) {
-            subscriptions.push((Subscription { stream: stream.clone(), handler: name.as_str().into() }, start(handler.start)));
+            subscriptions
+                .push((Subscription { stream: stream.clone(), handler: name.as_str().into() }, start(handler.start)));
         }
     }
     subscriptions

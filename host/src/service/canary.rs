@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use crate::observe;
 use crate::pipeline::Handler;
-use crate::plugin::serving::{Canary, CanaryComparison};
-use crate::plugin::{Plugin, ActiveVersions};
+use crate::plugin::serving::{CanaryComparison, CanaryVersion};
+use crate::plugin::{ActiveVersions, Plugin};
 use crate::policy::canary::Decision;
 
 /// Puts a new version in place: as a canary if the handler is configured to try one, else for everything at once. A
@@ -17,9 +17,10 @@ use crate::policy::canary::Decision;
 pub fn publish(handler: &Handler, plugin: &Arc<Plugin>) {
     let now = Instant::now();
     let next = |serving: &Arc<ActiveVersions>| match &handler.canary {
-        Some(policy) => {
-            ActiveVersions { stable: serving.stable.clone(), canary: Some(Canary::new(plugin.clone(), policy, now)) }
-        }
+        Some(policy) => ActiveVersions {
+            stable: serving.stable.clone(),
+            canary: Some(CanaryVersion::new(plugin.clone(), policy, now)),
+        },
         None => ActiveVersions::only(plugin.clone()),
     };
     let before = handler.serving.rcu(next);

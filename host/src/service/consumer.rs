@@ -1,9 +1,9 @@
 //! A consumer: one handler on one stream. A few identical lanes; each one does nothing but: take a batch, deliver it,
 //! and again. While one worker's batch is in the plugin or being settled, another one fetches.
 
-mod worker;
 pub mod resend;
 mod taking;
+mod worker;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use uuid::Uuid;
 
 use super::agreement::{self, Wanted};
 use super::{Shutdown, canary, heart, lease};
-use crate::backend::{DataPlane, SettlementEntry, Error, Group, Settlement, Start};
+use crate::backend::{DataPlane, Error, Group, Settlement, SettlementEntry, Start};
 use crate::fault;
 use crate::model::delivery::{Delivery, EntryId, Queue, Subscription};
 use crate::observe;
-use crate::pipeline::{Agreement, KeyLocks, Handler, WorkerContext, HostContext, Kept, Report, Ticket, deliver};
+use crate::pipeline::{Agreement, BatchReport, Handler, HostContext, Kept, KeyLocks, Ticket, WorkerContext, deliver};
 use crate::policy::breaker::Breaker;
 use taking::Taking;
 
@@ -54,7 +54,7 @@ pub struct Consumer {
     /// What hosts want of this subscription (`service::agreement` keeps this up to date).
     pub agreed: Agreement,
     /// Held while fetching or recovering, so that one worker does it at a time.
-    gate: tokio::sync::Mutex<FetchState>,
+    fetch_state: tokio::sync::Mutex<FetchState>,
     key_locks: KeyLocks,
     /// The last batch was delivered within [`QUICK`].
     quick: AtomicBool,
@@ -101,7 +101,7 @@ impl Consumer {
             paused: AtomicBool::new(false),
             lost_position: AtomicBool::new(false),
             agreed: Agreement::default(),
-            gate: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            fetch_state: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
             key_locks: KeyLocks::default(),
             quick: AtomicBool::new(false),
             lost: AtomicBool::new(false),
@@ -213,7 +213,7 @@ impl Consumer {
         }
     }
 
-    fn take_carried(&self, max: usize) -> Vec<Delivery> {
+    fn take_requeued(&self, max: usize) -> Vec<Delivery> {
         let mut carry = lock(&self.carry);
         let count = carry.len().min(max);
         carry.drain(..count).collect()
@@ -264,7 +264,12 @@ impl Consumer {
     }
 
     /// Takes what was left for hosts that want it, if this is one of them.
-    async fn take_left(&self, backend: &dyn DataPlane, gate: &mut FetchState, max: usize) -> Result<Vec<Delivery>, Error> {
+    async fn take_left(
+        &self,
+        backend: &dyn DataPlane,
+        gate: &mut FetchState,
+        max: usize,
+    ) -> Result<Vec<Delivery>, Error> {
         let agreed = self.agreed.load();
         if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
             return Ok(Vec::new());
@@ -292,15 +297,10 @@ impl Consumer {
     }
 
     /// If the batch could not be delivered: how long to wait before the next one.
-    async fn run(
-        &self,
-        worker: &mut WorkerContext,
-        batch: Vec<Delivery>,
-        ticket: Ticket<'_>,
-    ) -> Result<(), Duration> {
+    async fn run(&self, worker: &mut WorkerContext, batch: Vec<Delivery>, ticket: Ticket<'_>) -> Result<(), Duration> {
         let begun = Instant::now();
         let mut in_hand = InFlight::new(self, &batch);
-        let mut report = Report::default();
+        let mut report = BatchReport::default();
         let delivered = deliver(worker, batch, ticket, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
@@ -329,7 +329,7 @@ impl Consumer {
         result
     }
 
-    fn note(&self, report: &Report) {
+    fn note(&self, report: &BatchReport) {
         let mut breaker = lock(&self.breaker);
         if breaker.record(Instant::now(), report.tally) {
             observe::breaker_changed(&self.handler.name, breaker.name());

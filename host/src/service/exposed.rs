@@ -7,12 +7,12 @@ use toml::Table;
 
 use super::build;
 use super::token::{Error, Token};
-use crate::config::check::Finding;
+use crate::config::check::ConfigFinding;
 use crate::config::{Config, SecretFrom};
 use crate::files::open_mode;
 use crate::plugin::cache;
 
-pub fn findings(config: &Config) -> Vec<Finding> {
+pub fn findings(config: &Config) -> Vec<ConfigFinding> {
     let mut found = Vec::new();
     found.extend(password(&config.file));
     for (name, handler) in &config.handlers {
@@ -47,20 +47,20 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     found
 }
 
-fn warning(key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { key: key.into(), what: what.into(), hint: hint.into(), warning: true }
+fn warning(key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> ConfigFinding {
+    ConfigFinding { key: key.into(), what: what.into(), hint: hint.into(), warning: true }
 }
 
 /// A password that stands in the file itself; one of a variable is not anybody's to read.
-fn password(file: &Path) -> Option<Finding> {
+fn password(file: &Path) -> Option<ConfigFinding> {
     let mode = open_mode(file)?;
     let table: Table = std::fs::read_to_string(file).ok()?.parse().ok()?;
-    let url = table.get("broker")?.get("url")?.as_str()?;
+    let url = table.get("backend")?.get("url")?.as_str()?;
     bears_password(url).then(|| {
         warning(
-            "broker.url",
+            "backend.url",
             format!("it bears a password, and anybody on this machine may read the file (mode {mode})"),
-            "chmod o= the file, or take the url out of it and set TIDEMILL__BROKER__URL for the host",
+            "chmod o= the file, or take the url out of it and set TIDEMILL__BACKEND__URL for the host",
         )
     })
 }
@@ -97,7 +97,7 @@ mod tests {
     fn what_others_may_read_is_said_at_its_key() {
         let folder = std::env::temp_dir().join(format!("tidemill-exposed-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).unwrap();
-        let text = "[broker]\nurl = \"redis://:hunter2@h:1\"\n[http]\nlisten = \"127.0.0.1:1\"\n[host]\ncache = \"new\"\n\
+        let text = "[backend]\nurl = \"redis://:hunter2@h:1\"\n[http]\nlisten = \"127.0.0.1:1\"\n[host]\ncache = \"new\"\n\
                     [handlers.a]\nplugin = \"a\"\n[handlers.a.secrets]\nk = { file = \"k\" }\n";
         let (file, secret, token) = (folder.join("t.toml"), folder.join("k"), folder.join("tidemill.token"));
         fs::write(&file, text).unwrap();
@@ -114,9 +114,9 @@ mod tests {
             );
             found.into_iter().map(|finding| finding.key).collect::<Vec<_>>()
         };
-        assert_eq!(keys(0o644), ["broker.url", "handlers.a.secrets.k"]);
+        assert_eq!(keys(0o644), ["backend.url", "handlers.a.secrets.k"]);
         fs::write(&token, "0123456789abcdef").unwrap();
-        assert_eq!(keys(0o644), ["broker.url", "handlers.a.secrets.k", "http.token_file"]);
+        assert_eq!(keys(0o644), ["backend.url", "handlers.a.secrets.k", "http.token_file"]);
         assert_eq!(keys(0o640), [""; 0]);
         fs::create_dir(folder.join("new")).unwrap();
         fs::write(folder.join("new/theirs"), "x").unwrap();

@@ -81,7 +81,7 @@ impl HostReport {
 /// counted; one whose note cannot be read (of another version) is left out.
 pub async fn hosts(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Vec<HostReport>, Error> {
     let notes = backend.hosts(subscriptions).await?;
-    let notes = notes.iter().filter_map(|host| serde_json::from_str::<HostReport>(&host.note).ok());
+    let notes = notes.iter().filter_map(|host| serde_json::from_str::<HostReport>(&host.report).ok());
     let ours = |note: &HandlerReport| subscriptions.iter().any(|subscription| *subscription.handler == *note.handler);
     Ok(notes.filter(|note| note.more > 0 || note.handlers.iter().any(ours)).collect())
 }
@@ -116,7 +116,7 @@ pub fn beaten(at: Instant) {
     }
 }
 
-fn heard() {
+fn acknowledged() {
     if let Some((since, _)) = UNHEARD.lock().unwrap_or_else(PoisonError::into_inner).take() {
         observe::backend_is_back(since.elapsed());
     }
@@ -146,7 +146,7 @@ impl Heartbeat {
 
     async fn beat(&mut self) -> Result<(), Error> {
         let note = self.note();
-        self.context.backend.beat(&self.context.consumer, HEARTBEAT_TTL, &note).await
+        self.context.backend.heartbeat(&self.context.consumer, HEARTBEAT_TTL, &note).await
     }
 
     /// Beats on and on, and looks each time whether those turn who do the work.
@@ -159,7 +159,7 @@ impl Heartbeat {
             match self.beat().await {
                 Ok(()) => {
                     beaten(at);
-                    heard();
+                    acknowledged();
                 }
                 Err(error) => unheard(&error),
             }
@@ -173,7 +173,8 @@ impl Heartbeat {
 
     fn look(&mut self) -> HostReport {
         let now = Instant::now();
-        let committed: Vec<u64> = self.consumers.iter().map(|consumer| observe::committed(&consumer.subscription)).collect();
+        let committed: Vec<u64> =
+            self.consumers.iter().map(|consumer| observe::committed(&consumer.subscription)).collect();
         self.past.push_back((now, committed.clone()));
         if self.past.len() > RATE_BEATS {
             self.past.pop_front();

@@ -48,7 +48,7 @@ pub async fn run(host: Arc<Host>, mut quiet: Shutdown) {
         }
         if Instant::now() >= examine_at {
             examine_at = Instant::now() + EXAMINE_EVERY;
-            examine(&host).await;
+            diagnose(&host).await;
         }
         tasks::idle();
         if quiet.sleep(TRIM_EVERY).await {
@@ -78,7 +78,11 @@ async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
 }
 
 /// What has gone since the last look. What went before the first one, another host may have told.
-fn newly_evicted(evicted: &mut Evicted, subscription: &Subscription, status: &SubscriptionStatus) -> Option<(u64, u64)> {
+fn newly_evicted(
+    evicted: &mut Evicted,
+    subscription: &Subscription,
+    status: &SubscriptionStatus,
+) -> Option<(u64, u64)> {
     let now = (status.evicted_ran, status.evicted_unrun);
     let before = evicted.insert(subscription.clone(), now).unwrap_or(now);
     let new = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
@@ -121,9 +125,10 @@ fn short_retention(bounds: &Bounds, trimmed: &Trimmed) -> Option<(Duration, Dura
     (trimmed.length >= maxlen && effective < asked / 2).then_some((asked, effective))
 }
 
-async fn examine(host: &Host) {
-    let subscriptions: Vec<Subscription> = host.consumers.iter().map(|consumer| consumer.subscription.clone()).collect();
-    match host.context.backend.examine(&subscriptions, &host.targets).await {
+async fn diagnose(host: &Host) {
+    let subscriptions: Vec<Subscription> =
+        host.consumers.iter().map(|consumer| consumer.subscription.clone()).collect();
+    match host.context.backend.diagnose(&subscriptions, &host.targets).await {
         Ok(findings) => {
             let watched = |check| WATCHED.contains(&check);
             let wrong = findings.iter().filter(|finding| finding.level > Level::Good && watched(finding.check));

@@ -16,7 +16,6 @@
 //! pending for the next host. No attempt is counted for it.
 
 pub mod agreement;
-pub mod status;
 pub mod build;
 pub mod canary;
 pub mod consumer;
@@ -31,6 +30,7 @@ pub mod reloader;
 pub mod scheduler;
 pub mod settings;
 pub mod shadow;
+pub mod status;
 pub mod token;
 
 use std::sync::Arc;
@@ -130,7 +130,7 @@ impl Host {
             // Nobody is to wait for what this host wanted; it cannot be said where the backend is away.
             beating.shutdown().await;
             let subscriptions = self.subscriptions();
-            let leave = backend.leave(&self.context.consumer, &subscriptions);
+            let leave = backend.deregister(&self.context.consumer, &subscriptions);
             if has_wished && !matches!(tokio::time::timeout(LEAVE_EARLY_MAX, leave).await, Ok(Ok(_))) {
                 observe::left_without_leave(&self.context.consumer);
             }
@@ -159,10 +159,10 @@ impl Host {
             }));
         }
         // One long beat: releasing may take its time, and nobody is to think meanwhile that this host has died.
-        if let Err(error) = backend.beat(&host.context.consumer, LEAVE_MAX, "{}").await {
+        if let Err(error) = backend.heartbeat(&host.context.consumer, LEAVE_MAX, "{}").await {
             observe::task_trouble("leave", &error);
         }
-        match backend.leave(&host.context.consumer, &host.subscriptions()).await {
+        match backend.deregister(&host.context.consumer, &host.subscriptions()).await {
             Ok(0) => {}
             Ok(count) => observe::released(count),
             Err(error @ Error::Replaced(_)) => return Err(error),
@@ -189,10 +189,11 @@ impl Host {
     ) -> Result<Option<String>, Error> {
         let backend = &self.context.backend;
         let mut patience = Patience::new(self.start_wait, quiet);
-        let (consumer, mut heart) = (&*self.context.consumer, Heartbeat::new(self.context.clone(), self.consumers.clone()));
+        let (consumer, mut heart) =
+            (&*self.context.consumer, Heartbeat::new(self.context.clone(), self.consumers.clone()));
         let note = heart.note();
         let at = Instant::now();
-        if patience.out("heartbeat", || backend.beat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
+        if patience.out("heartbeat", || backend.heartbeat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
             return Ok(None);
         }
         heart::beaten(at);

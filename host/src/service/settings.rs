@@ -30,14 +30,14 @@ use crate::pipeline::HostContext;
 use crate::tasks::{self, Task};
 
 /// Reads the configuration as the command line says.
-pub type Read = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+pub type ConfigReader = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// What the configuration says under a key, to be compared and shown.
 type ConfigValue = fn(&Config) -> String;
 
 /// What is fixed for the life of a process, and how it is written.
 const FIXED: &[(&str, ConfigValue)] = &[
-    ("broker.url", |config| config.broker_url().to_string()),
+    ("backend.url", |config| config.backend_url().to_string()),
     ("http.listen", |config| config.http.as_ref().map(|http| http.listen.to_string()).unwrap_or_default()),
     ("http.token_file", |config| config.token_file().display().to_string()),
     ("host.workers", |config| config.host.workers.to_string()),
@@ -61,7 +61,8 @@ pub struct Settings {
 impl Settings {
     fn of(host: &Host, number: u64) -> Arc<Self> {
         observe::settings_generation(number);
-        let subscriptions = build::subscriptions(&host.reloader.config).into_iter().map(|(subscription, _)| subscription).collect();
+        let subscriptions =
+            build::subscriptions(&host.reloader.config).into_iter().map(|(subscription, _)| subscription).collect();
         let (reloader, context) = (host.reloader.clone(), host.context.clone());
         Arc::new(Self { number, since_ms: clock::now_ms(), reloader, subscriptions, context })
     }
@@ -70,7 +71,7 @@ impl Settings {
 /// The hand on the settings and plugins of a running host.
 pub struct Control {
     now: ArcSwap<Settings>,
-    read: Read,
+    read: ConfigReader,
     file: PathBuf,
     next: mpsc::Sender<Next>,
     /// Held while other settings are tried: one at a time.
@@ -119,10 +120,11 @@ pub struct NextHosts(mpsc::Receiver<Next>);
 
 impl Control {
     /// `seen`: the files that `host` was built from.
-    pub fn new(host: &Host, file: PathBuf, seen: FileDigests, read: Read) -> (Arc<Self>, NextHosts) {
+    pub fn new(host: &Host, file: PathBuf, seen: FileDigests, read: ConfigReader) -> (Arc<Self>, NextHosts) {
         let (next, following) = mpsc::channel(1);
         let now = ArcSwap::new(Settings::of(host, 1));
-        let control = Self { now, read, file, next, reload_lock: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
+        let control =
+            Self { now, read, file, next, reload_lock: tokio::sync::Mutex::new(seen), refused: Mutex::default() };
         (Arc::new(control), NextHosts(following))
     }
 
@@ -249,9 +251,9 @@ fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
             findings.push(format!("{key}: from \"{before}\" to \"{after}\"\n  hint: this takes a restart of the host"));
         }
     }
-    let (before, after) = (running.config.broker_url(), config.broker_url());
+    let (before, after) = (running.config.backend_url(), config.backend_url());
     if before != after && before.to_string() == after.to_string() {
-        let what = format!("broker.url: what is not shown of {after} is another one, such as the password");
+        let what = format!("backend.url: what is not shown of {after} is another one, such as the password");
         findings.push(format!("{what}\n  hint: this takes a restart of the host"));
     }
     for name in running.behind_their_files() {

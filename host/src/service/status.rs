@@ -12,9 +12,9 @@ use crate::config::Config;
 use crate::model::delivery::Subscription;
 
 /// A handler's streams.
-pub type Rows = BTreeMap<String, Vec<Row>>;
+pub type StatusRows = BTreeMap<String, Vec<StatusRow>>;
 
-pub struct Row {
+pub struct StatusRow {
     pub subscription: Subscription,
     /// The counters; none where the handler has not been started yet.
     pub status: Option<SubscriptionStatus>,
@@ -24,8 +24,8 @@ pub struct Row {
     pub lost: bool,
 }
 
-pub async fn collect(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Rows, Error> {
-    let mut rows = Rows::new();
+pub async fn collect(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<StatusRows, Error> {
+    let mut rows = StatusRows::new();
     let paused = backend.paused(subscriptions).await?;
     for (subscription, pause) in subscriptions.iter().zip(paused) {
         let (paused, lost) = (pause != Pause::No, pause == Pause::Lost);
@@ -34,15 +34,24 @@ pub async fn collect(backend: &dyn Backend, subscriptions: &[Subscription]) -> R
             Err(Error::GroupGone { .. }) => None,
             Err(error) => return Err(error),
         };
-        rows.entry(subscription.handler.to_string()).or_default().push(Row { subscription: subscription.clone(), status, paused, lost });
+        rows.entry(subscription.handler.to_string()).or_default().push(StatusRow {
+            subscription: subscription.clone(),
+            status,
+            paused,
+            lost,
+        });
     }
     Ok(rows)
 }
 
 /// Streams that a handler read once and does not reach any more, by its settings, where something of it waits or lies as a
 /// dead letter: nobody runs that.
-pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Subscription, SubscriptionStatus)>, Error> {
-    let read: Vec<Subscription> = build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
+pub async fn unreached(
+    backend: &dyn Backend,
+    config: &Config,
+) -> Result<Vec<(Subscription, SubscriptionStatus)>, Error> {
+    let read: Vec<Subscription> =
+        build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let mut found = Vec::new();
     for handler in config.handlers.keys() {
         for stream in config.streams.keys() {
@@ -62,7 +71,7 @@ pub async fn unreached(backend: &dyn Backend, config: &Config) -> Result<Vec<(Su
 }
 
 /// The counters of a handler over all its streams.
-pub fn total(streams: &[Row]) -> SubscriptionStatus {
+pub fn total(streams: &[StatusRow]) -> SubscriptionStatus {
     let mut total = SubscriptionStatus::default();
     for status in streams.iter().filter_map(|row| row.status.as_ref()) {
         total.published += status.published;
@@ -133,7 +142,11 @@ pub fn told(hosts: &[HostReport], handler: &str) -> HandlerSummary {
 }
 
 /// Adds to each handler of [`to_json`] what each version of its plugin has committed, the newest first.
-pub async fn add_versions(status: &mut Value, backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<(), Error> {
+pub async fn add_versions(
+    status: &mut Value,
+    backend: &dyn Backend,
+    subscriptions: &[Subscription],
+) -> Result<(), Error> {
     for handler in status["handlers"].as_array_mut().into_iter().flatten() {
         let mut versions: Vec<VersionCount> = Vec::new();
         for subscription in subscriptions.iter().filter(|subscription| handler["handler"] == *subscription.handler) {
@@ -157,7 +170,7 @@ pub async fn add_versions(status: &mut Value, backend: &dyn Backend, subscriptio
     Ok(())
 }
 
-pub fn to_json(backend: &str, rows: &Rows, hosts: &[HostReport]) -> Value {
+pub fn to_json(backend: &str, rows: &StatusRows, hosts: &[HostReport]) -> Value {
     let handlers: Vec<Value> = rows
         .iter()
         .map(|(handler, streams)| {

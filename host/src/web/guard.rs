@@ -22,7 +22,7 @@ use crate::tasks::{self, Task};
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Status, what is wrong, what to do.
-type Refusal = (StatusCode, &'static str, &'static str);
+type Rejection = (StatusCode, &'static str, &'static str);
 
 pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     if let Err((status, what, hint)) = addressed(request.version(), request.uri(), request.headers()) {
@@ -41,7 +41,7 @@ pub(super) async fn guard(State(door): State<Door>, mut request: Request, next: 
 }
 
 /// Whether this machine is what was asked for, in the request's line and in its only `Host`.
-fn addressed(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+fn addressed(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Rejection> {
     let elsewhere = (
         StatusCode::FORBIDDEN,
         "the Host header names another machine",
@@ -76,7 +76,7 @@ fn is_here(host: &str) -> bool {
 }
 
 /// Whether the request bears the token of this host.
-async fn borne(view: &View, headers: &HeaderMap) -> Result<(), Refusal> {
+async fn borne(view: &View, headers: &HeaderMap) -> Result<(), Rejection> {
     let refused = |what, hint| Err((StatusCode::UNAUTHORIZED, what, hint));
     let Some(given) = bearer(headers) else {
         return refused(

@@ -55,7 +55,7 @@ impl Gauges {
 
 async fn ask(backend: &dyn Backend, subscriptions: &[Subscription]) -> Result<Answer, Error> {
     let rows = status::collect(backend, subscriptions).await?;
-    let rows: Vec<status::Row> = rows.into_values().flatten().collect();
+    let rows: Vec<status::StatusRow> = rows.into_values().flatten().collect();
     let lost = rows.iter().map(|row| (row.lost, row.subscription.clone())).collect();
     let started = rows.into_iter().filter_map(|row| Some((row.paused, row.subscription, row.status?)));
     Ok(Answer {

@@ -22,7 +22,7 @@ use crate::backend::{Backend, Error};
 use crate::model::plain_text;
 use crate::observe::log_writer;
 use crate::service::settings::Control;
-use crate::service::{Shutdown, status, heart};
+use crate::service::{Shutdown, heart, status};
 use crate::tasks;
 
 /// A backend that has not answered by then counts as away: a probe or a scrape must end before its own time-out.

@@ -6,26 +6,26 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::dead_letters::kill;
-use super::desk::{Desk, fresh, hangs_not};
+use super::desk::{Fixture, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{AUDIT_MAX, Operator, AuditRecord, Backend, Error, Pause};
+use crate::backend::{AUDIT_MAX, AuditRecord, Backend, Error, Operator, Pause};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Body, EntryId, Queue, Replayed, Subscription};
 
 fn act(who: &str, note: &str) -> Operator {
-    Operator { name: who.into(), note: note.into() }
+    Operator { name: who.into(), reason: note.into() }
 }
 
-async fn audit(desk: &Desk) -> Vec<AuditRecord> {
+async fn audit(desk: &Fixture) -> Vec<AuditRecord> {
     desk.backend.audit(&desk.subscription, None, AUDIT_MAX + 1).await.expect("audit")
 }
 
-async fn pause(desk: &Desk, paused: bool, act: &Operator) {
+async fn pause(desk: &Fixture, paused: bool, act: &Operator) {
     desk.backend.set_paused(&desk.subscription, paused, act).await.expect("set_paused");
 }
 
 pub async fn a_replay_is_linked_to_its_letter_and_counted(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let mut letter = kill(&desk, 1).await[0];
     for times in 1..=3 {
         assert_eq!(backend.replay(&desk.subscription, &[letter], &Operator::default()).await.expect("replay"), 1);
@@ -45,7 +45,7 @@ pub async fn a_replay_is_linked_to_its_letter_and_counted(backend: Arc<dyn Backe
 }
 
 pub async fn one_letter_replayed_by_many_at_once_is_replayed_once(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let ids = kill(&desk, 10).await;
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
@@ -60,7 +60,7 @@ pub async fn one_letter_replayed_by_many_at_once_is_replayed_once(backend: Arc<d
 }
 
 pub async fn dropped_letters_balance_the_counters(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let ids = kill(&desk, 5).await;
     let some = [ids[0], ids[3], ids[0]];
     let dropped = async || backend.drop_dead(&desk.subscription, &some, &Operator::default()).await.expect("drop_dead");
@@ -70,17 +70,23 @@ pub async fn dropped_letters_balance_the_counters(backend: Arc<dyn Backend>) {
     assert_eq!((counters.published, counters.dead, counters.dropped, counters.waiting()), (5, 3, 2, 0));
     let left: Vec<EntryId> = desk.dead().await.iter().map(|letter| letter.id).collect();
     assert_eq!(left, [ids[1], ids[2], ids[4]]);
-    assert_eq!(backend.replay(&desk.subscription, &some, &Operator::default()).await.expect("replay"), 0, "gone for good");
+    assert_eq!(
+        backend.replay(&desk.subscription, &some, &Operator::default()).await.expect("replay"),
+        0,
+        "gone for good"
+    );
 }
 
 pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let origin = desk.publish(&["wrong"]).await[0];
     let first = desk.fetch_one().await;
     desk.settle_one(dead_letter(first, ReasonClass::Exhausted, Some(record(1, "no")))).await;
     let letter = desk.dead().await[0].id;
     let body = Bytes::from_static(b"right \xff\0 \r\n");
-    let edit = async |body: Bytes| backend.edit_dead(&desk.subscription, letter, body, &Operator::default()).await.expect("edit");
+    let edit = async |body: Bytes| {
+        backend.edit_dead(&desk.subscription, letter, body, &Operator::default()).await.expect("edit")
+    };
     assert!(edit(body.clone()).await);
     assert!(!edit("late".into()).await, "it is gone already");
     let back = desk.fetch_one().await;
@@ -94,7 +100,7 @@ pub async fn an_edited_letter_comes_back_with_its_new_body(backend: Arc<dyn Back
 }
 
 pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let ids = kill(&desk, 4).await;
     backend.replay(&desk.subscription, &ids[..2], &act("ada@one", "all of \"x\"\n\u{1F30A}")).await.expect("replay");
     backend.drop_dead(&desk.subscription, &ids[2..3], &act("bob@two", "")).await.expect("drop_dead");
@@ -102,7 +108,8 @@ pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
     pause(&desk, true, &act("ada@one", "a deploy")).await;
     pause(&desk, false, &act("bob@two", "it is over")).await;
     let records = audit(&desk).await;
-    let said: Vec<_> = records.iter().map(|r| (&*r.verb, r.count, r.ids.clone(), &*r.operator.name, &*r.operator.note)).collect();
+    let said: Vec<_> =
+        records.iter().map(|r| (&*r.verb, r.count, r.ids.clone(), &*r.operator.name, &*r.operator.reason)).collect();
     let wanted = [
         ("replay", 2, ids[..2].to_vec(), "ada@one", "all of \"x\"\n\u{1F30A}"),
         ("drop", 1, vec![ids[2]], "bob@two", ""),
@@ -122,14 +129,16 @@ pub async fn who_did_what_is_written_down_in_order(backend: Arc<dyn Backend>) {
 }
 
 pub async fn an_act_on_nothing_leaves_no_record(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let nobody = Subscription { stream: fresh("stream").into(), handler: fresh("handler").into() };
     for subscription in [&desk.subscription, &nobody] {
         for ids in [&[][..], &[EntryId(1, 1)]] {
             assert_eq!(backend.replay(subscription, ids, &Operator::default()).await.expect("replay"), 0);
             assert_eq!(backend.drop_dead(subscription, ids, &Operator::default()).await.expect("drop_dead"), 0);
         }
-        assert!(!backend.edit_dead(subscription, EntryId(1, 1), "e".into(), &Operator::default()).await.expect("edit_dead"));
+        assert!(
+            !backend.edit_dead(subscription, EntryId(1, 1), "e".into(), &Operator::default()).await.expect("edit_dead")
+        );
         assert!(backend.audit(subscription, None, 10).await.expect("audit").is_empty());
     }
     pause(&desk, false, &Operator::default()).await;
@@ -143,7 +152,7 @@ pub async fn an_act_on_nothing_leaves_no_record(backend: Arc<dyn Backend>) {
 ///
 /// Reaches `AUDIT_MAX`.
 pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     pause(&desk, true, &act("first", "")).await;
     let first = audit(&desk).await[0].id;
     hangs_not("filling the audit", async {
@@ -163,8 +172,9 @@ pub async fn audit_records_are_bounded(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
-    let flag = async || backend.paused(std::slice::from_ref(&desk.subscription)).await.expect("paused")[0] == Pause::Asked;
+    let desk = Fixture::new(&backend).await;
+    let flag =
+        async || backend.paused(std::slice::from_ref(&desk.subscription)).await.expect("paused")[0] == Pause::Asked;
     assert!(!flag().await, "nobody has paused it");
     for _ in 0..2 {
         pause(&desk, true, &Operator::default()).await;
@@ -183,9 +193,9 @@ pub async fn a_pause_stays_until_it_is_ended(backend: Arc<dyn Backend>) {
 }
 
 pub async fn acts_on_one_subscription_do_not_show_in_another(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
-    let elsewhere = Desk::new(&backend).await;
+    let elsewhere = Fixture::new(&backend).await;
     let ids = kill(&one, 3).await;
     let theirs = kill(&two, 3).await;
     pause(&one, true, &Operator::default()).await;
@@ -194,7 +204,10 @@ pub async fn acts_on_one_subscription_do_not_show_in_another(backend: Arc<dyn Ba
     assert_eq!(flags, [Pause::No, Pause::Asked, Pause::No, Pause::Asked], "in the order of the question");
     assert!(backend.paused(&[]).await.expect("paused").is_empty());
     backend.drop_dead(&one.subscription, &ids[..1], &Operator::default()).await.expect("drop_dead");
-    assert_eq!(backend.drop_dead(&elsewhere.subscription, &ids[1..2], &Operator::default()).await.expect("drop_dead"), 0);
+    assert_eq!(
+        backend.drop_dead(&elsewhere.subscription, &ids[1..2], &Operator::default()).await.expect("drop_dead"),
+        0
+    );
     let edited = backend.edit_dead(&elsewhere.subscription, ids[2], "e".into(), &Operator::default()).await;
     assert!(!edited.expect("edit_dead"), "another subscription's letter");
     assert_eq!((audit(&one).await.len(), audit(&two).await.len(), audit(&elsewhere).await.len()), (2, 0, 0));

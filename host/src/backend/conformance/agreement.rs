@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::{Desk, hangs_not};
+use super::desk::{Fixture, hangs_not};
 use super::forms::*;
-use crate::backend::{Operator, Backend, Group, Place, Settled, Start, Tended};
+use crate::backend::{Backend, Group, Operator, Position, Settled, Start, Tended};
 use crate::model::delivery::{Delivery, Disposition};
 
-impl Desk {
+impl Fixture {
     async fn tend(&self, wish: &str) -> Tended {
         self.backend.tend(&self.subscription, &self.consumer, wish).await.expect("tend")
     }
@@ -30,17 +30,18 @@ impl Desk {
 }
 
 pub async fn a_group_is_made_once_and_never_begins_elsewhere(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b"]).await;
     desk.settle(desk.fetch(1).await.into_iter().map(commit).collect()).await;
     assert_eq!(backend.ensure_group(&desk.subscription, Start::New).await.expect("ensure_group"), Group::There);
-    let begun = backend.begin_at(&desk.subscription, Place::Beginning, &Operator::default()).await.expect("begin_at");
+    let begun =
+        backend.begin_at(&desk.subscription, Position::Beginning, &Operator::default()).await.expect("begin_at");
     assert!(!begun, "it knows where it is");
     assert_eq!(text(&desk.fetch_one().await), "b");
 }
 
 pub async fn hosts_are_told_what_others_wish(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.consumer().await;
     let first = one.tend("narrow").await;
     assert_eq!(one.tend("narrow").await.agreed, first.agreed, "the same is no news");
@@ -62,7 +63,7 @@ pub async fn hosts_are_told_what_others_wish(backend: Arc<dyn Backend>) {
 }
 
 pub async fn what_nobody_wants_is_skipped_by_the_agreement_alone(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let before = desk.tend("narrow").await.agreed;
     desk.publish(&["a", "b", "c"]).await;
     let mut got = desk.fetch(3).await.into_iter();
@@ -79,7 +80,7 @@ pub async fn what_nobody_wants_is_skipped_by_the_agreement_alone(backend: Arc<dy
 }
 
 pub async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
-    let narrow = Desk::new(&backend).await;
+    let narrow = Fixture::new(&backend).await;
     let wide = narrow.consumer().await;
     let ids = narrow.publish(&["a", "b", "c"]).await;
     let mut got = narrow.fetch(3).await;
@@ -101,7 +102,7 @@ pub async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
 }
 
 pub async fn looking_after_a_subscription_changes_no_counters(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b", "c"]).await;
     let mut got = desk.fetch(2).await;
     let second = got.remove(1);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::{Desk, fresh};
+use super::desk::{Fixture, fresh};
 use super::forms::*;
 use crate::backend::{Backend, Bounds, Level, Overflow, Settled, Start, Trimmed};
 use crate::model::dead_letter::ReasonClass;
@@ -14,7 +14,7 @@ const COUNT: usize = 1000;
 pub async fn trimming_tells_what_is_left(backend: Arc<dyn Backend>) {
     let nothing = trim(&backend, &fresh("stream"), &at_most(10)).await;
     assert_eq!(nothing, Trimmed::default(), "a stream that is not there");
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(COUNT).await;
     let got = desk.fetch(COUNT).await;
     desk.settle(got.into_iter().map(commit).collect()).await;
@@ -28,7 +28,7 @@ pub async fn trimming_tells_what_is_left(backend: Arc<dyn Backend>) {
 }
 
 pub async fn what_is_held_over_the_bounds_is_counted(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let stream = &desk.subscription.stream;
     desk.publish_count(COUNT).await;
     let trimmed = trim(&backend, stream, &at_most(10)).await;
@@ -49,7 +49,7 @@ pub async fn what_is_held_over_the_bounds_is_counted(backend: Arc<dyn Backend>) 
 
 /// Three groups that stand at different places: each has lost what it had not read, and its counters say so.
 pub async fn overflow_drop_is_counted(backend: Arc<dyn Backend>) {
-    let fast = Desk::new(&backend).await;
+    let fast = Fixture::new(&backend).await;
     let (slow, idle) = (fast.neighbour().await, fast.neighbour().await);
     let stream = &fast.subscription.stream;
     let ids = fast.publish_count(COUNT).await;
@@ -72,12 +72,12 @@ pub async fn overflow_drop_is_counted(backend: Arc<dyn Backend>) {
     }
     let again = trim(&backend, stream, &bounds).await;
     assert_eq!((again.removed, again.lost), (0, 0), "nothing is counted twice: {again:?}");
-    let late = Desk::on(&backend, stream, Start::Beginning).await;
+    let late = Fixture::on(&backend, stream, Start::Beginning).await;
     assert_eq!(late.counters().await.published, 100, "what went before its time is none of a group's business");
 }
 
 pub async fn overflow_drop_by_age_spares_the_young(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(50).await;
     let bounds = |retention| Bounds { overflow: Overflow::Drop, ..younger_than(retention) };
     let young = trim(&backend, &desk.subscription.stream, &bounds(Duration::from_secs(3600))).await;
@@ -94,7 +94,7 @@ pub async fn overflow_drop_by_age_spares_the_young(backend: Arc<dyn Backend>) {
 
 /// Whoever holds a delivery has its body, too.
 pub async fn what_is_dropped_in_a_living_hand_is_settled(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(20).await;
     let got = desk.fetch(10).await;
     let bounds = Bounds { overflow: Overflow::Drop, ..at_most(0) };
@@ -114,7 +114,7 @@ pub async fn what_is_dropped_in_a_living_hand_is_settled(backend: Arc<dyn Backen
 }
 
 pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(5).await;
     let dying = desk.consumer().await;
     let _ = dying.fetch(5).await; // lost: its consumer dies
@@ -136,11 +136,12 @@ pub async fn what_is_dropped_in_a_dead_hand_is_recorded(backend: Arc<dyn Backend
 }
 
 pub async fn examining_changes_nothing(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(5).await;
     let held = desk.fetch(2).await;
     let before = desk.counters().await;
-    let found = backend.examine(std::slice::from_ref(&desk.subscription), &[fresh("target").into()]).await.expect("examine");
+    let found =
+        backend.diagnose(std::slice::from_ref(&desk.subscription), &[fresh("target").into()]).await.expect("examine");
     let after = desk.counters().await;
     assert_eq!((after.lag, after.pending), (before.lag, before.pending));
     for finding in &found {

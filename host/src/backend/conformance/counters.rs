@@ -6,20 +6,20 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::DEAD_LETTERS_MAX;
-use super::desk::{Desk, fresh};
+use super::desk::{Fixture, fresh};
 use super::forms::*;
 use crate::backend::Operator;
-use crate::backend::{Backend, Bounds, SettlementEntry, Settled, Start, VERSIONS_MAX};
+use crate::backend::{Backend, Bounds, Settled, SettlementEntry, Start, VERSIONS_MAX};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Disposition;
 
 /// A mix of everything, on a stream that two handlers read and one writes to. `Desk::counters` checks the balance.
 pub async fn the_counters_balance(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
     let id = Uuid::new_v4();
     one.publish_count(5).await;
-    let late = Desk::on(&backend, &one.subscription.stream, Start::New).await;
+    let late = Fixture::on(&backend, &one.subscription.stream, Start::New).await;
     one.publish_count(55).await;
     for round in 0..6 {
         for desk in [&one, &two] {
@@ -49,7 +49,10 @@ pub async fn the_counters_balance(backend: Arc<dyn Backend>) {
             desk.promote(1).await;
             if round % 2 == 1 {
                 let letter = desk.dead().await[0].id;
-                assert_eq!(backend.replay(&desk.subscription, &[letter], &Operator::default()).await.expect("replay"), 1);
+                assert_eq!(
+                    backend.replay(&desk.subscription, &[letter], &Operator::default()).await.expect("replay"),
+                    1
+                );
             }
             desk.counters().await;
         }
@@ -60,7 +63,7 @@ pub async fn the_counters_balance(backend: Arc<dyn Backend>) {
 }
 
 /// More dead letters than may lie here.
-async fn overflow(desk: &Desk) {
+async fn overflow(desk: &Fixture) {
     desk.publish_count(DEAD_LETTERS_MAX as usize + 1).await;
     let got = desk.fetch(DEAD_LETTERS_MAX as usize + 1).await;
     desk.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
@@ -69,7 +72,7 @@ async fn overflow(desk: &Desk) {
 }
 
 /// Everything is taken to its end, and the stream is emptied.
-async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
+async fn trim(backend: &Arc<dyn Backend>, desks: &[&Fixture]) {
     for desk in desks {
         let counters = desk.counters().await;
         let rest = desk.fetch((counters.lag + counters.redelivery) as usize).await;
@@ -86,7 +89,7 @@ async fn trim(backend: &Arc<dyn Backend>, desks: &[&Desk]) {
 }
 
 pub async fn waiting_has_an_age(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     assert_eq!(desk.counters().await.oldest_age, None, "nothing waits");
     desk.publish(&["a"]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -103,7 +106,7 @@ pub async fn waiting_has_an_age(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_duplicate_is_counted_as_skipped(backend: Arc<dyn Backend>) {
-    let desk = Desk::on(&backend, &fresh("stream"), Start::Beginning).await;
+    let desk = Fixture::on(&backend, &fresh("stream"), Start::Beginning).await;
     let id = Uuid::new_v4();
     desk.publish_count(5).await;
     let got = desk.fetch(5).await.into_iter().enumerate();
@@ -117,7 +120,7 @@ pub async fn a_duplicate_is_counted_as_skipped(backend: Arc<dyn Backend>) {
 }
 
 pub async fn what_is_in_hand_has_an_age_of_its_own(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let in_hand = async || desk.counters().await.oldest_pending_age;
     desk.publish(&["a"]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -139,14 +142,14 @@ pub async fn what_is_in_hand_has_an_age_of_its_own(backend: Arc<dyn Backend>) {
 }
 
 pub async fn consumers_are_counted(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.consumer().await;
     one.publish(&["a", "b"]).await;
     let (_a, _b) = (one.fetch_one().await, two.fetch_one().await);
     let counters = one.counters().await;
     assert!(counters.consumers >= 2, "two have something in hand: {counters:?}");
     // What is given back is nobody's, and nobody is no consumer.
-    assert_eq!(backend.leave(&one.consumer, std::slice::from_ref(&one.subscription)).await.expect("leave"), 1);
+    assert_eq!(backend.deregister(&one.consumer, std::slice::from_ref(&one.subscription)).await.expect("leave"), 1);
     let after = one.counters().await;
     assert!(after.quarantined == 0 && after.pending == 2, "{after:?}");
     two.dies().await;
@@ -165,7 +168,7 @@ pub async fn a_backend_has_a_size(backend: Arc<dyn Backend>) {
 }
 
 pub async fn each_version_of_a_plugin_has_its_counter(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let counters = async || {
         let found = desk.versions().await;
         found.into_iter().map(|counter| (counter.digest, counter.committed)).collect::<Vec<_>>()
@@ -192,7 +195,7 @@ pub async fn each_version_of_a_plugin_has_its_counter(backend: Arc<dyn Backend>)
 
 /// Reaches `VERSIONS_MAX`.
 pub async fn the_counters_of_old_versions_become_one(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let versions = VERSIONS_MAX + 3;
     desk.publish_count(versions).await;
     for (number, delivery) in desk.fetch(versions).await.into_iter().enumerate() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::DEAD_LETTERS_MAX;
-use super::desk::{Desk, added};
+use super::desk::{Fixture, added};
 use super::forms::*;
 use crate::backend::Operator;
 use crate::backend::{Backend, NewEntry, Settled, Start};
@@ -14,7 +14,7 @@ use crate::model::dead_letter::{Reason, ReasonClass};
 use crate::model::delivery::{Body, Disposition, EntryId, Queue};
 
 pub async fn a_dead_letter_keeps_the_exact_bytes(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let body = Bytes::from_static(b"\xff\xfe not json \0 {\"n\":9007199254740993,\"a\":[]}\r\n");
     let entry = NewEntry { body: body.clone(), dedup_key: None };
     let origin = added(&backend.publish(&desk.subscription.stream, &[entry]).await.expect("publish")[0]);
@@ -35,7 +35,7 @@ pub async fn a_dead_letter_keeps_the_exact_bytes(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_dead_letter_without_a_try_has_no_history(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(ReasonClass::ALL.len()).await;
     let got = desk.fetch(ReasonClass::ALL.len()).await.into_iter().zip(ReasonClass::ALL);
     desk.settle(got.map(|(d, class)| dead_letter(d, class, None)).collect()).await;
@@ -46,7 +46,7 @@ pub async fn a_dead_letter_without_a_try_has_no_history(backend: Arc<dyn Backend
 }
 
 pub async fn dead_letters_are_listed_in_pages(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     kill(&desk, 7).await;
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
@@ -63,7 +63,7 @@ pub async fn dead_letters_are_listed_in_pages(backend: Arc<dyn Backend>) {
 
 /// Reaches `DEAD_LETTERS`.
 pub async fn dead_letters_are_bounded(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (max, over) = (DEAD_LETTERS_MAX as usize, 5);
     let oldest = kill(&desk, over).await;
     kill(&desk, max - over).await;
@@ -76,11 +76,15 @@ pub async fn dead_letters_are_bounded(backend: Arc<dyn Backend>) {
     assert_eq!((counters.dead, counters.dropped), (DEAD_LETTERS_MAX, over as u64));
     kill(&desk, max + over).await;
     let counters = desk.counters().await;
-    assert_eq!((counters.dead, counters.dropped), (DEAD_LETTERS_MAX, (max + 2 * over) as u64), "within one settlement too");
+    assert_eq!(
+        (counters.dead, counters.dropped),
+        (DEAD_LETTERS_MAX, (max + 2 * over) as u64),
+        "within one settlement too"
+    );
 }
 
 pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
     let ids = kill(&one, 3).await;
     let got = two.fetch(3).await;
@@ -91,7 +95,11 @@ pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backe
         2,
         "one that is named twice is replayed once"
     );
-    assert_eq!(backend.replay(&one.subscription, &twice, &Operator::default()).await.expect("replay"), 0, "they are gone already");
+    assert_eq!(
+        backend.replay(&one.subscription, &twice, &Operator::default()).await.expect("replay"),
+        0,
+        "they are gone already"
+    );
     assert_eq!(
         backend.replay(&two.subscription, &[ids[1]], &Operator::default()).await.expect("replay"),
         0,
@@ -109,7 +117,7 @@ pub async fn replay_goes_to_its_own_handler_only_and_once(backend: Arc<dyn Backe
 }
 
 pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let origin = desk.publish(&["a"]).await[0];
     let first = desk.fetch_one().await;
     desk.settle_one(dead_letter(first, ReasonClass::Exhausted, Some(record(1, "no")))).await;
@@ -127,7 +135,7 @@ pub async fn a_replayed_letter_starts_afresh_and_can_die_again(backend: Arc<dyn 
 }
 
 /// Publishes `count` entries and makes dead letters of them; answers with the letters' ids.
-pub(super) async fn kill(desk: &Desk, count: usize) -> Vec<EntryId> {
+pub(super) async fn kill(desk: &Fixture, count: usize) -> Vec<EntryId> {
     desk.publish_count(count).await;
     let got = desk.fetch(count).await;
     let answers = desk.settle(got.into_iter().map(|d| dead_letter(d, ReasonClass::Rejected, None)).collect()).await;
@@ -141,7 +149,7 @@ pub(super) async fn foreign_fields_are_kept<F>(backend: Arc<dyn Backend>, put: F
 where
     F: AsyncFn(&str, &[(Bytes, Bytes)]),
 {
-    let desk = Desk::on(&backend, &super::desk::fresh("stream"), Start::Beginning).await;
+    let desk = Fixture::on(&backend, &super::desk::fresh("stream"), Start::Beginning).await;
     let pair = |name: &'static [u8], value: &'static [u8]| (Bytes::from_static(name), Bytes::from_static(value));
     let fields =
         vec![pair(b"type", b"Order.Created"), pair(b"payload", b"\xff\0{"), pair(b"", b""), pair(b"type", b"twice")];

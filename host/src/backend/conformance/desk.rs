@@ -9,8 +9,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::backend::{
-    self, Backend, SettlementEntry, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SubscriptionStatus, Start,
-    VersionCount,
+    self, Backend, HEARTBEAT_MAX, NewEntry, Promoted, Published, Settled, Settlement, SettlementEntry, Start,
+    SubscriptionStatus, VersionCount,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
@@ -19,13 +19,13 @@ use crate::model::event::PayloadHash;
 /// Long past any honest answer: whoever runs into it hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
-pub struct Desk {
+pub struct Fixture {
     pub backend: Arc<dyn Backend>,
     pub subscription: Subscription,
     pub consumer: Arc<str>,
 }
 
-impl Desk {
+impl Fixture {
     /// A stream of its own with one group, read from the beginning, and a consumer that lives.
     pub async fn new(backend: &Arc<dyn Backend>) -> Self {
         Self::on(backend, &fresh("stream"), Start::Beginning).await
@@ -46,13 +46,13 @@ impl Desk {
     /// Another consumer of the same handler.
     pub async fn consumer(&self) -> Self {
         let consumer: Arc<str> = fresh("consumer").into();
-        self.backend.beat(&consumer, HEARTBEAT_MAX, "").await.expect("beat");
+        self.backend.heartbeat(&consumer, HEARTBEAT_MAX, "").await.expect("beat");
         Self { backend: self.backend.clone(), subscription: self.subscription.clone(), consumer }
     }
 
     /// The consumer's heartbeat runs out, as if its process had died.
     pub async fn dies(&self) {
-        self.backend.beat(&self.consumer, Duration::from_millis(1), "").await.expect("beat");
+        self.backend.heartbeat(&self.consumer, Duration::from_millis(1), "").await.expect("beat");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
@@ -110,7 +110,12 @@ impl Desk {
     }
 
     /// As the work of this version of the plugin.
-    pub async fn try_settle_by(&self, plugin: &str, token: Uuid, entries: Vec<SettlementEntry>) -> backend::Result<Vec<Settled>> {
+    pub async fn try_settle_by(
+        &self,
+        plugin: &str,
+        token: Uuid,
+        entries: Vec<SettlementEntry>,
+    ) -> backend::Result<Vec<Settled>> {
         let settlement = Settlement {
             subscription: self.subscription.clone(),
             consumer: self.consumer.clone(),
@@ -186,8 +191,12 @@ impl Desk {
     }
 
     pub async fn recover_once(&self, held: &HashSet<(Queue, EntryId)>, lease: Duration, max: usize) -> Vec<Delivery> {
-        let found =
-            self.backend.recover(&self.subscription, &self.consumer, held, lease, max).await.expect("recover").deliveries;
+        let found = self
+            .backend
+            .recover(&self.subscription, &self.consumer, held, lease, max)
+            .await
+            .expect("recover")
+            .deliveries;
         assert!(found.len() <= max, "recover handed out {} where at most {max} were asked for", found.len());
         found
     }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::desk::{Desk, added, fresh, hangs_not};
+use super::desk::{Fixture, added, fresh, hangs_not};
 use super::forms::*;
 use super::{FETCH_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use crate::backend::{Operator, Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Settled, SubscriptionStatus, Start};
+use crate::backend::{Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Operator, Settled, Start, SubscriptionStatus};
 use crate::model::dead_letter::ReasonClass;
-use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Queue, Large, Subscription};
+use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Large, Queue, Subscription};
 
 pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let ids = desk.publish(&["a", "b", "c"]).await;
     assert!(ids.is_sorted() && ids[0] < ids[2], "ids grow: {ids:?}");
     let got = desk.fetch(3).await;
@@ -31,7 +31,7 @@ pub async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
 }
 
 pub async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
     one.publish(&["a", "b"]).await;
     for desk in [&one, &two] {
@@ -44,7 +44,7 @@ pub async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>) {
 }
 
 pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let count = 200;
     let published: HashSet<_> = desk.publish_count(count).await.into_iter().collect();
     let mut readers = Vec::new();
@@ -53,7 +53,8 @@ pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) 
         readers.push(tokio::spawn(async move {
             let mut got = Vec::new();
             loop {
-                let some = desk.backend.fetch(&desk.subscription, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
+                let some =
+                    desk.backend.fetch(&desk.subscription, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
                 if some.deliveries.is_empty() {
                     return got;
                 }
@@ -72,7 +73,7 @@ pub async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) 
 
 /// Reaches `BATCH`.
 pub async fn fetch_takes_no_more_than_asked(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     again(&desk, 5).await;
     desk.publish_count(5).await;
     let mut seen = HashSet::new();
@@ -84,7 +85,7 @@ pub async fn fetch_takes_no_more_than_asked(backend: Arc<dyn Backend>) {
 }
 
 pub async fn fetch_waits_and_wakes(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.fetches_nothing().await;
     let waiting = spawn_fetch(&desk).await;
     desk.publish(&["at last"]).await;
@@ -93,8 +94,8 @@ pub async fn fetch_waits_and_wakes(backend: Arc<dyn Backend>) {
 }
 
 pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backend>) {
-    let from = Desk::new(&backend).await;
-    let to = Desk::new(&backend).await;
+    let from = Fixture::new(&backend).await;
+    let to = Fixture::new(&backend).await;
     from.publish(&["a"]).await;
     let delivery = from.fetch_one().await;
     let waiting = spawn_fetch(&to).await;
@@ -111,7 +112,7 @@ pub async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn Backen
 }
 
 pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
     desk.settle_one(retry(delivery, Duration::ZERO, record(1, "once more"))).await;
@@ -122,7 +123,7 @@ pub async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
 }
 
 /// A fetch that would wait for an hour, and has begun to.
-async fn spawn_fetch(desk: &Desk) -> tokio::task::JoinHandle<Vec<Delivery>> {
+async fn spawn_fetch(desk: &Fixture) -> tokio::task::JoinHandle<Vec<Delivery>> {
     let (backend, subscription, consumer) = (desk.backend.clone(), desk.subscription.clone(), desk.consumer.clone());
     let wait = Duration::from_secs(3600);
     let fetch =
@@ -132,12 +133,13 @@ async fn spawn_fetch(desk: &Desk) -> tokio::task::JoinHandle<Vec<Delivery>> {
 }
 
 pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     again(&desk, 20).await;
     desk.publish_count(20).await;
     let mut queues = Vec::new();
     while queues.len() < 40 {
-        let got = desk.backend.fetch(&desk.subscription, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
+        let got =
+            desk.backend.fetch(&desk.subscription, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
         let got = got.deliveries;
         assert!(!got.is_empty(), "40 wait, but after {} nothing came", queues.len());
         queues.extend(got.iter().map(|d| d.queue));
@@ -149,7 +151,7 @@ pub async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
 }
 
 /// Puts `count` deliveries on the redelivery queue.
-async fn again(desk: &Desk, count: usize) {
+async fn again(desk: &Fixture, count: usize) {
     desk.publish_count(count).await;
     let got = desk.fetch(count).await;
     let retries = got.into_iter().map(|d| retry(d, Duration::ZERO, record(1, "later")));
@@ -167,7 +169,7 @@ pub async fn a_subscription_without_a_group_says_so(backend: Arc<dyn Backend>) {
 }
 
 pub async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b"]).await;
     let first = desk.fetch_one().await;
     for start in [Start::New, Start::Beginning] {
@@ -180,9 +182,9 @@ pub async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
 }
 
 pub async fn start_new_skips_history(backend: Arc<dyn Backend>) {
-    let old = Desk::new(&backend).await;
+    let old = Fixture::new(&backend).await;
     old.publish(&["a", "b", "c"]).await;
-    let new = Desk::on(&backend, &old.subscription.stream, Start::New).await;
+    let new = Fixture::on(&backend, &old.subscription.stream, Start::New).await;
     new.fetches_nothing().await;
     let counters = new.counters().await;
     let nothing = SubscriptionStatus { consumers: counters.consumers, ..SubscriptionStatus::default() };
@@ -196,7 +198,7 @@ pub async fn start_new_skips_history(backend: Arc<dyn Backend>) {
 }
 
 pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let every_byte: Bytes = (0..=255u8).chain((0..=255).rev()).collect();
     let payloads = [every_byte, Bytes::from_static(b"\0"), Bytes::new(), Bytes::from(vec![b'x'; 300_000])];
     for body in &payloads {
@@ -219,7 +221,7 @@ pub async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
 
 /// Reaches `PAYLOAD_BYTES_MAX`, `ENTRY_FACTS_BYTES`, `LARGE_PREFIX_BYTES` and `PIECE_BYTES`.
 pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let body = |bytes: usize| Bytes::from_iter((0..bytes).map(|at| b'a' + (at % 23) as u8));
     let bodies = [body(PAYLOAD_BYTES_MAX), body(PAYLOAD_BYTES_MAX + ENTRY_FACTS_BYTES + 1), body(3)];
     let entries = bodies.clone().map(|body| NewEntry { body, dedup_key: None });
@@ -248,7 +250,7 @@ pub async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Ar
 /// Reaches `FETCH_BYTES`.
 pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backend>) {
     const COUNT: usize = 20;
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let entries: Vec<NewEntry> =
         (0..COUNT).map(|n| NewEntry { body: vec![b'a' + n as u8; 900_000].into(), dedup_key: None }).collect();
     backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
@@ -283,7 +285,7 @@ pub async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backen
 /// Reaches `FETCH_BYTES`.
 pub async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backend>) {
     const COUNT: usize = 100;
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(COUNT).await;
     let long = "x".repeat(50_000);
     let retries = desk.fetch(COUNT).await.into_iter().map(|d| retry(d, Duration::ZERO, record(1, &long)));
@@ -303,7 +305,8 @@ pub async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backen
                 break;
             }
             let lease = Duration::from_secs(3600);
-            let found = backend.recover(&desk.subscription, &desk.consumer, &held, lease, COUNT).await.expect("recover");
+            let found =
+                backend.recover(&desk.subscription, &desk.consumer, &held, lease, COUNT).await.expect("recover");
             assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
             (more, got) = (found.more, found.deliveries);
         }

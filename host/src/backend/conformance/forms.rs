@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::backend::{SettlementEntry, NewEntry};
+use crate::backend::{NewEntry, SettlementEntry};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Body, Delivery, Disposition, Effects, Emitted};
 use crate::model::event::PayloadHash;

@@ -12,8 +12,8 @@ mod forms;
 
 mod acts;
 mod agreement;
-mod counters;
 mod bounds;
+mod counters;
 mod dead_letters;
 mod evicting;
 mod fetching;

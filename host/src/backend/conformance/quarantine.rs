@@ -4,17 +4,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::{Desk, hangs_not};
+use super::desk::{Fixture, hangs_not};
 use super::forms::*;
 use crate::backend::{Backend, CRASHES_MAX, Recovered, Settled};
 use crate::model::delivery::{Delivery, Disposition, EntryId, Queue};
 
-async fn recover(desk: &Desk, max: usize) -> Recovered {
-    desk.backend.recover(&desk.subscription, &desk.consumer, &HashSet::new(), Duration::ZERO, max).await.expect("recover")
+async fn recover(desk: &Fixture, max: usize) -> Recovered {
+    desk.backend
+        .recover(&desk.subscription, &desk.consumer, &HashSet::new(), Duration::ZERO, max)
+        .await
+        .expect("recover")
 }
 
 /// What comes first: one consumer at a time may look after what others left.
-async fn recover_some(desk: &Desk, held: &HashSet<(Queue, EntryId)>, max: usize) -> Recovered {
+async fn recover_some(desk: &Fixture, held: &HashSet<(Queue, EntryId)>, max: usize) -> Recovered {
     let some = async {
         loop {
             let found = desk.backend.recover(&desk.subscription, &desk.consumer, held, Duration::ZERO, max).await;
@@ -29,22 +32,22 @@ async fn recover_some(desk: &Desk, held: &HashSet<(Queue, EntryId)>, max: usize)
 }
 
 /// How many suspects `recover` tells of, when nothing is there to be recovered.
-async fn suspects(desk: &Desk) -> u64 {
+async fn suspects(desk: &Fixture) -> u64 {
     let found = recover(desk, 10).await;
     assert!(found.deliveries.is_empty(), "nothing was to be recovered: {found:?}");
     found.suspects
 }
 
-async fn take_suspect(desk: &Desk) -> Option<Delivery> {
+async fn take_suspect(desk: &Fixture) -> Option<Delivery> {
     desk.backend.take_suspect(&desk.subscription, &desk.consumer).await.expect("take_suspect")
 }
 
-async fn set_aside(desk: &Desk, delivery: Delivery) {
+async fn set_aside(desk: &Fixture, delivery: Delivery) {
     assert_eq!(desk.settle_one(entry(delivery, Disposition::Quarantine)).await, Settled::Quarantined);
 }
 
 pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: Arc<dyn Backend>) {
-    let leaving = Desk::new(&backend).await;
+    let leaving = Fixture::new(&backend).await;
     let heir = leaving.consumer().await;
     leaving.publish(&["a", "b"]).await;
     let a = leaving.fetch_one().await;
@@ -52,7 +55,7 @@ pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: 
     leaving.promote(1).await;
     let got = leaving.fetch(2).await;
     let subscriptions = [leaving.subscription.clone()];
-    assert_eq!(backend.leave(&leaving.consumer, &subscriptions).await.expect("leave"), 2);
+    assert_eq!(backend.deregister(&leaving.consumer, &subscriptions).await.expect("leave"), 2);
     assert_eq!(heir.counters().await.pending, 2);
     // No lease has to run out for what its owner put down itself.
     let found = heir.recover_once(&HashSet::new(), Duration::from_secs(3600), 10).await;
@@ -63,11 +66,15 @@ pub async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: 
     assert_eq!(late, [Settled::Fenced, Settled::Fenced], "it is not the leaver's any more");
     let answers = heir.settle(found.into_iter().map(commit).collect()).await;
     assert_eq!(answers, [Settled::Committed, Settled::Committed]);
-    assert_eq!(backend.leave(&leaving.consumer, &subscriptions).await.expect("leave"), 0, "there was nothing left");
+    assert_eq!(
+        backend.deregister(&leaving.consumer, &subscriptions).await.expect("leave"),
+        0,
+        "there was nothing left"
+    );
 }
 
 pub async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let other = desk.consumer().await;
     desk.publish(&["a", "b"]).await;
     for delivery in desk.fetch(2).await {
@@ -89,7 +96,7 @@ pub async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>)
 }
 
 pub async fn who_dies_with_a_suspect_died_alone(backend: Arc<dyn Backend>) {
-    let first = Desk::new(&backend).await;
+    let first = Fixture::new(&backend).await;
     let (second, third) = (first.consumer().await, first.consumer().await);
     first.publish(&["a"]).await;
     let _ = first.fetch_one().await;
@@ -106,13 +113,13 @@ pub async fn who_dies_with_a_suspect_died_alone(backend: Arc<dyn Backend>) {
 }
 
 pub async fn who_leaves_with_a_suspect_has_not_died(backend: Arc<dyn Backend>) {
-    let first = Desk::new(&backend).await;
+    let first = Fixture::new(&backend).await;
     let (second, third) = (first.consumer().await, first.consumer().await);
     first.publish(&["a"]).await;
     let delivery = first.fetch_one().await;
     set_aside(&first, delivery).await;
     let _ = take_suspect(&first).await.expect("a suspect");
-    assert_eq!(backend.leave(&first.consumer, std::slice::from_ref(&first.subscription)).await.expect("leave"), 1);
+    assert_eq!(backend.deregister(&first.consumer, std::slice::from_ref(&first.subscription)).await.expect("leave"), 1);
     let _ = second.recover(1).await;
     second.dies().await;
     let found = third.recover(1).await.remove(0);
@@ -120,7 +127,7 @@ pub async fn who_leaves_with_a_suspect_has_not_died(backend: Arc<dyn Backend>) {
 }
 
 /// Consumers one after the other, each of which dies with what it has recovered. Answers the one who comes after.
-async fn dies_with_all(first: Desk, count: usize, deaths: usize) -> Desk {
+async fn dies_with_all(first: Fixture, count: usize, deaths: usize) -> Fixture {
     let _ = first.fetch(count).await;
     let mut last = first;
     for death in 1..deaths {
@@ -135,7 +142,7 @@ async fn dies_with_all(first: Desk, count: usize, deaths: usize) -> Desk {
 
 /// Reaches `CRASHES_MAX`.
 pub async fn what_the_third_host_died_with_is_set_aside_unread(backend: Arc<dyn Backend>) {
-    let first = Desk::new(&backend).await;
+    let first = Fixture::new(&backend).await;
     let id = first.publish(&["a"]).await[0];
     let heir = dies_with_all(first, 1, CRASHES_MAX as usize).await;
     let found = recover_some(&heir, &HashSet::new(), 10).await;
@@ -148,7 +155,7 @@ pub async fn what_the_third_host_died_with_is_set_aside_unread(backend: Arc<dyn 
 
 pub async fn what_two_hosts_died_with_comes_a_few_at_a_time(backend: Arc<dyn Backend>) {
     const COUNT: usize = 32;
-    let first = Desk::new(&backend).await;
+    let first = Fixture::new(&backend).await;
     first.publish_count(COUNT).await;
     let heir = dies_with_all(first, COUNT, 2).await;
     let (mut held, mut most) = (HashSet::new(), 0);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Desk;
+use super::desk::Fixture;
 use super::forms::*;
 use crate::backend::{Backend, Settled};
 use crate::model::dead_letter::ReasonClass;
@@ -17,7 +17,7 @@ fn held<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> HashSet<(Queu
 }
 
 pub async fn own_pending_is_found_again_minus_what_is_held(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b", "c"]).await;
     let got = desk.fetch(3).await;
     let long = Duration::from_secs(3600);
@@ -33,7 +33,7 @@ pub async fn own_pending_is_found_again_minus_what_is_held(backend: Arc<dyn Back
 }
 
 pub async fn what_a_dead_consumer_held_is_recovered_with_a_crash_counted(backend: Arc<dyn Backend>) {
-    let dead = Desk::new(&backend).await;
+    let dead = Fixture::new(&backend).await;
     let heir = dead.consumer().await;
     dead.publish(&["a", "b"]).await;
     let lost = dead.fetch(2).await;
@@ -51,7 +51,7 @@ pub async fn what_a_dead_consumer_held_is_recovered_with_a_crash_counted(backend
 }
 
 pub async fn crashes_add_up_and_survive_a_retry(backend: Arc<dyn Backend>) {
-    let first = Desk::new(&backend).await;
+    let first = Fixture::new(&backend).await;
     first.publish(&["a"]).await;
     let _ = first.fetch_one().await;
     let mut owner = first;
@@ -78,7 +78,7 @@ pub async fn crashes_add_up_and_survive_a_retry(backend: Arc<dyn Backend>) {
 }
 
 pub async fn what_a_living_consumer_holds_is_left_alone(backend: Arc<dyn Backend>) {
-    let owner = Desk::new(&backend).await;
+    let owner = Fixture::new(&backend).await;
     let other = owner.consumer().await;
     owner.publish(&["a"]).await;
     let delivery = owner.fetch_one().await;
@@ -91,7 +91,7 @@ pub async fn what_a_living_consumer_holds_is_left_alone(backend: Arc<dyn Backend
 }
 
 pub async fn a_dead_consumer_s_lease_is_waited_for(backend: Arc<dyn Backend>) {
-    let dead = Desk::new(&backend).await;
+    let dead = Fixture::new(&backend).await;
     let heir = dead.consumer().await;
     dead.publish(&["a"]).await;
     let _ = dead.fetch_one().await;
@@ -104,7 +104,7 @@ pub async fn a_dead_consumer_s_lease_is_waited_for(backend: Arc<dyn Backend>) {
 }
 
 pub async fn recovery_finds_the_again_lane_too(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
     desk.settle_one(retry(delivery, Duration::ZERO, record(1, "x"))).await;
@@ -120,7 +120,7 @@ pub async fn recovery_finds_the_again_lane_too(backend: Arc<dyn Backend>) {
 }
 
 pub async fn recovery_is_bounded(backend: Arc<dyn Backend>) {
-    let dead = Desk::new(&backend).await;
+    let dead = Fixture::new(&backend).await;
     let heir = dead.consumer().await;
     dead.publish_count(10).await;
     let _ = dead.fetch(10).await;
@@ -136,26 +136,26 @@ pub async fn recovery_is_bounded(backend: Arc<dyn Backend>) {
 }
 
 pub async fn who_takes_leave_is_dead_at_once(backend: Arc<dyn Backend>) {
-    let leaving = Desk::new(&backend).await;
+    let leaving = Fixture::new(&backend).await;
     let heir = leaving.consumer().await;
-    let elsewhere = Desk::new(&backend).await;
+    let elsewhere = Fixture::new(&backend).await;
     leaving.publish(&["a", "b"]).await;
     let (a, b) = (leaving.fetch_one().await, leaving.fetch_one().await);
     assert_eq!(leaving.settle_one(commit(a)).await, Settled::Committed);
     let subscriptions = [leaving.subscription.clone(), elsewhere.subscription.clone()];
-    backend.leave(&leaving.consumer, &subscriptions).await.expect("leave");
+    backend.deregister(&leaving.consumer, &subscriptions).await.expect("leave");
     assert_eq!(heir.counters().await.pending, 1, "what it held is not forgotten");
     let found = heir.recover(1).await.remove(0);
     assert_eq!(text(&found), text(&b));
     assert_eq!(heir.settle_one(commit(found)).await, Settled::Committed);
-    backend.leave(&leaving.consumer, &subscriptions).await.expect("taking leave twice is no error");
+    backend.deregister(&leaving.consumer, &subscriptions).await.expect("taking leave twice is no error");
 }
 
 pub async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let told = async |consumer: &str| {
         let hosts = backend.hosts(std::slice::from_ref(&desk.subscription)).await.expect("hosts");
-        let mut notes = hosts.into_iter().filter(|host| host.consumer == consumer).map(|host| host.note);
+        let mut notes = hosts.into_iter().filter(|host| host.consumer == consumer).map(|host| host.report);
         let note = notes.next();
         assert_eq!(notes.next(), None, "each host is listed once");
         note
@@ -163,15 +163,15 @@ pub async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Back
     // It has never read anything, and is known all the same.
     assert_eq!(told(&desk.consumer).await.as_deref(), Some(""));
     for note in [r#"{"n":1}"#, r#"{"n":2,"text":"\u00e9 \"quoted\""}"#] {
-        backend.beat(&desk.consumer, Duration::from_secs(120), note).await.expect("beat");
+        backend.heartbeat(&desk.consumer, Duration::from_secs(120), note).await.expect("beat");
         assert_eq!(told(&desk.consumer).await.as_deref(), Some(note));
     }
     let other = desk.consumer().await;
     other.dies().await;
     assert_eq!(told(&other.consumer).await, None, "its heartbeat has run out");
-    backend.beat(&other.consumer, Duration::from_secs(120), "back").await.expect("beat");
+    backend.heartbeat(&other.consumer, Duration::from_secs(120), "back").await.expect("beat");
     assert_eq!(told(&other.consumer).await.as_deref(), Some("back"), "it was only slow");
-    backend.leave(&other.consumer, std::slice::from_ref(&desk.subscription)).await.expect("leave");
+    backend.deregister(&other.consumer, std::slice::from_ref(&desk.subscription)).await.expect("leave");
     assert_eq!(told(&other.consumer).await, None, "it has taken leave");
     assert!(told(&desk.consumer).await.is_some(), "and nobody else with it");
 }

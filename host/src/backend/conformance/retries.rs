@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Desk;
+use super::desk::Fixture;
 use super::forms::*;
 use crate::backend::wire::{self, HISTORY_BYTES_MAX};
 use crate::backend::{Backend, Settled};
@@ -13,7 +13,7 @@ use crate::model::delivery::Queue;
 const SOON: Duration = Duration::from_millis(50);
 
 pub async fn a_retry_comes_back_with_its_history_when_it_is_due(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let origin = desk.publish(&["a"]).await[0];
     let delivery = desk.fetch_one().await;
     assert_eq!(desk.settle_one(retry(delivery, SOON, record(1, "no luck"))).await, Settled::Retried);
@@ -35,7 +35,7 @@ pub async fn a_retry_comes_back_with_its_history_when_it_is_due(backend: Arc<dyn
 }
 
 pub async fn a_retry_is_not_promoted_before_its_time(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     assert_eq!(desk.promote_once(10).await, Default::default(), "nothing waits");
     desk.publish(&["a", "b"]).await;
     let (a, b) = (desk.fetch_one().await, desk.fetch_one().await);
@@ -50,7 +50,7 @@ pub async fn a_retry_is_not_promoted_before_its_time(backend: Arc<dyn Backend>) 
 }
 
 pub async fn a_retry_comes_back_again_and_again(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let origin = desk.publish(&["a"]).await[0];
     let mut history = Vec::new();
     for attempt in 1..=4 {
@@ -68,7 +68,7 @@ pub async fn a_retry_comes_back_again_and_again(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_long_history_keeps_its_ends(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a"]).await;
     let mut delivery = desk.fetch_one().await;
     delivery.attempts = 1999;
@@ -88,7 +88,7 @@ pub async fn a_long_history_keeps_its_ends(backend: Arc<dyn Backend>) {
 }
 
 pub async fn promotion_is_bounded(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(10).await;
     let got = desk.fetch(10).await;
     desk.settle(got.into_iter().map(|d| retry(d, Duration::ZERO, record(1, "x"))).collect()).await;
@@ -106,7 +106,7 @@ pub async fn promotion_is_bounded(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_retry_belongs_to_its_own_handler(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
     one.publish(&["a"]).await;
     let (mine, theirs) = (one.fetch_one().await, two.fetch_one().await);

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::desk::{Desk, bodies, fresh, hangs_not};
+use super::desk::{Fixture, bodies, fresh, hangs_not};
 use super::forms::*;
-use crate::backend::{Backend, SettlementEntry, Settled, SubscriptionStatus};
+use crate::backend::{Backend, Settled, SettlementEntry, SubscriptionStatus};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Disposition, Effects};
 
 pub async fn settled_is_not_fetched_again(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b", "c", "d"]).await;
     let mut got = desk.fetch(4).await.into_iter();
     let mut next = || got.next().expect("four were fetched");
@@ -32,12 +32,13 @@ pub async fn settled_is_not_fetched_again(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_commit_applies_emits_state_inbox_and_ack_together(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (id, out) = (Uuid::new_v4(), fresh("out"));
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
     let effects = Effects { emits: vec![emit(&out, "x"), emit(&out, "y")], ..writes(&[("n", Some("1"))]) };
-    let entry = SettlementEntry { dedup_key: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(delivery, effects) };
+    let entry =
+        SettlementEntry { dedup_key: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(delivery, effects) };
     assert_eq!(desk.settle_one(entry).await, Settled::Committed);
     assert_eq!(bodies(&backend, &out).await, ["x", "y"]);
     let state = desk.state("k").await;
@@ -47,7 +48,7 @@ pub async fn a_commit_applies_emits_state_inbox_and_ack_together(backend: Arc<dy
 }
 
 pub async fn emits_keep_their_order(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (left, right) = (fresh("left"), fresh("right"));
     desk.publish(&["a", "b"]).await;
     let entries = desk.fetch(2).await.into_iter().map(|delivery| {
@@ -61,7 +62,7 @@ pub async fn emits_keep_their_order(backend: Arc<dyn Backend>) {
 }
 
 pub async fn the_same_token_is_settled_once(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (out, token, id) = (fresh("out"), Uuid::new_v4(), Uuid::new_v4());
     desk.publish(&["a", "b", "c", "d"]).await;
     let got = desk.fetch(4).await;
@@ -88,14 +89,17 @@ pub async fn the_same_token_is_settled_once(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
-    let owner = Desk::new(&backend).await;
+    let owner = Fixture::new(&backend).await;
     let stranger = owner.consumer().await;
     let (out, id) = (fresh("out"), Uuid::new_v4());
     owner.publish(&["a"]).await;
     let delivery = owner.fetch_one().await;
     let effects = Effects { emits: vec![emit(&out, "x")], ..writes(&[("n", Some("1"))]) };
-    let stolen =
-        SettlementEntry { dedup_key: Some((id, THIS)), state: Some(("k".into(), 0)), ..commit_with(copy(&delivery), effects) };
+    let stolen = SettlementEntry {
+        dedup_key: Some((id, THIS)),
+        state: Some(("k".into(), 0)),
+        ..commit_with(copy(&delivery), effects)
+    };
     assert_eq!(stranger.settle_one(stolen).await, Settled::Fenced);
     for disposition in [
         Disposition::Skip { duplicate: false },
@@ -112,7 +116,7 @@ pub async fn a_stranger_is_fenced(backend: Arc<dyn Backend>) {
 }
 
 pub async fn what_is_settled_is_fenced_for_a_second_token(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let out = fresh("out");
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
@@ -122,7 +126,7 @@ pub async fn what_is_settled_is_fenced_for_a_second_token(backend: Arc<dyn Backe
 }
 
 pub async fn a_fenced_entry_does_not_spoil_its_batch(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let other = desk.consumer().await;
     let out = fresh("out");
     desk.publish(&["a", "b", "c"]).await;
@@ -138,7 +142,7 @@ pub async fn a_fenced_entry_does_not_spoil_its_batch(backend: Arc<dyn Backend>) 
 }
 
 pub async fn answers_come_in_the_order_of_the_entries(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b", "c", "d", "e"]).await;
     let got = desk.fetch(5).await;
     // Not the order in which they were fetched, and one of them twice.
@@ -159,7 +163,7 @@ pub async fn answers_come_in_the_order_of_the_entries(backend: Arc<dyn Backend>)
 }
 
 pub async fn a_large_settlement_is_settled_whole(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (count, out) = (1000, fresh("out"));
     desk.publish_count(count).await;
     let got = desk.fetch(count).await;
@@ -174,7 +178,7 @@ pub async fn a_large_settlement_is_settled_whole(backend: Arc<dyn Backend>) {
 }
 
 pub async fn settlements_side_by_side_do_not_mix(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (count, out) = (120, fresh("out"));
     desk.publish_count(count).await;
     let mut writers = Vec::new();

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::desk::{Desk, bodies, fresh};
+use super::desk::{Fixture, bodies, fresh};
 use super::forms::*;
-use crate::backend::{Backend, SettlementEntry, LOOK_UP_BYTES_MAX, Settled};
+use crate::backend::{Backend, LOOK_UP_BYTES_MAX, Settled, SettlementEntry};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Delivery, Disposition, Effects, KeyState};
 
@@ -21,7 +21,7 @@ fn names(state: &KeyState) -> Vec<(&str, &[u8])> {
 }
 
 pub async fn state_is_written_read_and_deleted(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     assert_eq!(desk.state("k").await, KeyState::default(), "never written: version 0, no values");
     desk.publish_count(3).await;
     let mut got = desk.fetch(3).await.into_iter();
@@ -43,7 +43,7 @@ pub async fn state_is_written_read_and_deleted(backend: Arc<dyn Backend>) {
 
 /// Reaches `LOOK_UP_BYTES_MAX`.
 pub async fn states_are_looked_up_as_far_as_there_is_room(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let big = "x".repeat(LOOK_UP_BYTES_MAX / 2);
     desk.publish_count(4).await;
     for (delivery, key) in desk.fetch(4).await.into_iter().zip(["a", "b", "c", "d"]) {
@@ -63,7 +63,7 @@ pub async fn states_are_looked_up_as_far_as_there_is_room(backend: Arc<dyn Backe
 }
 
 pub async fn a_stale_state_version_stays_pending(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let out = fresh("out");
     desk.publish(&["a", "b"]).await;
     let (a, b) = (desk.fetch_one().await, desk.fetch_one().await);
@@ -79,7 +79,7 @@ pub async fn a_stale_state_version_stays_pending(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_stale_entry_leaves_no_mark(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let id = Uuid::new_v4();
     desk.publish(&["a", "a"]).await;
     let (a, b) = (desk.fetch_one().await, desk.fetch_one().await);
@@ -95,7 +95,7 @@ pub async fn a_stale_entry_leaves_no_mark(backend: Arc<dyn Backend>) {
 
 /// What is put off, given up or skipped writes nothing that a newer state could be lost by.
 pub async fn only_a_commit_depends_on_the_state_version(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(3).await;
     let mut got = desk.fetch(3).await.into_iter();
     let mut next = || got.next().expect("three were fetched");
@@ -104,12 +104,13 @@ pub async fn only_a_commit_depends_on_the_state_version(backend: Arc<dyn Backend
         retry(next(), Duration::from_secs(3600), record(1, "later")),
         dead_letter(next(), ReasonClass::Rejected, None),
     ];
-    let answers = desk.settle(entries.into_iter().map(|e| SettlementEntry { state: Some(("k".into(), 7)), ..e }).collect()).await;
+    let answers =
+        desk.settle(entries.into_iter().map(|e| SettlementEntry { state: Some(("k".into(), 7)), ..e }).collect()).await;
     assert_eq!(answers, [Settled::Skipped, Settled::Retried, Settled::Dead]);
 }
 
 pub async fn reading_state_does_not_raise_its_version(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(4).await;
     let mut got = desk.fetch(4).await.into_iter();
     let mut next = || got.next().expect("four were fetched");
@@ -125,7 +126,7 @@ pub async fn reading_state_does_not_raise_its_version(backend: Arc<dyn Backend>)
 }
 
 pub async fn a_chain_on_one_key_commits_in_one_settlement(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let count = 50;
     desk.publish_count(count).await;
     let chain = desk.fetch(count).await.into_iter().enumerate().map(|(n, delivery)| {
@@ -144,7 +145,7 @@ pub async fn a_chain_on_one_key_commits_in_one_settlement(backend: Arc<dyn Backe
 }
 
 pub async fn a_broken_chain_makes_its_followers_stale(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (id, out) = (Uuid::new_v4(), fresh("out"));
     desk.publish(&["first", "again", "follower", "last", "free"]).await;
     let mut got = desk.fetch(5).await.into_iter();
@@ -169,7 +170,7 @@ pub async fn a_broken_chain_makes_its_followers_stale(backend: Arc<dyn Backend>)
 
 /// The versions fit by accident: somebody else raised the key by as much as the first entry was to raise it.
 pub async fn a_chain_whose_first_entry_is_stale_is_stale_throughout(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["other", "first", "second", "third"]).await;
     let mut got = desk.fetch(4).await.into_iter();
     let mut next = || got.next().expect("four were fetched");
@@ -183,7 +184,7 @@ pub async fn a_chain_whose_first_entry_is_stale_is_stale_throughout(backend: Arc
 }
 
 pub async fn each_handler_has_its_own_state(backend: Arc<dyn Backend>) {
-    let one = Desk::new(&backend).await;
+    let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
     one.publish(&["a"]).await;
     for (desk, value) in [(&one, "one"), (&two, "two")] {
@@ -197,7 +198,7 @@ pub async fn each_handler_has_its_own_state(backend: Arc<dyn Backend>) {
 
 /// Else a slow writer that read version 1 could come after a delete and a new beginning, and be taken for current.
 pub async fn deleting_the_last_value_keeps_the_version(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish_count(3).await;
     let mut got = desk.fetch(3).await.into_iter();
     let mut next = || got.next().expect("three were fetched");
@@ -210,7 +211,7 @@ pub async fn deleting_the_last_value_keeps_the_version(backend: Arc<dyn Backend>
 }
 
 pub async fn states_are_listed_in_the_order_of_their_keys(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let keys = ["b", "a", "aa", "c", "B", "ä", "a b"];
     desk.publish_count(keys.len()).await;
     let got = desk.fetch(keys.len()).await.into_iter().zip(keys);
@@ -233,7 +234,7 @@ pub async fn states_are_listed_in_the_order_of_their_keys(backend: Arc<dyn Backe
 }
 
 pub async fn odd_keys_and_names_are_kept_apart(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let keys = ["", " ", "{a}", "a:b", "a", "a\0b", "line\nbreak", "*", "?[x]", "\u{1F30A}", "'; DROP TABLE state"];
     desk.publish_count(keys.len()).await;
     let got = desk.fetch(keys.len()).await.into_iter().zip(keys);

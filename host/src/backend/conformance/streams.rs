@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::desk::{Desk, added, bodies, fresh};
+use super::desk::{Fixture, added, bodies, fresh};
 use super::forms::*;
 use crate::backend::{Backend, Bounds, Published, Settled};
 use crate::model::delivery::EntryId;
@@ -25,7 +25,7 @@ pub async fn publish_knows_its_ids(backend: Arc<dyn Backend>) {
 }
 
 pub async fn publish_knows_its_ids_within_one_call(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let entries = [
         new_entry("a", Some((one, THIS))),
@@ -50,13 +50,13 @@ pub async fn each_stream_has_its_own_ids(backend: Arc<dyn Backend>) {
         added(&backend.publish(&stream, &[new_entry("a", Some((id, hash)))]).await.expect("publish")[0]);
     }
     // Nor does a producer's deduplication key say that a handler has handled the event.
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     backend.publish(&desk.subscription.stream, &[new_entry("a", Some((id, THIS)))]).await.expect("publish");
     assert_eq!(desk.seen(id).await, None);
 }
 
 pub async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let ids = desk.publish_count(7).await;
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
@@ -74,7 +74,7 @@ pub async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
 
 /// How many go at once is the backend's affair (Redis trims whole nodes); what may go is not.
 pub async fn trim_spares_what_a_group_has_not_finished(backend: Arc<dyn Backend>) {
-    let fast = Desk::new(&backend).await;
+    let fast = Fixture::new(&backend).await;
     let slow = fast.neighbour().await;
     let (stream, count) = (&fast.subscription.stream, 1000);
     let ids = fast.publish_count(count).await;
@@ -100,7 +100,7 @@ pub async fn trim_spares_what_a_group_has_not_finished(backend: Arc<dyn Backend>
 }
 
 pub async fn trim_by_age_spares_what_is_pending(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let (stream, count) = (&desk.subscription.stream, 1000);
     let ids = desk.publish_count(count).await;
     let mut got = desk.fetch(count).await;

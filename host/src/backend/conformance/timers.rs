@@ -7,9 +7,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::TIMERS_MAX;
-use super::desk::{Desk, fresh};
+use super::desk::{Fixture, fresh};
 use super::forms::*;
-use crate::backend::{Operator, Backend, SettlementEntry, Settled};
+use crate::backend::{Backend, Operator, Settled, SettlementEntry};
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::{Body, Delivery, Disposition, Effects, Queue, Timer};
 
@@ -29,7 +29,7 @@ fn is_timer(delivery: &Delivery, body: &str) -> bool {
 }
 
 pub async fn a_timer_is_set_by_the_commit_and_comes_back_once(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let other = desk.neighbour().await;
     let origin = desk.publish(&["a"]).await[0];
     let effects = Effects { emits: vec![emit(&fresh("out"), "x")], ..timers(SOON, &["t"]) };
@@ -58,7 +58,7 @@ pub async fn a_timer_is_set_by_the_commit_and_comes_back_once(backend: Arc<dyn B
 }
 
 pub async fn what_does_not_commit_sets_no_timer(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let stranger = desk.consumer().await;
     let id = Uuid::new_v4();
     desk.publish(&["first", "again", "other", "stale", "fenced"]).await;
@@ -74,7 +74,7 @@ pub async fn what_does_not_commit_sets_no_timer(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_settlement_sent_again_sets_no_timer_twice(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let token = Uuid::new_v4();
     desk.publish(&["a"]).await;
     let delivery = desk.fetch_one().await;
@@ -87,7 +87,7 @@ pub async fn a_settlement_sent_again_sets_no_timer_twice(backend: Arc<dyn Backen
 }
 
 pub async fn timers_come_in_the_order_of_their_time(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a"]).await;
     let at = |ms, body| timer(Duration::from_millis(ms), body);
     let mut set = vec![at(40, "late"), at(0, "early"), at(20, "middle")];
@@ -103,7 +103,7 @@ pub async fn timers_come_in_the_order_of_their_time(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_timer_is_not_promoted_before_its_time(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a", "b"]).await;
     let (a, b) = (desk.fetch_one().await, desk.fetch_one().await);
     desk.settle(vec![commit_with(a, timers(HOUR, &["t"])), retry(b, 2 * HOUR, record(1, "x"))]).await;
@@ -115,14 +115,18 @@ pub async fn a_timer_is_not_promoted_before_its_time(backend: Arc<dyn Backend>) 
 }
 
 pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     desk.publish(&["a"]).await;
     desk.settle_one(commit_with(desk.fetch_one().await, timers(Duration::ZERO, &["t"]))).await;
     desk.promote(1).await;
     let back = desk.fetch_one().await;
     assert_eq!(desk.settle_one(retry(back, HOUR, record(1, "busy"))).await, Settled::Retried);
     let counters = desk.counters().await;
-    assert_eq!((counters.timers, counters.due, counters.far, counters.retried), (1, 1, 0, 1), "now it waits as a retry");
+    assert_eq!(
+        (counters.timers, counters.due, counters.far, counters.retried),
+        (1, 1, 0, 1),
+        "now it waits as a retry"
+    );
     desk.publish(&["b"]).await;
     desk.settle_one(commit_with(desk.fetch_one().await, timers(Duration::ZERO, &["u"]))).await;
     desk.promote(1).await;
@@ -149,7 +153,7 @@ pub async fn a_timer_is_retried_and_dies_as_a_timer(backend: Arc<dyn Backend>) {
 }
 
 pub async fn a_timer_survives_the_host_that_set_it(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let heir = desk.consumer().await;
     desk.publish(&["a"]).await;
     desk.settle_one(commit_with(desk.fetch_one().await, timers(Duration::ZERO, &["t"]))).await;
@@ -164,7 +168,7 @@ pub async fn a_timer_survives_the_host_that_set_it(backend: Arc<dyn Backend>) {
 
 /// Reaches `TIMERS_WAITING`.
 pub async fn timers_are_bounded(backend: Arc<dyn Backend>) {
-    let desk = Desk::new(&backend).await;
+    let desk = Fixture::new(&backend).await;
     let bodies: Vec<String> = (0..TIMERS_MAX).map(|n| n.to_string()).collect();
     let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
     let id = Uuid::new_v4();

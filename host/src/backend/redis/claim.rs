@@ -8,9 +8,9 @@ use redis::{Pipeline, Value};
 
 use super::keys::{self, Keys};
 use super::record::WriteBounds;
-use super::recover::{Found, QUEUES, PAGE, key_of, name_of, to_u32};
+use super::recover::{Found, PAGE, QUEUES, key_of, name_of, to_u32};
 use super::script::{BURY, CLAIM, RECLAIMER, SILENT};
-use super::witness::Told;
+use super::witness::KnownPosition;
 use super::{Redis, millis, value};
 use crate::backend::group::LEFT_FOR;
 use crate::backend::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, HEARTBEAT_MAX, Result};
@@ -142,12 +142,16 @@ impl Redis {
         call.arg(consumer).arg(millis(RECLAIMER_LEASE));
         let at = clock::since_boot();
         let [is_it, now] = value::tuple(self.run_script(&RECLAIMER, &call, subscription).await?)?;
-        let believed = self.witness.look(subscription, Told { ms: value::count(&now)?, at });
+        let believed = self.witness.look(subscription, KnownPosition { ms: value::count(&now)?, at });
         Ok(value::count(&is_it)? == 1 && believed)
     }
 
     /// Takes one delivery out of quarantine.
-    pub(super) async fn take_from_quarantine(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
+    pub(super) async fn take_from_quarantine(
+        &self,
+        subscription: &Subscription,
+        consumer: &str,
+    ) -> Result<Option<Delivery>> {
         let keys = Keys::of(subscription);
         let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
         for queue in QUEUES {
@@ -205,7 +209,12 @@ impl Redis {
     }
 
     /// The consumers of the group that have no heartbeat.
-    async fn dead_consumers(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<Vec<DeadConsumer>> {
+    async fn dead_consumers(
+        &self,
+        subscription: &Subscription,
+        keys: &Keys,
+        consumer: &str,
+    ) -> Result<Vec<DeadConsumer>> {
         let mut ask = Pipeline::with_capacity(2);
         for queue in QUEUES {
             ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, queue)).arg(&*subscription.handler);

@@ -7,7 +7,7 @@ use super::keys::Keys;
 use super::record::{WriteId, for_each_pair, parse};
 use super::script::{DROP, PAUSE, REPLAY, Script};
 use super::{Redis, value};
-use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Operator, AuditRecord, Pause, Result};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, AuditRecord, Operator, Pause, Result};
 use crate::model::delivery::{EntryId, Subscription};
 
 /// A script holds up the server while it runs: no call touches more letters than this, nor (the scripts see to that) more
@@ -15,7 +15,12 @@ use crate::model::delivery::{EntryId, Subscription};
 const CALL_MAX: usize = 200;
 
 impl Redis {
-    pub(super) async fn replay_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
+    pub(super) async fn replay_letters(
+        &self,
+        subscription: &Subscription,
+        ids: &[EntryId],
+        act: &Operator,
+    ) -> Result<usize> {
         let (mut replayed, mut rest) = (0, ids);
         while !rest.is_empty() {
             let mut call = begin(&REPLAY, &replay_keys(subscription), act);
@@ -25,7 +30,12 @@ impl Redis {
         Ok(replayed)
     }
 
-    pub(super) async fn drop_letters(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
+    pub(super) async fn drop_letters(
+        &self,
+        subscription: &Subscription,
+        ids: &[EntryId],
+        act: &Operator,
+    ) -> Result<usize> {
         let keys = Keys::of(subscription);
         let (mut dropped, mut rest) = (0, ids);
         while !rest.is_empty() {
@@ -35,7 +45,13 @@ impl Redis {
         Ok(dropped)
     }
 
-    pub(super) async fn edit_letter(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool> {
+    pub(super) async fn edit_letter(
+        &self,
+        subscription: &Subscription,
+        id: EntryId,
+        body: Bytes,
+        act: &Operator,
+    ) -> Result<bool> {
         let mut call = begin(&REPLAY, &replay_keys(subscription), act);
         call.arg("edit").arg(&body[..]);
         Ok(self.act_on(&REPLAY, call, subscription, &mut &[id][..]).await? == 1)
@@ -43,7 +59,13 @@ impl Redis {
 
     /// Runs the call with the first of these ids as its last arguments, and takes off those that are done; answers how many
     /// letters there were.
-    async fn act_on(&self, script: &Script, mut call: Cmd, subscription: &Subscription, ids: &mut &[EntryId]) -> Result<usize> {
+    async fn act_on(
+        &self,
+        script: &Script,
+        mut call: Cmd,
+        subscription: &Subscription,
+        ids: &mut &[EntryId],
+    ) -> Result<usize> {
         let all = *ids;
         let some = &all[..all.len().min(CALL_MAX)];
         some.iter().for_each(|id| call.write_id(*id));
@@ -53,7 +75,12 @@ impl Redis {
         number(&count)
     }
 
-    pub(super) async fn pause_or_resume(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
+    pub(super) async fn pause_or_resume(
+        &self,
+        subscription: &Subscription,
+        paused: bool,
+        act: &Operator,
+    ) -> Result<()> {
         let keys = Keys::of(subscription);
         let mut call = begin(&PAUSE, &[keys.stream(), keys.stats(), keys.audit()], act);
         call.arg(&*subscription.handler).arg(if paused { "pause" } else { "resume" });
@@ -105,7 +132,7 @@ fn replay_keys(subscription: &Subscription) -> [String; 4] {
 /// A call whose first arguments say whose act it is.
 pub(super) fn begin(script: &Script, keys: &[String], act: &Operator) -> Cmd {
     let mut call = script.call(keys);
-    call.arg(&act.name).arg(&act.note).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
+    call.arg(&act.name).arg(&act.reason).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
     call
 }
 
@@ -119,7 +146,7 @@ fn audit_record(id: EntryId, fields: Vec<Value>) -> Result<AuditRecord> {
         b"count" => record.count = parse(&value).unwrap_or(0),
         b"ids" => record.ids = text(&value).split(' ').filter_map(|id| id.parse().ok()).collect(),
         b"who" => record.operator.name = text(&value),
-        b"note" => record.operator.note = text(&value),
+        b"note" => record.operator.reason = text(&value),
         _ => {}
     })?;
     Ok(record)

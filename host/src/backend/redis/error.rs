@@ -66,7 +66,7 @@ fn code_hint(code: &str) -> &'static str {
              or delete that entry and XSETID, as `tidemill doctor` says"
         }
         "NOPERM" => "ACL SETUSER: allow streams, hashes, sorted sets and scripts, and all keys of the streams",
-        "NOAUTH" | "WRONGPASS" => "write user and password into the broker url: redis://user:password@host:port",
+        "NOAUTH" | "WRONGPASS" => "write user and password into the backend url: redis://user:password@host:port",
         "MOVED" | "ASK" | "CROSSSLOT" => {
             "this is a node of a Redis Cluster, which is not supported: use a single primary"
         }

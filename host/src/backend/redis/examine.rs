@@ -25,7 +25,11 @@ const REPLICA_SILENCE_MAX: u64 = 10;
 type Settings = HashMap<String, String>;
 
 impl Redis {
-    pub(super) async fn examine_server(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+    pub(super) async fn diagnose_server(
+        &self,
+        subscriptions: &[Subscription],
+        targets: &[Arc<str>],
+    ) -> Result<Vec<Finding>> {
         let info = Info::read(&self.link, &self.at).await?;
         let (settings, unasked) = self.settings().await?;
         let version = info.version();
@@ -49,7 +53,7 @@ impl Redis {
             let all_allowed = denied.is_empty();
             found.extend(denied);
             found.extend(self.try_rights().await.into_iter().filter(|finding| all_allowed || !finding.hint.is_empty()));
-            match self.survey(subscriptions, targets).await {
+            match self.diagnose_streams(subscriptions, targets).await {
                 Ok(streams) => found.extend(streams),
                 Err(error) => found.push(of_error("streams", &error)),
             }
@@ -258,7 +262,7 @@ fn persistence(info: &Info) -> Vec<Finding> {
 
 fn replication(info: &Info) -> Vec<Finding> {
     if info.fact("role") == "slave" {
-        let hint = "write the primary's address into the broker url";
+        let hint = "write the primary's address into the backend url";
         return vec![bad("replication", "this server is a replica: it takes no writes", hint)];
     }
     let mut found = Vec::new();

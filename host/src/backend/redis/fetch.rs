@@ -34,7 +34,10 @@ type ReaderMap = HashMap<(Subscription, String), Arc<Mutex<Reader>>>;
 impl Readers {
     fn of(&self, subscription: &Subscription, consumer: &str, new: impl FnOnce() -> Reader) -> Arc<Mutex<Reader>> {
         let mut readers = self.lock();
-        readers.entry((subscription.clone(), consumer.to_owned())).or_insert_with(|| Arc::new(Mutex::new(new()))).clone()
+        readers
+            .entry((subscription.clone(), consumer.to_owned()))
+            .or_insert_with(|| Arc::new(Mutex::new(new())))
+            .clone()
     }
 
     /// Closes the connections of a consumer that takes leave.
@@ -229,7 +232,11 @@ impl Reader {
     async fn read_one(&mut self, wait: Duration) -> std::result::Result<Raw, Failure> {
         let deadline = Instant::now() + wait;
         self.turn = self.turn.wrapping_add(1);
-        let queues = if self.turn.is_multiple_of(4) { [Queue::Redelivery, Queue::Stream] } else { [Queue::Stream, Queue::Redelivery] };
+        let queues = if self.turn.is_multiple_of(4) {
+            [Queue::Redelivery, Queue::Stream]
+        } else {
+            [Queue::Stream, Queue::Redelivery]
+        };
         loop {
             for queue in queues {
                 let found = self.read_queue(queue, None).await?;

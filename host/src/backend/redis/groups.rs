@@ -8,12 +8,12 @@ use redis::{Pipeline, Value};
 use super::desk::begin;
 use super::keys::{self, Keys};
 use super::record::WriteBounds;
-use super::recover::{QUEUES, PAGE, key_of};
+use super::recover::{PAGE, QUEUES, key_of};
 use super::script::{BEAT, ENSURE, LEAVE, RELEASE, TEND, TRIM};
 use super::{Redis, error, millis, value};
 use crate::backend::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
 use crate::backend::{
-    Operator, Bounds, Error, Group, HEARTBEAT_MAX, HostInfo, Overflow, Place, Result, Start, Tended, Trimmed, Wish,
+    Bounds, Error, Group, HEARTBEAT_MAX, HostInfo, Operator, Overflow, Position, Result, Start, Tended, Trimmed, Wish,
 };
 use crate::clock;
 use crate::model::delivery::Subscription;
@@ -32,7 +32,7 @@ impl Redis {
         &self,
         subscription: &Subscription,
         start: Start,
-        place: Option<(Place, &Operator)>,
+        place: Option<(Position, &Operator)>,
     ) -> Result<Group> {
         let keys = Keys::of(subscription);
         let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
@@ -58,9 +58,9 @@ impl Redis {
         call.arg(self.inbox_window_ms()).arg(self.handed_out().get(subscription).map_or("", String::as_str));
         call.arg(match place {
             None => String::new(),
-            Some(Place::Beginning) => "0".to_owned(),
-            Some(Place::Now) => "$".to_owned(),
-            Some(Place::After(id)) => id.to_string(),
+            Some(Position::Beginning) => "0".to_owned(),
+            Some(Position::Now) => "$".to_owned(),
+            Some(Position::After(id)) => id.to_string(),
         });
         Ok(match value::count(&self.run_script(&ENSURE, &call, subscription).await?)? {
             0 => Group::There,
@@ -159,7 +159,7 @@ impl Redis {
         let beats = value::array(self.run(&beats, &keys::HOSTS).await?)?;
         // A heartbeat that has run out is gone at once, its row here only with the next beat of somebody else.
         let alive = names.into_iter().zip(beats).filter(|(_, beat)| *beat != Value::Nil);
-        alive.map(|(consumer, beat)| Ok(HostInfo { consumer, note: value::text(beat)? })).collect()
+        alive.map(|(consumer, beat)| Ok(HostInfo { consumer, report: value::text(beat)? })).collect()
     }
 
     /// One secret for all hosts of this server, made by the first of them.
@@ -172,7 +172,7 @@ impl Redis {
     }
 
     /// The heartbeat ends last: until all is released, nobody is to think that this host has died with it.
-    pub(super) async fn take_leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
+    pub(super) async fn deregister_consumer(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
         self.readers.close(consumer);
         let (mut released, mut failed) = (0, None);
         for subscription in subscriptions {

@@ -12,7 +12,7 @@ use super::record::{self, WriteId};
 use super::script::{COUNT, STATUS};
 use super::value::RawEntry;
 use super::{Redis, error, millis, value};
-use crate::backend::{FAR, Result, SubscriptionStatus, VersionCount};
+use crate::backend::{IDLE_TIMER_HORIZON, Result, SubscriptionStatus, VersionCount};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{EntryId, KeyState, Subscription};
 
@@ -27,7 +27,7 @@ impl Redis {
         let keys = Keys::of(subscription);
         let mut call =
             STATUS.call(&[keys.stream(), keys.redelivery(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
-        call.arg(&*subscription.handler).arg(millis(FAR));
+        call.arg(&*subscription.handler).arg(millis(IDLE_TIMER_HORIZON));
         let answer = value::array(self.run_script(&STATUS, &call, subscription).await?)?;
         if answer.len() < 29 {
             return Err(error::odd_answer("the counters of a subscription"));

@@ -16,7 +16,6 @@
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it. A
 //! task that does one thing after the other reads and settles over the same one ([`DataPlane::for_one_task`]).
 
-mod promote;
 mod bugs;
 mod claim;
 mod desk;
@@ -28,6 +27,7 @@ mod groups;
 mod inspect;
 mod keys;
 mod link;
+mod promote;
 mod publish;
 mod record;
 mod recover;
@@ -51,9 +51,9 @@ use redis::{Cmd, Pipeline, Value};
 use uuid::Uuid;
 
 use super::{
-    Operator, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
-    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SubscriptionStatus, Start, Tended,
-    Trimmed, VersionCount, Wish,
+    AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
+    Operator, Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start,
+    SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
 };
 use crate::model::backend_url::BackendUrl;
 use crate::model::dead_letter::DeadLetter;
@@ -201,7 +201,7 @@ impl ControlPlane for Redis {
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
         self.make_group(subscription, start, None).await
     }
-    async fn begin_at(&self, subscription: &Subscription, place: Place, act: &Operator) -> Result<bool> {
+    async fn begin_at(&self, subscription: &Subscription, place: Position, act: &Operator) -> Result<bool> {
         Ok(self.make_group(subscription, Start::Beginning, Some((place, act))).await? != Group::There)
     }
     async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
@@ -210,14 +210,14 @@ impl ControlPlane for Redis {
     async fn wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>> {
         self.list_wishes(subscription).await
     }
-    async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
+    async fn heartbeat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
     }
     async fn hosts(&self, _subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
         self.list_hosts().await
     }
-    async fn leave(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
-        self.take_leave(consumer, subscriptions).await
+    async fn deregister(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
+        self.deregister_consumer(consumer, subscriptions).await
     }
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
         self.find_or_keep_key(fresh).await
@@ -231,7 +231,12 @@ impl ControlPlane for Redis {
     async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         self.read_versions(subscription).await
     }
-    async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters(
+        &self,
+        subscription: &Subscription,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>> {
         self.list_dead(subscription, after, max).await
     }
     async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
@@ -252,14 +257,19 @@ impl ControlPlane for Redis {
     async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
         self.list_audit(subscription, after, max).await
     }
-    async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+    async fn states(
+        &self,
+        subscription: &Subscription,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, KeyState)>> {
         self.list_states(subscription, after, max).await
     }
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
         self.trim_stream(stream, bounds).await
     }
-    async fn examine(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
-        self.examine_server(subscriptions, targets).await
+    async fn diagnose(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+        self.diagnose_server(subscriptions, targets).await
     }
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
         self.list_entries(stream, after, max).await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::keys::Keys;
 use super::script::PROMOTE;
-use super::witness::Told;
+use super::witness::KnownPosition;
 use super::{Redis, millis, value};
 use crate::backend::{Promoted, Result};
 use crate::clock;
@@ -25,7 +25,7 @@ impl Redis {
             call.arg(count).arg(told.map(|told| told.ms.to_string()).unwrap_or_default());
             call.arg(told.map_or(0, |told| millis(at.saturating_sub(told.at))));
             let [now, next_in, ms] = value::tuple(self.run_script(&PROMOTE, &call, subscription).await?)?;
-            self.witness.tell(subscription, Told { ms: value::count(&ms)?, at });
+            self.witness.tell(subscription, KnownPosition { ms: value::count(&ms)?, at });
             let now = usize::try_from(value::count(&now)?).unwrap_or(usize::MAX);
             moved = moved.saturating_add(now).min(max);
             if now < count || moved == max {

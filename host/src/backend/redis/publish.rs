@@ -112,7 +112,8 @@ mod tests {
     /// Reaches `CALL_ENTRIES_MAX` and `CALL_BYTES_MAX`.
     #[test]
     fn a_call_appends_no_more_than_its_bounds() {
-        let entries = |count: usize, bytes: usize| vec![NewEntry { body: vec![b'x'; bytes].into(), dedup_key: None }; count];
+        let entries =
+            |count: usize, bytes: usize| vec![NewEntry { body: vec![b'x'; bytes].into(), dedup_key: None }; count];
         let taken = [CALL_ENTRIES_MAX, CALL_ENTRIES_MAX + 1].map(|count| call_len(&entries(count, 1)));
         assert_eq!(taken, [CALL_ENTRIES_MAX; 2]);
         let quarter = CALL_BYTES_MAX / 4;

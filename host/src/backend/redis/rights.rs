@@ -10,7 +10,9 @@ use super::examine::of_error;
 use super::keys::{self, Keys};
 use super::script::RIGHTS;
 use super::{Redis, value};
-use crate::backend::{Operator, Bounds, DataPlane, SettlementEntry, Finding, NewEntry, Result, Settlement, Start, findings};
+use crate::backend::{
+    Bounds, DataPlane, Finding, NewEntry, Operator, Result, Settlement, SettlementEntry, Start, findings,
+};
 use crate::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use crate::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 
@@ -137,7 +139,8 @@ impl Redis {
 
     /// Lets a scratch stream live: everything that hosts do is done to it with the user of this connection.
     pub(super) async fn try_rights(&self) -> Vec<Finding> {
-        let scratch = Subscription { stream: format!("tidemill-doctor-{}", Uuid::new_v4()).into(), handler: "doctor".into() };
+        let scratch =
+            Subscription { stream: format!("tidemill-doctor-{}", Uuid::new_v4()).into(), handler: "doctor".into() };
         let token = Uuid::new_v4();
         let lived = self.live(&scratch, token).await;
         let removed = self.remove_scratch(&scratch, token).await;
@@ -201,7 +204,7 @@ impl Redis {
         self.read_counters(scratch).await.map_err(at("status"))?;
         let bounds = Bounds { maxlen: Some(0), ..Bounds::default() };
         self.trim_stream(&scratch.stream, &bounds).await.map_err(at("trim"))?;
-        self.take_leave(&consumer, std::slice::from_ref(scratch)).await.map_err(at("leave"))?;
+        self.deregister_consumer(&consumer, std::slice::from_ref(scratch)).await.map_err(at("leave"))?;
         Ok(())
     }
 
@@ -210,7 +213,8 @@ impl Redis {
         self.readers.close(&consumer);
         self.witness.forget(scratch);
         let mut cmd = redis::cmd("UNLINK");
-        for key in [keys.stream(), keys.redelivery(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
+        for key in
+            [keys.stream(), keys.redelivery(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
         {
             cmd.arg(key);
         }

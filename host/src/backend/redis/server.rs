@@ -18,8 +18,9 @@ pub(super) const POLICY_HINT: &str = "CONFIG SET maxmemory-policy noeviction, an
 
 /// Reads the URL. Neither what it answers nor why it cannot be used tells anybody the password.
 pub(super) fn client(url: &BackendUrl) -> Result<redis::Client> {
-    let refused =
-        |what: String, hint: &str| Error::Permanent(format!("broker url {url} cannot be used: {what}\n  hint: {hint}"));
+    let refused = |what: String, hint: &str| {
+        Error::Permanent(format!("backend url {url} cannot be used: {what}\n  hint: {hint}"))
+    };
     if let Some(what) = url.unencoded() {
         let hint = "in user and password write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and % as %25";
         return Err(refused(what, hint));

@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::record::{self, WriteBounds, WriteId};
 use super::script::{SETTLE, SETTLE_WHEN_FULL, Script};
 use super::{Redis, inbox_window_ms, millis, value};
-use crate::backend::{SettlementEntry, Error, Options, Result, Settled, Settlement, VERSIONS_MAX};
+use crate::backend::{Error, Options, Result, Settled, Settlement, SettlementEntry, VERSIONS_MAX};
 use crate::model::delivery::{Disposition, Effects, EntryId, Queue};
 
 impl Redis {
@@ -263,7 +263,12 @@ impl<'a> Names<'a> {
             match &entry.state {
                 Some((key, _)) => number(&mut keys, &mut states, key, || format!("{state_prefix}{key}")),
                 None if effects.writes.is_empty() => {}
-                None => return Err(Error::Permanent(format!("{}: a commit writes state of no key", settlement.subscription))),
+                None => {
+                    return Err(Error::Permanent(format!(
+                        "{}: a commit writes state of no key",
+                        settlement.subscription
+                    )));
+                }
             }
             for emitted in &effects.emits {
                 number(&mut keys, &mut streams, &emitted.stream, || emitted.stream.to_string());

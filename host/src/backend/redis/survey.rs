@@ -40,7 +40,11 @@ struct Group {
 }
 
 impl Redis {
-    pub(super) async fn survey(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+    pub(super) async fn diagnose_streams(
+        &self,
+        subscriptions: &[Subscription],
+        targets: &[Arc<str>],
+    ) -> Result<Vec<Finding>> {
         let mut by_stream: BTreeMap<&str, Vec<&Subscription>> = BTreeMap::new();
         for subscription in subscriptions {
             by_stream.entry(&subscription.stream).or_default().push(subscription);
@@ -144,7 +148,9 @@ impl Stream {
             return vec![warning("streams", format!("{name}: there is no such stream yet"), hint)];
         }
         let mut found = vec![self.ids()];
-        for subscription in subscriptions.iter().filter(|subscription| !self.groups.contains_key(&*subscription.handler)) {
+        for subscription in
+            subscriptions.iter().filter(|subscription| !self.groups.contains_key(&*subscription.handler))
+        {
             let hint =
                 "it is made when a host starts: a new one where `start` says, one that was destroyed where it was";
             found.push(warning("groups", format!("{subscription}: there is no such group"), hint));

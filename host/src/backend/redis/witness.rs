@@ -22,9 +22,9 @@ const WATCH_GAP_MAX: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Seen {
     /// The steady time that was told last, and when it was asked for.
-    told: Option<Told>,
+    told: Option<KnownPosition>,
     /// The server's time at the last look for what others left.
-    looked: Option<Told>,
+    looked: Option<KnownPosition>,
     /// Until then nobody is taken for dead.
     wait_until: Duration,
     /// The consumers without a heartbeat, and since when they have been seen to have none.
@@ -34,22 +34,22 @@ struct Seen {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Told {
+pub(super) struct KnownPosition {
     pub ms: u64,
     pub at: Duration,
 }
 
 impl Witness {
-    pub fn told(&self, subscription: &Subscription) -> Option<Told> {
+    pub fn told(&self, subscription: &Subscription) -> Option<KnownPosition> {
         self.seen().get(subscription)?.told
     }
 
-    pub fn tell(&self, subscription: &Subscription, told: Told) {
+    pub fn tell(&self, subscription: &Subscription, told: KnownPosition) {
         self.of(subscription, |seen| seen.told = Some(told));
     }
 
     /// Takes note of the server's time. Whether heartbeats can be believed: they cannot for a while after a step forward.
-    pub fn look(&self, subscription: &Subscription, now: Told) -> bool {
+    pub fn look(&self, subscription: &Subscription, now: KnownPosition) -> bool {
         self.of(subscription, |seen| {
             let before = seen.looked.replace(now);
             if before.is_some_and(|before| steps_forward(before, now)) {
@@ -95,7 +95,7 @@ impl Witness {
     }
 }
 
-fn steps_forward(before: Told, now: Told) -> bool {
+fn steps_forward(before: KnownPosition, now: KnownPosition) -> bool {
     let passed = now.at.saturating_sub(before.at);
     Duration::from_millis(now.ms.saturating_sub(before.ms)) > passed + STEP_MIN
 }
@@ -108,8 +108,8 @@ mod tests {
         Subscription { stream: "s".into(), handler: "h".into() }
     }
 
-    fn at(seconds: u64, server_seconds: u64) -> Told {
-        Told { ms: server_seconds * 1000, at: Duration::from_secs(seconds) }
+    fn at(seconds: u64, server_seconds: u64) -> KnownPosition {
+        KnownPosition { ms: server_seconds * 1000, at: Duration::from_secs(seconds) }
     }
 
     /// Reaches `STEP_MIN` and `STEP_PAUSE`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::lost_thread;
-use super::open::{self, Place, refused};
+use super::open::{self, FileLocation, refused};
 use crate::backend::{Error, Result};
 use crate::files;
 use crate::tasks::{self, Task};
@@ -14,7 +14,7 @@ use crate::tasks::{self, Task};
 /// Copies the database in `file` to a new file that only this user may read, and answers its bytes. The copy takes its place
 /// when it is whole, has been read through, and is on the disk.
 pub async fn backup(file: &str, to: PathBuf) -> Result<u64> {
-    let Place::File(from) = Place::parse(file)? else {
+    let FileLocation::File(from) = FileLocation::parse(file)? else {
         return Err(refused(":memory:", "the database is in memory and ends with each process", "give a file"));
     };
     let work = move || copy(&from, &to);

@@ -14,7 +14,7 @@ impl Wakeups {
         self.bells().entry(stream.clone()).or_default().clone()
     }
 
-    pub fn ring(&self, streams: &[Arc<str>]) {
+    pub fn notify(&self, streams: &[Arc<str>]) {
         if streams.is_empty() {
             return;
         }

@@ -31,7 +31,7 @@ pub fn seek(tx: &Tx<'_>, name: &str) -> Result<Option<i64>> {
     Ok(tx.get("SELECT id FROM consumers WHERE name = ?1", [name], |row| row.get(0))?)
 }
 
-pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()> {
+pub fn heartbeat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()> {
     let until = tx.now_ms.saturating_add(millis(ttl.min(HEARTBEAT_MAX)));
     tx.run("UPDATE consumers SET until_ms = ?2, note = ?3 WHERE id = ?1", (make(tx, name)?, until, note))?;
     // What it wishes as well: so that it is known when a dead one's last word came.
@@ -43,11 +43,11 @@ pub fn beat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) -> Result<()
 /// Those that live. A host is a consumer of every subscription in its configuration, and this file is one machine's: all.
 pub fn hosts(tx: &Tx<'_>, _subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
     let sql = "SELECT name, note FROM consumers WHERE until_ms > ?1 ORDER BY name";
-    Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostInfo { consumer: row.get(0)?, note: row.get(1)? }))?)
+    Ok(tx.all(sql, [tx.now_ms], |row| Ok(HostInfo { consumer: row.get(0)?, report: row.get(1)? }))?)
 }
 
 /// A consumer is one row for all its subscriptions: it lets go of all.
-pub fn leave(tx: &mut Tx<'_>, name: &str) -> Result<u64> {
+pub fn deregister(tx: &mut Tx<'_>, name: &str) -> Result<u64> {
     let Some(id) = seek(tx, name)? else { return Ok(0) };
     let released = tx.run("UPDATE pending SET consumer = ?2, alone = 0 WHERE consumer = ?1", (id, RELEASED))?;
     tx.run("DELETE FROM consumers WHERE id = ?1", [id])?;

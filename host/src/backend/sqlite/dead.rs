@@ -12,7 +12,7 @@ const PAGE: i64 = 512;
 /// A history without an attempt, as it is written.
 const NO_HISTORY: &str = "[]";
 
-pub fn bury(tx: &Tx<'_>, subscription: i64, reason: &Reason, parcel: &DeliveryRow) -> Result<()> {
+pub fn write_dead_letter(tx: &Tx<'_>, subscription: i64, reason: &Reason, parcel: &DeliveryRow) -> Result<()> {
     let DeliveryRow { origin, kind, body, attempts, crashes, history, replayed } = parcel;
     let sql = "INSERT INTO dead (subscription, at_ms, class, ran, bytes, reason, origin, kind, body, attempts, crashes,
                                  history, replayed)
@@ -80,7 +80,8 @@ pub fn evict(tx: &Tx<'_>, subscription: i64, options: &Options) -> Result<()> {
     for (ran, gone) in [false, true].into_iter().zip(&mut gone) {
         while held.is_over(ran, letters_max, bytes_max) {
             let sql = "SELECT id, bytes FROM dead WHERE subscription = ?1 AND ran = ?2 ORDER BY id LIMIT ?3";
-            let oldest: Vec<(i64, i64)> = tx.all(sql, (subscription, ran, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let oldest: Vec<(i64, i64)> =
+                tx.all(sql, (subscription, ran, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?;
             if oldest.is_empty() {
                 break;
             }
@@ -110,7 +111,14 @@ pub fn counters(tx: &Tx<'_>, subscription: i64) -> Result<SubscriptionStatus> {
         let count = |at: usize| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
         let (dead, dead_unrun, dead_bytes) = (count(0)?, count(1)?, count(2)?);
         let (evicted_ran, evicted_unrun) = (count(3)?, count(4)?);
-        Ok(SubscriptionStatus { dead, dead_unrun, dead_bytes, evicted_ran, evicted_unrun, ..SubscriptionStatus::default() })
+        Ok(SubscriptionStatus {
+            dead,
+            dead_unrun,
+            dead_bytes,
+            evicted_ran,
+            evicted_unrun,
+            ..SubscriptionStatus::default()
+        })
     })?;
     Ok(counters.unwrap_or_default())
 }

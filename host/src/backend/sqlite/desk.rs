@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::parcel::{after, columns, id, limit, number, read_replayed};
 use super::subscriptions;
 use super::tx::Tx;
-use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, Operator, AuditRecord, Pause, Result};
+use crate::backend::{AUDIT_IDS_MAX, AUDIT_MAX, AuditRecord, Operator, Pause, Result};
 use crate::model::delivery::{Body, EntryId, Subscription};
 
 pub fn replay(tx: &mut Tx<'_>, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
@@ -41,10 +41,17 @@ fn bring_back(tx: &Tx<'_>, subscription: i64, id: i64, body: Option<&Bytes>) -> 
     Ok(true)
 }
 
-fn close_replay(tx: &mut Tx<'_>, subscription: &Subscription, id: i64, verb: &str, done: &[i64], act: &Operator) -> Result<usize> {
+fn close_replay(
+    tx: &mut Tx<'_>,
+    subscription: &Subscription,
+    id: i64,
+    verb: &str,
+    done: &[i64],
+    act: &Operator,
+) -> Result<usize> {
     if !done.is_empty() {
         write_down(tx, id, verb, done, act)?;
-        tx.ring(&subscription.stream);
+        tx.notify(&subscription.stream);
     }
     Ok(done.len())
 }
@@ -74,7 +81,8 @@ pub fn set_paused(tx: &mut Tx<'_>, subscription: &Subscription, paused: bool, ac
 }
 
 pub fn paused(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
-    let sql = "SELECT g.paused FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2";
+    let sql =
+        "SELECT g.paused FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2";
     let one = |subscription: &Subscription| {
         let flag = tx.get(sql, (&*subscription.stream, &*subscription.handler), |row| row.get::<_, bool>(0))?;
         Ok(if flag == Some(true) { Pause::Asked } else { Pause::No })
@@ -84,8 +92,9 @@ pub fn paused(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Pause>>
 
 fn write_down(tx: &Tx<'_>, subscription: i64, verb: &str, done: &[i64], act: &Operator) -> Result<()> {
     let ids: Vec<String> = done.iter().take(AUDIT_IDS_MAX).map(i64::to_string).collect();
-    let sql = "INSERT INTO audit (subscription, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    tx.run(sql, (subscription, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.name, &act.note))?;
+    let sql =
+        "INSERT INTO audit (subscription, at_ms, verb, count, ids, who, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    tx.run(sql, (subscription, tx.wall_ms, verb, limit(done.len()), ids.join(" "), &act.name, &act.reason))?;
     // One came, so one goes at most; the newest that has to go is `AUDIT_MAX` behind.
     let sql = "DELETE FROM audit WHERE subscription = ?1 AND id <= (
                  SELECT id FROM audit WHERE subscription = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
@@ -105,7 +114,7 @@ pub fn audit(tx: &Tx<'_>, subscription: &Subscription, last: Option<EntryId>, ma
             verb: row.get(2)?,
             count: row.get::<_, i64>(3)?.unsigned_abs(),
             ids: ids.split(' ').filter_map(|number| number.parse().ok()).map(id).collect(),
-            operator: Operator { name: row.get(5)?, note: row.get(6)? },
+            operator: Operator { name: row.get(5)?, reason: row.get(6)? },
         })
     })?;
     Ok(records)

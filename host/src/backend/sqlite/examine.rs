@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::lost_thread;
 use super::open::literal;
 use super::tx::{Tx, millis};
-use super::{beside, dead, subscriptions, steady};
+use super::{beside, dead, steady, subscriptions};
 use crate::backend::findings::{Signs, bad, good, short, signs, warning};
 use crate::backend::{Finding, Options, Result};
 use crate::files::open_mode;
@@ -26,7 +26,12 @@ const ROW_NUMBER_MAX: i64 = i64::MAX / 2;
 const DAMAGE_MAX: usize = 10;
 
 /// Without a file it is a database in memory.
-pub fn examine(tx: &Tx<'_>, subscriptions: &[Subscription], file: Option<String>, options: &Options) -> Result<Vec<Finding>> {
+pub fn diagnose(
+    tx: &Tx<'_>,
+    subscriptions: &[Subscription],
+    file: Option<String>,
+    options: &Options,
+) -> Result<Vec<Finding>> {
     let mut found = vec![good("server", format!("SQLite {}", rusqlite::version()))];
     match &file {
         Some(file) => found.extend(look_at_file(tx, file)?),
@@ -149,7 +154,8 @@ fn groups(tx: &Tx<'_>, subscriptions: &[Subscription]) -> Result<Vec<Finding>> {
         let (stream, handler): (String, String) = (row.get(0)?, row.get(1)?);
         Ok((stream, handler, row.get::<_, Option<i64>>(2)?.is_some(), row.get::<_, Option<i64>>(3)?))
     })?;
-    let known = |stream: &str, handler: &str| subscriptions.iter().any(|s| *s.stream == *stream && *s.handler == *handler);
+    let known =
+        |stream: &str, handler: &str| subscriptions.iter().any(|s| *s.stream == *stream && *s.handler == *handler);
     let strangers = rows.into_iter().filter(|(stream, handler, ..)| !known(stream, handler));
     let told = strangers.map(|(stream, handler, pending, unread_ms)| {
         let text = format!("{stream}: by the configuration no handler {handler} reads this stream");

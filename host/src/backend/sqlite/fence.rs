@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::consumers;
-use super::plan::{Place, SettleBatch};
+use super::plan::{RowKey, SettleBatch};
 use super::tx::Tx;
 use crate::backend::Result;
 
@@ -42,18 +42,18 @@ impl Fence {
         Ok(fence)
     }
 
-    pub fn hold(&self, (queue, entry): Place) -> bool {
+    pub fn hold(&self, (queue, entry): RowKey) -> bool {
         self.queues[queue as usize].held.contains(&entry)
     }
 
-    pub fn let_go(&mut self, (queue, entry): Place) {
+    pub fn let_go(&mut self, (queue, entry): RowKey) {
         let queue = &mut self.queues[queue as usize];
         queue.held.remove(&entry);
         queue.done.push(entry);
     }
 
     /// Puts a delivery into quarantine. It stays pending, but in nobody's hands.
-    pub fn set_aside(&mut self, tx: &Tx<'_>, (queue, entry): Place) -> Result<()> {
+    pub fn set_aside(&mut self, tx: &Tx<'_>, (queue, entry): RowKey) -> Result<()> {
         let sql = "UPDATE pending SET consumer = ?4, alone = 0 WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
         tx.run(sql, (self.subscription, queue, entry, consumers::QUARANTINE))?;
         self.queues[queue as usize].held.remove(&entry);
@@ -61,7 +61,7 @@ impl Fence {
     }
 
     /// Leaves a delivery for other hosts.
-    pub fn leave(&mut self, tx: &Tx<'_>, (queue, entry): Place) -> Result<()> {
+    pub fn leave(&mut self, tx: &Tx<'_>, (queue, entry): RowKey) -> Result<()> {
         let sql = "UPDATE pending SET consumer = ?4, alone = 0, delivered_ms = ?5
                    WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
         tx.run(sql, (self.subscription, queue, entry, consumers::ELSEWHERE, tx.now_ms))?;

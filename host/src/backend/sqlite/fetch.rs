@@ -30,7 +30,7 @@ pub async fn fetch(
 ) -> Result<Vec<Delivery>> {
     // A wait beyond the end of time is a wait without end.
     let deadline = Instant::now().checked_add(wait);
-    let bell = db.bell.of(&subscription.stream);
+    let bell = db.wakeups.of(&subscription.stream);
     loop {
         // Listens before it looks: what comes between the two is heard.
         let mut rung = pin!(bell.notified());
@@ -83,7 +83,13 @@ fn data_version(tx: &Tx<'_>) -> Result<i64> {
 
 /// Up to half of what is asked for comes from the redelivery queue, the rest from the stream; either makes room for the
 /// other when it has nothing. An odd one goes by chance, so that neither queue starves when one is asked for at a time.
-fn take(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+fn take(
+    tx: &mut Tx<'_>,
+    subscription: &Subscription,
+    consumer: &str,
+    max: usize,
+    room: &mut Room,
+) -> Result<Vec<Delivery>> {
     let before = subscriptions::find(tx, subscription)?;
     let mut now = before;
     let odd = if tx.now_ms % 2 == 0 { max % 2 } else { 0 };
@@ -100,7 +106,12 @@ fn take(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, max: usize
     Ok(got)
 }
 
-fn take_redelivery(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+fn take_redelivery(
+    tx: &Tx<'_>,
+    group: &mut subscriptions::SubscriptionRow,
+    max: usize,
+    room: &mut Room,
+) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM redelivery
                WHERE subscription = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.bytes())));
@@ -109,7 +120,12 @@ fn take_redelivery(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max:
     Ok(got)
 }
 
-fn take_input(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usize, room: &mut Room) -> Result<Vec<Delivery>> {
+fn take_input(
+    tx: &Tx<'_>,
+    group: &mut subscriptions::SubscriptionRow,
+    max: usize,
+    room: &mut Room,
+) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, iif(length(body) <= ?4, body, NULL), length(body) FROM entries
                WHERE stream = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
     let params = (group.stream, group.last_id, limit(max), room.entry_bytes_max());
@@ -119,7 +135,13 @@ fn take_input(tx: &Tx<'_>, group: &mut subscriptions::SubscriptionRow, max: usiz
 }
 
 /// Makes what was read pending under its consumer: everything between how far the queues had been read, and are now.
-fn hand_over(tx: &Tx<'_>, before: &subscriptions::SubscriptionRow, now: &subscriptions::SubscriptionRow, consumer: &str, input: usize) -> Result<()> {
+fn hand_over(
+    tx: &Tx<'_>,
+    before: &subscriptions::SubscriptionRow,
+    now: &subscriptions::SubscriptionRow,
+    consumer: &str,
+    input: usize,
+) -> Result<()> {
     let consumer = consumers::make(tx, consumer)?;
     if now.last_id > before.last_id {
         let sql = "INSERT INTO pending (subscription, queue, entry, consumer, delivered_ms, crashes)

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::inbox::Inbox;
 use super::tx::Tx;
-use super::{subscriptions, state};
+use super::{state, subscriptions};
 use crate::backend::{LOOK_UP_BYTES_MAX, LookUp, Result};
 use crate::model::delivery::{KeyState, Subscription};
 

@@ -17,8 +17,8 @@ mod dead;
 mod desk;
 mod error;
 mod examine;
-mod fetch;
 mod fence;
+mod fetch;
 mod inbox;
 mod job;
 mod lookup;
@@ -32,11 +32,11 @@ mod recover;
 mod retries;
 mod room;
 mod settle;
-mod subscriptions;
 mod state;
 mod status;
 mod steady;
 mod streams;
+mod subscriptions;
 mod tend;
 #[cfg(test)]
 mod tests;
@@ -59,9 +59,9 @@ use self::tx::Tx;
 use self::worker::Db;
 pub use self::worker::wait_until_closed;
 use super::{
-    Operator, AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
-    Options, Pause, Place, Promoted, Published, Recovered, Result, Settled, Settlement, SubscriptionStatus, Start, Tended,
-    Trimmed, VersionCount, Wish,
+    AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
+    Operator, Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start,
+    SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
 };
 use crate::model::dead_letter::DeadLetter;
 use crate::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
@@ -75,14 +75,14 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens or makes the file; `:memory:` is a database that nobody else sees and that ends with this value.
     pub async fn open(file: &str, options: Options) -> Result<Self> {
-        let place = open::Place::parse(file)?;
+        let place = open::FileLocation::parse(file)?;
         let in_memory = place.is_memory();
         Ok(Self { db: Db::start(place).await?, options, in_memory })
     }
 
     /// Opens a file to read it. What has to be made or brought up to date first is opened to be written.
     pub async fn open_to_read(file: &str, options: Options) -> Result<Self> {
-        let place = open::Place::parse(file)?.only_read();
+        let place = open::FileLocation::parse(file)?.only_read();
         let in_memory = place.is_memory();
         Ok(Self { db: Db::start(place).await?, options, in_memory })
     }
@@ -172,7 +172,7 @@ impl ControlPlane for Sqlite {
     }
 
     /// A group is never lost here.
-    async fn begin_at(&self, _source: &Subscription, _place: Place, _act: &Operator) -> Result<bool> {
+    async fn begin_at(&self, _source: &Subscription, _place: Position, _act: &Operator) -> Result<bool> {
         Ok(false)
     }
 
@@ -186,9 +186,9 @@ impl ControlPlane for Sqlite {
         self.db.ask(Durability::ReadOnly, "list wishes", move |tx| tend::wishes(tx, &subscription)).await
     }
 
-    async fn beat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
+    async fn heartbeat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         let (consumer, note) = (consumer.to_owned(), note.to_owned());
-        self.db.ask(Durability::Relaxed, "beat", move |tx| consumers::beat(tx, &consumer, ttl, &note)).await
+        self.db.ask(Durability::Relaxed, "beat", move |tx| consumers::heartbeat(tx, &consumer, ttl, &note)).await
     }
 
     async fn hosts(&self, subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
@@ -196,9 +196,9 @@ impl ControlPlane for Sqlite {
         self.db.ask(Durability::ReadOnly, "list hosts", move |tx| consumers::hosts(tx, &subscriptions)).await
     }
 
-    async fn leave(&self, consumer: &str, _subscriptions: &[Subscription]) -> Result<u64> {
+    async fn deregister(&self, consumer: &str, _subscriptions: &[Subscription]) -> Result<u64> {
         let consumer = consumer.to_owned();
-        self.db.ask(Durability::Relaxed, "leave", move |tx| consumers::leave(tx, &consumer)).await
+        self.db.ask(Durability::Relaxed, "leave", move |tx| consumers::deregister(tx, &consumer)).await
     }
 
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
@@ -217,12 +217,21 @@ impl ControlPlane for Sqlite {
 
     async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
         let subscription = subscription.clone();
-        self.db.ask(Durability::ReadOnly, "counters of plugin versions", move |tx| versions::list(tx, &subscription)).await
+        self.db
+            .ask(Durability::ReadOnly, "counters of plugin versions", move |tx| versions::list(tx, &subscription))
+            .await
     }
 
-    async fn dead_letters(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters(
+        &self,
+        subscription: &Subscription,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<DeadLetter>> {
         let subscription = subscription.clone();
-        self.db.ask(Durability::ReadOnly, "list dead letters", move |tx| dead::list(tx, &subscription, after, max)).await
+        self.db
+            .ask(Durability::ReadOnly, "list dead letters", move |tx| dead::list(tx, &subscription, after, max))
+            .await
     }
 
     async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
@@ -232,17 +241,23 @@ impl ControlPlane for Sqlite {
 
     async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         let (subscription, ids, act) = (subscription.clone(), ids.to_vec(), act.clone());
-        self.db.ask(Durability::Synced, "drop dead letters", move |tx| desk::drop_dead(tx, &subscription, &ids, &act)).await
+        self.db
+            .ask(Durability::Synced, "drop dead letters", move |tx| desk::drop_dead(tx, &subscription, &ids, &act))
+            .await
     }
 
     async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool> {
         let (subscription, act) = (subscription.clone(), act.clone());
-        self.db.ask(Durability::Synced, "edit a dead letter", move |tx| desk::edit(tx, &subscription, id, &body, &act)).await
+        self.db
+            .ask(Durability::Synced, "edit a dead letter", move |tx| desk::edit(tx, &subscription, id, &body, &act))
+            .await
     }
 
     async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
         let (subscription, act) = (subscription.clone(), act.clone());
-        self.db.ask(Durability::Synced, "pause or resume", move |tx| desk::set_paused(tx, &subscription, paused, &act)).await
+        self.db
+            .ask(Durability::Synced, "pause or resume", move |tx| desk::set_paused(tx, &subscription, paused, &act))
+            .await
     }
 
     async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
@@ -252,22 +267,33 @@ impl ControlPlane for Sqlite {
 
     async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
         let subscription = subscription.clone();
-        self.db.ask(Durability::ReadOnly, "list audit records", move |tx| desk::audit(tx, &subscription, after, max)).await
+        self.db
+            .ask(Durability::ReadOnly, "list audit records", move |tx| desk::audit(tx, &subscription, after, max))
+            .await
     }
 
-    async fn states(&self, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+    async fn states(
+        &self,
+        subscription: &Subscription,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, KeyState)>> {
         let (subscription, after) = (subscription.clone(), after.map(str::to_owned));
-        self.db.ask(Durability::ReadOnly, "list states", move |tx| state::list(tx, &subscription, after.as_deref(), max)).await
+        self.db
+            .ask(Durability::ReadOnly, "list states", move |tx| state::list(tx, &subscription, after.as_deref(), max))
+            .await
     }
 
     async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
         streams::trim(&self.db, stream, bounds).await
     }
 
-    async fn examine(&self, subscriptions: &[Subscription], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
+    async fn diagnose(&self, subscriptions: &[Subscription], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         let (subscriptions, options) = (subscriptions.to_vec(), self.options.clone());
         let file = (!self.in_memory).then(|| self.db.place().to_owned());
-        self.db.ask(Durability::ReadOnly, "examine", move |tx| examine::examine(tx, &subscriptions, file, &options)).await
+        self.db
+            .ask(Durability::ReadOnly, "examine", move |tx| examine::diagnose(tx, &subscriptions, file, &options))
+            .await
     }
 
     async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {

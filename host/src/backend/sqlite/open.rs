@@ -61,17 +61,17 @@ impl FileId {
 }
 
 #[derive(Clone)]
-pub enum Place {
+pub enum FileLocation {
     Memory,
     File(PathBuf),
     /// To be read only, if that can be.
     ToRead(PathBuf),
 }
 
-impl Place {
+impl FileLocation {
     pub fn parse(file: &str) -> Result<Self> {
         match file {
-            "" => Err(refused("no file", "the broker url names no file", "sqlite:tidemill.db or sqlite::memory:")),
+            "" => Err(refused("no file", "the backend url names no file", "sqlite:tidemill.db or sqlite::memory:")),
             ":memory:" => Ok(Self::Memory),
             path => Ok(Self::File(path.into())),
         }
@@ -118,15 +118,15 @@ impl Place {
         };
         let name = self.name();
         set_up(&mut conn, &name).map_err(|error| match error {
-            Told::Ours(error) => error,
+            LockAnswer::Ours(error) => error,
             // Not the file, which is open, but the log beside it.
-            Told::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            LockAnswer::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
                 refused(&name, &error.to_string(), "check that this user may make files in the folder")
             }
-            Told::Sqlite(error) if is_passing(&error) => {
+            LockAnswer::Sqlite(error) if is_passing(&error) => {
                 Error::Unavailable { what: format!("SQLite {name}, open"), cause: error.to_string() }
             }
-            Told::Sqlite(error) => {
+            LockAnswer::Sqlite(error) => {
                 refused(&name, &error.to_string(), "give the path of a Tidemill database, or of a new file")
             }
         })?;
@@ -184,8 +184,10 @@ pub fn there(path: &Path) -> Result<Connection> {
     match content(&conn, &name) {
         Ok(Content::Ours | Content::Older(_)) => Ok(conn),
         Ok(Content::Nothing) => Err(refused(&name, "the file is empty", "give the path of a database")),
-        Err(Told::Ours(error)) => Err(error),
-        Err(Told::Sqlite(error)) => Err(refused(&name, &error.to_string(), "give the path of a Tidemill database")),
+        Err(LockAnswer::Ours(error)) => Err(error),
+        Err(LockAnswer::Sqlite(error)) => {
+            Err(refused(&name, &error.to_string(), "give the path of a Tidemill database"))
+        }
     }
 }
 
@@ -232,18 +234,18 @@ pub(super) fn check_log(path: &Path, name: &str) -> Result<()> {
     ))
 }
 
-enum Told {
+enum LockAnswer {
     Ours(Error),
     Sqlite(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Told {
+impl From<rusqlite::Error> for LockAnswer {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
+fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnswer> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     content(conn, name)?;
@@ -251,7 +253,7 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), Told> {
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" && mode != "memory" {
         let what = format!("a write-ahead log cannot be kept there (journal_mode is {mode})");
-        return Err(Told::Ours(refused(name, &what, "use a local disk, not a network share")));
+        return Err(LockAnswer::Ours(refused(name, &what, "use a local disk, not a network share")));
     }
     // Two processes may do this at once: whoever comes second finds it done.
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -282,7 +284,7 @@ enum Content {
 }
 
 /// Refuses a database that is not ours to write to.
-fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> {
+fn content(conn: &Connection, name: &str) -> std::result::Result<Content, LockAnswer> {
     let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
@@ -294,10 +296,10 @@ fn content(conn: &Connection, name: &str) -> std::result::Result<Content, Told> 
         (APPLICATION_ID, 4) => Ok(Content::Older(4)),
         (APPLICATION_ID, _) => {
             let what = format!("its layout is version {version}, and this Tidemill knows version {LAYOUT_VERSION}");
-            Err(Told::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))
+            Err(LockAnswer::Ours(refused(name, &what, "use the Tidemill that wrote it, or a newer one, or a new file")))
         }
         (0, 0) if number("SELECT count(*) FROM sqlite_schema")? == 0 => Ok(Content::Nothing),
-        _ => Err(Told::Ours(refused(name, "another program's database", "give the path of a new file"))),
+        _ => Err(LockAnswer::Ours(refused(name, "another program's database", "give the path of a new file"))),
     }
 }
 

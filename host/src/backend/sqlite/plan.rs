@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::parcel::{DeliveryRow, queue_number, number};
+use super::parcel::{DeliveryRow, number, queue_number};
 use super::tx::millis;
-use crate::backend::{SettlementEntry, Settlement};
+use crate::backend::{Settlement, SettlementEntry};
 use crate::model::dead_letter::Reason;
 use crate::model::delivery::{Disposition, Effects, Emitted, Subscription, Timer};
 use crate::model::event::PayloadHash;
@@ -23,14 +23,14 @@ pub struct SettleBatch {
 }
 
 pub struct SettleOp {
-    pub place: Place,
+    pub place: RowKey,
     pub dedup_key: Option<(Uuid, PayloadHash)>,
     pub state: Option<(Arc<str>, u64)>,
     pub deed: OpKind,
 }
 
 /// Where a delivery lies: number of the queue (0 or 1), row in it.
-pub type Place = (i64, i64);
+pub type RowKey = (i64, i64);
 
 pub enum OpKind {
     /// Timers: in how many ms, and what then comes.

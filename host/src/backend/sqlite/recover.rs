@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rusqlite::Row;
 
-use super::parcel::{fresh, from_again, id, queue_number, lane_of, limit, number};
-use super::plan::Place;
+use super::parcel::{fresh, from_again, id, lane_of, limit, number, queue_number};
+use super::plan::RowKey;
 use super::room::Room;
 use super::tx::{Tx, millis};
 use super::{consumers, subscriptions};
@@ -67,9 +67,15 @@ pub fn recover(
     Ok(Recovered { deliveries, more: more || room.is_full() || left == 0, quarantined, suspects })
 }
 
-pub fn take_suspect(tx: &mut Tx<'_>, subscription: &Subscription, consumer: &str, options: &Options) -> Result<Option<Delivery>> {
+pub fn take_suspect(
+    tx: &mut Tx<'_>,
+    subscription: &Subscription,
+    consumer: &str,
+    options: &Options,
+) -> Result<Option<Delivery>> {
     let subscription = subscriptions::find(tx, subscription)?.id;
-    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT 1";
+    let sql =
+        "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT 1";
     let Some(place) = tx.get(sql, (subscription, consumers::QUARANTINE), place)? else { return Ok(None) };
     let me = consumers::make(tx, consumer)?;
     let delivery = take_over(tx, subscription, me, place, &mut Room::for_one(options))?;
@@ -101,27 +107,29 @@ pub fn take_left(
     Ok(taken)
 }
 
-fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
+fn place(row: &Row<'_>) -> rusqlite::Result<RowKey> {
     Ok((row.get(0)?, row.get(1)?))
 }
 
 /// Pending under `me`, but not in hand.
-fn lost(tx: &Tx<'_>, subscription: i64, me: i64, held: &HashSet<(Queue, EntryId)>, max: usize) -> Result<Vec<Place>> {
-    let held: HashSet<Place> = held.iter().map(|(queue, entry)| (queue_number(*queue), number(*entry))).collect();
+fn lost(tx: &Tx<'_>, subscription: i64, me: i64, held: &HashSet<(Queue, EntryId)>, max: usize) -> Result<Vec<RowKey>> {
+    let held: HashSet<RowKey> = held.iter().map(|(queue, entry)| (queue_number(*queue), number(*entry))).collect();
     // What is held is skipped after the limit: whoever holds many sees all of its own.
-    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT ?3";
+    let sql =
+        "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT ?3";
     let own = tx.all(sql, (subscription, me, limit(max.saturating_add(held.len()))), place)?;
     Ok(own.into_iter().filter(|place| !held.contains(place)).take(max).collect())
 }
 
-fn released(tx: &Tx<'_>, subscription: i64, max: usize) -> Result<Vec<Place>> {
-    let sql = "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT ?3";
+fn released(tx: &Tx<'_>, subscription: i64, max: usize) -> Result<Vec<RowKey>> {
+    let sql =
+        "SELECT queue, entry FROM pending WHERE subscription = ?1 AND consumer = ?2 ORDER BY queue, entry LIMIT ?3";
     Ok(tx.all(sql, (subscription, consumers::RELEASED, limit(max)), place)?)
 }
 
 /// What a dead consumer had in hand.
 struct Behind {
-    place: Place,
+    place: RowKey,
     /// It was being run alone.
     alone: bool,
     /// Hosts that have died with it, this one counted.
@@ -150,14 +158,20 @@ fn note_crash(tx: &Tx<'_>, subscription: i64, behind: &Behind) -> Result<()> {
 }
 
 /// Into quarantine, before anybody reads it: its bytes may be what hosts die of.
-fn set_aside(tx: &Tx<'_>, subscription: i64, (queue, entry): Place) -> Result<()> {
+fn set_aside(tx: &Tx<'_>, subscription: i64, (queue, entry): RowKey) -> Result<()> {
     let sql = "UPDATE pending SET consumer = ?4 WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
     tx.run(sql, (subscription, queue, entry, consumers::QUARANTINE))?;
     Ok(())
 }
 
 /// Puts a delivery into the hands of `me`. Without room for it, it is pending there and found again.
-fn take_over(tx: &Tx<'_>, subscription: i64, me: i64, (queue, entry): Place, room: &mut Room) -> Result<Option<Delivery>> {
+fn take_over(
+    tx: &Tx<'_>,
+    subscription: i64,
+    me: i64,
+    (queue, entry): RowKey,
+    room: &mut Room,
+) -> Result<Option<Delivery>> {
     let sql = "UPDATE pending SET consumer = ?4, delivered_ms = ?5
                WHERE subscription = ?1 AND queue = ?2 AND entry = ?3";
     tx.run(sql, (subscription, queue, entry, me, tx.now_ms))?;

@@ -8,7 +8,7 @@ use super::tx::Tx;
 use crate::backend::{Promoted, Result};
 use crate::model::delivery::Subscription;
 
-pub fn put_off(tx: &Tx<'_>, subscription: i64, after_ms: i64, parcel: &DeliveryRow) -> Result<()> {
+pub fn schedule(tx: &Tx<'_>, subscription: i64, after_ms: i64, parcel: &DeliveryRow) -> Result<()> {
     let DeliveryRow { origin, kind, body, attempts, crashes, history, replayed } = parcel;
     let due_ms = tx.now_ms.saturating_add(after_ms);
     let sql = "INSERT INTO due (subscription, due_ms, origin, kind, body, attempts, crashes, history, replayed)
@@ -35,7 +35,7 @@ pub fn promote(tx: &mut Tx<'_>, subscription: &Subscription, max: usize) -> Resu
         tx.run("DELETE FROM due WHERE id = ?1", [id])?;
     }
     if !due.is_empty() {
-        tx.ring(&subscription.stream);
+        tx.notify(&subscription.stream);
     }
     let sql = "SELECT due_ms FROM due WHERE subscription = ?1 ORDER BY due_ms LIMIT 1";
     let next: Option<i64> = tx.get(sql, [group.id], |row| row.get(0))?;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::parcel::{EVENT, body, fresh, id};
 use super::tx::Tx;
 use crate::backend::Options;
-use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Queue, Large};
+use crate::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Large, Queue};
 
 /// What is read of a body at once, where it is too large to be held.
 const PIECE_BYTES: usize = 64 << 10;

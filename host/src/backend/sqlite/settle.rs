@@ -17,7 +17,7 @@ use super::parcel::DeliveryRow;
 use super::plan::{OpKind, SettleBatch, SettleOp};
 use super::state::StateCache;
 use super::tx::Tx;
-use super::{dead, receipts, retries, subscriptions, streams, versions};
+use super::{dead, receipts, retries, streams, subscriptions, versions};
 use crate::backend::{Options, Result, Settled};
 use crate::model::delivery::Emitted;
 use crate::model::event::PayloadHash;
@@ -27,7 +27,8 @@ pub fn settle(tx: &mut Tx<'_>, plan: SettleBatch, options: &Options) -> Result<V
         return Ok(answer);
     }
     let subscriptions::SubscriptionRow { id: subscription, agreed, .. } = subscriptions::find(tx, &plan.subscription)?;
-    let dedup_keys = plan.steps.iter().any(|step| step.dedup_key.is_some() && matches!(step.deed, OpKind::Commit { .. }));
+    let dedup_keys =
+        plan.steps.iter().any(|step| step.dedup_key.is_some() && matches!(step.deed, OpKind::Commit { .. }));
     let mut batch = Batch {
         fence: Fence::read(tx, subscription, &plan)?,
         inbox: if dedup_keys { Some(Inbox::open(tx, subscription, options.inbox_window)?) } else { None },
@@ -95,13 +96,15 @@ impl Batch<'_, '_> {
             OpKind::Pass { agreed } if agreed != self.agreed => Settled::Outdated,
             OpKind::Pass { .. } | OpKind::Skip { duplicate: false } => Settled::Skipped,
             OpKind::Skip { duplicate: true } => Settled::Duplicate,
-            OpKind::Commit { emits, writes, timers } => self.commit(step.dedup_key, step.state, &emits, writes, &timers)?,
+            OpKind::Commit { emits, writes, timers } => {
+                self.commit(step.dedup_key, step.state, &emits, writes, &timers)?
+            }
             OpKind::Retry { after_ms, parcel } => {
-                retries::put_off(self.tx, self.subscription, after_ms, &parcel)?;
+                retries::schedule(self.tx, self.subscription, after_ms, &parcel)?;
                 Settled::Retried
             }
             OpKind::DeadLetter { reason, parcel } => {
-                dead::bury(self.tx, self.subscription, &reason, &parcel)?;
+                dead::write_dead_letter(self.tx, self.subscription, &reason, &parcel)?;
                 Settled::Dead
             }
         };
@@ -155,7 +158,7 @@ impl Batch<'_, '_> {
 
     fn set(&mut self, timers: &[(i64, DeliveryRow)]) -> Result<()> {
         for (after_ms, parcel) in timers {
-            retries::put_off(self.tx, self.subscription, *after_ms, parcel)?;
+            retries::schedule(self.tx, self.subscription, *after_ms, parcel)?;
             self.tally.timers += 1;
         }
         Ok(())

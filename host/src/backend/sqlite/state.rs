@@ -18,12 +18,18 @@ pub fn read(tx: &Tx<'_>, subscription: i64, key: &str) -> Result<KeyState> {
     tx.get(sql, (subscription, key), |row| columns(row, 0))?.map_or(Ok(KeyState::default()), |found| parse(key, found))
 }
 
-pub fn list(tx: &Tx<'_>, subscription: &Subscription, after: Option<&str>, max: usize) -> Result<Vec<(String, KeyState)>> {
+pub fn list(
+    tx: &Tx<'_>,
+    subscription: &Subscription,
+    after: Option<&str>,
+    max: usize,
+) -> Result<Vec<(String, KeyState)>> {
     let Some(subscription) = subscriptions::seek(tx, subscription)? else { return Ok(Vec::new()) };
     let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, columns(row, 1)?));
     let rows = match after {
         Some(after) => {
-            let sql = "SELECT key, version, pairs FROM state WHERE subscription = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+            let sql =
+                "SELECT key, version, pairs FROM state WHERE subscription = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
             tx.all(sql, (subscription.id, after, limit(max)), read)?
         }
         None => {

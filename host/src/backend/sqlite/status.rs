@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::tx::{Tx, millis};
 use super::{consumers, dead, subscriptions};
-use crate::backend::{FAR, Result, SubscriptionStatus};
+use crate::backend::{IDLE_TIMER_HORIZON, Result, SubscriptionStatus};
 use crate::model::delivery::Subscription;
 
 pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionStatus> {
@@ -14,11 +14,13 @@ pub fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<SubscriptionSt
     let pending_redelivery = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND queue = 1")?;
     let due = count("SELECT count(*) FROM due WHERE subscription = ?1")?;
     let far = "SELECT count(*) FROM due WHERE subscription = ?1 AND kind = 2 AND attempts = 0 AND due_ms > ?2";
-    let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(FAR))])?;
+    let far = tx.number(far, [group.id, tx.now_ms.saturating_add(millis(IDLE_TIMER_HORIZON))])?;
     let redelivery = count("SELECT count(*) FROM redelivery WHERE subscription = ?1")? - pending_redelivery;
     let quarantined = count("SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = -1")?;
-    let left = tx
-        .number("SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = ?2", (group.id, consumers::ELSEWHERE))?;
+    let left = tx.number(
+        "SELECT count(*) FROM pending WHERE subscription = ?1 AND consumer = ?2",
+        (group.id, consumers::ELSEWHERE),
+    )?;
     // A host is a consumer of every subscription in its configuration, whether it has anything of it in hand or not.
     let known = "SELECT count(*) FROM consumers
                  WHERE until_ms > ?2 OR id IN (SELECT consumer FROM pending WHERE subscription = ?1)";

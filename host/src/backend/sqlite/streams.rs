@@ -66,7 +66,7 @@ fn insert(tx: &Tx<'_>, stream: i64, kind: i64, body: &[u8]) -> Result<i64> {
 pub fn added(tx: &mut Tx<'_>, name: &Arc<str>, stream: i64, count: i64) -> Result<()> {
     if count > 0 {
         tx.run("UPDATE streams SET added = added + ?2 WHERE id = ?1", (stream, count))?;
-        tx.ring(name);
+        tx.notify(name);
     }
     Ok(())
 }
@@ -146,7 +146,8 @@ fn count_lost(tx: &Tx<'_>, stream: i64, last: i64) -> Result<u64> {
                FROM subscriptions g WHERE g.stream = ?1 AND g.last_id < ?2";
     let behind = tx.all(sql, (stream, last), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
     for (group, unread) in behind {
-        let sql = "UPDATE subscriptions SET dropped = dropped + ?2, delivered = delivered + ?2, last_id = ?3 WHERE id = ?1";
+        let sql =
+            "UPDATE subscriptions SET dropped = dropped + ?2, delivered = delivered + ?2, last_id = ?3 WHERE id = ?1";
         tx.run(sql, (group, unread, last))?;
     }
     Ok(lost.unsigned_abs())

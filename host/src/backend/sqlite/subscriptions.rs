@@ -28,7 +28,13 @@ pub fn seek(tx: &Tx<'_>, subscription: &delivery::Subscription) -> Result<Option
                WHERE s.name = ?1 AND g.handler = ?2";
     Ok(tx.get(sql, (&*subscription.stream, &*subscription.handler), |row| {
         let agreed = row.get::<_, i64>(4)?.unsigned_abs();
-        Ok(SubscriptionRow { id: row.get(0)?, stream: row.get(1)?, last_id: row.get(2)?, redelivery_id: row.get(3)?, agreed })
+        Ok(SubscriptionRow {
+            id: row.get(0)?,
+            stream: row.get(1)?,
+            last_id: row.get(2)?,
+            redelivery_id: row.get(3)?,
+            agreed,
+        })
     })?)
 }
 

@@ -54,7 +54,8 @@ fn say(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow, consumer: &str, wish
                  AND consumer NOT IN (SELECT name FROM consumers WHERE until_ms >= ?2)))";
     tx.run(sql, (group.id, tx.now_ms, consumer, millis(WISH_TTL), millis(WISH_LEAVE_TTL)))?;
     let until = tx.now_ms.saturating_add(millis(WISH_TTL));
-    let sql = "SELECT 1 FROM wishes WHERE subscription = ?1 AND consumer = ?2 AND wish = ?3 AND until_ms BETWEEN ?4 AND ?5";
+    let sql =
+        "SELECT 1 FROM wishes WHERE subscription = ?1 AND consumer = ?2 AND wish = ?3 AND until_ms BETWEEN ?4 AND ?5";
     let fresh = until.saturating_sub(millis(WISH_TTL / 4));
     if tx.get(sql, (group.id, consumer, wish, fresh, until), |_| Ok(()))?.is_some() && distinct()?.len() == before.len()
     {
@@ -71,12 +72,21 @@ fn say(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow, consumer: &str, wish
 }
 
 /// When all is fetched, every entry has to be in a place.
-fn count_strangers(tx: &Tx<'_>, group: &subscriptions::SubscriptionRow, counters: &SubscriptionStatus) -> Result<(u64, u64)> {
+fn count_strangers(
+    tx: &Tx<'_>,
+    group: &subscriptions::SubscriptionRow,
+    counters: &SubscriptionStatus,
+) -> Result<(u64, u64)> {
     if counters.lag > 0 || counters.balances() {
         return Ok((0, 0));
     }
     let came = counters.published + counters.timers + counters.repeated;
-    let gone = counters.committed + counters.skipped + counters.dead + counters.dropped + counters.strayed + counters.waiting();
+    let gone = counters.committed
+        + counters.skipped
+        + counters.dead
+        + counters.dropped
+        + counters.strayed
+        + counters.waiting();
     let (strayed, repeated) = (came.saturating_sub(gone), gone.saturating_sub(came));
     // What was not delivered and is not there counts as delivered: nobody waits for it.
     let sql = "UPDATE subscriptions SET strayed = strayed + ?2, repeated = repeated + ?3,

@@ -14,12 +14,12 @@ pub struct Tx<'a> {
     pub now_ms: i64,
     /// The wall clock: for people.
     pub wall_ms: i64,
-    rung: &'a mut Vec<Arc<str>>,
+    to_notify: &'a mut Vec<Arc<str>>,
 }
 
 impl<'a> Tx<'a> {
     pub fn new(conn: &'a Connection, steady: &Steady, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self { conn, now_ms: steady.now_ms(), wall_ms: wall_ms(), rung }
+        Self { conn, now_ms: steady.now_ms(), wall_ms: wall_ms(), to_notify: rung }
     }
 
     /// For tests, which set the clock.
@@ -30,7 +30,7 @@ impl<'a> Tx<'a> {
 
     #[cfg(test)]
     pub fn at_both(conn: &'a Connection, now_ms: i64, wall_ms: i64, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self { conn, now_ms, wall_ms, rung }
+        Self { conn, now_ms, wall_ms, to_notify: rung }
     }
 
     /// Answers how many rows were changed.
@@ -94,8 +94,8 @@ impl<'a> Tx<'a> {
     }
 
     /// Wakes who waits for something on `stream`, once all this is committed.
-    pub fn ring(&mut self, stream: &Arc<str>) {
-        self.rung.push(stream.clone());
+    pub fn notify(&mut self, stream: &Arc<str>) {
+        self.to_notify.push(stream.clone());
     }
 }
 

@@ -36,7 +36,8 @@ fn forget_oldest(tx: &Tx<'_>, subscription: i64) -> Result<()> {
 
 pub fn list(tx: &Tx<'_>, subscription: &Subscription) -> Result<Vec<VersionCount>> {
     let Some(subscription) = subscriptions::seek(tx, subscription)? else { return Ok(Vec::new()) };
-    let sql = "SELECT digest, committed, since_ms FROM versions WHERE subscription = ?1 ORDER BY since_ms DESC, digest DESC";
+    let sql =
+        "SELECT digest, committed, since_ms FROM versions WHERE subscription = ?1 ORDER BY since_ms DESC, digest DESC";
     // Below zero only if a stranger wrote there.
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let row = |row: &rusqlite::Row<'_>| {

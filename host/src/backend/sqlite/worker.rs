@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::bell::Wakeups;
 use super::error::{lost_thread, named};
 use super::job::{Durability, Job, Ticket};
-use super::open::{FileId, Place};
+use super::open::{FileId, FileLocation};
 use super::steady::Steady;
 use super::tx::Tx;
 use crate::backend::{Error, Result};
@@ -57,16 +57,16 @@ pub fn wait_until_closed(max: Duration) -> bool {
 pub struct Db {
     /// Unbounded, but each caller waits for its answer: there are never more jobs than callers.
     jobs: mpsc::Sender<Box<dyn Job>>,
-    pub bell: Arc<Wakeups>,
+    pub wakeups: Arc<Wakeups>,
     place: Arc<str>,
 }
 
 impl Db {
-    pub async fn start(place: Place) -> Result<Self> {
+    pub async fn start(place: FileLocation) -> Result<Self> {
         let (jobs, waiting) = mpsc::channel();
         let (opened, open) = oneshot::channel();
-        let db = Self { jobs, bell: Arc::default(), place: place.name().into() };
-        let bell = db.bell.clone();
+        let db = Self { jobs, wakeups: Arc::default(), place: place.name().into() };
+        let bell = db.wakeups.clone();
         let (mut opened, mut worker) = (Some(opened), None);
         let work = move || {
             if worker.is_none() {
@@ -76,7 +76,7 @@ impl Db {
                 };
                 worker = conn.map(|(steady, conn)| {
                     let (place, file) = (place.clone(), place.identity());
-                    Worker { conn, steady, bell: bell.clone(), synced: None, place, file, _opened: Opened::new() }
+                    Worker { conn, steady, wakeups: bell.clone(), synced: None, place, file, _opened: Opened::new() }
                 });
                 // Whoever asked to open it may have gone.
                 let is_wanted = opened.take().is_some_and(|opened| opened.send(answer).is_ok());
@@ -113,10 +113,10 @@ impl Db {
 struct Worker {
     conn: Connection,
     steady: Steady,
-    bell: Arc<Wakeups>,
+    wakeups: Arc<Wakeups>,
     /// Whether commits are synced as the connection is set now.
     synced: Option<bool>,
-    place: Place,
+    place: FileLocation,
     /// Which file was opened.
     file: Option<FileId>,
     /// The last of these, and so let go once the connection is closed.
@@ -151,7 +151,7 @@ impl Worker {
             job.answer(&outcome);
         }
         if outcome.is_ok() {
-            self.bell.ring(&rung);
+            self.wakeups.notify(&rung);
         }
     }
 

@@ -77,13 +77,13 @@ fn filled(value: &str, secrets: &Secrets) -> Result<Option<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capability::secrets::{Place, load};
+    use crate::capability::secrets::{SecretSource, load};
 
     fn secrets() -> Secrets {
         let path = std::env::temp_dir().join(format!("tidemill-header-{}", uuid::Uuid::new_v4()));
         let read = |value: &str| {
             std::fs::write(&path, value).unwrap();
-            load(&Place::File(path.clone())).unwrap()
+            load(&SecretSource::File(path.clone())).unwrap()
         };
         let values = [("key", "s3cr3t"), ("tricky", "{{secret:key}}"), ("lines", "a\r\nb: c")];
         let values = values.into_iter().map(|(name, value)| (name.to_owned(), read(value))).collect();

@@ -47,7 +47,7 @@ pub struct Outbound {
 
 /// What came of one request, for the metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct Sent {
+pub struct SentRequest {
     pub result: &'static str,
     pub took: Duration,
 }
@@ -122,7 +122,7 @@ impl http::Host for Context {
         };
         // Beyond its limit a plugin may ask as often as it likes; the list is not to grow with that.
         if self.attempt.requests <= self.terms.limits.http_requests_max {
-            self.attempt.sent.push(Sent { result, took: begun.elapsed() });
+            self.attempt.sent.push(SentRequest { result, took: begun.elapsed() });
         }
         Ok(answer.map_err(|failed| match failed {
             Failed::Denied { limit, mut what } => {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::select::{PAGE, Selection, Walk};
-use crate::backend::{Operator, Backend};
+use crate::backend::{Backend, Operator};
 use crate::cli::UsageError;
 use crate::cli::out::{self, errln, outln};
 use crate::cli::table::thousands;
@@ -120,7 +120,13 @@ async fn go_through(
     Ok(done)
 }
 
-async fn step(backend: &dyn Backend, deed: DeadLetterOp, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> anyhow::Result<usize> {
+async fn step(
+    backend: &dyn Backend,
+    deed: DeadLetterOp,
+    subscription: &Subscription,
+    ids: &[EntryId],
+    act: &Operator,
+) -> anyhow::Result<usize> {
     Ok(match deed {
         DeadLetterOp::Replay { .. } => {
             fault::point("replaying");

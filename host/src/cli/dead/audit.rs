@@ -42,13 +42,13 @@ pub async fn audit(backend: &dyn Backend, subscriptions: &[Subscription], as_jso
 fn row(subscription: &Subscription, record: &AuditRecord) -> [String; 7] {
     let AuditRecord { at_ms, verb, count, operator: act, .. } = record;
     let (handler, stream) = (subscription.handler.to_string(), subscription.stream.to_string());
-    [time(*at_ms), act.name.clone(), verb.clone(), count.to_string(), handler, stream, act.note.clone()]
+    [time(*at_ms), act.name.clone(), verb.clone(), count.to_string(), handler, stream, act.reason.clone()]
 }
 
 fn to_json(subscription: &Subscription, record: &AuditRecord) -> serde_json::Value {
     json!({
         "id": record.id.to_string(), "handler": &*subscription.handler, "stream": &*subscription.stream, "at_ms": record.at_ms,
         "who": record.operator.name, "verb": record.verb, "count": record.count,
-        "ids": record.ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), "note": record.operator.note,
+        "ids": record.ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), "note": record.operator.reason,
     })
 }

@@ -10,7 +10,7 @@ mod show;
 use std::process::ExitCode;
 
 use super::Globals;
-use crate::backend::{Operator, Backend};
+use crate::backend::{Backend, Operator};
 use crate::config::Config;
 use crate::model::delivery::Subscription;
 use crate::service::build;
@@ -82,7 +82,8 @@ pub fn dead(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let subscriptions: Vec<Subscription> = build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
+    let subscriptions: Vec<Subscription> =
+        build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let as_json = globals.json;
     match command {
         Command::Ls { filter, flat, limit } => {
@@ -100,7 +101,8 @@ async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: 
         }
         Command::Edit(args) => edit::edit(backend, config, globals, &subscriptions, &args).await,
         Command::Drop { filter, consent } => {
-            act::act(backend, &Selection::of(&filter, &subscriptions)?, act::DeadLetterOp::Drop, &consent, as_json).await
+            act::act(backend, &Selection::of(&filter, &subscriptions)?, act::DeadLetterOp::Drop, &consent, as_json)
+                .await
         }
         Command::Export { filter } => show::export(backend, &Selection::of(&filter, &subscriptions)?).await,
         Command::Audit { handler } => {
@@ -114,7 +116,7 @@ async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: 
 pub fn act_of(note: String) -> Operator {
     let user =
         ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    Operator { name: format!("{}@{}", user.as_deref().unwrap_or("unknown"), build::host_name()), note }
+    Operator { name: format!("{}@{}", user.as_deref().unwrap_or("unknown"), build::host_name()), reason: note }
 }
 
 /// Unix milliseconds as RFC 3339, to the second.

@@ -66,7 +66,9 @@ impl Selection {
             Some(text) => Some(ReasonClass::parse(text).ok_or_else(|| unknown_class(text))?),
             None => None,
         };
-        let wanted = |subscription: &&Subscription| filter.handler.as_ref().is_none_or(|handler| **handler == *subscription.handler);
+        let wanted = |subscription: &&Subscription| {
+            filter.handler.as_ref().is_none_or(|handler| **handler == *subscription.handler)
+        };
         let chosen: Vec<Subscription> = subscriptions.iter().filter(wanted).cloned().collect();
         if let Some(handler) = filter.handler.as_ref().filter(|_| chosen.is_empty()) {
             return Err(unknown_handler(handler, subscriptions).into());
@@ -276,13 +278,19 @@ pub fn parse_id(subscriptions: &[Subscription], text: &str) -> anyhow::Result<(S
             "\"{text}\" is not a dead letter\n  hint: copy one from `tidemill dead ls --flat`: HANDLER/STREAM/ID"
         ))
     };
-    let id = |subscription: &Subscription| text.strip_prefix(&format!("{}/{}/", subscription.handler, subscription.stream))?.parse().ok();
+    let id = |subscription: &Subscription| {
+        text.strip_prefix(&format!("{}/{}/", subscription.handler, subscription.stream))?.parse().ok()
+    };
     let found = subscriptions.iter().find_map(|subscription| Some((subscription.clone(), id(subscription)?)));
     Ok(found.ok_or_else(wrong)?)
 }
 
 /// One letter by its id.
-pub async fn find(backend: &dyn Backend, subscriptions: &[Subscription], id: &str) -> anyhow::Result<(Subscription, DeadLetter)> {
+pub async fn find(
+    backend: &dyn Backend,
+    subscriptions: &[Subscription],
+    id: &str,
+) -> anyhow::Result<(Subscription, DeadLetter)> {
     let (subscription, entry) = parse_id(subscriptions, id)?;
     let page = Pages::one(subscription.clone(), entry).next(backend).await?;
     match page.and_then(|letters| letters.into_iter().next()) {

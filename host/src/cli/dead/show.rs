@@ -12,7 +12,12 @@ use crate::cli::table::thousands;
 use crate::model::dead_letter::{AttemptRecord, DeadLetter};
 use crate::model::delivery::{Body, Subscription};
 
-pub async fn show(backend: &dyn Backend, subscriptions: &[Subscription], id: &str, as_json: bool) -> anyhow::Result<ExitCode> {
+pub async fn show(
+    backend: &dyn Backend,
+    subscriptions: &[Subscription],
+    id: &str,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let (subscription, letter) = find(backend, subscriptions, id).await?;
     if as_json {
         out::json(&to_json(&subscription, &letter));

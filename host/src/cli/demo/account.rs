@@ -7,14 +7,14 @@ use crate::backend::Backend;
 use crate::cli::dead::select::Pages;
 use crate::model::dead_letter::ReasonClass;
 use crate::model::delivery::Subscription;
-use crate::service::status::{self, Row, Rows};
+use crate::service::status::{self, StatusRow, StatusRows};
 
 /// Entries read in one step when a stream is counted.
 const PAGE: usize = 2000;
 
 /// What the backend holds at the end.
 pub struct Account {
-    pub rows: Rows,
+    pub rows: StatusRows,
     pub dead: BTreeMap<(String, ReasonClass), u64>,
     /// Entries of the streams that handlers emit to.
     pub emitted: BTreeMap<&'static str, u64>,
@@ -60,7 +60,7 @@ pub fn differences(truth: &Truth, account: &Account) -> Vec<String> {
     // A handler that somebody added has no part in the demo's counters.
     let known = account.rows.iter().filter(|(handler, _)| invalid_of(truth).iter().any(|(name, _)| name == handler));
     for (handler, streams) in known {
-        for Row { subscription, status, .. } in streams {
+        for StatusRow { subscription, status, .. } in streams {
             let status = status.unwrap_or_default();
             expect(format!("{subscription}: counters that balance"), 1, u64::from(status.balances()));
             expect(format!("{subscription}: waiting"), 0, status.waiting());

@@ -67,7 +67,8 @@ pub fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let plugins = build::plugins(&config, &checked).map_err(|error| globals.refused(error))?;
     let run = super::block_on(async {
         let backend = build::open_backend(&config).await?;
-        let subscriptions: Vec<Subscription> = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+        let subscriptions: Vec<Subscription> =
+            build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         refuse_used(&*backend, &config).await?;
         let host = build::host(&config, &checked, plugins, backend.clone())?;
         let context = host.context.clone();
@@ -134,7 +135,11 @@ async fn fill(backend: &dyn Backend, args: &Args) -> anyhow::Result<Truth> {
 }
 
 /// Shows how far it is, until nothing waits any more.
-async fn watch<T>(backend: &dyn Backend, subscriptions: &[Subscription], host: &tokio::task::JoinHandle<T>) -> anyhow::Result<()> {
+async fn watch<T>(
+    backend: &dyn Backend,
+    subscriptions: &[Subscription],
+    host: &tokio::task::JoinHandle<T>,
+) -> anyhow::Result<()> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} deliveries  {per_sec}  {msg}")?);
     loop {
@@ -195,7 +200,7 @@ fn print_report(args: &Args, config: &Config, run: &Run, differences: &[String])
         let url = &config.backend.url;
         outln!("look around:");
         for command in ["status", "dead ls", "state inventory-service"] {
-            outln!("  tidemill --broker {url} {command}");
+            outln!("  tidemill --backend {url} {command}");
         }
     } else {
         outln!("");

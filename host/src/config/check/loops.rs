@@ -40,7 +40,7 @@ fn calls<'a>(config: &'a Config, schemas: &'a Registry) -> Calls<'a> {
     let fits = |patterns: &[Pattern], name: &EventName| patterns.iter().any(|p| p.matches(&name.kind, name.version));
     let wanted: Vec<(&str, Vec<Pattern>)> =
         config.handlers.keys().map(|name| (name.as_str(), parsed(&config.events_of(name)))).collect();
-    let called_by = |(name, handler): (&'a String, &'a crate::config::Handler)| {
+    let called_by = |(name, handler): (&'a String, &'a crate::config::HandlerConfig)| {
         let emits = parsed(&handler.grants.emit.iter().flatten().map(String::as_str).collect::<Vec<_>>());
         let emitted: Vec<&EventName> = schemas.names().filter(|name| fits(&emits, name)).collect();
         let by = |events: &[Pattern]| emitted.iter().find(|event| fits(events, event)).copied();

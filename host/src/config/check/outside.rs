@@ -71,12 +71,12 @@ impl Check<'_> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Finding, check};
+    use super::super::{ConfigFinding, check};
     use super::NAME_BYTES_MAX;
     use crate::config::read::parse;
     use crate::schema::Registry;
 
-    fn findings(text: &str) -> Vec<Finding> {
+    fn findings(text: &str) -> Vec<ConfigFinding> {
         let mut schemas = Registry::default();
         schemas.add("Order.Created.v1", "{}").unwrap();
         let start = "[streams.s]\nevents=[\"*\"]\n[handlers.a]\nplugin=\"a\"\nevents=[\"Order.Created\"]\n";

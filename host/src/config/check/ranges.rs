@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::Check;
-use crate::config::{Config, Handler, Stream, limits};
+use crate::config::{Config, HandlerConfig, StreamConfig, limits};
 use crate::model::event::HOPS_MOST;
 
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -114,14 +114,14 @@ const CONFIG: &[Row<Config>] = &[
 ];
 
 /// Of each stream.
-const STREAM: &[Row<Stream>] = &[
+const STREAM: &[Row<StreamConfig>] = &[
     // Scripts on Redis count in doubles, which are exact up to here.
     row("maxlen", |s| s.maxlen.map(Count), ONE, Count(1 << 53), "leave the key out for no bound"),
     row("retention", |s| s.retention.map(Time), SECOND, days(36_500, 1), "leave the key out for no bound"),
 ];
 
 /// Of each handler.
-const HANDLER: &[Row<Handler>] = &[
+const HANDLER: &[Row<HandlerConfig>] = &[
     row("deadline", |h| Some(Time(h.deadline)), MILLISECOND, Time(limits::DEADLINE_MAX), ""),
     row(
         "retry.max",
@@ -217,11 +217,11 @@ impl Check<'_> {
         self.ranges("", CONFIG, self.config);
     }
 
-    pub(super) fn stream_ranges(&mut self, name: &str, stream: &Stream) {
+    pub(super) fn stream_ranges(&mut self, name: &str, stream: &StreamConfig) {
         self.ranges(&format!("streams.{name}."), STREAM, stream);
     }
 
-    pub(super) fn handler_ranges(&mut self, name: &str, handler: &Handler) {
+    pub(super) fn handler_ranges(&mut self, name: &str, handler: &HandlerConfig) {
         self.ranges(&format!("handlers.{name}."), HANDLER, handler);
     }
 

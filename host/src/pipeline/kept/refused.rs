@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::{SettlementEntry, Settlement};
+use crate::backend::{Settlement, SettlementEntry};
 use crate::model::dead_letter::AttemptRecord;
 use crate::model::delivery::Disposition;
 

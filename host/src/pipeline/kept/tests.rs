@@ -4,7 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
-use crate::backend::{SettlementEntry, Settlement};
+use crate::backend::{Settlement, SettlementEntry};
 use crate::model::dead_letter::AttemptRecord;
 use crate::model::delivery::{Body, Disposition, Effects, Emitted, Subscription, Timer};
 
@@ -32,7 +32,8 @@ fn refused(number: u64, target: &str, key: &str) -> RefusedSettlement {
     let state = (!key.is_empty()).then(|| (key.into(), number));
     let entries = vec![SettlementEntry { delivery, dedup_key: None, state, disposition: Disposition::Commit(effects) }];
     let subscription = Subscription { stream: "s".into(), handler: "h".into() };
-    let settlement = Settlement { subscription, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
+    let settlement =
+        Settlement { subscription, consumer: "c".into(), plugin: "p".into(), token: Uuid::new_v4(), entries };
     RefusedSettlement::new(settlement, false)
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{Consumer, Shutdown, lock};
-use crate::backend::{SettlementEntry, Error, Settled};
+use crate::backend::{Error, Settled, SettlementEntry};
 use crate::model::delivery::Delivery;
 use crate::observe;
 use crate::pipeline::{Due, RefusedSettlement, redecide};
@@ -123,9 +123,9 @@ impl Consumer {
             Settled::Stale | Settled::Outdated => return self.go_on(vec![entry.delivery]),
             Settled::Conflict | Settled::Full => {
                 let redecided = redecide(&self.handler, plugin, canary, entry.delivery, settled);
-                return redecided
-                    .into_iter()
-                    .for_each(|entry| self.kept.keep_for_now(RefusedSettlement::new(self.settlement(plugin, entry), canary)));
+                return redecided.into_iter().for_each(|entry| {
+                    self.kept.keep_for_now(RefusedSettlement::new(self.settlement(plugin, entry), canary))
+                });
             }
             Settled::Quarantined => self.expect_suspects(),
             Settled::Retried => self.put_off.notify_one(),

@@ -118,7 +118,7 @@ impl Consumer {
         quiet: &Shutdown,
     ) -> Result<Option<MutexGuard<'a, FetchState>>, Duration> {
         // What is in hand already waits for nobody who fetches.
-        let carried = self.take_carried(max);
+        let carried = self.take_requeued(max);
         if !carried.is_empty() {
             let _shared = tasks::waits(self.context.isolation_lock.read()).await;
             let ticket = tasks::waits(self.key_locks.ticket()).await;
@@ -127,7 +127,7 @@ impl Consumer {
         }
         let mut gate = match kept {
             Some(gate) => gate,
-            None => match tokio::time::timeout(FETCH_WAIT, self.gate.lock()).await {
+            None => match tokio::time::timeout(FETCH_WAIT, self.fetch_state.lock()).await {
                 Ok(gate) => gate,
                 Err(_) => return Ok(None),
             },

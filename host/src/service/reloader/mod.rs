@@ -24,7 +24,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::observe;
 use crate::pipeline::Handler;
-use crate::plugin::{self, Plugin, ActiveVersions};
+use crate::plugin::{self, ActiveVersions, Plugin};
 use crate::tasks::{self, Task};
 
 /// Why something that was asked for was not done. Nothing has changed then.

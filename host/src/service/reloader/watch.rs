@@ -97,7 +97,7 @@ type Names = Arc<Mutex<Vec<OsString>>>;
 
 /// Hears of changes in folders.
 pub struct FileWatcher {
-    heard: Arc<Notify>,
+    changed: Arc<Notify>,
     names: Names,
     watcher: Option<RecommendedWatcher>,
     folders: Vec<PathBuf>,
@@ -116,7 +116,7 @@ impl FileWatcher {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "no word of changed files from the system; they are looked at every {LOOK_EVERY:?}");
         }
-        Self { heard, names, watcher: watcher.ok(), folders: Vec::new() }
+        Self { changed: heard, names, watcher: watcher.ok(), folders: Vec::new() }
     }
 
     /// Listens in the folders of these files, and no longer in others.
@@ -147,13 +147,13 @@ impl FileWatcher {
     pub async fn wait(&self, quiet: &mut Shutdown) -> bool {
         tokio::select! {
             stop = quiet.sleep(LOOK_EVERY) => return stop,
-            () = self.heard.notified() => {}
+            () = self.changed.notified() => {}
         }
         let latest = tokio::time::Instant::now() + QUIET_MAX;
         while tokio::time::Instant::now() < latest {
             tokio::select! {
                 stop = quiet.sleep(QUIET_FOR) => return stop,
-                () = self.heard.notified() => {}
+                () = self.changed.notified() => {}
             }
         }
         quiet.is_set()
@@ -234,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_folder_that_never_comes_to_rest_is_looked_at_all_the_same() {
         let (ears, (_switch, mut quiet)) = (FileWatcher::listening(), crate::service::ShutdownTrigger::new());
-        let heard = ears.heard.clone();
+        let heard = ears.changed.clone();
         // Somebody writes all the time.
         let writes = tokio::spawn(async move {
             loop {

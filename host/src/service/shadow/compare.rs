@@ -8,7 +8,7 @@ use crate::model::outcome::Outcome;
 
 /// In what two outcomes can differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum Difference {
     /// One is done and the other failed, or they failed in different ways.
     Outcome,
     /// Other events, in another order, or to another stream.
@@ -19,7 +19,7 @@ pub enum Kind {
     Timers,
 }
 
-impl Kind {
+impl Difference {
     pub const ALL: [Self; 4] = [Self::Outcome, Self::Emits, Self::Writes, Self::Timers];
 
     pub fn as_str(self) -> &'static str {
@@ -33,18 +33,18 @@ impl Kind {
 }
 
 /// In what they differ; nothing if they are the same. The words of a failure do not count, only its class.
-pub fn differ(current: &Outcome, candidate: &Outcome) -> Vec<Kind> {
+pub fn differ(current: &Outcome, candidate: &Outcome) -> Vec<Difference> {
     match (current, candidate) {
         (Outcome::Done(current), Outcome::Done(candidate)) => {
             let kinds = [
-                (same_emits(current, candidate), Kind::Emits),
-                (same_writes(current, candidate), Kind::Writes),
-                (same_timers(current, candidate), Kind::Timers),
+                (same_emits(current, candidate), Difference::Emits),
+                (same_writes(current, candidate), Difference::Writes),
+                (same_timers(current, candidate), Difference::Timers),
             ];
             kinds.into_iter().filter(|(same, _)| !same).map(|(_, kind)| kind).collect()
         }
         _ if class(current) == class(candidate) => Vec::new(),
-        _ => vec![Kind::Outcome],
+        _ => vec![Difference::Outcome],
     }
 }
 
@@ -104,7 +104,7 @@ pub fn shown(outcome: &Outcome) -> Value {
         | Outcome::Rejected { reason, .. }
         | Outcome::Looped { reason, .. }
         | Outcome::Crashed { reason, .. } => {
-            json!({ "outcome": class, "reason": cut(reason) })
+            json!({ "outcome": class, "reason": truncate(reason) })
         }
     }
 }
@@ -116,7 +116,7 @@ const VALUE_BYTES_SHOWN: usize = 1024;
 
 /// Short JSON as JSON, other text as text, other bytes by their length.
 fn value(bytes: &[u8]) -> Value {
-    let text = || std::str::from_utf8(bytes).map(|text| Value::from(cut(text)));
+    let text = || std::str::from_utf8(bytes).map(|text| Value::from(truncate(text)));
     if bytes.len() <= VALUE_BYTES_SHOWN
         && let Ok(value) = serde_json::from_slice(bytes)
     {
@@ -125,7 +125,7 @@ fn value(bytes: &[u8]) -> Value {
     text().unwrap_or_else(|_| json!({ "bytes": bytes.len() }))
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     let end = text.floor_char_boundary(VALUE_BYTES_SHOWN);
     if end < text.len() { format!("{}... ({} bytes)", &text[..end], text.len()) } else { text.to_owned() }
 }
@@ -154,17 +154,17 @@ mod tests {
         let rows = [
             (done(&[], &[]), done(&[], &[]), vec![]),
             (done(&[("s", r#"{"a":1,"b":2}"#)], &[]), done(&[("s", r#"{ "b": 2, "a": 1 }"#)], &[]), vec![]),
-            (done(&[("s", "{}")], &[]), done(&[("t", "{}")], &[]), vec![Kind::Emits]),
-            (done(&[("s", "{}")], &[]), done(&[("s", "{}"), ("s", "{}")], &[]), vec![Kind::Emits]),
-            (done(&[("s", "1"), ("s", "2")], &[]), done(&[("s", "2"), ("s", "1")], &[]), vec![Kind::Emits]),
-            (done(&[], &[("n", Some("1"))]), done(&[], &[("n", Some("2"))]), vec![Kind::Writes]),
-            (done(&[], &[("n", Some("1"))]), done(&[], &[("n", None)]), vec![Kind::Writes]),
-            (done(&[], &[("n", Some("1"))]), done(&[], &[("m", Some("1"))]), vec![Kind::Writes]),
-            (done(&[], &[("n", Some("\u{1}x"))]), done(&[], &[("n", Some("\u{1}y"))]), vec![Kind::Writes]),
-            (done(&[("s", "1")], &[("n", None)]), done(&[], &[]), vec![Kind::Emits, Kind::Writes]),
+            (done(&[("s", "{}")], &[]), done(&[("t", "{}")], &[]), vec![Difference::Emits]),
+            (done(&[("s", "{}")], &[]), done(&[("s", "{}"), ("s", "{}")], &[]), vec![Difference::Emits]),
+            (done(&[("s", "1"), ("s", "2")], &[]), done(&[("s", "2"), ("s", "1")], &[]), vec![Difference::Emits]),
+            (done(&[], &[("n", Some("1"))]), done(&[], &[("n", Some("2"))]), vec![Difference::Writes]),
+            (done(&[], &[("n", Some("1"))]), done(&[], &[("n", None)]), vec![Difference::Writes]),
+            (done(&[], &[("n", Some("1"))]), done(&[], &[("m", Some("1"))]), vec![Difference::Writes]),
+            (done(&[], &[("n", Some("\u{1}x"))]), done(&[], &[("n", Some("\u{1}y"))]), vec![Difference::Writes]),
+            (done(&[("s", "1")], &[("n", None)]), done(&[], &[]), vec![Difference::Emits, Difference::Writes]),
             (rejected("one reason"), rejected("another reason"), vec![]),
-            (done(&[], &[]), rejected("no"), vec![Kind::Outcome]),
-            (crashed(Crash::Trap), crashed(Crash::Deadline), vec![Kind::Outcome]),
+            (done(&[], &[]), rejected("no"), vec![Difference::Outcome]),
+            (crashed(Crash::Trap), crashed(Crash::Deadline), vec![Difference::Outcome]),
         ];
         for (current, candidate, wanted) in rows {
             assert_eq!(differ(&current, &candidate), wanted, "{current:?} and {candidate:?}");
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(counts(EMITS_SHOWN, WRITES_SHOWN), most);
         assert_eq!(counts(EMITS_SHOWN + 1, WRITES_SHOWN + 1), most);
         let text = "x".repeat(VALUE_BYTES_SHOWN);
-        assert_eq!((cut(&text), cut(&format!("{text}y"))), (text.clone(), format!("{text}... (1025 bytes)")));
+        assert_eq!((truncate(&text), truncate(&format!("{text}y"))), (text.clone(), format!("{text}... (1025 bytes)")));
         let long = "ä".repeat(100_000);
         let outcome = done(&[("s", long.as_str()); 100], &[("n", Some(&long))]);
         let shown = shown(&outcome);

@@ -22,11 +22,11 @@ use crate::model::delivery::{EntryId, KeyState, Subscription};
 use crate::model::event::Event;
 use crate::model::outcome::Outcome;
 use crate::plugin::Plugin;
-use crate::plugin::calls::{Called, Job, JobCall};
+use crate::plugin::calls::{Called, GuestBatch, GuestCall};
 use crate::plugin::io_pool::IoPool;
 use crate::policy::route::Pattern;
 use crate::schema::admit::{AdmitOptions, admit};
-use compare::{Kind, differ, shown};
+use compare::{Difference, differ, shown};
 
 /// Differences that are shown in full; the others are counted.
 pub const SHOWN_MAX: usize = 10;
@@ -68,13 +68,13 @@ pub struct Shadow<'a> {
 }
 
 /// What came of it.
-pub struct Report {
+pub struct ShadowReport {
     /// Events that both versions were called with.
     pub events: u64,
     /// Entries that no plugin is called with: not wanted, not valid, or there before.
     pub skipped: u64,
     pub different: u64,
-    pub kinds: BTreeMap<Kind, u64>,
+    pub kinds: BTreeMap<Difference, u64>,
     /// The first of them, in full.
     pub differences: Vec<Value>,
     current_us: Histogram<u64>,
@@ -83,13 +83,18 @@ pub struct Report {
 
 impl Shadow<'_> {
     /// Runs the last entries of each subscription.
-    pub async fn run(&self, backend: &dyn Backend, subscriptions: &[Subscription], last: usize) -> Result<Report, Error> {
+    pub async fn run(
+        &self,
+        backend: &dyn Backend,
+        subscriptions: &[Subscription],
+        last: usize,
+    ) -> Result<ShadowReport, Error> {
         for (which, plugin) in [("current", &self.current), ("candidate", &self.candidate)] {
-            if plugin.asks.iter().any(|import| import.starts_with(OUTSIDE)) {
+            if plugin.imports.iter().any(|import| import.starts_with(OUTSIDE)) {
                 return Err(Error::Outside { which, handler: plugin.handler.to_string() });
             }
         }
-        let mut report = Report::new();
+        let mut report = ShadowReport::new();
         for subscription in subscriptions {
             self.run_subscription(backend, subscription, last, &mut report).await?;
         }
@@ -101,7 +106,7 @@ impl Shadow<'_> {
         backend: &dyn Backend,
         subscription: &Subscription,
         last: usize,
-        report: &mut Report,
+        report: &mut ShadowReport,
     ) -> Result<(), Error> {
         let entries = last_entries(backend, subscription, last, EVENT_BYTES_MAX).await?;
         let events = self.admitted(entries, report);
@@ -120,7 +125,7 @@ impl Shadow<'_> {
     }
 
     /// The entries as events, oldest first: those that the handler would be called with, each id once.
-    fn admitted(&self, entries: VecDeque<(EntryId, Bytes)>, report: &mut Report) -> Vec<(EntryId, Arc<Event>)> {
+    fn admitted(&self, entries: VecDeque<(EntryId, Bytes)>, report: &mut ShadowReport) -> Vec<(EntryId, Arc<Event>)> {
         let handler = &self.config.handlers[&*self.current.handler];
         let patterns: Vec<Pattern> = check::patterns(&self.config.events_of(&self.current.handler));
         let wants = |kind: &str, version: u32| patterns.iter().any(|pattern| pattern.matches(kind, version));
@@ -147,13 +152,13 @@ impl Shadow<'_> {
     ) -> Result<Called, Error> {
         let handler = &self.config.handlers[&*plugin.handler];
         let state = states.get(event.key()).cloned();
-        let job = Job {
+        let job = GuestBatch {
             plugin: plugin.clone(),
             stream: subscription.stream.clone(),
             now: now.clone(),
             // Nothing leaves: both versions have the same, and that is all.
             ids: Ids::default(),
-            calls: vec![JobCall { event: event.clone(), attempt: 1 }],
+            calls: vec![GuestCall { event: event.clone(), attempt: 1 }],
             states: state.into_iter().map(|state| (event.key().clone(), state)).collect(),
             deadline: handler.deadline,
             budget: handler.deadline,
@@ -222,7 +227,7 @@ async fn states_of(
     Ok(states)
 }
 
-impl Report {
+impl ShadowReport {
     fn new() -> Self {
         // The bounds are constants that the histogram accepts.
         let histogram = || Histogram::new_with_max(TOP_US, 2).expect("valid bounds");
@@ -230,14 +235,21 @@ impl Report {
             events: 0,
             skipped: 0,
             different: 0,
-            kinds: Kind::ALL.map(|kind| (kind, 0)).into(),
+            kinds: Difference::ALL.map(|kind| (kind, 0)).into(),
             differences: Vec::new(),
             current_us: histogram(),
             candidate_us: histogram(),
         }
     }
 
-    fn add(&mut self, subscription: &Subscription, entry: EntryId, event: &Event, current: &Called, candidate: &Called) {
+    fn add(
+        &mut self,
+        subscription: &Subscription,
+        entry: EntryId,
+        event: &Event,
+        current: &Called,
+        candidate: &Called,
+    ) {
         self.events += 1;
         for (histogram, called) in [(&mut self.current_us, current), (&mut self.candidate_us, candidate)] {
             histogram.saturating_record(u64::try_from(called.took.as_micros()).unwrap_or(TOP_US));
@@ -249,7 +261,7 @@ impl Report {
         self.different += 1;
         kinds.iter().for_each(|kind| *self.kinds.entry(*kind).or_default() += 1);
         if self.differences.len() < SHOWN_MAX {
-            let kinds: Vec<&str> = kinds.into_iter().map(Kind::as_str).collect();
+            let kinds: Vec<&str> = kinds.into_iter().map(Difference::as_str).collect();
             self.differences.push(json!({
                 "stream": *subscription.stream,
                 "entry": entry.to_string(),

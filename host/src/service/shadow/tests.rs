@@ -1,7 +1,7 @@
 //! What a shadow run holds, with bounds that are small enough for a test.
 
 use super::*;
-use crate::backend::{SettlementEntry, NewEntry, Options, Settled, Settlement, Start};
+use crate::backend::{NewEntry, Options, Settled, Settlement, SettlementEntry, Start};
 use crate::model::delivery::{Disposition, Effects};
 use crate::schema::Registry;
 
@@ -45,11 +45,17 @@ async fn states_that_have_no_room_are_refused() {
     let entry = |(delivery, (_, event)): (_, &(EntryId, Arc<Event>))| {
         let mut effects = Effects::default();
         effects.writes.insert("n".to_owned(), Some(Bytes::from(vec![b'x'; 99])));
-        SettlementEntry { delivery, dedup_key: None, state: Some((event.key().clone(), 0)), disposition: Disposition::Commit(effects) }
+        SettlementEntry {
+            delivery,
+            dedup_key: None,
+            state: Some((event.key().clone(), 0)),
+            disposition: Disposition::Commit(effects),
+        }
     };
     let entries = fetched.deliveries.into_iter().zip(&events).map(entry).collect();
     let token = Uuid::new_v4();
-    let settlement = Settlement { subscription: subscription.clone(), consumer: "me".into(), plugin: "p".into(), token, entries };
+    let settlement =
+        Settlement { subscription: subscription.clone(), consumer: "me".into(), plugin: "p".into(), token, entries };
     assert_eq!(backend.settle(&settlement).await.unwrap(), [Settled::Committed; 3]);
     assert_eq!(states_of(&*backend, &subscription, &events, 300).await.unwrap().len(), 3);
     let refused = states_of(&*backend, &subscription, &events, 299).await.unwrap_err().to_string();
@@ -61,7 +67,7 @@ async fn states_that_have_no_room_are_refused() {
 async fn so_many_differences_are_shown_and_all_are_counted() {
     let (_, subscription, events) = scene(&["a"]).await;
     let (entry, event) = &events[0];
-    let (mut report, crashed) = (Report::new(), Called::crashed("no".to_owned()));
+    let (mut report, crashed) = (ShadowReport::new(), Called::crashed("no".to_owned()));
     let done = Called { outcome: Outcome::Done(Effects::default()), ..Called::crashed(String::new()) };
     for count in 1..=SHOWN_MAX + 1 {
         report.add(&subscription, *entry, event, &done, &crashed);

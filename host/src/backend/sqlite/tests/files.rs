@@ -3,7 +3,7 @@
 use super::{Folder, open};
 use crate::backend::conformance::options;
 use crate::backend::sqlite::Sqlite;
-use crate::backend::{Operator, ControlPlane, DataPlane, Error, NewEntry, Published, Start};
+use crate::backend::{ControlPlane, DataPlane, Error, NewEntry, Operator, Published, Start};
 use crate::model::delivery::Subscription;
 
 async fn refusal(file: &str) -> String {
@@ -40,7 +40,7 @@ async fn a_path_that_cannot_be_is_refused_by_name() {
 async fn a_path_is_a_path_whatever_its_characters() {
     let folder = Folder::new();
     let name = "file:odd?mode=memory #1 ä.db";
-    open(&folder.file(name)).await.beat("me", std::time::Duration::ZERO, "").await.unwrap();
+    open(&folder.file(name)).await.heartbeat("me", std::time::Duration::ZERO, "").await.unwrap();
     assert!(folder.path(name).is_file());
 }
 
@@ -117,7 +117,8 @@ async fn the_letters_in_a_file_of_layout_3_are_counted() {
     conn.execute_batch(BACK_TO_4).unwrap();
     conn.execute_batch(BACK_TO_3).unwrap();
     for (class, history) in [("unknown", "[]"), ("rejected", "[]"), ("conflict", "[1]")] {
-        let sql = "INSERT INTO dead (subscription, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
+        let sql =
+            "INSERT INTO dead (subscription, at_ms, class, reason, origin, kind, body, attempts, crashes, history)
                    VALUES (1, 1, ?1, 'ä', 1, 0, x'00ff00', 0, 0, ?2)";
         conn.execute(sql, (class, history)).unwrap();
     }
@@ -157,8 +158,7 @@ async fn a_file_of_layout_2_is_made_one_of_today() {
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
     conn.execute_batch(BACK_TO_4).unwrap();
     conn.execute_batch(BACK_TO_3).unwrap();
-    let back =
-        "DROP INDEX due_timers; ALTER TABLE subscriptions DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
+    let back = "DROP INDEX due_timers; ALTER TABLE subscriptions DROP COLUMN timers; DROP TABLE versions; PRAGMA user_version = 2";
     conn.execute_batch(back).unwrap();
     drop(conn);
     let subscription = Subscription { stream: "s".into(), handler: "h".into() };

@@ -147,7 +147,7 @@ fn the_dead_are_forgotten_when_nothing_of_them_is_left() {
     let conn = database();
     at(&conn, 0, |tx| {
         for name in ["gone", "holding"] {
-            consumers::beat(tx, name, Duration::from_secs(10), "").unwrap();
+            consumers::heartbeat(tx, name, Duration::from_secs(10), "").unwrap();
         }
         let holding = consumers::seek(tx, "holding").unwrap();
         tx.run(

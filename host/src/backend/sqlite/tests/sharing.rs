@@ -7,7 +7,9 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::{Folder, open};
-use crate::backend::{ControlPlane, DataPlane, SettlementEntry, Error, NewEntry, Published, Settled, Settlement, Start};
+use crate::backend::{
+    ControlPlane, DataPlane, Error, NewEntry, Published, Settled, Settlement, SettlementEntry, Start,
+};
 use crate::model::delivery::{Body, Disposition, Effects, Subscription};
 
 fn subscription() -> Subscription {
@@ -50,7 +52,7 @@ async fn many_processes_share_the_work() {
         host.ensure_group(&subscription(), Start::Beginning).await.unwrap();
         working.push(tokio::spawn(async move {
             let consumer: Arc<str> = format!("host-{n}").into();
-            host.beat(&consumer, Duration::from_secs(600), "").await.unwrap();
+            host.heartbeat(&consumer, Duration::from_secs(600), "").await.unwrap();
             for n in 0..count / hosts {
                 let id = Uuid::from_u128(n as u128); // the same ids from every process
                 let entry = NewEntry { dedup_key: Some((id, [1; 16])), ..event("x") };
@@ -64,8 +66,13 @@ async fn many_processes_share_the_work() {
                     disposition: Disposition::Commit(Effects::default()),
                 });
                 let (token, entries) = (Uuid::new_v4(), entries.collect());
-                let settlement =
-                    Settlement { subscription: subscription(), consumer: consumer.clone(), plugin: "v1".into(), token, entries };
+                let settlement = Settlement {
+                    subscription: subscription(),
+                    consumer: consumer.clone(),
+                    plugin: "v1".into(),
+                    token,
+                    entries,
+                };
                 let answers = host.settle(&settlement).await.unwrap();
                 assert!(answers.iter().all(|settled| *settled == Settled::Committed));
             }

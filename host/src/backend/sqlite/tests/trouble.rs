@@ -9,8 +9,9 @@ use crate::backend::{ControlPlane, DataPlane, Error, NewEntry};
 
 /// SQLite refuses a page over the limit just as it does when the disk has none left.
 async fn limit_pages(host: &Sqlite, pages: u32) {
-    let ask =
-        host.db.ask(Durability::Synced, "limit", move |tx| Ok(tx.number(&format!("PRAGMA max_page_count = {pages}"), [])?));
+    let ask = host
+        .db
+        .ask(Durability::Synced, "limit", move |tx| Ok(tx.number(&format!("PRAGMA max_page_count = {pages}"), [])?));
     ask.await.unwrap();
 }
 
