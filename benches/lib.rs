@@ -4,7 +4,7 @@ pub mod steps;
 
 use std::path::{Path, PathBuf};
 
-use tidemill::config::{Config, read};
+use tidemill_config::{Config, read};
 use uuid::Uuid;
 
 /// A `User.Created.v1` of about 400 bytes.

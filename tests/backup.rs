@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Backend, NewEntry};
+use tidemill_conformance::options;
+use tidemill_storage::{Backend, NewEntry};
 use tidemill_tests::server::RedisServer;
 
 const CLOSED_WITHIN: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ impl Project {
     }
 
     async fn open(&self) -> std::sync::Arc<dyn Backend> {
-        backend::open(&format!("sqlite:{}", self.path("a.db").display()), options()).await.unwrap()
+        tidemill::backends::open(&format!("sqlite:{}", self.path("a.db").display()), options()).await.unwrap()
     }
 
     /// Waits until the last connection has gone, and the log with it.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::config::Config;
-use tidemill::pipeline::Handler;
-use tidemill::plugin::{ActiveVersions, Plugin};
-use tidemill::policy::canary::CanarySnapshot;
-use tidemill::service::{Host, ShutdownTrigger, build, canary};
+use tidemill_config::Config;
+use tidemill_core::policy::canary::CanarySnapshot;
+use tidemill_runtime::host::Host;
+use tidemill_runtime::pipeline::Handler;
+use tidemill_runtime::shutdown::ShutdownTrigger;
+use tidemill_runtime::{build, canary};
+use tidemill_sandbox::{ActiveVersions, Plugin};
 
 use crate::world::World;
 

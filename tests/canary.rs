@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tidemill::service::canary::publish;
+use tidemill_runtime::canary::publish;
 use tidemill_tests::beside::{ask, host, run, world};
 use tidemill_tests::world::World;
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::{self, Backend, Bounds, Error, NewEntry, Options, Overflow, Start, SubscriptionStatus};
-use tidemill::model::delivery::{Delivery, Subscription};
-use tidemill::service::{HEARTBEAT_TTL, ShutdownTrigger};
+use tidemill_core::model::delivery::{Delivery, Subscription};
+use tidemill_runtime::heartbeat::HEARTBEAT_TTL;
+use tidemill_runtime::shutdown::ShutdownTrigger;
+use tidemill_storage::{Backend, Bounds, Error, NewEntry, Options, Overflow, Start, SubscriptionStatus};
 use tidemill_tests::clock::Clock;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{self, World, event};
@@ -106,7 +107,7 @@ async fn no_retry_and_no_timer_comes_early_when_the_server_s_clock_is_put_forwar
 }
 
 fn options() -> Options {
-    backend::conformance::options()
+    tidemill_conformance::options()
 }
 
 /// Two consumers of one subscription on a server that goes by a clock: each has its own backend, as hosts have.
@@ -123,8 +124,8 @@ impl Pair {
         let clock = Arc::new(Clock::new());
         let server = RedisServer::start_by(&clock, &["--save", "", "--appendonly", "no"]);
         let subscription = Subscription { stream: "s".into(), handler: "h".into() };
-        let one = backend::open(&server.url(), options()).await.expect("a backend");
-        let other = backend::open(&server.url(), options()).await.expect("a backend");
+        let one = tidemill::backends::open(&server.url(), options()).await.expect("a backend");
+        let other = tidemill::backends::open(&server.url(), options()).await.expect("a backend");
         one.ensure_group(&subscription, Start::Beginning).await.expect("a group");
         Self { clock, server, subscription, one, other }
     }
@@ -219,7 +220,7 @@ impl OnFile {
         let text = world::config(&url, &tidemill_tests::guest("mischief"), &suffix, ONE_RETRY, "");
         let text = text.replace("tests/schemas", &schemas.display().to_string());
         std::fs::write(folder.path().join("t.toml"), text).expect("written");
-        let backend = backend::open(&url, options()).await.expect("a backend");
+        let backend = tidemill::backends::open(&url, options()).await.expect("a backend");
         let subscription = Subscription { stream: format!("asked-{suffix}").into(), handler: "mischief".into() };
         Self { clock: Clock::new(), folder, backend, subscription, suffix }
     }

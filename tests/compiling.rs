@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use tidemill::config::read;
-use tidemill::service::build;
+use tidemill_config::read;
+use tidemill_runtime::build;
 use tidemill_tests::world;
 
 /// Loads this plugin with these keys of `[plugins]`, and with a cache of its own.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill::backend::conformance::{STORIES, foreign_fields_are_kept, options};
-use tidemill::backend::{self, Backend, NewEntry, Start};
-use tidemill::model::delivery::Subscription;
+use tidemill_conformance::{STORIES, foreign_fields_are_kept, options};
+use tidemill_core::model::delivery::Subscription;
+use tidemill_storage::{Backend, NewEntry, Start};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -22,26 +22,26 @@ async fn exam(backend: Arc<dyn Backend>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_in_memory_passes_the_exam() {
-    exam(backend::open("sqlite::memory:", options()).await.unwrap()).await;
+    exam(tidemill::backends::open("sqlite::memory:", options()).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_on_disk_passes_the_exam() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("exam.db").display());
-    exam(backend::open(&url, options()).await.unwrap()).await;
+    exam(tidemill::backends::open(&url, options()).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_passes_the_exam() {
-    exam(backend::open(&RedisServer::shared().url(), options()).await.unwrap()).await;
+    exam(tidemill::backends::open(&RedisServer::shared().url(), options()).await.unwrap()).await;
 }
 
 /// Not in the list: only a client of Redis can give deliveries to whom it likes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
     let url = RedisServer::shared().url();
-    let backend = backend::open(&url, options()).await.unwrap();
+    let backend = tidemill::backends::open(&url, options()).await.unwrap();
     let subscription = Subscription { stream: format!("q-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
     backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
     let entry = |body: &'static str| NewEntry { body: body.into(), dedup_key: None };
@@ -67,7 +67,7 @@ async fn redis_counts_what_is_in_quarantine_and_not_the_names_for_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_hears_a_heartbeat_while_its_memory_is_full() {
     let server = RedisServer::start(&["--save", ""]);
-    let backend = backend::open(&server.url(), options()).await.unwrap();
+    let backend = tidemill::backends::open(&server.url(), options()).await.unwrap();
     let mut connection = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let mut full = redis::cmd("CONFIG");
     let _: () = full.arg("SET").arg("maxmemory").arg("1").query_async(&mut connection).await.unwrap();
@@ -92,5 +92,5 @@ async fn redis_keeps_foreign_fields() {
         fields.iter().for_each(|(name, value)| _ = add.arg(&name[..]).arg(&value[..]));
         let _: String = add.query_async(&mut connection).await.unwrap();
     };
-    foreign_fields_are_kept(backend::open(&url, options()).await.unwrap(), put).await;
+    foreign_fields_are_kept(tidemill::backends::open(&url, options()).await.unwrap(), put).await;
 }

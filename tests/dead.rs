@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{AUDIT_IDS_MAX, NewEntry, Operator, Settlement, SettlementEntry, Start};
-use tidemill::model::dead_letter::{Reason, ReasonClass};
-use tidemill::model::delivery::{Body, Disposition, Replayed};
+use tidemill_core::model::dead_letter::{Reason, ReasonClass};
+use tidemill_core::model::delivery::{Body, Disposition, Replayed};
+use tidemill_storage::{AUDIT_IDS_MAX, NewEntry, Operator, Settlement, SettlementEntry, Start};
 use tidemill_tests::world::{NO_RETRY, World, config, event};
 use uuid::Uuid;
 

@@ -5,9 +5,9 @@ use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Level, Options, Start};
-use tidemill::model::delivery::Subscription;
+use tidemill_conformance::options;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_storage::{self as storage, Level, Options, Start};
 use tidemill_tests::server::RedisServer;
 
 /// A host's folder: one stream, one handler, no plugin needed.
@@ -79,7 +79,7 @@ fn run(url: &str, command: &str) {
 }
 
 async fn with_group(url: &str) {
-    let backend = backend::open(url, options()).await.unwrap();
+    let backend = tidemill::backends::open(url, options()).await.unwrap();
     backend.ensure_group(&subscription(), Start::Beginning).await.unwrap();
 }
 
@@ -154,7 +154,7 @@ async fn timers_that_a_server_cannot_hold_are_told() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "1gb"]);
     let examined = async |timers_bytes| {
         let options = Options { timers_bytes, ..options() };
-        backend::open(&server.url(), options).await.unwrap().diagnose(&[], &[]).await.unwrap()
+        tidemill::backends::open(&server.url(), options).await.unwrap().diagnose(&[], &[]).await.unwrap()
     };
     let told = examined(600 << 20).await;
     let told = told.iter().find(|finding| finding.check == "timers").unwrap();
@@ -165,7 +165,7 @@ async fn timers_that_a_server_cannot_hold_are_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicting_server_is_bad() {
     let server = RedisServer::start(&["--save", "", "--maxmemory", "100mb"]);
-    let open = backend::open(&server.url(), options()).await.unwrap();
+    let open = tidemill::backends::open(&server.url(), options()).await.unwrap();
     run(&server.url(), "CONFIG SET maxmemory-policy allkeys-lru");
     let (found, code) = Patient::new(&server.url()).findings(&[]);
     says(&found, "bad backend", "allkeys-lru");
@@ -185,7 +185,7 @@ async fn an_acl_that_lacks_a_right_is_named_by_doctor() {
     let patient = Patient::new(&format!("redis://host:secret@127.0.0.1:{}", server.port));
     let (found, code) = patient.findings(&[]);
     says(&found, "bad rights: mischief on asked: trim needs XTRIM on asked", "ACL SETUSER");
-    says(&found, "bad rights: mischief on asked: claim needs XCLAIM on asked", "");
+    says(&found, "bad rights: mischief on asked: takeover needs XCLAIM on asked", "");
     says(&found, "bad rights: settle, tried on a scratch stream", "XDEL");
     assert_eq!(code, 1);
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut client(&server.url())).unwrap();
@@ -210,8 +210,8 @@ async fn a_managed_server_is_warned_of_and_not_bad() {
         let (found, code) = Patient::new(&url).findings(&[]);
         says(&found, "warning settings: the server's settings cannot be asked", "appendfsync");
         says(&found, "warning durability: the append-only file is on", "cannot be asked");
-        says(&found, "warning rights: mischief on asked: gate needs BGREWRITEAOF", why);
-        says(&found, "warning rights: mischief on asked: gate needs BGREWRITEAOF", "ask who runs the server");
+        says(&found, "warning rights: mischief on asked: aof_guard needs BGREWRITEAOF", why);
+        says(&found, "warning rights: mischief on asked: aof_guard needs BGREWRITEAOF", "ask who runs the server");
         says(&found, "ok eviction", "");
         assert_eq!(code, 0, "warnings alone: {found:#?}");
     }
@@ -262,7 +262,7 @@ async fn what_leaks_in_redis_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_thousand_dead_consumers_go_in_one_recovery() {
     let server = RedisServer::start(&["--save", ""]);
-    let backend = backend::open(&server.url(), options()).await.unwrap();
+    let backend = tidemill::backends::open(&server.url(), options()).await.unwrap();
     backend.ensure_group(&subscription(), Start::Beginning).await.unwrap();
     let mut connection = client(&server.url());
     for queue in ["asked", "{asked}:tm:redelivery:mischief"] {
@@ -299,9 +299,9 @@ async fn a_sqlite_file_is_examined() {
     with_group(&url).await;
     let stranger = Subscription { stream: "asked".into(), handler: "stranger".into() };
     {
-        let backend = backend::open(&url, options()).await.unwrap();
+        let backend = tidemill::backends::open(&url, options()).await.unwrap();
         backend.ensure_group(&stranger, Start::Beginning).await.unwrap();
-        let entry = backend::NewEntry { body: "{}".into(), dedup_key: None };
+        let entry = storage::NewEntry { body: "{}".into(), dedup_key: None };
         backend.publish("asked", &[entry]).await.unwrap();
         backend.fetch(&subscription(), "gone", 1, Duration::ZERO).await.unwrap().deliveries.into_iter().for_each(drop);
     }
@@ -358,8 +358,8 @@ async fn a_target_that_takes_nothing_is_found_and_can_be_mended() {
     run(&url, "XGROUP CREATE done readers $");
     run(&url, &format!("XADD done {LAST} event x"));
     says(&findings(), &format!("bad stream ids: done: it takes no more entries, its last id is {LAST}"), "XSETID done");
-    let open = backend::open(&url, options()).await.unwrap();
-    let entry = || [backend::NewEntry { body: "{}".into(), dedup_key: None }];
+    let open = tidemill::backends::open(&url, options()).await.unwrap();
+    let entry = || [storage::NewEntry { body: "{}".into(), dedup_key: None }];
     let refused = open.publish("done", &entry()).await.unwrap_err().to_string();
     assert!(refused.contains("RENAME the stream") && !refused.contains("is it Redis 7.0"), "{refused}");
     run(&url, &format!("XDEL done {LAST}"));

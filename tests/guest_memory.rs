@@ -1,6 +1,6 @@
 //! What the SDK and the host promise of a guest's memory: it is used again, it suffices, and a stack that overflows traps.
 
-use tidemill::model::outcome::{Crash, Outcome};
+use tidemill_core::model::outcome::{Crash, Outcome};
 use tidemill_tests::fuzz::effects::Puppet;
 
 fn done(puppet: &mut Puppet, script: &str) {

@@ -39,7 +39,7 @@ async fn a_granted_request_is_made_and_answered() {
     assert_eq!(asked.header("host"), Some(service.address.to_string().as_str()));
     assert!(asked.header("idempotency-key").is_some_and(|key| key.len() == 36), "{asked:?}");
     assert!(asked.header("user-agent").is_some_and(|agent| agent.starts_with("tidemill/")), "{asked:?}");
-    let metrics = tidemill::observe::metrics::render(|_| {});
+    let metrics = tidemill_runtime::observe::metrics::render(|_| {});
     assert!(metrics.contains("tidemill_http_requests_total{handler=\"mischief\",result=\"2xx\"}"), "{metrics}");
     assert!(metrics.contains("tidemill_http_request_seconds_count{handler=\"mischief\"}"), "{metrics}");
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill::model::delivery::Subscription;
-use tidemill::service::ShutdownTrigger;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_runtime::shutdown::ShutdownTrigger;
 use tidemill_tests::service::Service;
 use tidemill_tests::world::{NO_RETRY, World};
 

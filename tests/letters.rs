@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use tidemill::backend::{
-    self, Backend, NewEntry, Options, Settled, Settlement, SettlementEntry, Start, SubscriptionStatus,
-};
-use tidemill::model::dead_letter::{Reason, ReasonClass};
-use tidemill::model::delivery::{Disposition, Subscription};
+use tidemill_core::model::dead_letter::{Reason, ReasonClass};
+use tidemill_core::model::delivery::{Disposition, Subscription};
+use tidemill_storage::{Backend, NewEntry, Options, Settled, Settlement, SettlementEntry, Start, SubscriptionStatus};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{NO_RETRY, World};
 use uuid::Uuid;
@@ -66,7 +64,7 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let url = RedisServer::shared().url();
-        let backend = backend::open(&url, options()).await.unwrap();
+        let backend = tidemill::backends::open(&url, options()).await.unwrap();
         let subscription =
             Subscription { stream: format!("letters-{}", Uuid::new_v4().simple()).into(), handler: "h".into() };
         backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
@@ -175,7 +173,7 @@ async fn a_bound_that_was_lowered_is_met_with_the_next_letters() {
     let mut rig = Rig::new().await;
     rig.bury(20, ReasonClass::Rejected).await;
     let lower = Options { dead_letters_max: 5, ..options() };
-    rig.backend = backend::open(&RedisServer::shared().url(), lower).await.unwrap();
+    rig.backend = tidemill::backends::open(&RedisServer::shared().url(), lower).await.unwrap();
     rig.bury(1, ReasonClass::Rejected).await;
     assert_eq!(rig.accounts().await, (5, 0, 5 * (1 + REST), 16, 0));
 }

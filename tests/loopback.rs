@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
-use tidemill::web::serve::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use tidemill_server::serve::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use tidemill_tests::reload::{GOOD, Rig};
 use tidemill_tests::server::RedisServer;
 

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidemill::backend::{Error, Published, Start, Trimmed};
-use tidemill::config::HttpConfig;
-use tidemill::model::delivery::Subscription;
-use tidemill::observe;
-use tidemill::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
-use tidemill::service::publisher::Publisher;
-use tidemill::service::settings::{Control, FileDigests};
-use tidemill::service::{Shutdown, ShutdownTrigger, build};
+use tidemill_config::HttpConfig;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_runtime::build;
+use tidemill_runtime::observe;
+use tidemill_runtime::observe::metrics::{BACKEND_ROWS, PROCESS_ROWS};
+use tidemill_runtime::publisher::Publisher;
+use tidemill_runtime::reload::settings::{Control, FileDigests};
+use tidemill_runtime::shutdown::{Shutdown, ShutdownTrigger};
+use tidemill_storage::{Error, Published, Start, Trimmed};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World, event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,12 +125,12 @@ async fn every_row_appears_and_says_its_kind() {
     let subscription =
         Subscription { stream: format!("rare-{}", Uuid::new_v4().simple()).into(), handler: "rare".into() };
     let labels = [format!("stream=\"{}\"", subscription.stream)];
-    observe::group_remade(&subscription, tidemill::backend::Group::New);
+    observe::group_remade(&subscription, tidemill_storage::Group::New);
     observe::breaker_changed("rare", "open");
     observe::canary_served("rare", 1, 0);
     observe::recovered(&subscription, &[]);
     observe::task_trouble("a test", &Error::Permanent("told by a test".to_owned()));
-    let sent = tidemill::capability::http::SentRequest { result: "2xx", took: Duration::from_millis(5) };
+    let sent = tidemill_sandbox::capability::http::SentRequest { result: "2xx", took: Duration::from_millis(5) };
     observe::requested("rare", [sent].iter());
     let oldest_age = Some(Duration::from_secs(90));
     observe::trimmed(&subscription.stream, &Trimmed { removed: 5, lost: 2, length: 7, oldest_age, held: 0 });
@@ -198,7 +199,7 @@ fn stream(world: &World) -> String {
     format!("stream=\"{}\"", world.asked)
 }
 
-fn host(world: &World) -> tidemill::service::Host {
+fn host(world: &World) -> tidemill_runtime::host::Host {
     let checked = build::check(&world.config).expect("a good configuration");
     let plugins = build::plugins(&world.config, &checked).expect("good plugins");
     build::host(&world.config, &checked, plugins, world.backend.clone()).expect("a host")
@@ -214,7 +215,7 @@ fn token() -> tempfile::NamedTempFile {
 }
 
 async fn serve(world: &World, quiet: Shutdown) -> SocketAddr {
-    let listener = tidemill::web::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let listener = tidemill_server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let read = || Err("no file".to_owned());
     let (control, _) = Control::new(
@@ -223,9 +224,9 @@ async fn serve(world: &World, quiet: Shutdown) -> SocketAddr {
         FileDigests::of("none.toml".as_ref(), &world.config),
         Box::new(read),
     );
-    let door = tidemill::web::Door::default();
+    let door = tidemill_server::Door::default();
     door.open(world.backend.clone(), control);
-    tokio::spawn(tidemill::web::serve(listener, door, quiet));
+    tokio::spawn(tidemill_server::serve(listener, door, quiet));
     address
 }
 

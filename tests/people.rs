@@ -130,7 +130,7 @@ crate::on_both_backends! {
 #[test]
 fn the_list_of_commands_has_all_that_there_are() {
     let readme = std::fs::read_to_string(tidemill_tests::root().join("README.md")).unwrap();
-    let table = readme.split_once("<!-- rows: host/src/cli/mod.rs -->").unwrap().1;
+    let table = readme.split_once("<!-- rows: host/tidemill/src/cli/mod.rs -->").unwrap().1;
     let rows = table.lines().skip(3).take_while(|line| line.starts_with("| `"));
     let names: Vec<Vec<&str>> = rows
         .map(|row| {

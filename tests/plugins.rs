@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::{Value, json};
-use tidemill::config::read;
-use tidemill::plugin::manifest::{Manifest, RequestedPermissions, stamp};
-use tidemill::plugin::trust::Trust;
-use tidemill::service::build;
+use tidemill_config::read;
+use tidemill_runtime::build;
+use tidemill_sandbox::component::manifest::{Manifest, RequestedPermissions, stamp};
+use tidemill_sandbox::component::trust::Trust;
 use tidemill_tests::world::{self, NO_RETRY, World};
 use tidemill_tests::{corpus, guest, root, tidemill};
 
@@ -148,7 +148,7 @@ async fn an_event_that_the_manifest_does_not_ask_for_is_refused_though_it_is_gra
         assert_eq!((world.status().await.committed, world.emitted().await.len()), (commits.into(), commits.into()));
         if !commits {
             let (_, said) = world.only_dead().await;
-            assert!(said.contains("Test.Thing.Done.v1 is not asked for in the plugin's manifest"), "{said}");
+            assert!(said.contains("Test.Thing.Done.v1 is not in the plugin's manifest"), "{said}");
         }
     }
 }
@@ -197,7 +197,7 @@ fn blocks(version: &str) -> Vec<(String, Vec<String>)> {
 fn a_newer_version_of_a_line_only_adds() {
     let mut versions: Vec<String> = std::fs::read_dir(root().join("wit")).unwrap().map(name_of).collect();
     versions.sort();
-    assert_eq!(versions, tidemill::plugin::abi::VERSIONS, "each folder is a version that the host speaks");
+    assert_eq!(versions, tidemill_sandbox::abi::VERSIONS, "each folder is a version that the host speaks");
     for pair in versions.windows(2) {
         let (old, new) = (blocks(&pair[0]), blocks(&pair[1]));
         assert!(old.len() >= 8, "{old:?}");

@@ -184,12 +184,12 @@ fn a_plugins_setting_from_the_environment_is_kept_as_it_is() {
     let text = "[handlers.a-b]\nplugin = \"a.wasm\"\n[handlers.a-b.config]\nkept = 1.10\n";
     for value in ["1.10", "0x1F", "\"abc\"#def", "abc # def", "[1", "true", "", "1e3", "2026-01-31", "a\nb = 2"] {
         let variables = [("TIDEMILL__HANDLERS__A_B__CONFIG__X".to_owned(), value.to_owned())];
-        let config = tidemill::config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
+        let config = tidemill_config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
         assert_eq!(config.handlers["a-b"].config["x"], value);
     }
     // Elsewhere a value is read as TOML, the whole of it or not at all.
     let variables = [("TIDEMILL__BACKEND__URL".to_owned(), "\"sqlite:a\"#b.db".to_owned())];
-    let config = tidemill::config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
+    let config = tidemill_config::read::parse(text, "t.toml".as_ref(), "".into(), &variables).unwrap();
     assert_eq!(config.backend.url.expose(), "\"sqlite:a\"#b.db");
 }
 

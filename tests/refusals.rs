@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tidemill::backend::{Error, SubscriptionStatus};
+use tidemill_storage::{Error, SubscriptionStatus};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::service::Service;
 use tidemill_tests::world::{NO_RETRY, World};
@@ -29,7 +29,7 @@ struct Scene {
 }
 
 struct Host {
-    switch: Arc<tidemill::service::ShutdownTrigger>,
+    switch: Arc<tidemill_runtime::shutdown::ShutdownTrigger>,
     task: JoinHandle<Result<(), Error>>,
 }
 
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     fn host_of(world: Arc<World>) -> Host {
-        let (switch, quiet) = tidemill::service::ShutdownTrigger::new();
+        let (switch, quiet) = tidemill_runtime::shutdown::ShutdownTrigger::new();
         let switch = Arc::new(switch);
         let turned = switch.clone();
         Host { switch, task: tokio::spawn(async move { world.host_until(turned, quiet, false).await }) }
@@ -94,7 +94,7 @@ impl Scene {
 
     /// What this host says that it keeps.
     fn kept(&self) -> f64 {
-        let metrics = tidemill::observe::metrics::render(|_| {});
+        let metrics = tidemill_runtime::observe::metrics::render(|_| {});
         let row = format!("tidemill_refused_kept{{handler=\"mischief\",stream=\"{}\"}} ", self.world.asked);
         let found = metrics.lines().find_map(|line| line.strip_prefix(&row)?.parse().ok());
         found.unwrap_or_else(|| panic!("no {row} in\n{metrics}"))
@@ -297,7 +297,7 @@ async fn the_breaker_opens_only_when_every_settlement_is_refused() {
             false => {
                 assert!(status.pending <= 60 && status.lag >= 140, "the fetching stops: {status:?}");
                 let subscriptions = [world.subscription.clone()];
-                let hosts = tidemill::service::heart::hosts(&*world.backend, &subscriptions).await.unwrap();
+                let hosts = tidemill_runtime::heartbeat::hosts(&*world.backend, &subscriptions).await.unwrap();
                 let note = hosts.iter().flat_map(|host| &host.handlers).find(|note| note.refused > 0).expect("a note");
                 assert_eq!((&*note.breaker, note.refused as u64), ("open", status.pending), "{note:?}");
                 assert!(note.refusal.contains("takes no more entries"), "{note:?}");

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tidemill::config::limits::INSTANCE_IDLE_MAX;
-use tidemill::service::ShutdownTrigger;
-use tidemill::service::consumer::WORKERS_PER_SUBSCRIPTION;
+use tidemill_core::limits::INSTANCE_IDLE_MAX;
+use tidemill_runtime::consumer::WORKERS_PER_SUBSCRIPTION;
+use tidemill_runtime::shutdown::ShutdownTrigger;
 use tidemill_tests::reload::{GOOD, Plan, REFUSES, Rig, run};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::World;

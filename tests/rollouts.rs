@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Backend, NewEntry, SubscriptionStatus};
-use tidemill::model::delivery::Subscription;
-use tidemill::service::HEARTBEAT_TTL;
+use tidemill_conformance::options;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_runtime::heartbeat::HEARTBEAT_TTL;
+use tidemill_storage::{Backend, NewEntry, SubscriptionStatus};
 use tidemill_tests::ledger::host::Host;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::event;
@@ -54,7 +54,7 @@ impl Fleet {
     async fn new(folder: tempfile::TempDir, url: String) -> Self {
         let stream = format!("all-{}", Uuid::new_v4().simple());
         let subscription = Subscription { stream: stream.as_str().into(), handler: "mischief".into() };
-        let backend = backend::open(&url, options()).await.unwrap();
+        let backend = tidemill::backends::open(&url, options()).await.unwrap();
         Self { folder, url, subscription, backend }
     }
 
@@ -208,7 +208,7 @@ on_both! {
         assert_eq!(fleet.count("k").await, 50);
         let doctor = fleet.command(OLD, &["doctor", "--json"]);
         let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-        assert!(said.contains("idempotency.window is 1h here, and a host that lives has 2h"), "{said}");
+        assert!(said.contains("idempotency.window is 1h here, and a live host has 2h"), "{said}");
         stop(one);
         stop(two);
     }
@@ -240,7 +240,7 @@ on_both! {
         old.signal("CONT");
         let exit = old.ends_within(STUCK).expect("it ends");
         let said = old.said();
-        assert!(!exit.success() && said.contains("another host that lives keeps the state"), "{said}");
+        assert!(!exit.success() && said.contains("another live host keeps the state"), "{said}");
         stop(next);
     }
 

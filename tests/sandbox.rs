@@ -199,7 +199,7 @@ async fn limits_that_are_reached_are_counted() {
         world.ask(data).await;
     }
     world.run().await;
-    let text = tidemill::observe::metrics::render(|_| {});
+    let text = tidemill_runtime::observe::metrics::render(|_| {});
     let count = |limit: &str| {
         let labels = format!("tidemill_limits_reached_total{{handler=\"{name}\",limit=\"{limit}\"}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&labels));

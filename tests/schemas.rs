@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use tidemill::schema::Registry;
-use tidemill::schema::admit::{AdmitOptions, admit};
+use tidemill_schema::Registry;
+use tidemill_schema::admit::{AdmitOptions, admit};
 use tidemill_tests::root;
 
 fn examples(folder: &Path) -> Vec<(String, Bytes)> {

@@ -199,7 +199,7 @@ fn a_host_shows_neither_its_password_nor_a_secret_nor_what_they_are_changed_to()
 #[test]
 fn what_a_programmer_prints_has_no_password_either() {
     let text = text_of("mischief", &format!("redis://ada:{CANARY}@127.0.0.1:1/0"), "");
-    let config = tidemill::config::read::parse(&text, "t.toml".as_ref(), "".into(), &[]).unwrap();
+    let config = tidemill_config::read::parse(&text, "t.toml".as_ref(), "".into(), &[]).unwrap();
     let shown = format!("{config:?} {:#?} {} {:?}", config, config.backend_url(), config.backend.url);
     assert!(shown.contains("redis://***@127.0.0.1:1/0"), "{shown}");
     shows_nothing("Debug", &shown);

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use serde_json::json;
-use tidemill::backend::Operator;
-use tidemill::model::delivery::Body;
+use tidemill_core::model::delivery::Body;
+use tidemill_storage::Operator;
 use tidemill_tests::world::{NO_RETRY, QUICK, World, event};
 use uuid::Uuid;
 

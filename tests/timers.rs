@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill::backend::Operator;
-use tidemill::model::dead_letter::ReasonClass;
-use tidemill::model::delivery::Body;
-use tidemill::service::ShutdownTrigger;
+use tidemill_core::model::dead_letter::ReasonClass;
+use tidemill_core::model::delivery::Body;
+use tidemill_runtime::shutdown::ShutdownTrigger;
+use tidemill_storage::Operator;
 use tidemill_tests::world::{NO_RETRY, QUICK, World, event};
 use uuid::Uuid;
 
@@ -141,7 +141,7 @@ crate::on_both_backends! {
         }
         world.run().await;
         let (_, said) = world.only_dead().await;
-        assert!(said.contains("timers-waiting: timer: as many wait as may (host.timers_max)"), "{said}");
+        assert!(said.contains("timers-waiting: timer: too many timers wait (host.timers_max)"), "{said}");
         assert_eq!(world.status().await.timers, 2);
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{Backend, Error, NewEntry, SubscriptionStatus};
-use tidemill::capability::ids::Ids;
-use tidemill::config::{Config, read};
-use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::Subscription;
-use tidemill::service::{Shutdown, ShutdownTrigger, build};
+use tidemill_config::{Config, read};
+use tidemill_core::model::dead_letter::DeadLetter;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_runtime::build;
+use tidemill_runtime::shutdown::{Shutdown, ShutdownTrigger};
+use tidemill_sandbox::capability::ids::Ids;
+use tidemill_storage::{Backend, Error, NewEntry, SubscriptionStatus};
 use uuid::Uuid;
 
 /// No story should take this long; one that does is stuck.
@@ -73,7 +74,7 @@ impl World {
         let suffix = Uuid::new_v4().simple().to_string();
         let text = config(url, plugin, &suffix, extra, tables);
         let config = read::parse(&text, "world.toml".as_ref(), crate::root(), &[]).expect("a good configuration");
-        let backend = build::open_backend(&config).await.expect("a backend");
+        let backend = tidemill::backends::open_backend(&config).await.expect("a backend");
         let (asked, done) = (format!("asked-{suffix}"), format!("done-{suffix}"));
         let subscription = Subscription { stream: asked.as_str().into(), handler: "mischief".into() };
         Self { config, backend, asked, done, subscription }
@@ -83,7 +84,7 @@ impl World {
     pub async fn by(&self, url: &str) -> Self {
         let mut config = self.config.clone();
         config.backend.url = url.into();
-        let backend = build::open_backend(&config).await.expect("a backend");
+        let backend = tidemill::backends::open_backend(&config).await.expect("a backend");
         let (asked, done, subscription) = (self.asked.clone(), self.done.clone(), self.subscription.clone());
         Self { config, backend, asked, done, subscription }
     }

@@ -13,7 +13,7 @@ use tidemill_benches::steps::STEPS;
 const MORE_MAX: f64 = 0.05;
 
 #[derive(Serialize, Deserialize)]
-pub struct Baseline {
+pub(crate) struct Baseline {
     pub rustc: String,
     pub valgrind: String,
     pub profile: String,
@@ -33,7 +33,7 @@ fn version(program: &str, hint: &str) -> anyhow::Result<String> {
 
 impl Baseline {
     /// What is about to be counted, here and now.
-    pub fn empty() -> anyhow::Result<Self> {
+    pub(crate) fn empty() -> anyhow::Result<Self> {
         Ok(Self {
             rustc: version("rustc", "install Rust with rustup")?,
             valgrind: version("valgrind", "apt-get install valgrind, or the like of it")?,
@@ -42,7 +42,7 @@ impl Baseline {
         })
     }
 
-    pub fn load() -> anyhow::Result<Self> {
+    pub(crate) fn load() -> anyhow::Result<Self> {
         let file = file();
         let text = std::fs::read(&file).map_err(|error| {
             anyhow!("cannot read {}: {error}\n  hint: `cargo xtask instructions --save` writes it", file.display())
@@ -50,13 +50,13 @@ impl Baseline {
         serde_json::from_slice(&text).with_context(|| file.display().to_string())
     }
 
-    pub fn save(&self) -> anyhow::Result<()> {
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         std::fs::write(file(), text).with_context(|| format!("cannot write {}", file().display()))
     }
 
     /// One row for each step that was counted, in the order of the pipeline.
-    pub fn table(&self, baseline: Option<&Self>) {
+    pub(crate) fn table(&self, baseline: Option<&Self>) {
         println!("{:<24} {:>12} {:>12} {:>7}", "instructions an event", "baseline", "now", "ratio");
         for step in STEPS {
             let Some(now) = self.instructions.get(step.name) else { continue };
@@ -68,7 +68,7 @@ impl Baseline {
     }
 
     /// Whether no step has more than it may.
-    pub fn compare(&self, baseline: &Self, all: bool) -> anyhow::Result<bool> {
+    pub(crate) fn compare(&self, baseline: &Self, all: bool) -> anyhow::Result<bool> {
         let (here, there) = (&self.profile, &baseline.profile);
         ensure!(
             here == there,

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use tidemill::backend::{DataPlane, Settlement, SettlementEntry};
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Subscription};
+use tidemill_core::model::delivery::{Delivery, Disposition, Effects, Subscription};
+use tidemill_storage::{DataPlane, Settlement, SettlementEntry};
 use uuid::Uuid;
 
 use crate::setup::STREAM;
 
-pub const HANDLER: &str = "bare";
+pub(crate) const HANDLER: &str = "bare";
 /// The host's default, `host.batch`.
 const BATCH: usize = 128;
 const WAIT: Duration = Duration::from_secs(1);
 
-pub fn subscription() -> Subscription {
+pub(crate) fn subscription() -> Subscription {
     Subscription { stream: STREAM.into(), handler: HANDLER.into() }
 }
 
-pub async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
+pub(crate) async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
     let mut done = 0;
     while done < events {
         let batch = backend.fetch(&subscription(), "bare", BATCH, WAIT).await?.deliveries;

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use crate::model::{Row, Sample, Section};
 
 #[derive(Clone, clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Events in each drain, where a section does not ask what that number does.
     #[arg(long)]
     pub events: Option<u64>,
@@ -31,7 +31,7 @@ pub struct Options {
     pub heavy: Option<PathBuf>,
 }
 
-pub struct Bench {
+pub(crate) struct Bench {
     pub options: Options,
     /// For clients that are part of this process: raw, bare.
     pub runtime: Runtime,
@@ -40,7 +40,7 @@ pub struct Bench {
 }
 
 /// A row that is to be run.
-pub struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     pub name: String,
     pub x: Option<f64>,
     pub settings: String,
@@ -50,7 +50,7 @@ pub struct Plan<'a> {
 }
 
 /// What one run of a row found out.
-pub struct Taken {
+pub(crate) struct Taken {
     pub sample: Sample,
     pub extra: Vec<(&'static str, f64)>,
     /// What only the run itself can tell of its settings; empty: what the plan says.
@@ -64,32 +64,32 @@ impl From<Sample> for Taken {
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(name: impl Into<String>, run: impl Fn() -> anyhow::Result<Taken> + 'a) -> Self {
+    pub(crate) fn new(name: impl Into<String>, run: impl Fn() -> anyhow::Result<Taken> + 'a) -> Self {
         Self { name: name.into(), x: None, settings: String::new(), long: false, run: Box::new(run) }
     }
 
-    pub fn at(self, x: f64) -> Self {
+    pub(crate) fn at(self, x: f64) -> Self {
         Self { x: Some(x), ..self }
     }
 
-    pub fn with(self, settings: impl Into<String>) -> Self {
+    pub(crate) fn with(self, settings: impl Into<String>) -> Self {
         Self { settings: settings.into(), ..self }
     }
 }
 
 impl Bench {
-    pub fn events(&self, usual: u64) -> u64 {
+    pub(crate) fn events(&self, usual: u64) -> u64 {
         let quick = if self.options.quick { (usual / 10).max(1) } else { usual };
         self.options.events.unwrap_or(quick)
     }
 
-    pub fn rounds(&self, usual: usize) -> usize {
+    pub(crate) fn rounds(&self, usual: usize) -> usize {
         let quick = if self.options.quick { 1 } else { usual };
         self.options.rounds.unwrap_or(quick).max(1)
     }
 
     /// Runs the rows in turn, once in each round, every second round backwards: what drifts slowly hits all of them alike.
-    pub fn run(&self, name: &str, events: u64, rounds: usize, plans: Vec<Plan>) -> anyhow::Result<Section> {
+    pub(crate) fn run(&self, name: &str, events: u64, rounds: usize, plans: Vec<Plan>) -> anyhow::Result<Section> {
         let wanted = |plan: &Plan| self.options.only.as_deref().is_none_or(|only| only == plan.name);
         let plans: Vec<Plan> = plans.into_iter().filter(wanted).collect();
         let row = |plan: &Plan| Row {

@@ -14,7 +14,7 @@ use crate::{clients, drains};
 /// Our own rows in it: the default, and what is compared with peers that do not start anew for each event.
 const OURS: [(Case, u32); 3] = [(Case::Stateless, 1), (Case::Stateless, drains::INSTANCE_EVENTS), (Case::Emit, 1)];
 
-pub fn run(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn run(bench: &Bench) -> anyhow::Result<Section> {
     peers::prepare(&tidemill_tests::root())?;
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use tidemill::backend::Start;
-use tidemill::service::build;
 use tidemill_benches::Case;
+use tidemill_storage::Start;
 
 use crate::bench::{Bench, Taken};
 use crate::model::Sample;
@@ -14,7 +13,7 @@ use crate::store::Store;
 use crate::{bare, raw, usage};
 
 /// `XREADGROUP` and `XACK`, and nothing else.
-pub fn raw(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Taken> {
+pub(crate) fn raw(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Taken> {
     store.fill(&Backlog::of(events))?;
     redis::cmd("XGROUP").arg("CREATE").arg(STREAM).arg(raw::GROUP).arg("0").exec(store.connection())?;
     let client = redis::Client::open(store.url())?;
@@ -25,9 +24,10 @@ pub fn raw(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Ta
 }
 
 /// The backend of the host, by itself.
-pub fn bare(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Taken> {
+pub(crate) fn bare(bench: &Bench, store: &mut OnRedis, events: u64) -> anyhow::Result<Taken> {
     store.fill(&Backlog::of(events))?;
-    let backend = bench.runtime.block_on(build::open_backend(&Case::Stateless.config(&store.url(), "")))?;
+    let backend =
+        bench.runtime.block_on(tidemill::backends::open_backend(&Case::Stateless.config(&store.url(), "")))?;
     bench.runtime.block_on(backend.ensure_group(&bare::subscription(), Start::Beginning))?;
     let sample = measure(store, events, || bench.runtime.block_on(bare::drain(&*backend, events)))?;
     store.check_acked(bare::HANDLER, events)?;

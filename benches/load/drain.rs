@@ -25,7 +25,7 @@ struct Begun {
     mib: f64,
 }
 
-pub fn drain(bench: &Bench, store: &mut dyn Store, setup: &Setup) -> anyhow::Result<Taken> {
+pub(crate) fn drain(bench: &Bench, store: &mut dyn Store, setup: &Setup) -> anyhow::Result<Taken> {
     store.fill(&setup.backlog)?;
     let start = |_| Host::start(setup, &store.url(), bench.folder.path());
     let mut hosts: Vec<Host> = (0..setup.hosts).map(start).collect::<Result<_, _>>()?;
@@ -104,7 +104,7 @@ fn sum(hosts: &[Host], of: impl Fn(&Host) -> anyhow::Result<f64>) -> anyhow::Res
 }
 
 /// The time from starting a host to the first delivery committed, of a backlog of one.
-pub fn first(bench: &Bench, store: &mut dyn Store, setup: &Setup) -> anyhow::Result<Taken> {
+pub(crate) fn first(bench: &Bench, store: &mut dyn Store, setup: &Setup) -> anyhow::Result<Taken> {
     store.fill(&setup.backlog)?;
     let store_s = store.cpu_s()?;
     let begun = Instant::now();

@@ -15,14 +15,14 @@ use crate::setup::Setup;
 use crate::store::Store;
 
 /// A server that keeps nothing: what Redis can do at best.
-pub fn without_aof() -> RedisServer {
+pub(crate) fn without_aof() -> RedisServer {
     RedisServer::start(&["--save", "", "--appendonly", "no"])
 }
 
 /// Events of one instance, besides the default of one.
-pub const INSTANCE_EVENTS: u32 = 64;
+pub(crate) const INSTANCE_EVENTS: u32 = 64;
 
-pub fn pipeline(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn pipeline(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(100_000);
@@ -42,7 +42,7 @@ pub fn pipeline(bench: &Bench) -> anyhow::Result<Section> {
 }
 
 /// The row of a case in the pipeline as it is by default, or with instances that live longer.
-pub fn of_case<'a>(
+pub(crate) fn of_case<'a>(
     bench: &'a Bench,
     redis: &'a RefCell<OnRedis>,
     case: Case,
@@ -66,7 +66,7 @@ const FSYNC: [(&str, &str, &[&str]); 3] = [
 ];
 const QUIETLY: [&str; 4] = ["--save", "", "--auto-aof-rewrite-percentage", "0"];
 
-pub fn fsync(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn fsync(bench: &Bench) -> anyhow::Result<Section> {
     let events = bench.events(50_000);
     let start = |(_, _, options): &(&str, &str, &[&str])| RedisServer::start(&[&QUIETLY, *options].concat());
     let servers: Vec<RedisServer> = FSYNC.iter().map(start).collect();

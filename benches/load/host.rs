@@ -16,7 +16,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 /// How long `/metrics` may take to answer.
 const METRICS_MAX: Duration = Duration::from_secs(10);
 
-pub struct Host {
+pub(crate) struct Host {
     child: Child,
     log: PathBuf,
     http: u16,
@@ -24,7 +24,7 @@ pub struct Host {
 
 impl Host {
     /// Starts a host of this set-up; `folder` takes its configuration, its log, and compiled plugins.
-    pub fn start(setup: &Setup, url: &str, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(setup: &Setup, url: &str, folder: &Path) -> anyhow::Result<Self> {
         let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = setup.write(folder, url, http)?;
         let log = folder.join(format!("host-{http}.log"));
@@ -35,32 +35,32 @@ impl Host {
     }
 
     /// An error with its log if it has ended by itself.
-    pub fn lives(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn lives(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("the host ended with {status}:\n{}", self.said()),
         }
     }
 
-    pub fn cpu_s(&self) -> anyhow::Result<f64> {
+    pub(crate) fn cpu_s(&self) -> anyhow::Result<f64> {
         usage::cpu_s(self.child.id())
     }
 
-    pub fn mib(&self) -> anyhow::Result<f64> {
+    pub(crate) fn mib(&self) -> anyhow::Result<f64> {
         usage::mib(self.child.id())
     }
 
-    pub fn peak_mib(&self) -> anyhow::Result<f64> {
+    pub(crate) fn peak_mib(&self) -> anyhow::Result<f64> {
         usage::peak_mib(self.child.id())
     }
 
     /// Deliveries that it found to be another host's when it wanted to settle them.
-    pub fn fenced(&self) -> anyhow::Result<f64> {
+    pub(crate) fn fenced(&self) -> anyhow::Result<f64> {
         self.metric("tidemill_deliveries_total{", r#"result="fenced""#)
     }
 
     /// Reads that brought something.
-    pub fn fetches(&self) -> anyhow::Result<f64> {
+    pub(crate) fn fetches(&self) -> anyhow::Result<f64> {
         self.metric("tidemill_fetch_seconds_count{", "")
     }
 
@@ -77,7 +77,7 @@ impl Host {
     }
 
     /// Ends it as an operator does, and looks whether it ends well.
-    pub fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
         ensure!(killed.success(), "kill -TERM has to work on our own child");
         let give_up = Instant::now() + STOP_MAX;

@@ -57,7 +57,7 @@ const KINDS: [(&str, &str, Kind); 4] = [
     ("tidemill 64", "instance_events_max = 64", Kind::Tidemill { instance_events_max: INSTANCE_EVENTS }),
 ];
 
-pub fn run(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn run(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let url = server.url();
     let mut plans = Vec::new();

@@ -6,7 +6,7 @@ use crate::model::Machine;
 
 const KIB_PER_GIB: f64 = 1024.0 * 1024.0;
 
-pub fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let server = RedisServer::start(&["--save", ""]);
     let cpuinfo = read("/proc/cpuinfo");
     let meminfo = read("/proc/meminfo");

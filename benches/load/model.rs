@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 /// A whole run. `docs/performance.json` is one.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Run {
+pub(crate) struct Run {
     pub machine: Machine,
     pub sections: Vec<Section>,
 }
 
 /// Where and with what it was measured; nothing that names the machine.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// RFC 3339.
     pub when: String,
     pub cores: usize,
@@ -27,7 +27,7 @@ pub struct Machine {
 
 /// A question that is asked of the pipeline, such as what payloads cost. Rows are run in turn within each round.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Section {
+pub(crate) struct Section {
     /// One of `sections::ALL`.
     pub name: String,
     /// In each drain; in sections with another number in each row (`payload`, `backlog`), the most.
@@ -37,7 +37,7 @@ pub struct Section {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     /// The position on the axis of a section that has one: events, bytes, handlers, events/s.
     pub x: Option<f64>,
@@ -62,7 +62,7 @@ pub struct Row {
 
 /// What one drain cost.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     pub events_per_s: f64,
     /// Processor time per event of the client or host, user and system, in microseconds.
     pub client_us: f64,

@@ -16,7 +16,7 @@ const FILL_BYTES: usize = 256 * 1024;
 /// Entries or values that are read back at once.
 const PAGE: usize = 1000;
 
-pub struct OnRedis {
+pub(crate) struct OnRedis {
     url: String,
     connection: Connection,
 }
@@ -32,17 +32,17 @@ struct Day {
 }
 
 impl OnRedis {
-    pub fn new(url: String) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: String) -> anyhow::Result<Self> {
         let connection = redis::Client::open(url.as_str())?.get_connection()?;
         Ok(Self { url, connection })
     }
 
-    pub fn connection(&mut self) -> &mut Connection {
+    pub(crate) fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
 
     /// Whether a group has read and acked all of the stream.
-    pub fn check_acked(&mut self, group: &str, events: u64) -> anyhow::Result<()> {
+    pub(crate) fn check_acked(&mut self, group: &str, events: u64) -> anyhow::Result<()> {
         let pending: Value = redis::cmd("XPENDING").arg(STREAM).arg(group).query(&mut self.connection)?;
         let Value::Array(parts) = pending else { anyhow::bail!("XPENDING answers oddly") };
         ensure!(parts.first() == Some(&Value::Int(0)), "entries are still pending: {parts:?}");
@@ -56,7 +56,7 @@ impl OnRedis {
     }
 
     /// Whether the inbox holds a deduplication key for each event.
-    pub fn check_marks(&mut self, handler: &str, events: u64) -> anyhow::Result<()> {
+    pub(crate) fn check_marks(&mut self, handler: &str, events: u64) -> anyhow::Result<()> {
         let mut dedup_keys = 0;
         for key in self.inbox_keys(handler)? {
             dedup_keys += redis::cmd("HLEN").arg(key).query::<u64>(&mut self.connection)?;
@@ -66,7 +66,7 @@ impl OnRedis {
     }
 
     /// What the inbox takes, in bytes.
-    pub fn inbox_bytes(&mut self, handler: &str) -> anyhow::Result<u64> {
+    pub(crate) fn inbox_bytes(&mut self, handler: &str) -> anyhow::Result<u64> {
         let mut bytes = 0;
         for key in self.inbox_keys(handler)? {
             // SAMPLES 0: all of it is looked at.

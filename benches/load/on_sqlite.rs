@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rusqlite::{Connection, OpenFlags};
-use tidemill::backend::NewEntry;
-use tidemill::service::build;
 use tidemill_benches::Case;
+use tidemill_storage::NewEntry;
 use tokio::runtime::Handle;
 
 use crate::setup::{Backlog, STREAM, Setup};
@@ -18,7 +17,7 @@ const FILL: u64 = 500;
 /// How long a reader waits for a writer.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
-pub struct OnSqlite {
+pub(crate) struct OnSqlite {
     file: PathBuf,
     runtime: Handle,
     /// Opened when there is a file, for reading alone.
@@ -26,7 +25,7 @@ pub struct OnSqlite {
 }
 
 impl OnSqlite {
-    pub fn new(file: PathBuf, runtime: Handle) -> Self {
+    pub(crate) fn new(file: PathBuf, runtime: Handle) -> Self {
         Self { file, runtime, connection: None }
     }
 
@@ -55,7 +54,7 @@ impl Store for OnSqlite {
         }
         let config = Case::Stateless.config(&self.url(), "");
         self.runtime.block_on(async {
-            let backend = build::open_backend(&config).await?;
+            let backend = tidemill::backends::open_backend(&config).await?;
             for start in (0..backlog.events).step_by(FILL as usize) {
                 let entry = |number| NewEntry { body: backlog.event(number).into(), dedup_key: None };
                 let entries: Vec<NewEntry> = (start..(start + FILL).min(backlog.events)).map(entry).collect();

@@ -20,7 +20,7 @@ const NOTES_BEGIN: &str = "<!-- notes: kept by `cargo xtask load --write` -->";
 const NOTES_END: &str = "<!-- end of the notes -->";
 
 /// `before` is the page as it is now, for its notes.
-pub fn page(run: &Run, before: &str) -> String {
+pub(crate) fn page(run: &Run, before: &str) -> String {
     let mut page = HEAD.to_owned();
     page += &at_a_glance(run);
     page += "\n## Targets\n\n";

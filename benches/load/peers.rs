@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::model::Sample;
 
-pub struct Peer {
+pub(crate) struct Peer {
     pub name: &'static str,
     pub language: &'static str,
     /// What it promises in this set-up, says its documentation; crashes were not tried.
@@ -42,7 +42,7 @@ enum Queue {
 const RUST: &str = "rust/target/release/tidemill-peers";
 const PYTHON: &str = "python/.venv/bin/python";
 
-pub const PEERS: &[Peer] = &[
+pub(crate) const PEERS: &[Peer] = &[
     Peer {
         name: "native",
         language: "Rust",
@@ -132,7 +132,7 @@ struct Report {
 }
 
 /// Installs and builds what is not there yet. Only the first time takes long, and needs the net.
-pub fn prepare(root: &Path) -> anyhow::Result<()> {
+pub(crate) fn prepare(root: &Path) -> anyhow::Result<()> {
     let folder = root.join("benches/peers");
     node(&folder.join("node"))?;
     python(&folder.join("python"))?;
@@ -190,7 +190,7 @@ fn passes(command: &mut Command, hint: &str) -> anyhow::Result<()> {
 }
 
 /// Fills the peer's queue in an empty Redis, lets it drain, and looks whether it did. Also says the peer's settings.
-pub async fn drain(
+pub(crate) async fn drain(
     peer: &Peer,
     events: u64,
     url: &str,

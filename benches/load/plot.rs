@@ -27,16 +27,16 @@ const COLOURS: [(&str, &str); 6] = [
     ("#6b7280", "#9aa3b0"),
 ];
 /// Index of the colour for what is there to be compared with.
-pub const GREY: usize = COLOURS.len() - 1;
+pub(crate) const GREY: usize = COLOURS.len() - 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scale {
+pub(crate) enum Scale {
     Linear,
     Log,
 }
 
 /// Lying bars: a row each, made of parts that are added up.
-pub struct Bars {
+pub(crate) struct Bars {
     pub title: String,
     /// What the numbers are, with the unit. On a logarithmic axis, which has no zero to begin a bar at, there are dots.
     pub axis: Axis,
@@ -45,7 +45,7 @@ pub struct Bars {
     pub bars: Vec<Bar>,
 }
 
-pub struct Bar {
+pub(crate) struct Bar {
     pub label: String,
     /// The medians of the parts, each with the index of its colour.
     pub parts: Vec<(f64, usize)>,
@@ -53,26 +53,26 @@ pub struct Bar {
     pub sum: Spread,
 }
 
-pub struct Lines {
+pub(crate) struct Lines {
     pub title: String,
     pub x: Axis,
     pub y: Axis,
     pub lines: Vec<Line>,
 }
 
-pub struct Axis {
+pub(crate) struct Axis {
     pub label: String,
     pub scale: Scale,
 }
 
-pub struct Line {
+pub(crate) struct Line {
     pub label: String,
     pub colour: usize,
     pub points: Vec<(f64, Spread)>,
 }
 
 impl Bars {
-    pub fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let longest = self.bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0);
         let left = 24.0 + longest as f64 * LETTER + 10.0;
         let top = if !self.legend.is_empty() { 76.0 } else { 52.0 };
@@ -128,7 +128,7 @@ impl Bar {
 }
 
 impl Lines {
-    pub fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let (left, top) = (84.0, if self.lines.len() > 1 { 82.0 } else { 58.0 });
         let bottom = top + PLOT_HEIGHT;
         let points = || self.lines.iter().flat_map(|line| &line.points);

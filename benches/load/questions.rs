@@ -43,7 +43,7 @@ fn nothing(_extra: &str) -> bool {
     false
 }
 
-pub fn handlers(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn handlers(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(20_000);
@@ -68,7 +68,7 @@ fn own_copy(folder: &Path, number: usize) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-pub fn hosts(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn hosts(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(100_000);
@@ -79,7 +79,7 @@ pub fn hosts(bench: &Bench) -> anyhow::Result<Section> {
     bench.run("hosts", events, bench.rounds(3), HOSTS.into_iter().map(plan).collect())
 }
 
-pub fn payload(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn payload(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(30_000);
@@ -92,7 +92,7 @@ pub fn payload(bench: &Bench) -> anyhow::Result<Section> {
     bench.run("payload", events, bench.rounds(3), PAYLOAD_BYTES.into_iter().map(plan).collect())
 }
 
-pub fn instances(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn instances(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(30_000);
@@ -113,7 +113,7 @@ pub fn instances(bench: &Bench) -> anyhow::Result<Section> {
     bench.run("instances", events, bench.rounds(3), plans)
 }
 
-pub fn backlog(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn backlog(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let small = if bench.options.quick { &BACKLOG[..2] } else { &BACKLOG[..] };
@@ -137,7 +137,7 @@ fn waiting<'a>(bench: &'a Bench, redis: &'a RefCell<OnRedis>, events: u64) -> Pl
     Plan { long: events >= BACKLOG_LONG, ..Plan::new("stateless", run).at(events as f64) }
 }
 
-pub fn start(bench: &Bench) -> anyhow::Result<Section> {
+pub(crate) fn start(bench: &Bench) -> anyhow::Result<Section> {
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let sqlite = RefCell::new(OnSqlite::new(bench.folder.path().join("start.db"), bench.runtime.handle().clone()));

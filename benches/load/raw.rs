@@ -5,10 +5,10 @@ use redis::aio::MultiplexedConnection;
 
 use crate::setup::STREAM;
 
-pub const GROUP: &str = "raw";
+pub(crate) const GROUP: &str = "raw";
 const COUNT: usize = 100;
 
-pub async fn drain(connection: &mut MultiplexedConnection, events: u64) -> anyhow::Result<()> {
+pub(crate) async fn drain(connection: &mut MultiplexedConnection, events: u64) -> anyhow::Result<()> {
     let mut done = 0;
     while done < events {
         let reply: Value = redis::cmd("XREADGROUP")

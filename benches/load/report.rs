@@ -1,12 +1,12 @@
 //! What a run looks like: a table for the terminal, and the page with its pictures.
 
-pub mod chapters;
-pub mod stats;
-pub mod targets;
-pub mod words;
+pub(crate) mod chapters;
+pub(crate) mod stats;
+pub(crate) mod targets;
+pub(crate) mod words;
 
 #[cfg(test)]
-pub mod example;
+pub(crate) mod example;
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ use chapters::{CHAPTERS, Chapter, Column, Form, Picture, To};
 use stats::{Figure, Spread};
 use targets::TARGETS;
 
-pub const PAGE: &str = "docs/performance.md";
-pub const DATA: &str = "docs/performance.json";
+pub(crate) const PAGE: &str = "docs/performance.md";
+pub(crate) const DATA: &str = "docs/performance.json";
 /// Where the pictures lie.
-pub const PICTURES: &str = "docs/performance";
+pub(crate) const PICTURES: &str = "docs/performance";
 
 /// Everything as text, for a person at a terminal.
-pub fn print(run: &Run) {
+pub(crate) fn print(run: &Run) {
     for (chapter, section) in told(run) {
         let (title, rounds) = (title(&section.name), section.rounds);
         println!("{title}: rounds: {rounds}; events in each: at most {}; median [min - max]\n", section.events);
@@ -43,7 +43,7 @@ pub fn print(run: &Run) {
 }
 
 /// The page, its pictures and the run itself, under the root of the project.
-pub fn write(run: &Run, root: &Path) -> anyhow::Result<()> {
+pub(crate) fn write(run: &Run, root: &Path) -> anyhow::Result<()> {
     let save =
         |path: &str, text: &str| std::fs::write(root.join(path), text).with_context(|| format!("writing {path}"));
     let folder = root.join(PICTURES);
@@ -63,7 +63,7 @@ pub fn write(run: &Run, root: &Path) -> anyhow::Result<()> {
 }
 
 /// The sections of the run that have a chapter, in the order of the chapters.
-pub fn told(run: &Run) -> impl Iterator<Item = (&'static Chapter, &Section)> {
+pub(crate) fn told(run: &Run) -> impl Iterator<Item = (&'static Chapter, &Section)> {
     CHAPTERS.iter().filter_map(|chapter| Some((chapter, run.section(chapter.section)?)))
 }
 
@@ -71,20 +71,20 @@ fn question(section: &str) -> Option<&'static sections::Question> {
     sections::ALL.iter().find(|question| question.name == section)
 }
 
-pub fn title(section: &str) -> &str {
+pub(crate) fn title(section: &str) -> &str {
     question(section).map_or(section, |question| question.title)
 }
 
 /// The A/A control: how much the same thing differs from itself in this run.
-pub fn noise(run: &Run) -> Option<Spread> {
+pub(crate) fn noise(run: &Run) -> Option<Spread> {
     let section = run.section("pipeline")?;
     Figure::Rate.ratio(section.row("raw again")?, section.row("raw")?)
 }
 
 /// A row of headings, then the rows.
-pub type Table = Vec<Vec<String>>;
+pub(crate) type Table = Vec<Vec<String>>;
 
-pub fn table(chapter: &Chapter, section: &Section) -> Table {
+pub(crate) fn table(chapter: &Chapter, section: &Section) -> Table {
     let axis = question(&section.name).and_then(|question| question.axis);
     // Columns of figures that this run has not taken are left out.
     let columns: Vec<&Column> = chapter
@@ -114,7 +114,7 @@ fn cell(column: &Column, row: &Row, section: &Section) -> Option<Spread> {
 }
 
 /// What was measured, held against what was aimed at; also with instances that serve 64 events.
-pub fn targets_table(run: &Run) -> Table {
+pub(crate) fn targets_table(run: &Run) -> Table {
     let headings = ["target", "aim", "a fresh instance for each event", "an instance for 64 events"];
     let mut table: Table = vec![headings.map(str::to_owned).to_vec()];
     for target in TARGETS {
@@ -140,12 +140,12 @@ fn print_table(table: &Table) {
 }
 
 /// Whether a row is Tidemill, or there to be compared with.
-pub fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     !["raw", "bare"].iter().any(|yardstick| name.starts_with(yardstick)) && !PEERS.iter().any(|peer| peer.name == name)
 }
 
 /// Whether this run has taken what is to be seen.
-pub fn is_drawn(picture: &Picture, section: &Section) -> bool {
+pub(crate) fn is_drawn(picture: &Picture, section: &Section) -> bool {
     let figure = match picture.form {
         Form::Bars(figure, _) | Form::Lines(figure, ..) => figure,
         Form::Cpu => Figure::Total,

@@ -7,7 +7,7 @@ use crate::model::Section;
 use crate::{beside, drains, latency, questions};
 
 /// What a section asks, and how it finds out.
-pub struct Question {
+pub(crate) struct Question {
     pub name: &'static str,
     pub title: &'static str,
     /// What `Row::x` is; none if the rows have no axis.
@@ -16,7 +16,7 @@ pub struct Question {
 }
 
 /// In the order in which they are asked and shown.
-pub const ALL: &[Question] = &[
+pub(crate) const ALL: &[Question] = &[
     Question { name: "pipeline", title: "The pipeline beside raw Redis", axis: None, run: drains::pipeline },
     Question { name: "fsync", title: "What it costs to be durable", axis: None, run: drains::fsync },
     Question { name: "latency", title: "From published to settled", axis: Some("events a second"), run: latency::run },
@@ -43,7 +43,7 @@ pub const ALL: &[Question] = &[
 const PEERS: &str = "peers";
 
 /// The sections of these names in the order of the table; without names all of them, the peers only if they are wanted.
-pub fn chosen(names: &[String], peers: bool) -> anyhow::Result<Vec<&'static Question>> {
+pub(crate) fn chosen(names: &[String], peers: bool) -> anyhow::Result<Vec<&'static Question>> {
     if let Some(unknown) = names.iter().find(|name| !ALL.iter().any(|question| question.name == **name)) {
         let known: Vec<&str> = ALL.iter().map(|question| question.name).collect();
         bail!("there is no section {unknown:?}\n  hint: {}", known.join(", "));

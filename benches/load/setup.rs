@@ -7,18 +7,18 @@ use tidemill_benches::{Case, user_created};
 use uuid::Uuid;
 
 /// The stream that is drained, and the one that is emitted to.
-pub const STREAM: &str = "bench-users";
-pub const OUT: &str = "bench-out";
+pub(crate) const STREAM: &str = "bench-users";
+pub(crate) const OUT: &str = "bench-out";
 
 /// The events that wait when a drain begins.
 #[derive(Debug, Clone, Copy)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     pub events: u64,
     /// Of one event; none = `User.Created` of 400 bytes.
     pub bytes: Option<usize>,
 }
 
-pub struct Setup {
+pub(crate) struct Setup {
     pub backlog: Backlog,
     pub case: Case,
     /// One for each handler.
@@ -28,11 +28,11 @@ pub struct Setup {
 }
 
 impl Backlog {
-    pub fn of(events: u64) -> Self {
+    pub(crate) fn of(events: u64) -> Self {
         Self { events, bytes: None }
     }
 
-    pub fn event(&self, number: u64) -> String {
+    pub(crate) fn event(&self, number: u64) -> String {
         match self.bytes {
             None => user_created(number),
             Some(bytes) => placed(number, bytes),
@@ -93,17 +93,17 @@ fn placed(number: u64, bytes: usize) -> String {
 
 impl Setup {
     /// One host with one handler.
-    pub fn new(events: u64, case: Case, instance_events_max: u32) -> Self {
+    pub(crate) fn new(events: u64, case: Case, instance_events_max: u32) -> Self {
         Self { backlog: Backlog::of(events), case, plugins: vec![case.plugin()], instance_events_max, hosts: 1 }
     }
 
     /// The names of the handlers.
-    pub fn handlers(&self) -> Vec<String> {
+    pub(crate) fn handlers(&self) -> Vec<String> {
         (1..=self.plugins.len()).map(|number| format!("bench-{number}")).collect()
     }
 
     /// Writes the configuration of a host into the folder; its path. Compiled plugins are kept there, too.
-    pub fn write(&self, folder: &Path, url: &str, http: u16) -> anyhow::Result<PathBuf> {
+    pub(crate) fn write(&self, folder: &Path, url: &str, http: u16) -> anyhow::Result<PathBuf> {
         let schemas = match self.backlog.bytes {
             None => tidemill_tests::root().join("schemas"),
             Some(_) => folder.join("schemas"),

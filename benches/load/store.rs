@@ -3,7 +3,7 @@
 
 use crate::setup::{Backlog, Setup};
 
-pub trait Store {
+pub(crate) trait Store {
     /// The host's `backend.url`.
     fn url(&self) -> String;
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 const TICKS_PER_S: f64 = 100.0;
 
 /// User and system time of all its threads, in seconds.
-pub fn cpu_s(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn cpu_s(pid: u32) -> anyhow::Result<f64> {
     let stat = read(pid, "stat")?;
     // Behind the name in parentheses: utime and stime are the 12th and 13th from there.
     let (_, rest) = stat.rsplit_once(')').context("an odd /proc/PID/stat")?;
@@ -15,17 +15,17 @@ pub fn cpu_s(pid: u32) -> anyhow::Result<f64> {
 }
 
 /// The memory that it has resident now, in MiB.
-pub fn mib(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn mib(pid: u32) -> anyhow::Result<f64> {
     status_mib(pid, "VmRSS:")
 }
 
 /// The most that it ever had, or since `forget_peak`.
-pub fn peak_mib(pid: u32) -> anyhow::Result<f64> {
+pub(crate) fn peak_mib(pid: u32) -> anyhow::Result<f64> {
     status_mib(pid, "VmHWM:")
 }
 
 /// Of this process. Where the system does not let us, the peak is that of its whole life, which is no less.
-pub fn forget_peak() {
+pub(crate) fn forget_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use tempfile::TempDir;
-use tidemill::backend::{Backend, DataPlane, NewEntry, Settled, Settlement, SettlementEntry, Start};
-use tidemill::model::delivery::{Disposition, Subscription};
-use tidemill::service::build;
 use tidemill_benches::steps::{BATCH, effects};
 use tidemill_benches::{Case, user_created};
+use tidemill_core::model::delivery::{Disposition, Subscription};
+use tidemill_storage::{Backend, DataPlane, NewEntry, Settled, Settlement, SettlementEntry, Start};
 use tidemill_tests::server::RedisServer;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -34,7 +33,8 @@ impl Places {
     fn backends(&self, case: Case) -> Vec<(&'static str, Arc<dyn Backend>)> {
         let file = format!("sqlite:{}", self.folder.path().join("bench.db").display());
         let open = |(name, url): (&'static str, String)| {
-            let backend = self.runtime.block_on(build::open_backend(&case.config(&url, ""))).expect("a backend");
+            let backend =
+                self.runtime.block_on(tidemill::backends::open_backend(&case.config(&url, ""))).expect("a backend");
             self.runtime.block_on(backend.ensure_group(&subscription(case), Start::Beginning)).expect("a group");
             (name, backend)
         };
@@ -48,7 +48,7 @@ fn subscription(case: Case) -> Subscription {
 
 /// Sketch: 128 ids and 128 keys are one round trip of 100 µs, and for each event 1 µs of Redis and 1 µs of ours; SQLite
 /// has no round trip, but two searches in a tree for each event, 5 µs.
-pub fn look_up(criterion: &mut Criterion) {
+pub(crate) fn look_up(criterion: &mut Criterion) {
     let places = Places::new();
     let subscription = subscription(Case::Keyed);
     let mut group = criterion.benchmark_group("look-up");
@@ -67,7 +67,7 @@ pub fn look_up(criterion: &mut Criterion) {
 
 /// Sketch, of Redis for each event: 2.7 µs of its own without effects, 2.2 more with one event emitted, 3 more with a
 /// state; and 1 µs of ours. SQLite: no round trip, a handful of changes in trees, 20 µs, and a sync for the batch.
-pub fn settle(criterion: &mut Criterion) {
+pub(crate) fn settle(criterion: &mut Criterion) {
     let places = Places::new();
     for case in Case::ALL {
         let mut group = criterion.benchmark_group(format!("settle-{}", case.name()));

@@ -4,34 +4,34 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill::model::event::Event;
-use tidemill::model::outcome::NotRun;
-use tidemill::schema::Registry;
-use tidemill::schema::admit::{AdmitOptions, admit};
+use tidemill_core::model::outcome::NotRun;
+use tidemill_schema::Registry;
+use tidemill_schema::admit::{AdmitOptions, admit};
+use tidemill_schema::event::Event;
 
 use super::Ready;
 use crate::user_created;
 
-pub fn user() -> Ready {
+pub(super) fn user() -> Ready {
     admitted(user_created(1))
 }
 
-pub fn order() -> Ready {
+pub(super) fn order() -> Ready {
     admitted(order_created(2))
 }
 
 /// As many items as 32 KB hold.
-pub fn items_32k() -> Ready {
+pub(super) fn items_32k() -> Ready {
     admitted(order_created(165))
 }
 
 /// A user with a long note.
-pub fn text_32k() -> Ready {
+pub(super) fn text_32k() -> Ready {
     admitted(user_created(1).replace("a member", &"a member ".repeat(3600)))
 }
 
 /// An address that is none.
-pub fn refusal() -> Ready {
+pub(super) fn refusal() -> Ready {
     let event = user_created(1).replace("@example.com", "");
     ready(event, |answer| assert!(matches!(answer, Err(NotRun::Invalid(_))), "{answer:?}"))
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill::capability::ids::Ids;
-use tidemill::model::event::Event;
-use tidemill::model::outcome::Outcome;
-use tidemill::plugin::Plugin;
-use tidemill::plugin::invoke::{Call, Instance};
-use tidemill::schema::admit::{AdmitOptions, admit};
-use tidemill::service::build;
+use tidemill_core::model::outcome::Outcome;
+use tidemill_runtime::build;
+use tidemill_sandbox::Plugin;
+use tidemill_sandbox::capability::ids::Ids;
+use tidemill_sandbox::worlds::handler::{Call, Instance};
+use tidemill_schema::admit::{AdmitOptions, admit};
+use tidemill_schema::event::Event;
 
 use super::Ready;
 use crate::{Case, user_created};
@@ -58,7 +58,7 @@ impl Guest {
     }
 }
 
-pub fn live(case: Case) -> Ready {
+pub(super) fn live(case: Case) -> Ready {
     let guest = Guest::load(case);
     let live = Rc::new(RefCell::new(guest.instance()));
     Box::new(move || {
@@ -68,7 +68,7 @@ pub fn live(case: Case) -> Ready {
 }
 
 /// Without a call.
-pub fn new(case: Case) -> Ready {
+pub(super) fn new(case: Case) -> Ready {
     let guest = Guest::load(case);
     Box::new(move || {
         let guest = guest.clone();
@@ -76,7 +76,7 @@ pub fn new(case: Case) -> Ready {
     })
 }
 
-pub fn fresh(case: Case) -> Ready {
+pub(super) fn fresh(case: Case) -> Ready {
     let guest = Guest::load(case);
     Box::new(move || {
         let guest = guest.clone();

@@ -8,10 +8,10 @@ mod admit;
 mod guest;
 mod wire;
 
-use tidemill::model::delivery::{Disposition, Effects};
-use tidemill::model::outcome::{Outcome, Verdict};
-use tidemill::policy::disposition::{DecisionInput, decide};
-use tidemill::policy::retry::RetryPolicy;
+use tidemill_core::model::delivery::{Disposition, Effects};
+use tidemill_core::model::outcome::{Outcome, Verdict};
+use tidemill_core::policy::disposition::{DecisionInput, decide};
+use tidemill_core::policy::retry::RetryPolicy;
 
 pub use wire::{BATCH, effects};
 

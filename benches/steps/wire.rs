@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::Value;
-use tidemill::backend::redis::Redis;
-use tidemill::backend::{Settlement, SettlementEntry};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription};
-use tidemill::service::options::backend_options;
+use tidemill_core::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription};
+use tidemill_runtime::options::backend_options;
+use tidemill_storage::{Settlement, SettlementEntry};
+use tidemill_storage_redis::Redis;
 use uuid::Uuid;
 
 use super::Ready;
@@ -37,7 +37,7 @@ fn answer() -> Vec<u8> {
 }
 
 /// The answer's bytes become values: the `redis` crate's work.
-pub fn parse() -> Ready {
+pub(super) fn parse() -> Ready {
     let answer: Arc<[u8]> = answer().into();
     Box::new(move || {
         let answer = answer.clone();
@@ -46,7 +46,7 @@ pub fn parse() -> Ready {
 }
 
 /// The values become deliveries: ours.
-pub fn decode() -> Ready {
+pub(super) fn decode() -> Ready {
     let (bytes, subscription) = (answer(), Arc::new(subscription()));
     Box::new(move || {
         let answer: Value = redis::parse_redis_value(&bytes).expect("a good answer");
@@ -60,7 +60,7 @@ pub fn decode() -> Ready {
 }
 
 /// A settlement becomes the command that is sent.
-pub fn encode(case: Case) -> Ready {
+pub(super) fn encode(case: Case) -> Ready {
     let options = backend_options(&case.config("sqlite::memory:", ""));
     let settlement = Arc::new(settlement(case));
     Box::new(move || {

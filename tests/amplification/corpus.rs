@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidemill::backend::Start;
-use tidemill::config::limits;
-use tidemill::model::delivery::Subscription;
+use tidemill_core::limits;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_storage::Start;
 
 use super::figures::Figures;
 use super::{Field, LOOK_EVERY, ROW_MAX};
@@ -17,7 +17,7 @@ const EVENTS: u64 = 3;
 
 impl Field {
     /// All of them; what is wrong is added to `broken`.
-    pub fn corpus(&mut self, figures: &mut Vec<Figures>, broken: &mut Vec<String>) -> Result<(), String> {
+    pub(super) fn corpus(&mut self, figures: &mut Vec<Figures>, broken: &mut Vec<String>) -> Result<(), String> {
         let service = Service::start();
         let wanted: Vec<&Stranger> = STRANGERS.iter().filter(|row| self.plan.wants(row.name)).collect();
         for row in wanted {

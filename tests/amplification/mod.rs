@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tidemill::model::delivery::EntryId;
+use tidemill_core::model::delivery::EntryId;
 
 use bombs::{ROWS, Row};
 use figures::Figures;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::backend::{Backend, NewEntry};
-use tidemill::model::dead_letter::ReasonClass;
-use tidemill::model::delivery::Body;
+use tidemill_core::model::dead_letter::ReasonClass;
+use tidemill_core::model::delivery::Body;
+use tidemill_storage::{Backend, NewEntry};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 

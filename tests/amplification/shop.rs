@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redis::Connection;
-use tidemill::backend::{Backend, NewEntry, SubscriptionStatus, wire};
-use tidemill::config::{Config, read};
-use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::{Body, EntryId, Subscription};
-use tidemill::service::build;
+use tidemill_config::{Config, read};
+use tidemill_core::model::dead_letter::DeadLetter;
+use tidemill_core::model::delivery::{Body, EntryId, Subscription};
+use tidemill_runtime::build;
+use tidemill_storage::{Backend, NewEntry, SubscriptionStatus, wire};
 use tokio::runtime::Runtime;
 
 use super::bombs::{Bomb, UNIONS, union_schema};
@@ -67,7 +67,7 @@ impl Shop {
         let mut config: Config = read::read(&folder.path().join("tidemill.toml")).map_err(|error| error.to_string())?;
         config.backend.url = (&url).into();
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
-        let backend = runtime.block_on(build::open_backend(&config)).map_err(|error| error.to_string())?;
+        let backend = runtime.block_on(tidemill::backends::open_backend(&config)).map_err(|error| error.to_string())?;
         // The groups first: the counters count from their start.
         for (subscription, start) in build::subscriptions(&config) {
             runtime.block_on(backend.ensure_group(&subscription, start)).map_err(|error| error.to_string())?;

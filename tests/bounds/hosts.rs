@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{Settlement, SettlementEntry, Start};
-use tidemill::capability::ids::Ids;
-use tidemill::config::read;
-use tidemill::model::delivery::Disposition;
-use tidemill::model::outcome::Outcome;
-use tidemill::plugin::calls::{self, GuestBatch, GuestCall, WarmInstances};
-use tidemill::plugin::inspect::inspect;
-use tidemill::schema::admit::{AdmitOptions, admit};
-use tidemill::service::build;
+use tidemill_config::read;
+use tidemill_core::model::delivery::Disposition;
+use tidemill_core::model::outcome::Outcome;
+use tidemill_runtime::build;
+use tidemill_sandbox::capability::ids::Ids;
+use tidemill_sandbox::component::inspect::inspect;
+use tidemill_sandbox::executor::batch;
+use tidemill_sandbox::executor::batch::{GuestBatch, GuestCall, WarmInstances};
+use tidemill_schema::admit::{AdmitOptions, admit};
+use tidemill_storage::{Settlement, SettlementEntry, Start};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::strangers::guests;
 use tidemill_tests::world::{self, NO_RETRY, World};
@@ -92,7 +93,7 @@ fn no_call_is_begun_when_the_effects_of_a_batch_are_many_bytes() {
             instance_events_max: 1,
             versions: 1,
         };
-        let called = calls::run(&mut WarmInstances::default(), job).unwrap();
+        let called = batch::run(&mut WarmInstances::default(), job).unwrap();
         let bytes = |outcome: &Outcome| match outcome {
             Outcome::Done(effects) => effects.bytes(),
             other => panic!("{other:?}"),

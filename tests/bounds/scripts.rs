@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use tidemill::backend::{
-    self, Backend, Bounds, NewEntry, Operator, Options, Overflow, Settled, Settlement, SettlementEntry, Start,
+use tidemill_core::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
+use tidemill_core::model::delivery::{Delivery, Disposition, Subscription};
+use tidemill_storage::{
+    Backend, Bounds, NewEntry, Operator, Options, Overflow, Settled, Settlement, SettlementEntry, Start,
 };
-use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use tidemill::model::delivery::{Delivery, Disposition, Subscription};
 use tidemill_tests::proxy::{Mode, Proxy};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ struct Rig {
 impl Rig {
     async fn new(settings: &[&str], options: Options) -> Self {
         let server = RedisServer::start(&[&["--save", ""], settings].concat());
-        let backend = backend::open(&server.url(), options).await.unwrap();
+        let backend = tidemill::backends::open(&server.url(), options).await.unwrap();
         let subscription = Subscription { stream: "s".into(), handler: "h".into() };
         backend.ensure_group(&subscription, Start::Beginning).await.unwrap();
         Self { server, backend, subscription }
@@ -165,7 +165,7 @@ async fn hosts_are_listed_up_to_a_bound() {
     assert!(hosts.iter().any(|host| &*host.consumer == "one-more"), "those that were heard last");
 }
 
-/// Reaches `status::CONSUMERS_MAX` and `survey::CONSUMERS_MAX`.
+/// Reaches `status::CONSUMERS_MAX` and `doctor_streams::CONSUMERS_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn consumers_are_counted_by_name_up_to_a_bound_and_then_at_large() {
     let rig = Rig::new(&[], Options::default()).await;
@@ -225,7 +225,7 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
     for _ in 0..3 {
         rig.bury(500).await;
     }
-    rig.backend = backend::open(&rig.server.url(), options(10)).await.unwrap();
+    rig.backend = tidemill::backends::open(&rig.server.url(), options(10)).await.unwrap();
     let left = async |rig: &Rig| rig.backend.status(&rig.subscription).await.unwrap().dead;
     rig.bury(1).await;
     assert_eq!(left(&rig).await, 500, "a thousand, and as many as were added");
@@ -233,7 +233,7 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
     assert_eq!(left(&rig).await, 10);
 }
 
-/// Reaches `desk::CALL_MAX`, `REPLAY_BYTES_MAX` and `DROP_BYTES_MAX`.
+/// Reaches `admin::CALL_MAX`, `REPLAY_BYTES_MAX` and `DROP_BYTES_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
     let rig = Rig::new(&[], Options::default()).await;
@@ -258,7 +258,7 @@ async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
     assert_eq!(counts, [200, 200, 200, 1, 200, 1, 17, 3, 17, 3], "one record for each call");
 }
 
-/// Reaches `again::CALL_MAX` and `PROMOTE_BYTES_MAX`.
+/// Reaches `promote::CALL_MAX` and `PROMOTE_BYTES_MAX`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_due_is_moved_in_calls_that_have_bounds() {
     let options = || Options { payload_bytes_max: 20 << 20, ..Options::default() };
@@ -287,7 +287,7 @@ async fn what_is_due_is_moved_in_calls_that_have_bounds() {
 async fn a_server_that_does_not_answer_is_given_up() {
     let server = RedisServer::start(&["--save", ""]);
     let proxy = Proxy::start(server.port).await;
-    let open = async || backend::open(&proxy.url(), Options::default()).await;
+    let open = async || tidemill::backends::open(&proxy.url(), Options::default()).await;
     let backend = open().await.unwrap();
     backend.heartbeat("me", Duration::from_secs(600), "").await.unwrap();
     proxy.set(Mode::BlackHole);

@@ -9,7 +9,7 @@ use tidemill_tests::amplification::{Plan, figures, run};
 use tidemill_tests::strangers::STRANGERS;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// What a host may take; it is killed beyond that.
     #[arg(long, default_value = "512MiB", value_parser = bytes)]
     memory: u64,
@@ -30,7 +30,7 @@ pub struct Args {
     short: bool,
 }
 
-pub fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("seed: {seed}");
     let plan = Plan {

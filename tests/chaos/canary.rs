@@ -12,7 +12,7 @@ use tidemill_tests::beside::{self, Trial};
 use tidemill_tests::server::RedisServer;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[arg(long, default_value_t = 5)]
     runs: u32,
     /// Events in each run, on as many keys.
@@ -40,7 +40,7 @@ struct Figures {
     lost: u64,
 }
 
-pub fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let (mut lost, mut missed) = (0, 0);
     for number in 1..=args.runs {

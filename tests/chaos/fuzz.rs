@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidemill_tests::fuzz::{NAMES, Until, fuzz, target};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Default: by chance.
     #[arg(long)]
     seed: Option<u64>,
@@ -31,7 +31,7 @@ pub struct Args {
     input: Option<PathBuf>,
 }
 
-pub fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
     let names: Vec<&str> = args.target.as_deref().map_or_else(|| NAMES.to_vec(), |name| vec![name]);
     let folder = tempfile::tempdir().expect("a folder");
     if let (Some(file), [name]) = (&args.input, &names[..]) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tidemill_tests::strangers::{STRANGERS, field};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only these.
     #[arg(long)]
     only: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
     let all: Vec<String> = STRANGERS.iter().map(|row| row.name.to_owned()).collect();
     let names = if args.only.is_empty() { all } else { args.only.clone() };
     if !args.json {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tidemill_tests::reload::{Plan, run};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// How often a good version is replaced by another one.
     #[arg(long, default_value_t = 100)]
     swaps: u32,
@@ -21,7 +21,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
     let outcome = run(Plan { swaps: args.swaps, per_second: args.rate, seed: args.seed });
     if args.json {
         println!("{}", outcome.json());

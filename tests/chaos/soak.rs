@@ -9,7 +9,7 @@ use tidemill_tests::soak::backlog::{self, Size};
 use tidemill_tests::soak::{Kind, Only, Plan, quantiles, round};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The seed of the first round; the next one has the next seed. Default: by chance.
     #[arg(long)]
     seed: Option<u64>,
@@ -38,7 +38,7 @@ pub struct Args {
     pending: usize,
 }
 
-pub fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
     if args.backlog {
         return measure(args);
     }

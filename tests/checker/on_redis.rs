@@ -17,7 +17,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 type Fields = HashMap<String, Vec<u8>>;
 
-pub fn read(store: &Store, url: &str) -> RedisResult<Found> {
+pub(super) fn read(store: &Store, url: &str) -> RedisResult<Found> {
     let mut server = connect(url)?;
     let Store { input, output, handler, .. } = store;
     let key = |what: &str| format!("{{{input}}}:tm:{what}:{handler}");
@@ -64,7 +64,7 @@ pub fn read(store: &Store, url: &str) -> RedisResult<Found> {
     Ok(found)
 }
 
-pub fn pending_of(store: &Store, url: &str, consumer: &str) -> RedisResult<usize> {
+pub(super) fn pending_of(store: &Store, url: &str, consumer: &str) -> RedisResult<usize> {
     let mut server = connect(url)?;
     let redelivery = format!("{{{}}}:tm:redelivery:{}", store.input, store.handler);
     let mut count = 0;

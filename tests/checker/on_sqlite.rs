@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, Result, Row};
 
 use super::{Counters, Dead, Found, Store, Waiting};
 
-pub fn read(store: &Store, file: &Path) -> Result<Found> {
+pub(super) fn read(store: &Store, file: &Path) -> Result<Found> {
     let db = open(file)?;
     let subscription: i64 = db.query_row(
         "SELECT g.id FROM subscriptions g JOIN streams s ON s.id = g.stream WHERE s.name = ?1 AND g.handler = ?2",
@@ -50,13 +50,13 @@ pub fn read(store: &Store, file: &Path) -> Result<Found> {
     })
 }
 
-pub fn pending_of(store: &Store, file: &Path, consumer: &str) -> Result<usize> {
+pub(super) fn pending_of(store: &Store, file: &Path, consumer: &str) -> Result<usize> {
     let sql = "SELECT count(*) FROM pending p JOIN consumers c ON c.id = p.consumer JOIN subscriptions g ON g.id = p.subscription
                WHERE c.name = ?1 AND g.handler = ?2";
     open(file)?.query_row(sql, (consumer, &store.handler), |row| Ok(number(row, 0)? as usize))
 }
 
-pub fn takes_writes(file: &Path) -> bool {
+pub(super) fn takes_writes(file: &Path) -> bool {
     Connection::open(file).and_then(|db| db.execute_batch("BEGIN IMMEDIATE; ROLLBACK")).is_ok()
 }
 

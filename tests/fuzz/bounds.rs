@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use tidemill::schema::Registry;
+use tidemill_schema::Registry;
 use uuid::Uuid;
 
 use super::Target;
@@ -17,7 +17,7 @@ use super::targets::admitted;
 use crate::chance::{self, nearly, one_of, size, text};
 
 /// What admission may cost: each event alone, and `admitted` admits it twice.
-pub const ADMISSION: Bounds = Bounds {
+pub(super) const ADMISSION: Bounds = Bounds {
     memory_per_byte: 20,
     memory_anyway_bytes: 16 << 20,
     time_per_byte: Duration::from_micros(1),
@@ -29,7 +29,7 @@ const SCHEMAS: usize = 48;
 const SCHEMAS_SEED: u64 = 14;
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
-pub fn bounds(folder: &Path) -> Target {
+pub(super) fn bounds(folder: &Path) -> Target {
     let mut dice = StdRng::seed_from_u64(SCHEMAS_SEED);
     let schemas: Vec<Value> = (0..SCHEMAS).map(|number| whole(&mut dice, number)).collect();
     let folder = folder.join("schemas-by-chance");

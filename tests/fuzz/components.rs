@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill::capability::ids::Ids;
-use tidemill::config::read;
-use tidemill::plugin::inspect::inspect;
-use tidemill::plugin::invoke::{Call, Instance};
-use tidemill::plugin::manifest;
-use tidemill::service::build;
+use tidemill_config::read;
+use tidemill_runtime::build;
+use tidemill_sandbox::capability::ids::Ids;
+use tidemill_sandbox::component::inspect::inspect;
+use tidemill_sandbox::component::manifest;
+use tidemill_sandbox::worlds::handler::{Call, Instance};
 use wasm_encoder::{ComponentSection, CustomSection};
 
 use super::Target;
@@ -42,7 +42,7 @@ const COMPONENT_WORDS: &[&str] = &[
 ];
 
 /// What is looked at before anything is compiled: a component, or a manifest that is put into an empty one.
-pub fn manifest() -> Target {
+pub(super) fn manifest() -> Target {
     let read = |wasm: &[u8]| manifest::of(wasm, &inspect(wasm)?);
     let run = move |input: &[u8]| {
         let mut wasm = EMPTY_COMPONENT.to_vec();
@@ -74,7 +74,7 @@ const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const MANIFEST: &str = r#"{"name":"payment-service","version":"0.1.0","sdk":"rust 0.1.0","wit":"0.1.1","permissions":{"emit":["Payment.Order.*"],"state":true,"timer":false,"http":["GET https://a.example/*"],"secrets":["token"],"wasi":[]}}"#;
 
 /// A component through everything that stands between a file and a plugin. One that is still loaded has to run, too.
-pub fn component(folder: &Path) -> Target {
+pub(super) fn component(folder: &Path) -> Target {
     let path = folder.join("fuzzed.wasm");
     let text = crate::world::config("sqlite::memory:", &path, "fuzz", "limits = { memory = \"4MiB\" }", "");
     let mut config = read::parse(&text, "fuzz.toml".as_ref(), crate::root(), &[]).expect("a good configuration");

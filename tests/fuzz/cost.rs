@@ -31,7 +31,7 @@ pub struct Largest {
     pub time_per_byte: Duration,
 }
 
-pub struct Meter {
+pub(super) struct Meter {
     time: Duration,
     /// What the process had, if this one is alone in it.
     memory_kib: Option<u64>,
@@ -39,7 +39,7 @@ pub struct Meter {
 
 impl Meter {
     /// `alone`: nothing else in this process takes memory meanwhile.
-    pub fn start(alone: bool) -> Self {
+    pub(super) fn start(alone: bool) -> Self {
         let memory_kib = alone.then(|| {
             fs::write("/proc/self/clear_refs", "5").expect("a process may forget its own peak");
             in_status("VmRSS:")
@@ -47,7 +47,7 @@ impl Meter {
         Self { time: thread_time(), memory_kib }
     }
 
-    pub fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         let memory = self.memory_kib.map(|before| in_status("VmHWM:").saturating_sub(before) * 1024);
         Cost { memory_bytes: memory.unwrap_or_default(), time: thread_time().saturating_sub(self.time) }
     }

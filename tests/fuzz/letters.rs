@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tidemill::backend::wire::{self, ATTEMPTS_KEPT, HISTORY_BYTES_MAX};
-use tidemill::model::dead_letter::AttemptRecord;
-use tidemill::model::plain_text::PlainText;
+use tidemill_core::model::dead_letter::AttemptRecord;
+use tidemill_core::model::plain_text::PlainText;
+use tidemill_storage::wire;
+use tidemill_storage::wire::{ATTEMPTS_KEPT, HISTORY_BYTES_MAX};
 
 use super::Target;
 use super::cost::Bounds;
@@ -27,7 +28,7 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// Its inputs are seeds: each makes one delivery's attempts.
-pub fn letters() -> Target {
+pub(super) fn letters() -> Target {
     let run = |input: &[u8]| {
         let mut seed = [0; 8];
         seed.iter_mut().zip(input).for_each(|(to, from)| *to = *from);

@@ -10,7 +10,7 @@ const BYTES_MAX: usize = 256 << 10;
 /// How deep a value is wrapped: beyond what a JSON reader follows.
 const DEPTH: usize = 200;
 
-pub struct Mutator {
+pub(super) struct Mutator {
     dice: StdRng,
     words: &'static [&'static str],
 }
@@ -61,16 +61,16 @@ const CHANGES: [Change; 8] = [
 ];
 
 impl Mutator {
-    pub fn new(seed: u64, words: &'static [&'static str]) -> Self {
+    pub(super) fn new(seed: u64, words: &'static [&'static str]) -> Self {
         Self { dice: StdRng::seed_from_u64(seed), words }
     }
 
     /// Any number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         self.dice.random_range(0..end.max(1))
     }
 
-    pub fn change(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
+    pub(super) fn change(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         let mut bytes = input.to_vec();
         for _ in 0..1 << self.dice.random_range(0..4) {
             let json = if self.dice.random_bool(0.5) { serde_json::from_slice(&bytes).ok() } else { None };

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tidemill::backend::wire;
-use tidemill::config::{check, read};
-use tidemill::model::dead_letter::ReasonClass;
-use tidemill::model::entry::EntryId;
-use tidemill::model::event::Event;
-use tidemill::model::name::{self, EventName};
-use tidemill::policy::route::Pattern;
-use tidemill::schema::Registry;
-use tidemill::schema::admit::{AdmitOptions, admit};
+use tidemill_config::{check, read};
+use tidemill_core::model::dead_letter::ReasonClass;
+use tidemill_core::model::entry::EntryId;
+use tidemill_core::model::name;
+use tidemill_core::model::name::EventName;
+use tidemill_core::policy::route::Pattern;
+use tidemill_schema::Registry;
+use tidemill_schema::admit::{AdmitOptions, admit};
+use tidemill_schema::event::Event;
+use tidemill_storage::wire;
 
 use super::bounds::ADMISSION;
 use super::{Target, bounds, components, effects, letters};
@@ -82,7 +83,7 @@ fn envelope() -> Target {
 }
 
 /// Admission, and what holds of everything that is admitted.
-pub fn admitted(registry: &Registry, bytes: &Bytes) -> Result<Event, String> {
+pub(super) fn admitted(registry: &Registry, bytes: &Bytes) -> Result<Event, String> {
     let key = ["/data/user_id".to_owned(), "/data/order_id".to_owned(), "/data//~1".to_owned()];
     let terms = AdmitOptions { wants: &|_, _| true, key: &key, payload_bytes_max: 1 << 20 };
     let event = admit(registry, bytes, &terms).map_err(|refusal| format!("{refusal:?}"))?;
@@ -157,7 +158,7 @@ fn config() -> Target {
         }
     };
     let root = crate::root();
-    let seeds = ["tidemill.toml", "host/src/cli/init/project/tidemill.toml"];
+    let seeds = ["tidemill.toml", "host/tidemill/src/cli/init/project/tidemill.toml"];
     let mut seeds: Vec<Vec<u8>> =
         seeds.iter().map(|file| std::fs::read(root.join(file)).expect("a configuration")).collect();
     seeds.push(b"#env TIDEMILL__BACKEND__URL=redis://h:1\n#env TIDEMILL__HANDLERS__A__RETRY__MAX=7\n[handlers.a]\nplugin = \"a.wasm\"\n".to_vec());

@@ -63,7 +63,11 @@ fn fenced_when_it_wakes(ledger: &Ledger, zombies_wanted: u32) {
         }
         for zombie in &mut zombies {
             zombie.signal("CONT");
-            wait_until("the zombie is fenced", || zombie.said().contains("fenced"));
+            let give_up = Instant::now() + GIVE_UP;
+            while !zombie.said().contains("fenced") {
+                assert!(Instant::now() < give_up, "a zombie that woke was not fenced; it said: {}", zombie.said());
+                std::thread::sleep(Duration::from_millis(50));
+            }
             fenced += 1;
         }
     }

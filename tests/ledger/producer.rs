@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use tidemill::backend::{self, Backend, NewEntry};
+use tidemill_storage::{self as storage, Backend, NewEntry};
 use uuid::Uuid;
 
 use crate::checker::{Database, Store};
@@ -179,14 +179,14 @@ impl Client {
                 let open = match backend.take() {
                     Some(open) => open,
                     None => {
-                        let options = backend::Options {
+                        let options = storage::Options {
                             inbox_window: Duration::from_secs(3600),
                             dead_letters_max: 100_000,
                             dead_letters_bytes_max: 256 << 20,
                             timers_max: 1000,
                             ..Default::default()
                         };
-                        backend::open(url.as_str(), options).await.map_err(|error| error.to_string())?
+                        tidemill::backends::open(url.as_str(), options).await.map_err(|error| error.to_string())?
                     }
                 };
                 let entry = NewEntry { body: event.to_owned().into(), dedup_key: None };

@@ -1,7 +1,7 @@
 //! Each task and thread of a host dies once, and again and again, and hangs: who notices, and what happens then.
 
 use serde_json::json;
-use tidemill::tasks::{End, Task};
+use tidemill_process::tasks::{End, Task};
 use tidemill_tests::server::RedisServer;
 
 use super::Place;
@@ -83,7 +83,7 @@ fn ends_the_host(task: Task, plan: &str) {
     }
     assert_eq!(host.ends(), Some(1), "{plan}\n{}", host.said());
     if task != Task::Log {
-        assert!(host.said().contains("the host ends, so that others take over"), "{plan}\n{}", host.said());
+        assert!(host.said().contains("the host exits; other hosts reclaim its deliveries"), "{plan}\n{}", host.said());
     }
 }
 
@@ -142,7 +142,7 @@ fn a_host_with_a_stuck_worker_ends_and_another_one_goes_on() {
     assert!(host.said().contains("worker (caller-") && host.said().contains("is stuck"), "{}", host.said());
     let mut next = place.start(&["run"], &[]);
     place.until(&next, |status| status.committed == 1 && status.waiting() == 0);
-    next.says("recovered deliveries");
+    next.says("reclaimed orphaned deliveries");
     next.stops();
 }
 

@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tidemill::backend::{self, Backend, NewEntry, SubscriptionStatus};
-use tidemill::model::delivery::Subscription;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_storage::{Backend, NewEntry, SubscriptionStatus};
 use tidemill_tests::world::event;
 use uuid::Uuid;
 
 /// Nothing here should take this long, however busy the machine is; what does is stuck.
-pub const STUCK: Duration = Duration::from_secs(120);
+pub(crate) const STUCK: Duration = Duration::from_secs(120);
 
 /// No answer by then is none: as for whoever looks after a host.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// A folder with the configuration of a host in it: one handler, whose plugin may make requests.
-pub struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
     url: String,
     port: u16,
@@ -37,13 +37,13 @@ pub struct Place {
 
 impl Place {
     /// On a SQLite file of its own.
-    pub fn on_sqlite() -> Self {
+    pub(crate) fn on_sqlite() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite:{}", folder.path().join("events.db").display());
         Self::new(folder, url)
     }
 
-    pub fn on_redis(url: &str) -> Self {
+    pub(crate) fn on_redis(url: &str) -> Self {
         Self::new(tempfile::tempdir().expect("a folder"), url.to_owned())
     }
 
@@ -57,7 +57,7 @@ impl Place {
     }
 
     /// Writes the configuration; `tables` at its end.
-    pub fn configure(&self, batch: u32, tables: &str) {
+    pub(crate) fn configure(&self, batch: u32, tables: &str) {
         let (url, port, asked) = (&self.url, self.port, &self.asked);
         let (schemas, plugin) = (tidemill_tests::root().join("tests/schemas"), tidemill_tests::guest("caller"));
         let text = format!(
@@ -94,15 +94,15 @@ impl Place {
         std::fs::write(self.file(), text).expect("a writable folder");
     }
 
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("tidemill.toml")
     }
 
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("events.db")
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = tidemill_tests::tidemill();
         command
             .args(args)
@@ -116,7 +116,7 @@ impl Place {
     }
 
     /// Starts a command that logs into a file, with this in its environment.
-    pub fn start(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
+    pub(crate) fn start(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
         let log = self.folder.path().join(format!("log-{}", Uuid::new_v4().simple()));
         let stderr = std::fs::File::create(&log).expect("a log file");
         let mut command = self.command(args);
@@ -125,11 +125,11 @@ impl Place {
     }
 
     /// By a connection of its own.
-    pub fn backend(&self) -> Arc<dyn Backend> {
-        let options = backend::conformance::options();
+    pub(crate) fn backend(&self) -> Arc<dyn Backend> {
+        let options = tidemill_conformance::options();
         let give_up = Instant::now() + STUCK;
         loop {
-            match self.runtime.block_on(backend::open(&self.url, options.clone())) {
+            match self.runtime.block_on(tidemill::backends::open(&self.url, options.clone())) {
                 Ok(backend) => return backend,
                 Err(error) => assert!(Instant::now() < give_up, "no backend: {error}"),
             }
@@ -137,12 +137,12 @@ impl Place {
     }
 
     /// Publishes events with this data; what the stream refuses at the moment is tried again.
-    pub fn put(&self, data: &Value, count: usize) {
+    pub(crate) fn put(&self, data: &Value, count: usize) {
         let bodies = (0..count).map(|_| event(Uuid::new_v4(), data.clone()).to_string());
         self.put_bodies(bodies.collect());
     }
 
-    pub fn put_bodies(&self, bodies: Vec<String>) {
+    pub(crate) fn put_bodies(&self, bodies: Vec<String>) {
         let entries: Vec<NewEntry> =
             bodies.into_iter().map(|body| NewEntry { body: body.into(), dedup_key: None }).collect();
         let (backend, give_up) = (self.backend(), Instant::now() + STUCK);
@@ -155,7 +155,7 @@ impl Place {
 
     /// Waits until the counters say so.
     #[track_caller]
-    pub fn until(&self, running: &Running, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
+    pub(crate) fn until(&self, running: &Running, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
         let subscription = Subscription { stream: self.asked.as_str().into(), handler: "caller".into() };
         let (backend, give_up) = (self.backend(), Instant::now() + STUCK);
         loop {
@@ -170,7 +170,7 @@ impl Place {
 
     /// One more event is handled: this host does work.
     #[track_caller]
-    pub fn works(&self, running: &Running) {
+    pub(crate) fn works(&self, running: &Running) {
         let before = self.until(running, |_| true).committed;
         self.put(&json!({ "do": "ok" }), 1);
         self.until(running, |status| status.committed > before && status.waiting() == 0);
@@ -178,19 +178,19 @@ impl Place {
 }
 
 /// A `tidemill` that runs. It ends with its owner.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     log: PathBuf,
     port: u16,
 }
 
 impl Running {
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     #[track_caller]
-    pub fn waits_until(&mut self, what: &str, mut wanted: impl FnMut(&Self) -> bool) {
+    pub(crate) fn waits_until(&mut self, what: &str, mut wanted: impl FnMut(&Self) -> bool) {
         let give_up = Instant::now() + STUCK;
         while !wanted(self) {
             let exit = self.child.try_wait().expect("a child can be asked");
@@ -202,18 +202,18 @@ impl Running {
 
     /// Waits until it has said this.
     #[track_caller]
-    pub fn says(&mut self, text: &str) {
+    pub(crate) fn says(&mut self, text: &str) {
         self.waits_until(text, |host| host.said().contains(text));
     }
 
     #[track_caller]
-    pub fn is_ready(&mut self) {
+    pub(crate) fn is_ready(&mut self) {
         self.waits_until("ready", |host| host.get("/readyz").0 == 200);
     }
 
     /// Waits for its end; `None`: by a signal.
     #[track_caller]
-    pub fn ends(&mut self) -> Option<i32> {
+    pub(crate) fn ends(&mut self) -> Option<i32> {
         let give_up = Instant::now() + STUCK;
         loop {
             if let Some(exit) = self.child.try_wait().expect("a child can be asked") {
@@ -224,24 +224,24 @@ impl Running {
         }
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name} has to work on our own child");
     }
 
     /// Ends it as a person would, and it ends well.
     #[track_caller]
-    pub fn stops(&mut self) {
+    pub(crate) fn stops(&mut self) {
         self.signal("TERM");
         assert_eq!(self.ends(), Some(0), "{}", self.said());
     }
 
-    pub fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.request("GET", path)
     }
 
     /// Status and text of an answer; 0 if there is none.
-    pub fn request(&self, method: &str, path: &str) -> (u16, String) {
+    pub(crate) fn request(&self, method: &str, path: &str) -> (u16, String) {
         let answer = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
             stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -263,7 +263,7 @@ impl Running {
     }
 
     /// The value of a line of `/metrics` that begins like this; 0 if there is none.
-    pub fn metric(&self, begin: &str) -> u64 {
+    pub(crate) fn metric(&self, begin: &str) -> u64 {
         let text = self.get("/metrics").1;
         let line = text.lines().find_map(|line| line.strip_prefix(begin));
         line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)

@@ -48,7 +48,7 @@ fn an_absent_redis_is_waited_for() {
 }
 
 /// A probe has a time-out of its own, and is to hear the reason within it.
-/// Reaches `web::ANSWER_MAX`.
+/// Reaches `server::src::lib::ANSWER_MAX`.
 #[test]
 fn a_redis_that_hangs_makes_a_host_unready_that_says_so() {
     let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
@@ -116,7 +116,7 @@ fn signals_during_the_start() {
     host.signal("HUP");
     server.again();
     host.says("host started");
-    host.says("other settings are in force");
+    host.says("configuration reloaded");
     place.works(&host);
     host.stops();
 }

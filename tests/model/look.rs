@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use tidemill::backend::SubscriptionStatus;
-use tidemill::model::dead_letter::DeadLetter;
-use tidemill::model::delivery::{KeyState, Subscription};
+use tidemill_core::model::dead_letter::DeadLetter;
+use tidemill_core::model::delivery::{KeyState, Subscription};
+use tidemill_storage::SubscriptionStatus;
 use uuid::Uuid;
 
 use super::parcel::Parcel;
@@ -17,7 +17,7 @@ use super::steps::{IDS, KEYS};
 const ALL: usize = 10_000;
 
 impl Run<'_> {
-    pub async fn look(&mut self) -> Result<()> {
+    pub(super) async fn look(&mut self) -> Result<()> {
         for stream in [self.input.clone(), self.output.clone()] {
             self.model.listed(&stream, &self.backend.entries(&stream, None, ALL).await?)?;
         }

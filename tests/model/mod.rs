@@ -3,6 +3,7 @@
 //!
 //! `TIDEMILL_CASES=2000` runs more of them; `TIDEMILL_SEED=..` begins with the case that a failure names.
 
+mod forms;
 mod look;
 mod parcel;
 mod reference;
@@ -13,7 +14,7 @@ mod steps;
 use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use tidemill::backend::{self, Options};
+use tidemill_storage::Options;
 use tidemill_tests::server::RedisServer;
 
 /// Few, so that some are dropped.
@@ -42,7 +43,7 @@ fn compare(name: &str, cases: u64, url: &str, after: impl Fn()) {
     let cases = number_from_env("TIDEMILL_CASES").unwrap_or(cases);
     let first = number_from_env("TIDEMILL_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let backend = tokio.block_on(backend::open(url, options())).expect("a backend");
+    let backend = tokio.block_on(tidemill::backends::open(url, options())).expect("a backend");
     let (began, mut steps, mut census) = (Instant::now(), 0, run::census());
     eprintln!("{name}: {cases} cases from TIDEMILL_SEED={first}");
     for seed in (first..).take(usize::try_from(cases).expect("a number of cases")) {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use tidemill::backend::wire;
-use tidemill::model::dead_letter::{AttemptRecord, Reason};
-use tidemill::model::delivery::{Body, Delivery, EntryId, Queue, Replayed};
+use tidemill_core::model::dead_letter::{AttemptRecord, Reason};
+use tidemill_core::model::delivery::{Body, Delivery, EntryId, Queue, Replayed};
+use tidemill_storage::wire;
 
 use super::reference::Number;
 
@@ -13,13 +13,13 @@ use super::reference::Number;
 const FIRST_TIMER: Number = 1_000_000;
 
 /// The number of a timer: its body is `body 12`.
-pub fn timer_number(body: &[u8]) -> Number {
+pub(super) fn timer_number(body: &[u8]) -> Number {
     let text = std::str::from_utf8(body).expect("bodies are text");
     FIRST_TIMER + text.trim_start_matches("body ").parse::<Number>().expect("bodies are numbered")
 }
 
 /// A delivery on its way, with its account.
-pub struct Parcel {
+pub(super) struct Parcel {
     pub place: Place,
     /// Of a timer: the origin of the delivery that set it. Of an entry: its id, which may not be known yet.
     pub origin: Option<EntryId>,
@@ -35,7 +35,7 @@ pub struct Parcel {
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Place {
+pub(super) enum Place {
     /// On the stream, not fetched yet.
     Waiting,
     Held {
@@ -58,12 +58,12 @@ pub enum Place {
 
 impl Parcel {
     /// A dead letter of an event that no plugin was given.
-    pub fn never_ran(&self) -> bool {
+    pub(super) fn never_ran(&self) -> bool {
         matches!(&self.place, Place::Dead { reason, .. } if !reason.class.ran()) && self.history.is_empty()
     }
 
     /// What a dead letter counts for: body, reason and history, as they are written.
-    pub fn letter_bytes(&self) -> u64 {
+    pub(super) fn letter_bytes(&self) -> u64 {
         let Place::Dead { reason, .. } = &self.place else { return 0 };
         let body = match &self.body {
             Body::Event(bytes) | Body::Timer(bytes) => bytes.len(),
@@ -72,7 +72,7 @@ impl Parcel {
         (body + reason.text.len() + wire::write_history(&self.history).len()) as u64
     }
 
-    pub fn new(place: Place, origin: Option<EntryId>, body: Body) -> Self {
+    pub(super) fn new(place: Place, origin: Option<EntryId>, body: Body) -> Self {
         Self {
             place,
             origin,
@@ -87,23 +87,23 @@ impl Parcel {
     }
 
     /// It was set and has not come yet; one that is retried is a retry.
-    pub fn is_far(&self) -> bool {
+    pub(super) fn is_far(&self) -> bool {
         self.place == Place::Due { now: false } && matches!(self.body, Body::Timer(_)) && self.attempts == 0
     }
 
-    pub fn is_held_by(&self, consumer: &str) -> bool {
+    pub(super) fn is_held_by(&self, consumer: &str) -> bool {
         matches!(&self.place, Place::Held { by, .. } if &**by == consumer)
     }
 
     /// Only who takes a suspect is to run it alone.
-    pub fn give_to(&mut self, consumer: &str) {
+    pub(super) fn give_to(&mut self, consumer: &str) {
         if let Place::Held { by, .. } = &mut self.place {
             *by = consumer.into();
             self.alone = false;
         }
     }
 
-    pub fn equals(&self, delivery: &Delivery) -> Result<()> {
+    pub(super) fn equals(&self, delivery: &Delivery) -> Result<()> {
         let Delivery { body, attempts, crashes, history, replayed, .. } = delivery;
         ensure!(*body == self.body, "its body is {body:?}, not {:?}", self.body);
         ensure!(

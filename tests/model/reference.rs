@@ -15,24 +15,24 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use tidemill::backend::{CRASHES_MAX, NewEntry, Published, Recovered, Settled, Start, Trimmed};
-use tidemill::model::delivery::{Body, Delivery, EntryId, KeyState, Queue, Replayed, Subscription};
-use tidemill::model::event::PayloadHash;
+use tidemill_core::model::delivery::{Body, Delivery, EntryId, KeyState, Queue, Replayed, Subscription};
+use tidemill_core::model::entry::PayloadHash;
+use tidemill_storage::{CRASHES_MAX, NewEntry, Published, Recovered, Settled, Start, Trimmed};
 use uuid::Uuid;
 
 use super::parcel::timer_number;
-pub use super::parcel::{Parcel, Place};
+pub(super) use super::parcel::{Parcel, Place};
 
 /// How many entries came before it on its stream: a name for an entry whose id nobody has told us yet.
-pub type Number = usize;
+pub(super) type Number = usize;
 /// In whose hands is what nobody holds: released by who left, or set aside to be run alone.
-pub const RELEASED: &str = "(released)";
-pub const QUARANTINE: &str = "(quarantine)";
+pub(super) const RELEASED: &str = "(released)";
+pub(super) const QUARANTINE: &str = "(quarantine)";
 
-pub type Inbox = HashMap<Uuid, PayloadHash>;
+pub(super) type Inbox = HashMap<Uuid, PayloadHash>;
 
 #[derive(Default)]
-pub struct Model {
+pub(super) struct Model {
     pub streams: BTreeMap<Arc<str>, Stream>,
     pub groups: BTreeMap<(Arc<str>, Arc<str>), Group>,
     /// Consumers with a heartbeat.
@@ -43,7 +43,7 @@ pub struct Model {
 }
 
 #[derive(Default)]
-pub struct Stream {
+pub(super) struct Stream {
     /// All that were ever appended; the first `trimmed` lie here no more.
     pub entries: Vec<Appended>,
     pub trimmed: usize,
@@ -51,7 +51,7 @@ pub struct Stream {
     pub inbox: Inbox,
 }
 
-pub struct Appended {
+pub(super) struct Appended {
     /// Unknown if a handler emitted it, until the stream is listed.
     pub id: Option<EntryId>,
     pub body: Bytes,
@@ -59,7 +59,7 @@ pub struct Appended {
 
 /// One handler on one stream: its deliveries, what it remembers, its counters.
 #[derive(Default)]
-pub struct Group {
+pub(super) struct Group {
     /// All that are not finished.
     pub parcels: BTreeMap<Number, Parcel>,
     /// How many of those that are due now have been promoted. Which ones they were shows when they are fetched.
@@ -83,7 +83,7 @@ pub struct Group {
 
 impl Model {
     /// A group that is there stays as it is.
-    pub fn ensure_group(&mut self, subscription: &Subscription, start: Start) {
+    pub(super) fn ensure_group(&mut self, subscription: &Subscription, start: Start) {
         let stream = self.streams.entry(subscription.stream.clone()).or_default();
         let history = match start {
             Start::Beginning => stream.trimmed..stream.entries.len(),
@@ -96,14 +96,14 @@ impl Model {
         });
     }
 
-    pub fn group(&mut self, subscription: &Subscription) -> &mut Group {
+    pub(super) fn group(&mut self, subscription: &Subscription) -> &mut Group {
         self.groups
             .get_mut(&(subscription.stream.clone(), subscription.handler.clone()))
             .expect("no step names another group")
     }
 
     /// Every group of the stream has one more to handle.
-    pub fn append(&mut self, stream: &Arc<str>, body: &Bytes, id: Option<EntryId>) {
+    pub(super) fn append(&mut self, stream: &Arc<str>, body: &Bytes, id: Option<EntryId>) {
         let entries = &mut self.streams.entry(stream.clone()).or_default().entries;
         entries.push(Appended { id, body: body.clone() });
         let number = entries.len() - 1;
@@ -111,7 +111,7 @@ impl Model {
         readers.for_each(|(_, group)| group.add(number, body));
     }
 
-    pub fn published(&mut self, stream: &Arc<str>, entries: &[NewEntry], answers: &[Published]) -> Result<()> {
+    pub(super) fn published(&mut self, stream: &Arc<str>, entries: &[NewEntry], answers: &[Published]) -> Result<()> {
         ensure!(answers.len() == entries.len(), "{} answers for {} entries", answers.len(), entries.len());
         for (entry, answer) in entries.iter().zip(answers) {
             let log = self.streams.entry(stream.clone()).or_default();
@@ -132,7 +132,7 @@ impl Model {
     }
 
     /// The stream as it lies there. What was emitted shows its ids here.
-    pub fn listed(&mut self, stream: &Arc<str>, listed: &[(EntryId, Bytes)]) -> Result<()> {
+    pub(super) fn listed(&mut self, stream: &Arc<str>, listed: &[(EntryId, Bytes)]) -> Result<()> {
         let log = self.streams.entry(stream.clone()).or_default();
         let model = &mut log.entries[log.trimmed..];
         ensure!(listed.len() == model.len(), "{} entries on {stream}, not {}", listed.len(), model.len());
@@ -147,7 +147,7 @@ impl Model {
     }
 
     /// Any number of the oldest may go, but never one that a group has not fetched or not finished.
-    pub fn trimmed(&mut self, stream: &Arc<str>, maxlen: u64, answer: &Trimmed) -> Result<()> {
+    pub(super) fn trimmed(&mut self, stream: &Arc<str>, maxlen: u64, answer: &Trimmed) -> Result<()> {
         let log = self.streams.entry(stream.clone()).or_default();
         let removed = usize::try_from(answer.removed)?;
         let left = (log.entries.len() - log.trimmed).checked_sub(removed).context("more went than there were")?;
@@ -165,7 +165,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn number(&self, stream: &str, delivery: &Delivery) -> Result<Number> {
+    pub(super) fn number(&self, stream: &str, delivery: &Delivery) -> Result<Number> {
         if let Body::Timer(body) = &delivery.body {
             return Ok(timer_number(body));
         }
@@ -175,7 +175,13 @@ impl Model {
     }
 
     /// At most `max`; nothing only if nothing waits. The stream in order; each with its account as we know it.
-    pub fn fetched(&mut self, subscription: &Subscription, by: &Arc<str>, max: usize, got: &[Delivery]) -> Result<()> {
+    pub(super) fn fetched(
+        &mut self,
+        subscription: &Subscription,
+        by: &Arc<str>,
+        max: usize,
+        got: &[Delivery],
+    ) -> Result<()> {
         let counters = self.group(subscription).counters();
         ensure!(got.len() <= max, "{} came where {max} were asked for", got.len());
         ensure!(!got.is_empty() || max == 0 || counters.lag + counters.again == 0, "something waits, but nothing came");
@@ -187,7 +193,7 @@ impl Model {
     }
 
     /// What a consumer holds, it lets go of when it leaves.
-    pub fn left(&mut self, subscriptions: &[Subscription], by: &Arc<str>) -> u64 {
+    pub(super) fn left(&mut self, subscriptions: &[Subscription], by: &Arc<str>) -> u64 {
         let mut released = 0;
         for subscription in subscriptions {
             let held = self.group(subscription).parcels.values_mut().filter(|parcel| parcel.is_held_by(by));
@@ -198,7 +204,12 @@ impl Model {
     }
 
     /// Any of those in quarantine, if there is one.
-    pub fn suspect_taken(&mut self, subscription: &Subscription, by: &Arc<str>, got: Option<&Delivery>) -> Result<()> {
+    pub(super) fn suspect_taken(
+        &mut self,
+        subscription: &Subscription,
+        by: &Arc<str>,
+        got: Option<&Delivery>,
+    ) -> Result<()> {
         let there = self.group(subscription).counters().quarantined;
         ensure!(got.is_some() == (there > 0), "{there} are in quarantine");
         let Some(delivery) = got else { return Ok(()) };
@@ -215,7 +226,7 @@ impl Model {
     /// their lease over, those of the dead, with one more crash. A backend may let one consumer at a time look after what
     /// others left. What the third host has died with goes into quarantine; of what the second one has, a few may come
     /// at a time. Answers how many crashes that were.
-    pub fn recovered(
+    pub(super) fn recovered(
         &mut self,
         subscription: &Subscription,
         by: &Arc<str>,
@@ -288,7 +299,7 @@ impl Model {
 
 /// The part of the counters that is counted, not kept.
 #[derive(Default)]
-pub struct Counts {
+pub(super) struct Counts {
     pub lag: u64,
     pub pending: u64,
     /// Of those pending.
@@ -306,7 +317,7 @@ impl Group {
         self.published += 1;
     }
 
-    pub fn counters(&self) -> Counts {
+    pub(super) fn counters(&self) -> Counts {
         let mut counts = Counts::default();
         for parcel in self.parcels.values() {
             counts.far += u64::from(parcel.is_far());
@@ -352,7 +363,7 @@ impl Group {
     }
 
     /// Some of those that are due, at least one if there is one; none before its time.
-    pub fn promote(&mut self, max: usize, moved: usize) -> Result<()> {
+    pub(super) fn promote(&mut self, max: usize, moved: usize) -> Result<()> {
         let due_now = usize::try_from(self.counters().due_now)?;
         ensure!(moved <= max.min(due_now), "{moved} were moved; {due_now} are due, {max} were asked for");
         ensure!(moved > 0 || max.min(due_now) == 0, "nothing was moved, and {due_now} are due");
@@ -361,7 +372,7 @@ impl Group {
     }
 
     /// Each letter that is there goes back once, with a clean account and a link to the letter that it was.
-    pub fn replay(&mut self, ids: &[EntryId]) -> usize {
+    pub(super) fn replay(&mut self, ids: &[EntryId]) -> usize {
         let before = self.dead.len();
         for id in ids {
             let is = |parcel: &Parcel| matches!(&parcel.place, Place::Dead { letter, .. } if *letter == Some(*id));

@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use tidemill::backend::{Backend, Bounds, NewEntry, Operator, Published, Settled, Settlement, SettlementEntry, Start};
-use tidemill::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription, Timer};
-use tidemill::model::event::PayloadHash;
+use tidemill_core::model::dead_letter::{Reason, ReasonClass};
+use tidemill_core::model::delivery::{
+    Body, Delivery, Disposition, Effects, Emitted, EntryId, Queue, Subscription, Timer,
+};
+use tidemill_storage::{Backend, Bounds, NewEntry, Operator, Published, Settled, Settlement, SettlementEntry, Start};
 use uuid::Uuid;
 
+use super::forms::{copy, mark_of, names, record, tell_settled};
 use super::reference::Model;
 use super::steps::{self, Does, KEYS, Mark, NAMES, Plan, Step, Version};
 
 /// Long enough never to be reached.
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub struct Run<'a> {
+pub(super) struct Run<'a> {
     pub backend: &'a dyn Backend,
     pub model: Model,
     pub input: Arc<str>,
@@ -39,16 +41,21 @@ pub struct Run<'a> {
 }
 
 /// How often what came about: a test that never gets a `Fenced` says nothing about fences.
-pub type Census = BTreeMap<String, usize>;
+pub(super) type Census = BTreeMap<String, usize>;
 
 /// With the answers that have to come about at least once; the other things join as soon as they are looked for.
-pub fn census() -> Census {
+pub(super) fn census() -> Census {
     use Settled::*;
     [Committed, Skipped, Retried, Dead, Duplicate, Conflict, Stale, Fenced].map(|what| (format!("{what:?}"), 0)).into()
 }
 
 /// A case from its beginning to its end; the error tells all steps, and where model and backend differ.
-pub async fn run(backend: &dyn Backend, dead_letters_max: usize, steps: &[Step], census: &mut Census) -> Result<()> {
+pub(super) async fn run(
+    backend: &dyn Backend,
+    dead_letters_max: usize,
+    steps: &[Step],
+    census: &mut Census,
+) -> Result<()> {
     let mut run = Run::new(backend, dead_letters_max, census);
     let result = run.take_all(steps).await;
     let dropped = run.model.groups.values().map(|group| group.dropped as usize).sum();
@@ -372,51 +379,4 @@ impl<'a> Run<'a> {
         self.count("trimmed", usize::try_from(trimmed.removed)?);
         self.model.trimmed(&stream, maxlen, &trimmed).context("trim")
     }
-}
-
-pub fn mark_of(dedup_key: Mark) -> (Uuid, PayloadHash) {
-    (Uuid::from_u128(dedup_key.id.into()), [u8::from(dedup_key.other_hash); 16])
-}
-
-fn record(attempt: u32) -> AttemptRecord {
-    let (class, reason, plugin) = ("failed".into(), "no luck".into(), "0123456789ab".into());
-    AttemptRecord { attempt, at_ms: u64::from(attempt), class, reason, plugin, log: vec![] }
-}
-
-/// `Delivery` is deliberately not `Clone`; who acts on what is out of date needs a second one all the same.
-fn copy(d: &Delivery) -> Delivery {
-    let (body, history) = (d.body.clone(), d.history.clone());
-    Delivery {
-        queue: d.queue,
-        entry: d.entry,
-        origin: d.origin,
-        body,
-        attempts: d.attempts,
-        crashes: d.crashes,
-        died_alone: d.died_alone,
-        isolated: d.isolated,
-        history,
-        replayed: d.replayed,
-    }
-}
-
-fn names(deliveries: &[Delivery]) -> String {
-    let name = |d: &Delivery| format!("{:?} {} ({} attempts, {} crashes)", d.queue, d.entry, d.attempts, d.crashes);
-    deliveries.iter().map(name).collect::<Vec<_>>().join(", ")
-}
-
-fn tell_settled((entry, answer): (&SettlementEntry, &Settled)) -> String {
-    let SettlementEntry { delivery, dedup_key, state, disposition } = entry;
-    let dedup_key =
-        dedup_key.map(|(id, hash)| format!(" as event {} hash {}", id.as_u128(), hash[0])).unwrap_or_default();
-    let state = state.as_ref().map(|(key, version)| format!(" on {key} version {version}")).unwrap_or_default();
-    let does = match disposition {
-        Disposition::Commit(Effects { emits, writes, timers }) => {
-            format!("Commit({} emits, writes {writes:?}, timers {timers:?})", emits.len())
-        }
-        Disposition::Retry { after, .. } => format!("Retry(after {after:?})"),
-        Disposition::DeadLetter { reason, record } => format!("DeadLetter({}, {})", reason.class, record.is_some()),
-        other => format!("{other:?}"),
-    };
-    format!("         {:?} {}{dedup_key}{state}: {does} -> {answer:?}", delivery.queue, delivery.entry)
 }

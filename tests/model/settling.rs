@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tidemill::backend::{Settled, Settlement, SettlementEntry};
-use tidemill::model::dead_letter::AttemptRecord;
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Timer};
+use tidemill_core::model::dead_letter::AttemptRecord;
+use tidemill_core::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, EntryId, Timer};
+use tidemill_storage::{Settled, Settlement, SettlementEntry};
 
 use super::parcel::timer_number;
 use super::reference::{Group, Model, Number, Parcel, Place, QUARANTINE};
@@ -16,7 +16,7 @@ type Broken = HashSet<Arc<str>>;
 
 impl Model {
     /// A token that was settled is not settled again: the old answer stands.
-    pub fn settle(&mut self, settlement: &Settlement) -> Vec<Settled> {
+    pub(super) fn settle(&mut self, settlement: &Settlement) -> Vec<Settled> {
         if let Some(answer) = self.receipts.get(&settlement.token) {
             return answer.clone();
         }
@@ -44,7 +44,7 @@ impl Model {
 }
 
 impl Group {
-    pub fn holds(&self, consumer: &Arc<str>, number: Number, delivery: &Delivery) -> bool {
+    pub(super) fn holds(&self, consumer: &Arc<str>, number: Number, delivery: &Delivery) -> bool {
         let place = Place::Held { by: consumer.clone(), queue: delivery.queue, entry: delivery.entry };
         self.parcels.get(&number).is_some_and(|parcel| parcel.place == place)
     }

@@ -7,16 +7,16 @@ use proptest::prelude::{BoxedStrategy, Just, Strategy, any};
 use proptest::prop_oneof;
 
 /// From one on, so that a case that fails can be made as short as it gets.
-pub const STEPS_MAX: usize = 90;
-pub const CONSUMERS: usize = 3;
+pub(super) const STEPS_MAX: usize = 90;
+pub(super) const CONSUMERS: usize = 3;
 /// Two handlers that are there from the start, and one that may come later.
-pub const SUBSCRIPTIONS: usize = 3;
-pub const IDS: u8 = 4;
-pub const KEYS: [&str; 2] = ["k", "l"];
-pub const NAMES: [&str; 2] = ["m", "n"];
+pub(super) const SUBSCRIPTIONS: usize = 3;
+pub(super) const IDS: u8 = 4;
+pub(super) const KEYS: [&str; 2] = ["k", "l"];
+pub(super) const NAMES: [&str; 2] = ["m", "n"];
 
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(super) enum Step {
     Publish {
         to_output: bool,
         dedup_keys: Vec<Option<Mark>>,
@@ -76,14 +76,14 @@ pub enum Step {
 
 /// An event's id and its payload hash, both out of a few, so that they meet.
 #[derive(Debug, Clone, Copy)]
-pub struct Mark {
+pub(super) struct Mark {
     pub id: u8,
     pub other_hash: bool,
 }
 
 /// One entry of a settlement.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(super) struct Plan {
     /// A delivery of the next consumer's is settled, not the consumer's own.
     pub stolen: bool,
     /// One that is lost, settled or taken over may be chosen, too.
@@ -96,7 +96,7 @@ pub struct Plan {
 
 /// The version of the state that the handler is said to have read.
 #[derive(Debug, Clone, Copy)]
-pub enum Version {
+pub(super) enum Version {
     /// What it is now, and the writes of earlier entries of the settlement on top.
     Chained,
     Now,
@@ -105,7 +105,7 @@ pub enum Version {
 }
 
 #[derive(Debug, Clone)]
-pub enum Does {
+pub(super) enum Does {
     /// `emits`: to the input stream (true) or the output stream. `writes`: name and value, or nothing to delete it.
     /// `timers`: due in an hour (true) or now.
     Commit {
@@ -125,7 +125,7 @@ pub enum Does {
     Quarantine,
 }
 
-pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step(), 1..=STEPS_MAX)
 }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use tidemill::backend::{self, Backend, Error, NewEntry, Options, Settlement, SettlementEntry, Start};
-use tidemill::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
+use tidemill_core::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
+use tidemill_storage::{self as storage, Backend, Error, NewEntry, Options, Settlement, SettlementEntry, Start};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ async fn open(server: &RedisServer) -> Arc<dyn Backend> {
         timers_max: 1000,
         ..Default::default()
     };
-    backend::open(&server.url(), options).await.expect("a backend")
+    tidemill::backends::open(&server.url(), options).await.expect("a backend")
 }
 
 /// Publishes and fetches one event of a subscription.
@@ -92,7 +92,7 @@ async fn settle(backend: &dyn Backend, subscription: &Subscription, delivery: De
     };
     loop {
         match backend.settle(&settlement).await {
-            Ok(settled) => return assert_eq!(settled, [backend::Settled::Committed]),
+            Ok(settled) => return assert_eq!(settled, [storage::Settled::Committed]),
             Err(Error::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(error) => panic!("{error}"),
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 use serde_json::json;
-use tidemill::backend::{Pause, Start, Tended};
-use tidemill::service::ShutdownTrigger;
+use tidemill_runtime::shutdown::ShutdownTrigger;
+use tidemill_storage::{Pause, Start, Tended};
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World};
 
@@ -148,7 +148,7 @@ async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
     assert_eq!(world.emitted().await.len(), 20, "nothing is fetched");
     let paused = async || world.backend.paused(std::slice::from_ref(&world.subscription)).await.unwrap();
     assert_eq!(paused().await, [Pause::Lost]);
-    let trimmed = tidemill::backend::Bounds {
+    let trimmed = tidemill_storage::Bounds {
         maxlen: Some(0),
         groups: vec![world.subscription.handler.clone()],
         ..Default::default()
@@ -159,7 +159,7 @@ async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
     let (_, said) = cli.run(&["status"]);
     assert!(said.contains("position lost") && said.contains("tidemill plugin resume mischief --from"), "{said}");
     let (_, said) = cli.run(&["doctor"]);
-    assert!(said.contains("its group was lost, and nobody knows where it was"), "{said}");
+    assert!(said.contains("its group was lost, and its position is unknown"), "{said}");
     let (refused, said) = cli.run(&["plugin", "resume", "mischief"]);
     assert!(refused.status.code() == Some(2) && said.contains("say where to begin: --from beginning"), "{said}");
     assert_eq!(paused().await, [Pause::Lost]);
@@ -230,7 +230,7 @@ async fn what_strangers_do_to_a_group_is_said_and_counted() {
     ];
     for (name, deed, expected) in deeds {
         let world = World::new(&server.url(), QUICK).await;
-        world.backend.ensure_group(&world.subscription, tidemill::backend::Start::Beginning).await.unwrap();
+        world.backend.ensure_group(&world.subscription, tidemill_storage::Start::Beginning).await.unwrap();
         emits(&world, 4).await;
         let got = fetched(&world).await;
         tend(&world).await;
@@ -248,7 +248,7 @@ async fn of_a_lost_group_with_much_in_hand_nothing_is_lost() {
     const IN_HAND: usize = 1_500;
     let server = RedisServer::start(&VOLATILE);
     let world = World::new(&server.url(), QUICK).await;
-    world.backend.ensure_group(&world.subscription, tidemill::backend::Start::Beginning).await.unwrap();
+    world.backend.ensure_group(&world.subscription, tidemill_storage::Start::Beginning).await.unwrap();
     // So that there is an inbox: without one nobody knows what was done.
     emits(&world, 5).await;
     world.run().await;
@@ -285,7 +285,7 @@ async fn a_group_that_is_moved_back_is_said_and_repeats_nothing_within_the_windo
 async fn consumers_of_any_name_are_recovered() {
     let server = RedisServer::start(&VOLATILE);
     let world = World::new(&server.url(), &format!("{QUICK}\ndeadline = \"100ms\"")).await;
-    world.backend.ensure_group(&world.subscription, tidemill::backend::Start::Beginning).await.unwrap();
+    world.backend.ensure_group(&world.subscription, tidemill_storage::Start::Beginning).await.unwrap();
     let names: [&[u8]; 5] = [b"\xffx", b"", b"a b\n", b"\0", "\u{1F30A}".as_bytes()];
     emits(&world, names.len()).await;
     let mut client = server.client().await;
@@ -309,7 +309,7 @@ async fn the_wish_of_who_died_after_its_twin_had_left_still_counts() {
     let world = World::with(&server.url(), QUICK, "").await;
     world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
     let wishes = format!("{{{}}}:tm:wishes:mischief", world.asked);
-    let now = tidemill::clock::now_ms();
+    let now = tidemill_core::clock::now_ms();
     // It left 60 s ago; the others' last words came earlier and later.
     let wish = |till: u64, end: &str| format!("{till}{end} {{}}");
     let (left, ttl) = (now - 60_000, 600_000);

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::NewEntry;
+use tidemill_storage::NewEntry;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::event;
 use uuid::Uuid;

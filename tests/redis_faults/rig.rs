@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidemill::backend::{Error, NewEntry, SubscriptionStatus};
-use tidemill::schema::admit::payload_hash;
-use tidemill::service::{Shutdown, ShutdownTrigger};
+use tidemill_runtime::shutdown::{Shutdown, ShutdownTrigger};
+use tidemill_schema::admit::payload_hash;
+use tidemill_storage::{Error, NewEntry, SubscriptionStatus};
 use tidemill_tests::proxy::Proxy;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::{QUICK, World, config, event};
@@ -19,13 +19,13 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Nothing here should take this long; what does is stuck.
-pub const STUCK: Duration = Duration::from_secs(90);
+pub(super) const STUCK: Duration = Duration::from_secs(90);
 /// What a load puts in: so many events at a time, that often.
 const PUT: usize = 20;
 const PUT_EVERY: Duration = Duration::from_millis(40);
 const KEYS: usize = 5;
 
-pub struct Rig {
+pub(super) struct Rig {
     /// Reached directly, past the proxy.
     pub world: World,
     /// Between the hosts and the server.
@@ -47,14 +47,14 @@ impl Asked {
 }
 
 impl Rig {
-    pub async fn new(server: &RedisServer) -> Arc<Self> {
+    pub(super) async fn new(server: &RedisServer) -> Arc<Self> {
         let proxy = Proxy::start(server.port).await;
         Arc::new(Self { world: World::new(&server.url(), QUICK).await, proxy, asked: Mutex::default() })
     }
 
     /// Publishes events, half of which emit and half of which count in their key's state. Each batch is sent until it
     /// is said to be there: the stream's own inbox keeps it from being there twice.
-    pub async fn put(&self, count: usize) {
+    pub(super) async fn put(&self, count: usize) {
         let (mut entries, mut asked) = (Vec::new(), Asked::default());
         for number in 0..count {
             let (id, key) = (Uuid::new_v4(), format!("k{}", number % KEYS));
@@ -79,7 +79,7 @@ impl Rig {
     }
 
     /// Publishes on and on, until it is stopped.
-    pub fn load(self: &Arc<Self>) -> Load {
+    pub(super) fn load(self: &Arc<Self>) -> Load {
         let (rig, on) = (self.clone(), Arc::new(AtomicBool::new(true)));
         let going_on = on.clone();
         let task = tokio::spawn(async move {
@@ -92,11 +92,11 @@ impl Rig {
     }
 
     /// Starts hosts behind the proxy, and waits until they fetch.
-    pub async fn hosts(&self, count: usize) -> Hosts {
+    pub(super) async fn hosts(&self, count: usize) -> Hosts {
         self.hosts_by(&self.proxy.url(), count).await
     }
 
-    pub async fn hosts_by(&self, url: &str, count: usize) -> Hosts {
+    pub(super) async fn hosts_by(&self, url: &str, count: usize) -> Hosts {
         let (switch, quiet) = ShutdownTrigger::new();
         let switch = Arc::new(switch);
         let mut tasks = Vec::new();
@@ -111,7 +111,7 @@ impl Rig {
     }
 
     /// Waits until so many hosts wait for entries: none is to be heard of before.
-    pub async fn fetching(&self, hosts: usize) {
+    pub(super) async fn fetching(&self, hosts: usize) {
         let client = redis::Client::open(self.world.config.backend.url.expose()).expect("a good url");
         let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
         let give_up = Instant::now() + STUCK;
@@ -127,7 +127,11 @@ impl Rig {
     }
 
     /// Waits until the counters say so.
-    pub async fn wait_for(&self, what: &str, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {
+    pub(super) async fn wait_for(
+        &self,
+        what: &str,
+        wanted: impl Fn(&SubscriptionStatus) -> bool,
+    ) -> SubscriptionStatus {
         let give_up = Instant::now() + STUCK;
         loop {
             let status = self.world.backend.status(&self.world.subscription).await;
@@ -140,24 +144,24 @@ impl Rig {
     }
 
     /// Waits until so many events are committed.
-    pub async fn committed(&self, count: u64) {
+    pub(super) async fn committed(&self, count: u64) {
         self.wait_for("commits", |status| status.committed >= count).await;
     }
 
     /// Waits until nothing waits any more, stops the hosts, and counts.
-    pub async fn settle_accounts(&self, hosts: Hosts) {
+    pub(super) async fn settle_accounts(&self, hosts: Hosts) {
         let total = self.total();
         self.wait_for("the end", |status| status.published >= total && status.waiting() == 0).await;
         hosts.stop().await;
         self.check().await;
     }
 
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.asked.lock().unwrap().total()
     }
 
     /// One effect for each event that was published, and no attempt burned.
-    pub async fn check(&self) {
+    pub(super) async fn check(&self) {
         let asked = self.asked.lock().unwrap().clone();
         let status = self.world.status().await;
         let found = (status.published, status.committed, status.skipped, status.retried, status.dead, status.dropped);
@@ -176,7 +180,7 @@ impl Rig {
     }
 
     /// The causes of all events that came out.
-    pub async fn emitted(&self) -> Vec<String> {
+    pub(super) async fn emitted(&self) -> Vec<String> {
         let (mut causes, mut after) = (Vec::new(), None);
         loop {
             let page = self.world.backend.entries(&self.world.done, after, 5000).await.expect("entries");
@@ -190,25 +194,25 @@ impl Rig {
     }
 }
 
-pub struct Load {
+pub(super) struct Load {
     on: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Load {
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.on.store(false, Ordering::Relaxed);
         self.task.await.expect("the load");
     }
 }
 
-pub struct Hosts {
+pub(super) struct Hosts {
     switch: Arc<ShutdownTrigger>,
     tasks: Vec<JoinHandle<Result<(), Error>>>,
 }
 
 impl Hosts {
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.switch.trigger();
         for task in self.tasks {
             task.await.expect("the host does not panic").expect("the host ends well");
@@ -217,13 +221,13 @@ impl Hosts {
 }
 
 /// A host that is a process of its own, for what can only be seen from outside.
-pub struct Process {
+pub(super) struct Process {
     child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Process {
-    pub fn start(world: &World, url: &str, log: &str) -> Self {
+    pub(super) fn start(world: &World, url: &str, log: &str) -> Self {
         let suffix = world.asked.trim_start_matches("asked-");
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tidemill.toml");
@@ -237,12 +241,12 @@ impl Process {
         Self { child, folder }
     }
 
-    pub fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         let path: PathBuf = self.folder.path().join("said");
         std::fs::read_to_string(path).unwrap()
     }
 
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::Value;
 use serde_json::json;
-use tidemill::backend::Start;
+use tidemill_storage::Start;
 use tidemill_tests::server::RedisServer;
 use tidemill_tests::world::event;
 use uuid::Uuid;

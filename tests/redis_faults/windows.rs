@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::Value;
-use tidemill::backend::conformance::options;
-use tidemill::backend::{self, Backend, NewEntry, Options, Published, Settled, Settlement, SettlementEntry, Start};
-use tidemill::model::delivery::{Disposition, Effects, Subscription};
+use tidemill_conformance::options;
+use tidemill_core::model::delivery::{Disposition, Effects, Subscription};
+use tidemill_storage::{Backend, NewEntry, Options, Published, Settled, Settlement, SettlementEntry, Start};
 use tidemill_tests::server::RedisServer;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ impl Inbox {
     /// As a host with this window.
     async fn with(&self, window_ms: u64) -> Arc<dyn Backend> {
         let options = Options { inbox_window: Duration::from_millis(window_ms), ..options() };
-        backend::open(&self.server.url(), options).await.unwrap()
+        tidemill::backends::open(&self.server.url(), options).await.unwrap()
     }
 
     async fn commit(&self, backend: &dyn Backend, id: Uuid) -> Settled {

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-use tidemill::backend::{self, Backend};
-use tidemill::model::delivery::{EntryId, Subscription};
+use tidemill_core::model::delivery::{EntryId, Subscription};
+use tidemill_storage::Backend;
 
 use crate::checker::Terms;
 use crate::ledger::{Ledger, Options};
@@ -250,13 +250,13 @@ impl Rig {
     fn with_backend<T>(&self, work: impl AsyncFnOnce(&dyn Backend) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let options = backend::Options {
+            let options = tidemill_storage::Options {
                 inbox_window: Duration::from_secs(3600),
                 dead_letters_max: 1000,
                 timers_max: 1000,
                 ..Default::default()
             };
-            let backend = backend::open(&self.ledger.url, options).await.expect("a backend");
+            let backend = tidemill::backends::open(&self.ledger.url, options).await.expect("a backend");
             work(&*backend).await
         })
     }

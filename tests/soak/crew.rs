@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tidemill::fault::POINTS;
-use tidemill::tasks::{End, Task};
+use tidemill_process::fault::POINTS;
+use tidemill_process::tasks::{End, Task};
 
 use super::Only;
 use super::recovery::Watch;
@@ -30,14 +30,14 @@ const UNLIKE_IN: u32 = 6;
 const DRAIN_MAX: Duration = Duration::from_secs(90);
 
 /// What may be odd with a host that is hired.
-pub const ODDITIES: [&str; 5] = [DOOMED, PANICS, MUTE, UNLIKE_WINDOW, UNLIKE_EVENTS];
+pub(super) const ODDITIES: [&str; 5] = [DOOMED, PANICS, MUTE, UNLIKE_WINDOW, UNLIKE_EVENTS];
 const DOOMED: &str = "host that dies at a fault point";
 const PANICS: &str = "host with panics";
 const MUTE: &str = "host with full disk";
 const UNLIKE_WINDOW: &str = "host with another window";
 const UNLIKE_EVENTS: &str = "host with other events";
 
-pub struct Crew {
+pub(super) struct Crew {
     ledger: Arc<Ledger>,
     dice: StdRng,
     only: Only,
@@ -62,7 +62,7 @@ struct Place {
 }
 
 impl Crew {
-    pub fn new(ledger: Arc<Ledger>, seed: u64, only: Only) -> Self {
+    pub(super) fn new(ledger: Arc<Ledger>, seed: u64, only: Only) -> Self {
         let dice = StdRng::seed_from_u64(seed);
         let (places, watches, deaths) = (Vec::new(), Vec::new(), BTreeMap::new());
         let unlike = [
@@ -123,7 +123,7 @@ impl Crew {
     }
 
     /// SIGKILL. Each of these answers whether there was a host to do it to.
-    pub fn kill_one(&mut self, dice: &mut StdRng) -> bool {
+    pub(super) fn kill_one(&mut self, dice: &mut StdRng) -> bool {
         let Some(at) = self.pick(dice) else { return false };
         let place = &mut self.places[at];
         // One that died by itself in this moment is counted as what it was.
@@ -136,7 +136,7 @@ impl Crew {
     }
 
     /// SIGSTOP, and SIGCONT after that time.
-    pub fn stop_one(&mut self, dice: &mut StdRng, time: Duration) -> bool {
+    pub(super) fn stop_one(&mut self, dice: &mut StdRng, time: Duration) -> bool {
         let Some(at) = self.pick(dice) else { return false };
         let place = &mut self.places[at];
         if place.host.exit().is_none() {
@@ -147,7 +147,7 @@ impl Crew {
     }
 
     /// SIGTERM.
-    pub fn drain_one(&mut self, dice: &mut StdRng) -> bool {
+    pub(super) fn drain_one(&mut self, dice: &mut StdRng) -> bool {
         let Some(at) = self.pick(dice) else { return false };
         // Who leaves is waited for only for some seconds.
         if self.places.iter().any(|place| place.narrow) {
@@ -164,7 +164,7 @@ impl Crew {
     }
 
     /// SIGHUP: it reads its settings again.
-    pub fn hang_up_one(&mut self, dice: &mut StdRng) -> bool {
+    pub(super) fn hang_up_one(&mut self, dice: &mut StdRng) -> bool {
         let Some(at) = self.pick(dice) else { return false };
         let place = &mut self.places[at];
         if place.host.exit().is_none() && place.host.consumer().is_some() {
@@ -174,12 +174,12 @@ impl Crew {
         false
     }
 
-    pub fn ledger(&self) -> &Ledger {
+    pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
     /// Looks after the hosts for a while: wakes who has slept long enough, replaces who is gone.
-    pub fn tend_for(&mut self, time: Duration) {
+    pub(super) fn tend_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.tend();
@@ -227,7 +227,7 @@ impl Crew {
     }
 
     /// All hosts are woken and told to go. Answers what was wrong with them in all this time.
-    pub fn end(&mut self) -> Vec<String> {
+    pub(super) fn end(&mut self) -> Vec<String> {
         for place in &mut self.places {
             if place.asleep.take().is_some() {
                 place.host.signal("CONT");
@@ -248,12 +248,12 @@ impl Crew {
         std::mem::take(&mut self.violations)
     }
 
-    pub fn deaths(&mut self) -> BTreeMap<String, u32> {
+    pub(super) fn deaths(&mut self) -> BTreeMap<String, u32> {
         std::mem::take(&mut self.deaths)
     }
 
     /// How long each death took to be made good, and what never was.
-    pub fn recoveries(&mut self) -> (Vec<Duration>, Vec<String>) {
+    pub(super) fn recoveries(&mut self) -> (Vec<Duration>, Vec<String>) {
         let (mut times, mut never) = (Vec::new(), Vec::new());
         for watch in self.watches.drain(..) {
             match watch.end() {

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::server::RedisServer;
 
 /// All that can be harmed.
-pub struct Field {
+pub(super) struct Field {
     pub server: Option<RedisServer>,
     /// The server's, or that of the hosts where there is none.
     pub clock: Arc<Clock>,
@@ -20,7 +20,7 @@ pub struct Field {
     pub faults: BTreeMap<String, u32>,
 }
 
-pub struct Fault {
+pub(super) struct Fault {
     pub name: &'static str,
     /// Harms the server, so there has to be one.
     pub needs_server: bool,
@@ -45,7 +45,7 @@ const fn of_server(name: &'static str, run: fn(&mut Field, &mut StdRng) -> bool)
     Fault { name, needs_server: true, run }
 }
 
-pub const FAULTS: &[Fault] = &[
+pub(super) const FAULTS: &[Fault] = &[
     of_hosts("host killed", |field, dice| field.crew.kill_one(dice)),
     of_hosts("host killed", |field, dice| field.crew.kill_one(dice)),
     of_hosts("host stopped", |field, dice| {

@@ -9,10 +9,10 @@ use crate::ledger::Ledger;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const GIVE_UP: Duration = Duration::from_secs(180);
 
-pub struct Watch(JoinHandle<Result<Option<Duration>, String>>);
+pub(super) struct Watch(JoinHandle<Result<Option<Duration>, String>>);
 
 impl Watch {
-    pub fn start(ledger: Arc<Ledger>, consumer: String) -> Self {
+    pub(super) fn start(ledger: Arc<Ledger>, consumer: String) -> Self {
         let look = move || {
             let (died, mut had) = (Instant::now(), false);
             while died.elapsed() < GIVE_UP {
@@ -30,7 +30,7 @@ impl Watch {
     }
 
     /// `None`: it had nothing in hand.
-    pub fn end(self) -> Result<Option<Duration>, String> {
+    pub(super) fn end(self) -> Result<Option<Duration>, String> {
         self.0.join().unwrap_or_else(|_| Err("a watch panicked".to_owned()))
     }
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidemill::backend::{self, Backend, NewEntry, Options};
-use tidemill::model::delivery::Subscription;
+use tidemill_core::model::delivery::Subscription;
+use tidemill_storage::{Backend, NewEntry, Options};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -79,7 +79,8 @@ impl Field {
             timers_max: 1000,
             ..Default::default()
         };
-        let backend = runtime.block_on(backend::open(&server.url(), options)).map_err(|error| error.to_string())?;
+        let backend =
+            runtime.block_on(tidemill::backends::open(&server.url(), options)).map_err(|error| error.to_string())?;
         // Free a moment ago, and nobody else is told of it.
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;

@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 use super::source::{Source, files, ident, none, read, sources};
 
 /// Where bounds lie, and where tests do.
-const BOUNDED: [&str; 2] = ["host/src", "host/json/src"];
-const TESTED: [&str; 4] = ["host/src", "host/json/src", "host/json/tests", "tests"];
+const BOUNDED: [&str; 1] = ["host"];
+const TESTED: [&str; 2] = ["host", "tests"];
 
 /// A constant with one of these in its name bounds something.
 const WORDS: [&str; 10] = ["MAX", "MOST", "MIN", "LEAST", "BYTES", "BYTE", "KEPT", "SHOWN", "DIGITS", "STEP"];
 /// All of its constants are bounds; and all tables of ranges, of which each row is one.
-const LIMITS: &str = "host/src/config/limits.rs";
+const LIMITS: &str = "host/core/src/limits.rs";
 const RANGES: &str = "&[Row<";
 
-const EXAM: &str = "host/src/backend/conformance/";
+const EXAM: &str = "host/conformance/src/";
 
 /// What looks like a bound and stops nothing: nobody can break it, so there is nothing to reach.
 const EXEMPT: [(&str, &str); 38] = [
@@ -49,12 +49,12 @@ const EXEMPT: [(&str, &str); 38] = [
         "BURIAL_CALLS_MAX",
         "the others go with the next recovery; a hundred thousand dead consumers take too long for a test",
     ),
-    ("workers::JOBS_MAX", "who finds the queue full asks again, and each asks for one job at a time"),
+    ("io_pool::JOBS_MAX", "who finds the queue full asks again, and each asks for one job at a time"),
     ("IDLE_CONNECTIONS_MAX", "handed to the HTTP library, whose pool it is"),
     ("SILENCE_MAX", "handed to the kernel, which asks a peer whether it still lives"),
     // How long a person or the next try waits: nothing but another try comes of it.
     ("SINGLE_WAIT_MAX", "how often the other queue is looked at"),
-    ("gate::WAIT_MAX", "whoever waits for the rewrite is told so and asks again"),
+    ("aof_guard::WAIT_MAX", "whoever waits for the rewrite is told so and asks again"),
     ("LEAVE_EARLY_MAX", "patience with a backend that hangs while a failed start is undone"),
     ("LEAVE_MAX", "the life of the last heartbeat"),
     ("START_WAIT_MAX", "a minute; patience is tested with a shorter one"),
@@ -63,7 +63,7 @@ const EXEMPT: [(&str, &str); 38] = [
     ("CLOSE_MAX", "a disk that takes ten seconds for what the log holds"),
     ("SHUTDOWN_MAX", "what a command that has ended waits for its threads"),
     ("CONNECTION_MAX", "a quarter of an hour, for reloads"),
-    ("workers::SILENT_MAX", "ten minutes; `tasks::STUCK_MAX` is reached"),
+    ("io_pool::SILENT_MAX", "ten minutes; `tasks::STUCK_MAX` is reached"),
     ("reload::ANSWER_MAX", "ten minutes of a person's patience"),
     ("reload::CONNECT_MAX", "seconds of a person's patience"),
 ];
@@ -146,7 +146,7 @@ fn bounds(all: &[Source]) -> Vec<Bound> {
             }
         }
     }
-    for path in files("host/src", ".lua") {
+    for path in files("host", ".lua") {
         for (at, line) in read(&path).lines().enumerate() {
             let names =
                 line.trim_start().strip_prefix("local ").and_then(|rest| rest.split_once('=')).unwrap_or_default();
@@ -163,7 +163,7 @@ fn is_bound(name: &str) -> bool {
     constant && name.split('_').any(|word| WORDS.contains(&word))
 }
 
-/// host/src/backend/mod.rs -> host::src::backend::NAME
+/// host/storage/src/finding.rs -> host::storage::src::finding::NAME
 fn module(path: &str, name: &str) -> String {
     let stem = path.trim_end_matches(".rs").trim_end_matches(".lua").trim_end_matches("/mod");
     format!("{}::{name}", stem.replace('/', "::"))
@@ -211,7 +211,7 @@ fn begins_a_test(source: &Source, lines: &[&str]) -> bool {
     let attributes: Vec<&str> = lines.iter().copied().take_while(|line| line.starts_with("#[")).collect();
     let Some(first) = lines.get(attributes.len()) else { return false };
     if source.path.starts_with(EXAM) {
-        return first.starts_with("pub async fn ");
+        return first.starts_with("pub(crate) async fn ");
     }
     let is_test = |line: &&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
     let function = first.starts_with("fn ") || first.starts_with("async fn ");

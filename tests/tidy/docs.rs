@@ -2,14 +2,14 @@
 
 use super::source::{Row, Source, cells, files, ident, none, read, root, sources, table};
 
-const LIMITS: &str = "host/src/config/limits.rs";
-const CAPABILITIES: &str = "host/src/capability/mod.rs";
-const COMMANDS: &str = "host/src/cli/mod.rs";
-const DISPOSITION: &str = "host/src/policy/disposition.rs";
-const METRICS: &str = "host/src/observe/metrics.rs";
-const OUTCOME: &str = "host/src/model/outcome.rs";
-const TASKS: &str = "host/src/tasks/mod.rs";
-const REASONS: &str = "host/src/model/dead_letter.rs";
+const LIMITS: &str = "host/core/src/limits.rs";
+const CAPABILITIES: &str = "host/sandbox/src/capability/mod.rs";
+const COMMANDS: &str = "host/tidemill/src/cli/mod.rs";
+const DISPOSITION: &str = "host/core/src/policy/disposition.rs";
+const METRICS: &str = "host/runtime/src/observe/metrics.rs";
+const OUTCOME: &str = "host/core/src/model/outcome.rs";
+const TASKS: &str = "host/process/src/tasks/mod.rs";
+const REASONS: &str = "host/core/src/model/dead_letter.rs";
 
 #[test]
 fn docs_tables_match_the_code() {
@@ -29,7 +29,7 @@ fn docs_tables_match_the_code() {
 #[test]
 fn faults_name_tests_that_exist() {
     let page = "docs/guides/faults.md";
-    let code: String = sources(&["tests", "host/src"]).iter().map(|source| source.raw.as_str()).collect();
+    let code: String = sources(&["tests", "host"]).iter().map(|source| source.raw.as_str()).collect();
     let mut findings = Vec::new();
     for row in table(page, "tests") {
         let [_, _, _, tests] = &row.cells[..] else {
@@ -51,6 +51,21 @@ fn faults_name_tests_that_exist() {
         }
     }
     none("the table of faults names tests that exist", &findings);
+}
+
+/// A newcomer plans an hour by these numbers.
+#[test]
+fn the_reading_path_says_how_long_it_is() {
+    let page = "ARCHITECTURE.md";
+    let mut findings = Vec::new();
+    for row in table(page, "lines") {
+        let path = row.cells[0].trim_matches('`');
+        let (said, is) = (row.cells[1].parse::<usize>().unwrap_or_default(), read(path).lines().count());
+        if said.abs_diff(is) * 10 > is {
+            findings.push(format!("{page}:{}: {path} has {is} lines; mend the row", row.line));
+        }
+    }
+    none("the reading path tells the length of its files, to a tenth", &findings);
 }
 
 /// Compares what a table lists with what the code has, both ways.
@@ -135,12 +150,12 @@ fn limits(findings: &mut Vec<String>) {
     let said: Vec<_> =
         rows.iter().map(|row| (row.line, format!("{} = {}", plain(&row.cells[0]), plain(&row.cells[1])))).collect();
     compare(page, &said, LIMITS, &wanted, findings);
-    let config = read("host/src/config/mod.rs") + &read("host/src/config/handler.rs");
+    let config = read("host/config/src/lib.rs") + &read("host/config/src/handler.rs");
     for row in &rows {
         let key = row.cells.get(2).map(|cell| plain(cell)).unwrap_or_default();
         let field = key.rsplit('.').next().unwrap_or_default();
         if !field.is_empty() && !config.contains(&format!("pub {field}:")) {
-            findings.push(format!("{page}:{}: host/src/config has no key `{key}`; mend the row", row.line));
+            findings.push(format!("{page}:{}: host/config/src has no key `{key}`; mend the row", row.line));
         }
     }
 }
@@ -182,8 +197,9 @@ fn commands(findings: &mut Vec<String>) {
         match payload.strip_suffix("::Command") {
             None => wanted.push(variant),
             Some(module) => {
-                let file = format!("host/src/cli/{module}.rs");
-                let file = if root().join(&file).exists() { file } else { format!("host/src/cli/{module}/mod.rs") };
+                let file = format!("host/tidemill/src/cli/{module}.rs");
+                let file =
+                    if root().join(&file).exists() { file } else { format!("host/tidemill/src/cli/{module}/mod.rs") };
                 wanted.extend(variants(&source(&file)).into_iter().map(|(name, _)| format!("{variant} {name}")));
             }
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A Rust file, twice: as it is, and with comments and the insides of texts blanked, byte for byte in the same places.
-pub struct Source {
+pub(super) struct Source {
     /// From the project's root, with `/`.
     pub path: String,
     pub raw: String,
@@ -13,19 +13,19 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(path: String, raw: String) -> Self {
+    pub(super) fn new(path: String, raw: String) -> Self {
         let code = blanked(&raw);
         Self { path, raw, code }
     }
 
-    /// `host/src/x.rs:12`
-    pub fn place(&self, at: usize) -> String {
+    /// `host/core/src/x.rs:12`
+    pub(super) fn place(&self, at: usize) -> String {
         let line = self.raw.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("{}:{line}", self.path)
     }
 
     /// Where this word stands in the code, by itself: `redis` is not found in `is_redis`.
-    pub fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    pub(super) fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
         let bytes = self.code.as_bytes();
         let apart = move |at: usize| {
             let (first, last) = (bytes[at], bytes[at + word.len() - 1]);
@@ -37,7 +37,7 @@ impl Source {
     }
 
     /// From a `{` to just behind its `}`; to the end of the file if there is none.
-    pub fn block(&self, open: usize) -> Range<usize> {
+    pub(super) fn block(&self, open: usize) -> Range<usize> {
         let mut depth = 0;
         for (at, byte) in self.code.bytes().enumerate().skip(open) {
             match byte {
@@ -51,7 +51,7 @@ impl Source {
     }
 
     /// The first `{` or `;` from here that is not inside of brackets.
-    pub fn body_or_end(&self, from: usize) -> Option<usize> {
+    pub(super) fn body_or_end(&self, from: usize) -> Option<usize> {
         let mut depth = 0;
         self.code.bytes().enumerate().skip(from).find_map(|(at, byte)| {
             match byte {
@@ -65,13 +65,13 @@ impl Source {
     }
 
     /// What stands under `#[cfg(test)]` in this file.
-    pub fn test_blocks(&self) -> Vec<Range<usize>> {
+    pub(super) fn test_blocks(&self) -> Vec<Range<usize>> {
         let item = |at| self.body_or_end(at + TEST_ONLY.len()).map(|open| at..self.end_of(open));
         self.code.match_indices(TEST_ONLY).filter_map(|(at, _)| item(at)).collect()
     }
 
     /// The modules that `#[cfg(test)] mod NAME;` declares: as paths that a file of theirs begins with.
-    pub fn test_modules(&self) -> Vec<String> {
+    pub(super) fn test_modules(&self) -> Vec<String> {
         let folder = match self.path.rsplit_once('/') {
             Some((folder, "mod.rs" | "lib.rs" | "main.rs")) => folder.to_owned(),
             _ => self.path.trim_end_matches(".rs").to_owned(),
@@ -83,12 +83,6 @@ impl Source {
         self.test_blocks().iter().filter_map(declared).collect()
     }
 
-    /// Inline modules, `mod NAME { ... }`.
-    pub fn inline_modules(&self) -> Vec<Range<usize>> {
-        let block = |at| self.body_or_end(at).filter(|open| self.code.as_bytes()[*open] == b'{');
-        self.words("mod").filter_map(block).map(|open| self.block(open)).collect()
-    }
-
     fn end_of(&self, open: usize) -> usize {
         if self.code.as_bytes()[open] == b';' { open + 1 } else { self.block(open).end }
     }
@@ -96,12 +90,12 @@ impl Source {
 
 const TEST_ONLY: &str = "#[cfg(test)]";
 
-pub fn is_ident(byte: u8) -> bool {
+pub(super) fn is_ident(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// The identifier that begins here.
-pub fn ident(code: &str) -> &str {
+pub(super) fn ident(code: &str) -> &str {
     let end = code.bytes().position(|byte| !is_ident(byte)).unwrap_or(code.len());
     &code[..end]
 }
@@ -187,17 +181,17 @@ fn end_of_string(rest: &[u8]) -> usize {
 }
 
 /// The project's root: the folder above `tests`.
-pub fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     let tests = std::env::var_os("CARGO_MANIFEST_DIR").expect("set CARGO_MANIFEST_DIR to the folder tests/");
     Path::new(&tests).parent().expect("tests/ lies in a folder").to_owned()
 }
 
-pub fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// All files below a folder whose names end like this, in order. What is built or hidden is left alone.
-pub fn files(folder: &str, ending: &str) -> Vec<String> {
+pub(super) fn files(folder: &str, ending: &str) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(root().join(folder)) else { return found };
     for entry in entries {
@@ -217,19 +211,19 @@ pub fn files(folder: &str, ending: &str) -> Vec<String> {
     found
 }
 
-pub fn sources(folders: &[&str]) -> Vec<Source> {
+pub(super) fn sources(folders: &[&str]) -> Vec<Source> {
     let paths = folders.iter().flat_map(|folder| files(folder, ".rs"));
     paths.map(|path| Source::new(path.clone(), read(&path))).collect()
 }
 
 /// A row of a Markdown table: its line, and its cells.
-pub struct Row {
+pub(super) struct Row {
     pub line: usize,
     pub cells: Vec<String>,
 }
 
 /// The rows of the table below `<!-- rows: WHAT -->`, without its head.
-pub fn table(path: &str, what: &str) -> Vec<Row> {
+pub(super) fn table(path: &str, what: &str) -> Vec<Row> {
     let (text, marker) = (read(path), format!("<!-- rows: {what} -->"));
     let lines = text.lines().enumerate().skip_while(|(_, line)| line.trim() != marker).skip(1);
     let rows = lines.skip_while(|(_, line)| line.trim().is_empty()).take_while(|(_, line)| line.starts_with('|'));
@@ -238,12 +232,12 @@ pub fn table(path: &str, what: &str) -> Vec<Row> {
     rows
 }
 
-pub fn cells(line: &str) -> Vec<String> {
+pub(super) fn cells(line: &str) -> Vec<String> {
     let inner = line.trim().trim_start_matches('|').trim_end_matches('|').replace("\\|", "\0");
     inner.split('|').map(|cell| cell.replace('\0', "|").trim().to_owned()).collect()
 }
 
 /// Fails with all findings at once: a reviewer reads the whole list.
-pub fn none(rule: &str, findings: &[String]) {
+pub(super) fn none(rule: &str, findings: &[String]) {
     assert!(findings.is_empty(), "{rule}\n  {}\n", findings.join("\n  "));
 }

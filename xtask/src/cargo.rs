@@ -12,7 +12,7 @@ const OF_THE_RUN: [&str; 6] =
 
 /// The folder of the workspace. Cargo tells where it is now: it may have been moved since this program was built, or
 /// share its target folder with another one.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&own).parent().unwrap_or(Path::new(".")).to_owned()
 }
@@ -30,14 +30,14 @@ fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// The cargo that runs this program.
-pub fn cargo(args: &[&str]) -> Command {
+pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(args);
     cargo
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
+pub(crate) enum Profile {
     Dev,
     Release,
 }
@@ -52,7 +52,7 @@ impl Profile {
 }
 
 /// A program of the workspace, as cargo has built it.
-pub fn built(profile: Profile, program: &str, args: &[&str]) -> Command {
+pub(crate) fn built(profile: Profile, program: &str, args: &[&str]) -> Command {
     let mut built = command(path(profile, program));
     built.args(args);
     built
@@ -66,7 +66,7 @@ fn path(profile: Profile, program: &str) -> PathBuf {
 }
 
 /// Builds these programs.
-pub fn build(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn build(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
     // What needs the host needs all that takes long.
     if programs.contains(&"tidemill") && !path(profile, "tidemill").is_file() {
         eprintln!("{}", estimate(profile));
@@ -106,7 +106,7 @@ fn estimate(profile: Profile) -> String {
 }
 
 /// Runs a command that is expected to end well.
-pub fn passes(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn passes(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command.status().with_context(|| format!("running {program}"))?;
     if !status.success() {

@@ -15,7 +15,7 @@ const INSTALLERS: &[&[&str]] = &[
 ];
 
 /// The path of a redis-server; `TIDEMILL_REDIS_SERVER` names another one.
-pub fn find_or_install() -> anyhow::Result<PathBuf> {
+pub(crate) fn find_or_install() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("TIDEMILL_REDIS_SERVER").map(PathBuf::from) {
         return Ok(path);
     }

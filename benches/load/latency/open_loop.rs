@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::setup::{OUT, STREAM};
 
 /// For each event, when it was seen, from the beginning.
-pub type Seen = Vec<Duration>;
+pub(super) type Seen = Vec<Duration>;
 
 /// Sleeping ends some 50 µs late. With gaps that are longer than this, the end of each is waited out awake, so that an
 /// event is sent when it is due; with shorter ones that would take a core from those who are measured.
@@ -24,13 +24,18 @@ const LOOK_MS: u64 = 200;
 const LOOK_ENTRIES: usize = 1000;
 
 /// The events, ready to be sent.
-pub fn commands(events: usize) -> Vec<Vec<u8>> {
+pub(super) fn commands(events: usize) -> Vec<Vec<u8>> {
     let command = |number| redis::cmd("XADD").arg(&[STREAM, "*", "event", &user_created(number)]).get_packed_command();
     (0..events as u64).map(command).collect()
 }
 
 /// Publishes each event when it is due, and never waits for an answer. Answers when each was sent, from the beginning.
-pub fn publish(url: &str, begin: Instant, due: &[Duration], commands: &[Vec<u8>]) -> anyhow::Result<Vec<Duration>> {
+pub(super) fn publish(
+    url: &str,
+    begin: Instant,
+    due: &[Duration],
+    commands: &[Vec<u8>],
+) -> anyhow::Result<Vec<Duration>> {
     let address = url.trim_start_matches("redis://");
     let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
     stream.set_nodelay(true)?;
@@ -70,7 +75,7 @@ fn sleep_exactly() {
 }
 
 /// Sees the emitted events of all that are due; in its own thread, until the last one.
-pub fn observe(url: &str, begin: Instant, events: usize, give_up: Instant) -> anyhow::Result<Seen> {
+pub(super) fn observe(url: &str, begin: Instant, events: usize, give_up: Instant) -> anyhow::Result<Seen> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     let (mut seen, mut left, mut after) = (vec![None; events], events, "0".to_owned());
     while left > 0 {
@@ -93,11 +98,11 @@ pub fn observe(url: &str, begin: Instant, events: usize, give_up: Instant) -> an
 }
 
 /// The member of the envelope that says which event it is, and which event it follows from.
-pub const ID: &str = r#""event_id":""#;
+pub(super) const ID: &str = r#""event_id":""#;
 const CAUSE: &str = r#""causation_id":""#;
 
 /// The id in this member of an envelope. It is looked for as text, which costs the least while others are measured.
-pub fn id(event: &[u8], member: &str) -> Option<Uuid> {
+pub(super) fn id(event: &[u8], member: &str) -> Option<Uuid> {
     let at = event.windows(member.len()).position(|part| part == member.as_bytes())? + member.len();
     Uuid::try_parse_ascii(event.get(at..at + 36)?).ok()
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use redis::streams::StreamReadReply;
-use tidemill::backend::{Backend, Settled, Settlement, SettlementEntry, Start};
-use tidemill::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Subscription};
-use tidemill::service::build;
 use tidemill_benches::Case;
+use tidemill_core::model::delivery::{Body, Delivery, Disposition, Effects, Emitted, Subscription};
+use tidemill_storage::{Backend, Settled, Settlement, SettlementEntry, Start};
 use uuid::Uuid;
 
 use super::open_loop::{ID, id};
@@ -21,26 +20,26 @@ use crate::setup::{OUT, STREAM, Setup};
 use crate::usage;
 
 /// The handler, and so the group, of whoever is measured.
-pub const GROUP: &str = "bench-1";
+pub(super) const GROUP: &str = "bench-1";
 /// As the host reads by default (`host.batch`).
 const BATCH: usize = 128;
 /// How long a read waits; stopping takes no longer either.
 const WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub(super) enum Kind {
     BareLoop,
     BareSettled,
     Tidemill { instance_events_max: u32 },
 }
 
-pub enum Subject {
+pub(super) enum Subject {
     Client(Client),
     Host(Host),
 }
 
 /// A client in a thread of its own.
-pub struct Client {
+pub(super) struct Client {
     shared: Arc<Shared>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
@@ -56,7 +55,7 @@ struct Shared {
 }
 
 impl Subject {
-    pub fn start(kind: Kind, bench: &Bench, url: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(kind: Kind, bench: &Bench, url: &str) -> anyhow::Result<Self> {
         let url = url.to_owned();
         Ok(match kind {
             Kind::BareLoop => Self::Client(Client::start(move |shared| bare_loop(&url, shared))?),
@@ -72,7 +71,7 @@ impl Subject {
     }
 
     /// An error if it has ended by itself.
-    pub fn lives(&mut self) -> anyhow::Result<()> {
+    pub(super) fn lives(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Client(client) => {
                 ensure!(!client.thread.is_finished(), "the client has ended by itself");
@@ -82,14 +81,14 @@ impl Subject {
         }
     }
 
-    pub fn cpu_s(&self) -> anyhow::Result<f64> {
+    pub(super) fn cpu_s(&self) -> anyhow::Result<f64> {
         match self {
             Self::Client(client) => client.cpu_s(),
             Self::Host(host) => host.cpu_s(),
         }
     }
 
-    pub fn peak_mib(&self) -> anyhow::Result<f64> {
+    pub(super) fn peak_mib(&self) -> anyhow::Result<f64> {
         match self {
             // With all that the harness has in hand.
             Self::Client(_) => usage::peak_mib(std::process::id()),
@@ -98,14 +97,14 @@ impl Subject {
     }
 
     /// How many reads have brought something until now.
-    pub fn reads(&self) -> anyhow::Result<f64> {
+    pub(super) fn reads(&self) -> anyhow::Result<f64> {
         match self {
             Self::Client(client) => Ok(client.shared.reads.load(Ordering::Relaxed) as f64),
             Self::Host(host) => host.fetches(),
         }
     }
 
-    pub fn stop(self) -> anyhow::Result<()> {
+    pub(super) fn stop(self) -> anyhow::Result<()> {
         match self {
             Self::Client(client) => {
                 client.shared.stop.store(true, Ordering::Relaxed);
@@ -174,7 +173,7 @@ fn bare_loop(url: &str, shared: &Shared) -> anyhow::Result<()> {
 
 /// The host's own calls, one batch after the other.
 async fn bare_settled(url: &str, shared: &Shared) -> anyhow::Result<()> {
-    let backend = build::open_backend(&Case::Stateless.config(url, "")).await?;
+    let backend = tidemill::backends::open_backend(&Case::Stateless.config(url, "")).await?;
     let subscription = Subscription { stream: STREAM.into(), handler: GROUP.into() };
     backend.ensure_group(&subscription, Start::Beginning).await?;
     while shared.is_wanted() {

@@ -3,7 +3,7 @@
 use super::stats::Figure;
 use crate::plot::Scale;
 
-pub struct Chapter {
+pub(crate) struct Chapter {
     /// One of `sections::ALL`.
     pub section: &'static str,
     pub text: &'static str,
@@ -11,7 +11,7 @@ pub struct Chapter {
     pub pictures: &'static [Picture],
 }
 
-pub struct Column {
+pub(crate) struct Column {
     pub heading: &'static str,
     pub figure: Figure,
     pub to: To,
@@ -19,7 +19,7 @@ pub struct Column {
 
 /// What a column is a ratio to, within each round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To {
+pub(crate) enum To {
     /// It is the figure itself.
     Itself,
     /// The row of this name, at the same place of the axis.
@@ -28,7 +28,7 @@ pub enum To {
     First,
 }
 
-pub struct Picture {
+pub(crate) struct Picture {
     /// Of `docs/performance/FILE.svg`.
     pub file: &'static str,
     pub title: &'static str,
@@ -37,7 +37,7 @@ pub struct Picture {
     pub form: Form,
 }
 
-pub enum Form {
+pub(crate) enum Form {
     /// A lying bar for each row; on a logarithmic axis, a dot.
     Bars(Figure, Scale),
     /// Processor time: host or client, and Redis, added up.
@@ -62,7 +62,7 @@ const fn extra(heading: &'static str, name: &'static str) -> Column {
 const PER_SECOND: &str = "events a second";
 const MICROSECONDS: &str = "µs of processor time an event";
 
-pub const CHAPTERS: &[Chapter] = &[
+pub(crate) const CHAPTERS: &[Chapter] = &[
     Chapter {
         section: "pipeline",
         text: "A backlog is drained. `raw` only reads and acks, 100 entries at a time, with the client library that the host \

@@ -4,7 +4,7 @@ use crate::model::{Row, Run, Section};
 
 /// What several rounds say about one thing.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub median: f64,
     pub min: f64,
     pub max: f64,
@@ -12,7 +12,7 @@ pub struct Spread {
 
 impl Spread {
     /// `None` if nothing was measured.
-    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let upper = values[values.len() / 2];
@@ -23,7 +23,7 @@ impl Spread {
 
 /// Something that a row has for each round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Figure {
+pub(crate) enum Figure {
     /// Events a second.
     Rate,
     /// Processor time per event, in microseconds: of the client or host, of Redis, of both.
@@ -37,7 +37,7 @@ pub enum Figure {
 }
 
 impl Figure {
-    pub fn each(self, row: &Row) -> Vec<f64> {
+    pub(crate) fn each(self, row: &Row) -> Vec<f64> {
         let samples = row.samples.iter();
         match self {
             Self::Rate => samples.map(|sample| sample.events_per_s).collect(),
@@ -49,35 +49,35 @@ impl Figure {
         }
     }
 
-    pub fn of(self, row: &Row) -> Option<Spread> {
+    pub(crate) fn of(self, row: &Row) -> Option<Spread> {
         Spread::of(self.each(row))
     }
 
     /// What `row` has of this, in parts of what `reference` has in the same round.
-    pub fn ratio(self, row: &Row, reference: &Row) -> Option<Spread> {
+    pub(crate) fn ratio(self, row: &Row, reference: &Row) -> Option<Spread> {
         Spread::of(self.each(row).iter().zip(self.each(reference)).map(|(a, b)| a / b).collect())
     }
 }
 
 impl Run {
-    pub fn section(&self, name: &str) -> Option<&Section> {
+    pub(crate) fn section(&self, name: &str) -> Option<&Section> {
         self.sections.iter().find(|section| section.name == name)
     }
 }
 
 impl Section {
     /// The first row of this name.
-    pub fn row(&self, name: &str) -> Option<&Row> {
+    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
 
     /// The row of this name at this place of the axis; without one, wherever it is.
-    pub fn row_at(&self, name: &str, x: Option<f64>) -> Option<&Row> {
+    pub(crate) fn row_at(&self, name: &str, x: Option<f64>) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name && (x.is_none() || row.x == x))
     }
 
     /// The names of the rows, each once, in their order.
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for row in &self.rows {
             if !names.contains(&row.name.as_str()) {

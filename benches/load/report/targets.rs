@@ -5,7 +5,7 @@ use super::words;
 use crate::model::{Row, Run};
 
 /// One aim. A ratio is taken within each round.
-pub struct Target {
+pub(crate) struct Target {
     pub name: &'static str,
     pub section: &'static str,
     pub row: &'static str,
@@ -16,12 +16,12 @@ pub struct Target {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Bound {
+pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
-pub const TARGETS: &[Target] = &[
+pub(crate) const TARGETS: &[Target] = &[
     ratio("stateless: rate to raw", "stateless", |at| at.rate_to("raw"), 0.6),
     ratio("stateless: rate to bare", "stateless", |at| at.rate_to("bare"), 0.8),
     cpu("stateless: CPU of host and Redis", "stateless", 10.0),
@@ -113,7 +113,7 @@ const fn peer(name: &'static str, value: fn(&At<'_>) -> Option<Spread>, bound: B
 }
 
 /// A row among those that it is compared with.
-pub struct At<'a> {
+pub(crate) struct At<'a> {
     rows: &'a [Row],
     row: &'a Row,
 }
@@ -160,12 +160,12 @@ impl<'a> At<'a> {
 }
 
 impl Target {
-    pub fn measured(&self, run: &Run) -> Option<Spread> {
+    pub(crate) fn measured(&self, run: &Run) -> Option<Spread> {
         self.measured_for(run, self.row)
     }
 
     /// The same of the row whose instances serve 64 events, where there is one.
-    pub fn measured_reused(&self, run: &Run) -> Option<Spread> {
+    pub(crate) fn measured_reused(&self, run: &Run) -> Option<Spread> {
         self.measured_for(run, &format!("{} 64", self.row))
     }
 
@@ -177,14 +177,14 @@ impl Target {
 }
 
 impl Bound {
-    pub fn is_met(self, measured: Spread) -> bool {
+    pub(crate) fn is_met(self, measured: Spread) -> bool {
         match self {
             Self::AtLeast(bound) => measured.median >= bound,
             Self::AtMost(bound) => measured.median <= bound,
         }
     }
 
-    pub fn words(self, unit: &str) -> String {
+    pub(crate) fn words(self, unit: &str) -> String {
         let (sign, bound) = match self {
             Self::AtLeast(bound) => ("≥", bound),
             Self::AtMost(bound) => ("≤", bound),

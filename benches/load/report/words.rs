@@ -3,7 +3,7 @@
 use super::stats::Spread;
 
 /// `52 300`, `12.3`, `0.415`. The noise is larger than what is rounded away; the file of the run has every digit.
-pub fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }
@@ -19,7 +19,7 @@ pub fn figure(value: f64) -> String {
 }
 
 /// A whole number, all of it.
-pub fn spaced(value: f64) -> String {
+pub(crate) fn spaced(value: f64) -> String {
     let digits = format!("{value:.0}");
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
@@ -27,7 +27,7 @@ pub fn spaced(value: f64) -> String {
 }
 
 /// `52 300 [48 100 - 55 900]`; the number alone if there was one round.
-pub fn spread(spread: Option<Spread>) -> String {
+pub(crate) fn spread(spread: Option<Spread>) -> String {
     match spread {
         None => "-".to_owned(),
         Some(Spread { median, min, max }) if min.total_cmp(&max).is_eq() => figure(median),
@@ -36,7 +36,7 @@ pub fn spread(spread: Option<Spread>) -> String {
 }
 
 /// For pictures: `52.3k`, `10M`, `0.415`, and no zeros at the end.
-pub fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let (value, unit) = match value.abs() {
         1e6.. => (value / 1e6, "M"),
         1e3.. => (value / 1e3, "k"),

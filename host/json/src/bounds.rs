@@ -166,7 +166,7 @@ mod tests {
     fn so_many_verdicts_are_remembered_in_a_check() {
         for _ in 0..2 {
             let asked = |count: u32| within(0, 1, || (0..count).filter(|_| may_remember()).count());
-            assert_eq!(asked(REMEMBERED_MAX + 5), Ok(REMEMBERED_MAX as usize), "anew in each check");
+            assert_eq!(asked(REMEMBERED_MAX + 5), Ok(REMEMBERED_MAX as usize), "from 0 again in each check");
         }
         assert!((0..=REMEMBERED_MAX).all(|_| may_remember()), "outside of a check");
     }

@@ -13,7 +13,7 @@ const DRAFTS: [(&str, Draft); 3] = [
 const HELD: [&str; 2] = ["definitions", "$defs"];
 
 /// The draft of a whole file. The error says where another one is named, and what to do.
-pub fn draft_of(schema: &Value) -> Result<Draft, String> {
+pub(crate) fn draft_of(schema: &Value) -> Result<Draft, String> {
     let draft = named(schema).map_err(|named| refused("", &named))?.unwrap_or(Draft::Draft7);
     let held = HELD.iter().filter_map(|place| Some((place, schema.get(place)?.as_object()?)));
     for (place, (name, inner)) in held.flat_map(|(place, all)| all.iter().map(move |held| (place, held))) {

@@ -20,12 +20,12 @@ thread_local! {
 
 /// In a check: a number is looked at that is not what floats can say.
 #[cold]
-pub fn looked_at_long() {
+pub(crate) fn looked_at_long() {
     LOOKED_AT_LONG.set(true);
 }
 
 /// Whether that has happened since this was last asked.
-pub fn take_looked_at_long() -> bool {
+pub(crate) fn take_looked_at_long() -> bool {
     let looked = LOOKED_AT_LONG.get();
     if looked {
         LOOKED_AT_LONG.set(false);
@@ -69,7 +69,7 @@ impl Place {
 }
 
 /// A schema as a value, with the texts of numbers that a value cannot hold beside it; and whether there are any.
-pub fn to_value(schema: &Json<'_>) -> (Value, bool) {
+pub(crate) fn to_value(schema: &Json<'_>) -> (Value, bool) {
     value_at(Place::Schema, schema)
 }
 
@@ -124,7 +124,7 @@ fn text_of(json: &Json<'_>) -> String {
 }
 
 /// Puts these keywords in the place of the library's own.
-pub fn with_keywords<'o, R>(mut options: ValidationOptions<'o, R, Tree>) -> ValidationOptions<'o, R, Tree> {
+pub(crate) fn with_keywords<'o, R>(mut options: ValidationOptions<'o, R, Tree>) -> ValidationOptions<'o, R, Tree> {
     for keyword in KEYWORDS {
         options = options.with_keyword(keyword, move |parent: &Map<String, Value>, value: &Value, _| {
             Ok(Box::new(Exact::new(keyword, parent, value)?) as Box<dyn for<'i> Keyword<'i, Tree>>)

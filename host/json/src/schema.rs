@@ -15,7 +15,7 @@ use crate::tree::{Json, SHOWN_BYTES};
 /// What one regular expression of a schema may take, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
-/// A compiled schema (drafts 4, 6 and 7, formats on, formats that nobody knows are an error).
+/// A compiled schema (drafts 4, 6 and 7, formats on, unknown formats are an error).
 #[derive(Debug)]
 pub struct Schema {
     quick: Validator<Tree>,
@@ -29,7 +29,7 @@ pub struct Schema {
 
 /// One thing that is wrong with an event.
 #[derive(Debug)]
-pub struct Finding {
+pub struct Mismatch {
     /// A JSON pointer into the event.
     pub at: String,
     /// The text there, if it is one.
@@ -41,8 +41,8 @@ pub struct Finding {
 
 /// What is wrong with an event: the first few things.
 #[derive(Debug)]
-pub struct Findings {
-    pub first: Vec<Finding>,
+pub struct Mismatches {
+    pub first: Vec<Mismatch>,
     /// Whether there is more.
     pub more: bool,
 }
@@ -67,7 +67,7 @@ impl Schema {
 
     /// What is wrong with an event of this size, at most `max` things; none: it obeys the schema. Whatever the event, the
     /// check ends within [`bounds`], and what it takes does not grow with the number of errors.
-    pub fn check(&self, json: &Json<'_>, event_bytes: usize, max: usize) -> Result<(), Findings> {
+    pub fn check(&self, json: &Json<'_>, event_bytes: usize, max: usize) -> Result<(), Mismatches> {
         let patterns = self.patterns;
         let is_valid = |validator: &Validator<Tree>| bounds::within(event_bytes, patterns, || validator.is_valid(json));
         let (mut validator, mut valid) = (&self.quick, is_valid(&self.quick));
@@ -108,33 +108,39 @@ fn patterns(schema: &Value) -> usize {
     }
 }
 
-fn findings(validator: &Validator<Tree>, patterns: usize, json: &Json<'_>, event_bytes: usize, max: usize) -> Findings {
+fn findings(
+    validator: &Validator<Tree>,
+    patterns: usize,
+    json: &Json<'_>,
+    event_bytes: usize,
+    max: usize,
+) -> Mismatches {
     let all = bounds::within(event_bytes, patterns, || {
         let mut errors = validator.iter_errors(json);
         let first = errors.by_ref().take(max).map(|error| finding(json, &error)).collect();
-        Findings { first, more: errors.next().is_some() }
+        Mismatches { first, more: errors.next().is_some() }
     });
     // With too many to collect, the first one by itself; that fails only where a union collects those of its branches.
     let one = |_| {
         bounds::within(event_bytes, patterns, || {
             let error = validator.validate(json).err();
-            Findings { first: error.iter().map(|error| finding(json, error)).collect(), more: true }
+            Mismatches { first: error.iter().map(|error| finding(json, error)).collect(), more: true }
         })
     };
     match all.or_else(one) {
         Ok(findings) => findings,
         Err(Beyond::Errors { first }) => {
             let said = format!("more than {} things about it are wrong", bounds::ERRORS_MAX);
-            Findings { first: vec![Finding { at: address(json, first), text: None, said, rule: None }], more: true }
+            Mismatches { first: vec![Mismatch { at: address(json, first), text: None, said, rule: None }], more: true }
         }
         Err(Beyond::Steps) => too_long(event_bytes),
     }
 }
 
-fn finding(json: &Json<'_>, error: &ValidationError<'_>) -> Finding {
+fn finding(json: &Json<'_>, error: &ValidationError<'_>) -> Mismatch {
     let at = error.instance_path().as_str();
     let value = json.pointer(at);
-    Finding {
+    Mismatch {
         at: at.to_owned(),
         text: value.and_then(Json::as_str).map(|text| text[..text.floor_char_boundary(SHOWN_BYTES)].to_owned()),
         said: match error.kind() {
@@ -148,11 +154,11 @@ fn finding(json: &Json<'_>, error: &ValidationError<'_>) -> Finding {
     }
 }
 
-fn too_long(event_bytes: usize) -> Findings {
+fn too_long(event_bytes: usize) -> Mismatches {
     let steps = bounds::STEPS_MIN + bounds::STEPS_PER_BYTE * event_bytes as u64;
     let said =
         format!("checking it takes more than {steps} steps (STEPS_MIN, STEPS_PER_BYTE): its schema asks too much");
-    Findings { first: vec![Finding { at: String::new(), text: None, said, rule: None }], more: false }
+    Mismatches { first: vec![Mismatch { at: String::new(), text: None, said, rule: None }], more: false }
 }
 
 /// The JSON pointer of the value that lies at this address.
@@ -188,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    fn findings(schema: &Value, event: &str) -> Findings {
+    fn findings(schema: &Value, event: &str) -> Mismatches {
         Schema::compile(&schema.to_string()).unwrap().check(&Json::read(event).unwrap(), event.len(), 3).unwrap_err()
     }
 

@@ -82,7 +82,7 @@ async fn claim(connection: &mut MultiplexedConnection, batch: &[Value]) -> anyho
     Ok(answers.iter().map(|answer| *answer != redis::Value::Nil).collect())
 }
 
-/// The options of `host/src/schema/registry.rs`.
+/// The options of `host/schema/src/registry.rs`.
 fn schema() -> anyhow::Result<Validator> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../schemas/User.Created.v1.json");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;

@@ -37,8 +37,8 @@ struct ArenaThenPages {
     pages_end: Option<NonNull<u8>>,
 }
 
-// SAFETY: `acquire` uses no allocator. What it claims belongs to nobody else: `ARENA` is named nowhere else in this file
-// and is claimed once; pages that `memory_grow` answers are new.
+// SAFETY: `acquire` uses no allocator. Nothing else uses what it claims: `ARENA` is named nowhere else in this file
+// and is claimed once; pages that `memory_grow` returns are new.
 unsafe impl Source for ArenaThenPages {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         if !talc.source.arena_taken {

@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::Failure;
 use crate::bindings::tidemill::plugin::{emit as host, types::NewEvent};
 
-/// Asks for an event with the key of the event being handled, and answers its id, which is the same again if the
-/// delivery is tried again. A refused event rejects the delivery.
+/// Emits an event with the key of the event being handled, and returns its id, which is the same if the delivery is
+/// retried. It is published by the commit. A refused event rejects the delivery.
 ///
 /// ```no_run
 /// # use tidemill_sdk::prelude::*;
@@ -71,7 +71,7 @@ impl<'a> Emit<'a> {
     }
 }
 
-/// Only splits; whether the kind is a good name is for the host to say.
+/// Only splits; the host checks whether the kind is a good name.
 fn split(name: &str) -> Option<(&str, u32)> {
     let (kind, version) = name.rsplit_once(".v")?;
     Some((kind, version.parse().ok()?))

@@ -1,4 +1,4 @@
-//! Saying why a try did not work. A trap, a deadline or a limit needs no words: the host sees those itself.
+//! Reporting why an attempt failed. A trap, a deadline or a limit needs no words: the host sees those itself.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::Failure;
 use crate::bindings::tidemill::plugin::types::RetryHint;
 
 impl Failure {
-    /// May work later: counted as an attempt, then tried again by the handler's policy.
+    /// May work later: counted as an attempt, then retried by the handler's policy.
     ///
     /// ```
     /// # use tidemill_sdk::Failure;

@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! A request is sent at once, and an attempt that fails afterwards is tried again: so a service may see a request more
-//! than once. The host gives each the header `Idempotency-Key`, which is the same whenever the delivery is tried again.
+//! A request is sent at once, and an attempt that fails afterwards is retried: so a service may see a request more
+//! than once. The host gives each the header `Idempotency-Key`, which is the same whenever the delivery is retried.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Request {
         Self(HostRequest { method, url, headers: Vec::new(), body: Vec::new(), timeout_ms: None })
     }
 
-    /// Adds a header. `{{secret:NAME}}` in the value becomes that secret of the handler, without the plugin knowing it.
+    /// Adds a header. `{{secret:NAME}}` in the value becomes that secret of the handler; the plugin never sees it.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.headers.push((name.into(), value.into()));
         self
@@ -61,7 +61,7 @@ impl Request {
         self
     }
 
-    /// The body as JSON, with the header that says so.
+    /// The body as JSON, with its `content-type`.
     pub fn json(self, body: &(impl Serialize + ?Sized)) -> Result<Self, Failure> {
         Ok(self.header("content-type", "application/json").body(serde_json::to_vec(body)?))
     }

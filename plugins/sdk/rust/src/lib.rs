@@ -1,6 +1,6 @@
 //! Write Tidemill handler plugins in Rust.
 //!
-//! A handler is a function from an event to "done" or a [`Failure`]. What it asks for through [`emit()`], [`state`] and
+//! A handler is a function from an event to "done" or a [`Failure`]. What it requests through [`emit()`], [`state`] and
 //! [`timer`] takes effect only if it returns `Ok`, and then all at once, together with the acknowledgement.
 //!
 //! ```
@@ -52,7 +52,7 @@ pub mod bindings {
     });
 }
 
-/// More about the delivery being handled. Asked for, not copied: most handlers need none of it.
+/// More about the delivery being handled. Fetched, not copied: most handlers need none of it.
 ///
 /// ```no_run
 /// use tidemill_sdk::delivery;

@@ -1,0 +1,387 @@
+//! A consumer: one handler on one stream. A few identical workers; each one loops: fetch a batch, process it. While one
+//! worker's batch is in the plugin or being settled, another one fetches.
+
+pub(crate) mod resend;
+mod taking;
+mod worker;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::agreement;
+use super::agreement::Wanted;
+use super::host::lease;
+use super::observe;
+use super::pipeline::{Agreement, BatchReport, Handler, HostContext, Kept, KeyLocks, Ticket, WorkerContext, deliver};
+use super::shutdown::Shutdown;
+use super::{canary, heartbeat};
+use taking::Taking;
+use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
+use tidemill_core::policy::breaker::Breaker;
+use tidemill_process::fault;
+use tidemill_storage::{DataPlane, Error, Group, Settlement, SettlementEntry, Start};
+
+/// How long a fetch waits for something to come; stopping waits no longer either.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
+/// How often to look for deliveries of dead hosts.
+const RECOVER_EVERY: Duration = Duration::from_secs(2);
+/// Backoff after a backend error: doubled each time, up to the last.
+const TROUBLE_FIRST: Duration = Duration::from_millis(100);
+const TROUBLE_LAST: Duration = Duration::from_secs(5);
+/// Another worker would hardly be awake by then: one that is done so soon may keep the fetch lock. The first call that
+/// takes longer holds up what comes after it; from then on, another worker fetches meanwhile.
+const QUICK: Duration = Duration::from_millis(2);
+
+/// Batches of one consumer that may be on their way at once.
+pub const WORKERS_PER_SUBSCRIPTION: usize = 2;
+
+pub struct Consumer {
+    pub context: Arc<HostContext>,
+    pub handler: Arc<Handler>,
+    pub subscription: Subscription,
+    pub start: Start,
+    pub batch: usize,
+    pub breaker: Arc<Mutex<Breaker>>,
+    /// Notified when a retry was scheduled or a timer set, so that the scheduler looks at once when it is due.
+    pub put_off: Notify,
+    /// An operator has paused it (`pause` keeps this up to date).
+    pub paused: AtomicBool,
+    /// Of these: because the position of its group is unknown.
+    pub(crate) lost_position: AtomicBool,
+    /// What hosts want of this subscription (`agreement` keeps this up to date).
+    pub(crate) agreed: Agreement,
+    /// Held while fetching or recovering, so that one worker does it at a time.
+    fetch_state: tokio::sync::Mutex<FetchState>,
+    key_locks: KeyLocks,
+    /// The last batch was delivered within [`QUICK`].
+    quick: AtomicBool,
+    /// A reply with deliveries may have been lost: recovery runs before the next fetch.
+    lost: AtomicBool,
+    /// In-flight deliveries of this host: fetched and not settled.
+    in_flight: Mutex<HashSet<(Queue, EntryId)>>,
+    /// Of those, what no worker is working on: it goes into the next batches.
+    carry: Mutex<Vec<Delivery>>,
+    busy: AtomicUsize,
+    /// What the backend refused to settle. In flight as well, and with no worker.
+    kept: Arc<Kept>,
+    /// How long to wait when a batch cannot be delivered; zero if the last one could.
+    trouble: Mutex<Duration>,
+    taking: Mutex<Taking>,
+    /// [`heartbeat::gaps`] at the last check whether other hosts keep the state by other keys.
+    gaps_seen: AtomicU64,
+    /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
+    suspects: Mutex<Option<Instant>>,
+}
+
+struct FetchState {
+    recover_at: Instant,
+    trouble: Duration,
+}
+
+impl Consumer {
+    pub fn new(
+        context: Arc<HostContext>,
+        handler: Arc<Handler>,
+        subscription: Subscription,
+        start: Start,
+        batch: usize,
+        breaker: Arc<Mutex<Breaker>>,
+    ) -> Self {
+        Self {
+            context,
+            handler,
+            subscription,
+            start,
+            batch,
+            breaker,
+            put_off: Notify::new(),
+            paused: AtomicBool::new(false),
+            lost_position: AtomicBool::new(false),
+            agreed: Agreement::default(),
+            fetch_state: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            key_locks: KeyLocks::default(),
+            quick: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            in_flight: Mutex::default(),
+            carry: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            kept: Arc::default(),
+            trouble: Mutex::default(),
+            taking: Mutex::default(),
+            gaps_seen: AtomicU64::new(heartbeat::gaps()),
+            suspects: Mutex::default(),
+        }
+    }
+
+    /// Whether this host has in-flight deliveries of this subscription.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.carry).is_empty()
+    }
+
+    /// How many deliveries are in flight on this host.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.in_flight).len()
+    }
+
+    /// What the backend refuses to settle: how much of it this host keeps, and in which words the oldest was refused.
+    pub fn refused(&self) -> (usize, Option<Arc<str>>) {
+        (self.kept.count(), self.kept.reason())
+    }
+
+    /// A settlement of one delivery, under a token of its own.
+    fn settlement(&self, plugin: &Arc<str>, entry: SettlementEntry) -> Settlement {
+        Settlement {
+            subscription: self.subscription.clone(),
+            consumer: self.context.consumer.clone(),
+            plugin: plugin.clone(),
+            token: Uuid::new_v4(),
+            entries: vec![entry],
+        }
+    }
+
+    pub(crate) fn breaker_name(&self) -> &'static str {
+        lock(&self.breaker).name()
+    }
+
+    /// What this host wants of the subscription.
+    pub fn wanted(&self) -> Wanted {
+        Wanted::of(&self.handler, self.context.inbox_window)
+    }
+
+    pub(crate) fn gaps_seen(&self) -> u64 {
+        self.gaps_seen.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn saw_gaps(&self, gaps: u64) {
+        self.gaps_seen.store(gaps, Ordering::Relaxed);
+    }
+
+    /// Others took this host for dead, and it has not checked since what they do.
+    fn is_out_of_touch(&self) -> bool {
+        self.gaps_seen() != heartbeat::gaps()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Some of them lie in quarantine. An earlier time that is known stays.
+    fn expect_suspects(&self) {
+        lock(&self.suspects).get_or_insert_with(Instant::now);
+    }
+
+    /// The next batch. If it fails: how long to wait.
+    async fn fetch(
+        &self,
+        backend: &dyn DataPlane,
+        gate: &mut FetchState,
+        max: usize,
+        quiet: &Shutdown,
+    ) -> Result<Vec<Delivery>, Duration> {
+        if quiet.is_set() || self.is_paused() {
+            return Ok(Vec::new());
+        }
+        match self.fetch_or_recover(backend, gate, max).await {
+            // It was on its way when this host was stopped, say. It stays pending, and recovery finds it.
+            Ok(batch) if !batch.is_empty() && self.is_out_of_touch() => {
+                self.lost.store(true, Ordering::Relaxed);
+                Ok(Vec::new())
+            }
+            Ok(batch) => {
+                if !batch.is_empty() {
+                    fault::point("fetched");
+                }
+                gate.trouble = TROUBLE_FIRST;
+                let mut held = lock(&self.in_flight);
+                held.extend(batch.iter().map(|delivery| (delivery.queue, delivery.entry)));
+                Ok(batch)
+            }
+            Err(error) => {
+                let wait = gate.trouble;
+                gate.trouble = (wait * 2).min(TROUBLE_LAST);
+                // Recovery finds whatever the broken connection had delivered.
+                self.lost.store(true, Ordering::Relaxed);
+                observe::backend_trouble("fetching", &self.subscription, &error, wait);
+                if matches!(error, Error::GroupGone { .. }) {
+                    self.make_group_again().await;
+                }
+                Err(wait)
+            }
+        }
+    }
+
+    fn take_requeued(&self, max: usize) -> Vec<Delivery> {
+        let mut carry = lock(&self.carry);
+        let count = carry.len().min(max);
+        carry.drain(..count).collect()
+    }
+
+    async fn fetch_or_recover(
+        &self,
+        backend: &dyn DataPlane,
+        gate: &mut FetchState,
+        max: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        let consumer = &*self.context.consumer;
+        if self.is_out_of_touch() {
+            agreement::ask(self).await?;
+        }
+        if self.lost.swap(false, Ordering::Relaxed) || Instant::now() >= gate.recover_at {
+            gate.recover_at = Instant::now() + RECOVER_EVERY;
+            let held = lock(&self.in_flight).clone();
+            fault::point("recovering");
+            let found = backend.recover(&self.subscription, consumer, &held, lease(&self.handler), max).await?;
+            if found.suspects > 0 {
+                self.expect_suspects();
+            }
+            if !found.quarantined.is_empty() {
+                observe::quarantined(&self.subscription, &found.quarantined);
+            }
+            if found.more {
+                // A large backlog of a dead host does not wait for the next interval.
+                gate.recover_at = Instant::now();
+            }
+            if !found.deliveries.is_empty() {
+                fault::point("recovered");
+                observe::recovered(&self.subscription, &found.deliveries);
+                return Ok(found.deliveries);
+            }
+            let taken = self.take_left(backend, gate, max).await?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+        }
+        let begun = Instant::now();
+        let fetched = backend.fetch(&self.subscription, consumer, max, FETCH_WAIT).await?;
+        if fetched.more {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        observe::fetched(&self.subscription, fetched.deliveries.len(), begun.elapsed());
+        Ok(fetched.deliveries)
+    }
+
+    /// Takes what was left for hosts that want it, if this is one of them.
+    async fn take_left(
+        &self,
+        backend: &dyn DataPlane,
+        gate: &mut FetchState,
+        max: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        let agreed = self.agreed.load();
+        if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
+            return Ok(Vec::new());
+        }
+        let taken = backend.take_left(&self.subscription, &self.context.consumer, max).await?;
+        if taken.len() == max {
+            // There may be more.
+            gate.recover_at = Instant::now();
+        }
+        lock(&self.taking).took(taken.iter().map(|delivery| delivery.entry));
+        Ok(taken)
+    }
+
+    pub(crate) async fn make_group_again(&self) {
+        match self.context.backend.ensure_group(&self.subscription, self.start).await {
+            Ok(Group::Lost) => {
+                self.paused.store(true, Ordering::Relaxed);
+                if !self.lost_position.swap(true, Ordering::Relaxed) {
+                    observe::position_lost(&self.subscription);
+                }
+            }
+            Ok(group) => observe::group_remade(&self.subscription, group),
+            Err(error) => observe::task_trouble("making the group again", &error),
+        }
+    }
+
+    /// If the batch could not be delivered: how long to wait before the next one.
+    async fn run(&self, worker: &mut WorkerContext, batch: Vec<Delivery>, ticket: Ticket<'_>) -> Result<(), Duration> {
+        let begun = Instant::now();
+        let mut in_hand = InFlight::new(self, &batch);
+        let mut report = BatchReport::default();
+        let delivered = deliver(worker, batch, ticket, &mut report).await;
+        self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
+        // What is no longer held and still pending is found again by `recover`.
+        in_hand.keep.extend(report.kept.iter().copied());
+        let mut result = Ok(());
+        match delivered {
+            Ok(()) => {
+                *lock(&self.trouble) = Duration::ZERO;
+                self.note(&report);
+                in_hand.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
+                // Before what is outdated is handled again.
+                if report.outdated {
+                    // What cannot be asked now is said, and asked again soon.
+                    let _ = agreement::ask(self).await;
+                }
+                lock(&self.carry).extend(report.requeue);
+            }
+            Err(error) => {
+                let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
+                *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
+                observe::backend_trouble("delivering", &self.subscription, &error, wait);
+                self.lost.store(true, Ordering::Relaxed);
+                result = Err(wait);
+            }
+        }
+        result
+    }
+
+    fn note(&self, report: &BatchReport) {
+        let mut breaker = lock(&self.breaker);
+        if breaker.record(Instant::now(), report.tally) {
+            observe::breaker_changed(&self.handler.name, breaker.name());
+        }
+        if let Some(contest) = &report.contest {
+            canary::note(&self.handler, contest);
+        }
+        if report.suspects > 0 {
+            self.expect_suspects();
+        }
+        if !report.left.is_empty() {
+            lock(&self.taking).left(&report.left, Instant::now());
+        }
+        if report.delayed > 0 {
+            self.put_off.notify_one();
+        }
+    }
+}
+
+/// A batch that is being run. Whatever becomes of it: what is not kept is no longer held, so that it can be found again.
+struct InFlight<'a> {
+    consumer: &'a Consumer,
+    ids: Vec<(Queue, EntryId)>,
+    keep: HashSet<(Queue, EntryId)>,
+}
+
+impl<'a> InFlight<'a> {
+    fn new(consumer: &'a Consumer, batch: &[Delivery]) -> Self {
+        consumer.busy.fetch_add(1, Ordering::Relaxed);
+        let ids = batch.iter().map(|delivery| (delivery.queue, delivery.entry)).collect();
+        Self { consumer, ids, keep: HashSet::new() }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut held = lock(&self.consumer.in_flight);
+        for id in self.ids.iter().filter(|id| !self.keep.contains(*id)) {
+            held.remove(id);
+        }
+        drop(held);
+        if std::thread::panicking() {
+            self.consumer.lost.store(true, Ordering::Relaxed);
+        }
+        self.consumer.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A lock whose holder panicked guards plain sets and lists, which are as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,186 @@
+//! A worker: a thread with a runtime and a connection of its own. From fetch to settlement, a batch stays on its
+//! thread: on an idle host, waking other threads is most of what an event takes (docs/decisions/0023).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{MutexGuard, oneshot};
+
+use super::{Consumer, FETCH_WAIT, FetchState, Shutdown, lease, lock};
+use crate::observe;
+use crate::pipeline::WorkerContext;
+use tidemill_core::policy::breaker::Permit;
+use tidemill_process::tasks;
+use tidemill_process::tasks::{STUCK_MAX, Task};
+use tidemill_sandbox::executor::batch::WarmInstances;
+
+/// Suspects that are run in a row, while all other workers of this host wait.
+const SUSPECTS_MAX: usize = 50;
+/// How long they are left alone after one could not be settled.
+const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
+
+/// A batch of so few is what an idle host has.
+const FEW: usize = 8;
+
+impl Consumer {
+    /// Runs a worker on a thread of its own until it is time to stop, or until this future is dropped: then the running
+    /// call is its last.
+    ///
+    /// # Panics
+    /// When its thread has, or there is none to be had.
+    pub async fn worker(self: Arc<Self>, number: usize, quiet: Shutdown) {
+        let (mut ended, is_ended) = oneshot::channel::<()>();
+        let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.executor.stack_bytes());
+        let silent_max = STUCK_MAX + lease(&self.handler);
+        let thread = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                tokio::select! { () = self.work(number, quiet) => {}, () = ended.closed() => {} }
+            });
+            // The receiver may be gone.
+            let _ = ended.send(());
+            Ok(())
+        };
+        let started = tasks::thread(Task::Worker, name, Some(stack_bytes), Some(silent_max), move || {
+            let ran: std::io::Result<()> = thread();
+            ran.inspect_err(observe::no_thread)
+        });
+        match started {
+            Err(error) => observe::no_thread(&error),
+            Ok(_) if is_ended.await.is_ok() => return,
+            Ok(_) => {}
+        }
+        tasks::die();
+    }
+
+    async fn work(&self, number: usize, mut quiet: Shutdown) {
+        let context = &self.context;
+        let mut worker = WorkerContext {
+            backend: context.backend.for_one_task().unwrap_or_else(|| context.backend.clone()),
+            context: context.clone(),
+            handler: self.handler.clone(),
+            subscription: self.subscription.clone(),
+            warm: WarmInstances::default(),
+            kept: self.kept.clone(),
+            agreed: self.agreed.clone(),
+        };
+        let mut kept = None;
+        while !quiet.is_set() {
+            tasks::tick();
+            if self.is_paused() && lock(&self.carry).is_empty() {
+                kept = None;
+                quiet.sleep(FETCH_WAIT).await;
+                continue;
+            }
+            if self.kept.is_full() {
+                // No room for more that may be refused.
+                kept = None;
+                quiet.sleep(FETCH_WAIT).await;
+                continue;
+            }
+            let permit = lock(&self.breaker).permit(Instant::now());
+            let max = match permit {
+                Permit::Full => self.batch,
+                // A probe is one delivery, and one worker's business.
+                Permit::Probe if number == 0 => 1,
+                Permit::Probe => {
+                    kept = None;
+                    quiet.sleep(FETCH_WAIT).await;
+                    continue;
+                }
+                Permit::Wait(time) => {
+                    kept = None;
+                    quiet.sleep(time.min(FETCH_WAIT)).await;
+                    continue;
+                }
+            };
+            match self.process_batch(&mut worker, kept, max, &quiet).await {
+                Ok(gate) => kept = gate,
+                Err(wait) => {
+                    kept = None;
+                    quiet.sleep(wait).await;
+                }
+            }
+            worker.warm.sweep();
+            if permit == Permit::Full && self.suspects_are_due() && !quiet.is_set() && !self.is_paused() {
+                kept = None;
+                self.run_suspects(&mut worker, &quiet).await;
+            }
+        }
+    }
+
+    /// One batch, beside those of others. Returns the fetch lock if this worker keeps it; on failure, how long to wait.
+    async fn process_batch<'a>(
+        &'a self,
+        worker: &mut WorkerContext,
+        kept: Option<MutexGuard<'a, FetchState>>,
+        max: usize,
+        quiet: &Shutdown,
+    ) -> Result<Option<MutexGuard<'a, FetchState>>, Duration> {
+        // What is in flight already does not wait for the fetch lock.
+        let carried = self.take_requeued(max);
+        if !carried.is_empty() {
+            let _shared = tasks::waits(self.context.isolation_lock.read()).await;
+            let ticket = tasks::waits(self.key_locks.ticket()).await;
+            self.run(worker, carried, ticket).await?;
+            return Ok(kept);
+        }
+        let mut gate = match kept {
+            Some(gate) => gate,
+            None => match tokio::time::timeout(FETCH_WAIT, self.fetch_state.lock()).await {
+                Ok(gate) => gate,
+                Err(_) => return Ok(None),
+            },
+        };
+        let _shared = tasks::waits(self.context.isolation_lock.read()).await;
+        let batch = self.fetch(&*worker.backend, &mut gate, max, quiet).await?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let ticket = tasks::waits(self.key_locks.ticket()).await;
+        // A worker that has caught up and is quick fetches again: waking another one would take as long as the batch.
+        let keeps = batch.len() <= FEW && self.quick.load(Ordering::Relaxed);
+        let kept = keeps.then_some(gate);
+        self.run(worker, batch, ticket).await?;
+        Ok(kept)
+    }
+
+    fn suspects_are_due(&self) -> bool {
+        let due = lock(&self.suspects).filter(|due| *due <= Instant::now());
+        due.is_some()
+    }
+
+    /// Runs suspects one by one, with nothing else in flight: if this host dies of one, no other delivery is suspected.
+    async fn run_suspects(&self, worker: &mut WorkerContext, quiet: &Shutdown) {
+        let _alone = tasks::waits(self.context.isolation_lock.write()).await;
+        for _ in 0..SUSPECTS_MAX {
+            if quiet.is_set() {
+                return;
+            }
+            tasks::alive();
+            match worker.backend.take_suspect(&self.subscription, &self.context.consumer).await {
+                Ok(Some(mut suspect)) => {
+                    suspect.isolated = true;
+                    observe::running_alone(&self.subscription, &suspect);
+                    lock(&self.in_flight).insert((suspect.queue, suspect.entry));
+                    let ticket = self.key_locks.ticket().await;
+                    if self.run(worker, vec![suspect], ticket).await.is_err() {
+                        // It cannot be settled now. The other workers do not wait for it time and again.
+                        *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
+                        return;
+                    }
+                }
+                Ok(None) => {
+                    *lock(&self.suspects) = None;
+                    return;
+                }
+                Err(error) => {
+                    *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
+                    observe::backend_trouble("taking a suspect", &self.subscription, &error, SUSPECTS_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The worlds that a component may export: one file each.
+
+pub mod handler;

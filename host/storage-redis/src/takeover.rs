@@ -1,0 +1,278 @@
+//! Takeover: reclaims the deliveries of dead consumers, and removes these; takes released deliveries, and quarantined
+//! ones one at a time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+
+use super::keys;
+use super::keys::Keys;
+use super::record::WriteBounds;
+use super::recover::{Found, PAGE, QUEUES, key_of, name_of, to_u32};
+use super::script::{REAP_CONSUMERS, RECLAIMER, SILENT, TAKEOVER};
+use super::witness::KnownPosition;
+use super::{Redis, millis, value};
+use tidemill_core::clock;
+use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
+use tidemill_storage::group::LEFT_FOR;
+use tidemill_storage::{CRASH_WINDOW, CRASHED_WEIGHT, CRASHES_MAX, HEARTBEAT_MAX, Result};
+
+/// Dead consumers with nothing pending that are removed in one call, and such calls in a row. They are many where hosts
+/// came and went for long without any recovery.
+const BURIALS_MAX: u64 = 2000;
+const BURIAL_CALLS_MAX: usize = 50;
+
+/// Lease of the elected reclaimer. Longer than the time between two recoveries, so that a live one keeps it; shorter
+/// than a heartbeat, so that its own death delays nothing.
+const RECLAIMER_LEASE: Duration = Duration::from_secs(3);
+
+/// A consumer seen without a heartbeat for so long, by this host's own clock, has no lease any more.
+const SILENT_LONG: Duration = Duration::from_secs(30);
+
+/// Placeholder consumers: entries pending under them are in flight on no host; `common.lua` has them, too.
+const RELEASED: &[u8] = b"(released)";
+const QUARANTINE: &[u8] = b"(quarantine)";
+const ELSEWHERE: &[u8] = b"(elsewhere)";
+
+/// The consumer to reclaim from, and what is noted of its deliveries.
+struct From<'a> {
+    consumer: &'a [u8],
+    note: Note,
+    lease: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Note {
+    /// A host crashed while processing it.
+    Crash,
+    /// Nothing: it was released.
+    Nothing,
+    /// It will be run alone.
+    Suspect,
+}
+
+impl Note {
+    /// As the script calls it.
+    fn letter(self) -> &'static str {
+        match self {
+            Self::Crash => "c",
+            Self::Nothing => "r",
+            Self::Suspect => "s",
+        }
+    }
+}
+
+/// The suspects found.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// How many lie in quarantine.
+    pub(crate) suspects: u64,
+    /// Those that have just been put there.
+    pub quarantined: Vec<(Queue, EntryId)>,
+}
+
+impl Redis {
+    /// Adds to `found` what was released, and what dead consumers have had for longer than `lease`.
+    pub(super) async fn claim_from_others(
+        &self,
+        subscription: &Subscription,
+        keys: &Keys,
+        consumer: &str,
+        lease: Duration,
+        found: &mut Found,
+    ) -> Result<Claimed> {
+        if found.is_full() || !self.is_reclaimer(subscription, keys, consumer).await? {
+            return Ok(Claimed::default());
+        }
+        self.reap_consumers(subscription, keys, lease).await?;
+        let (mut suspects, mut quarantined) = (0, Vec::new());
+        for other in self.dead_consumers(subscription, keys, consumer).await? {
+            let from = match &*other.name {
+                ELSEWHERE => continue,
+                QUARANTINE => {
+                    suspects += other.pending.iter().map(|(_, pending)| pending).sum::<u64>();
+                    continue;
+                }
+                RELEASED => From { consumer: RELEASED, note: Note::Nothing, lease: Duration::ZERO },
+                // By the server's clock. If that was set back, delivery times lie in the future: so also by what this
+                // host has observed.
+                dead => {
+                    let lease = if other.silent >= lease.max(SILENT_LONG) { Duration::ZERO } else { lease };
+                    From { consumer: dead, note: Note::Crash, lease }
+                }
+            };
+            for (queue, pending) in other.pending {
+                while pending > 0 && !found.is_full() {
+                    let count = found.room().min(PAGE);
+                    let begun = found.deliveries.len();
+                    let aside = self.claim(subscription, keys, queue, consumer, &from, count, found).await?;
+                    let claimed = found.deliveries.len() - begun;
+                    // Fewer come at a time after several crashes: the next call gets the others.
+                    found.more |= claimed > 0 && ((claimed + aside.len()) as u64) < pending;
+                    suspects += aside.len() as u64;
+                    quarantined.extend(aside.into_iter().map(|id| (queue, id)));
+                    if claimed < count {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Claimed { suspects, quarantined })
+    }
+
+    /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
+    /// Queues with something pending are left to `claim`, which knows when the last of it is gone.
+    async fn reap_consumers(&self, subscription: &Subscription, keys: &Keys, lease: Duration) -> Result<()> {
+        let mut call = REAP_CONSUMERS.call(&[keys.stream(), keys.redelivery()]);
+        call.arg(&*subscription.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
+        call.arg(millis(HEARTBEAT_MAX));
+        for _ in 0..BURIAL_CALLS_MAX {
+            if value::count(&self.run_script(&REAP_CONSUMERS, &call, subscription).await?)? < BURIALS_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this consumer is the elected reclaimer. There is one at a time: with many hosts, searching would cost
+    /// more than what is found. Two at once do no harm, the scripts ensure that. There is none while heartbeats cannot
+    /// be trusted.
+    async fn is_reclaimer(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<bool> {
+        let mut call = RECLAIMER.call(&[keys.reclaimer()]);
+        call.arg(consumer).arg(millis(RECLAIMER_LEASE));
+        let at = clock::since_boot();
+        let [is_it, now] = value::tuple(self.run_script(&RECLAIMER, &call, subscription).await?)?;
+        let believed = self.witness.look(subscription, KnownPosition { ms: value::count(&now)?, at });
+        Ok(value::count(&is_it)? == 1 && believed)
+    }
+
+    /// Takes one delivery out of quarantine.
+    pub(super) async fn take_from_quarantine(
+        &self,
+        subscription: &Subscription,
+        consumer: &str,
+    ) -> Result<Option<Delivery>> {
+        let keys = Keys::of(subscription);
+        let from = From { consumer: QUARANTINE, note: Note::Suspect, lease: Duration::ZERO };
+        for queue in QUEUES {
+            let mut found = Found::new(1, usize::MAX);
+            self.claim(subscription, &keys, queue, consumer, &from, 1, &mut found).await?;
+            if let Some(suspect) = found.deliveries.pop() {
+                return Ok(Some(suspect));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes what was left for other hosts. What has just been left waits: those hosts may fetch it yet.
+    pub(super) async fn take_what_was_left(
+        &self,
+        subscription: &Subscription,
+        consumer: &str,
+        max: usize,
+    ) -> Result<Vec<Delivery>> {
+        let (keys, mut found) = (Keys::of(subscription), Found::new(max, self.options.fetch_bytes_max));
+        let from = From { consumer: ELSEWHERE, note: Note::Nothing, lease: LEFT_FOR };
+        self.claim(subscription, &keys, Queue::Stream, consumer, &from, max, &mut found).await?;
+        Ok(found.deliveries)
+    }
+
+    /// Reclaims up to `count` and reads them. Returns which went into quarantine.
+    #[expect(clippy::too_many_arguments, reason = "of one subscription's queue, from one consumer to another")]
+    async fn claim(
+        &self,
+        subscription: &Subscription,
+        keys: &Keys,
+        queue: Queue,
+        consumer: &str,
+        from: &From<'_>,
+        count: usize,
+        found: &mut Found,
+    ) -> Result<Vec<EntryId>> {
+        let mut call = TAKEOVER.call(&[key_of(keys, queue), keys.tries(), keys.dead(), keys.stats()]);
+        call.arg(&*subscription.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
+        call.arg(name_of(queue)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
+        call.arg(CRASHES_MAX).arg(CRASHED_WEIGHT);
+        let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&TAKEOVER, &call, subscription).await?)?;
+        let mut accounts = HashMap::new();
+        for ((id, crashes), alone) in value::array(ids)?.iter().zip(value::array(crashes)?).zip(value::array(alone)?) {
+            accounts.insert(value::entry_id(id)?, (to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
+        }
+        let begun = found.deliveries.len();
+        self.read_again(subscription, keys, queue, consumer, accounts.keys().copied().collect(), found).await?;
+        for delivery in &mut found.deliveries[begun..] {
+            let (crashes, alone) = accounts.get(&delivery.entry).copied().unwrap_or_default();
+            delivery.crashes = delivery.crashes.saturating_add(crashes);
+            delivery.died_alone = alone;
+        }
+        value::array(quarantined)?.iter().map(value::entry_id).collect()
+    }
+
+    /// The consumers of the group that have no heartbeat.
+    async fn dead_consumers(
+        &self,
+        subscription: &Subscription,
+        keys: &Keys,
+        consumer: &str,
+    ) -> Result<Vec<DeadConsumer>> {
+        let mut ask = Pipeline::with_capacity(2);
+        for queue in QUEUES {
+            ask.cmd("XINFO").arg("CONSUMERS").arg(key_of(keys, queue)).arg(&*subscription.handler);
+        }
+        let mut others: HashMap<Vec<u8>, DeadConsumer> = HashMap::new();
+        for (queue, answer) in QUEUES.into_iter().zip(self.run_all(&ask, subscription).await?) {
+            for row in value::array(answer)? {
+                let (name, pending) = consumer_row(row)?;
+                if name == consumer.as_bytes() {
+                    continue;
+                }
+                let other = others.entry(name.clone()).or_insert_with(|| DeadConsumer::new(name));
+                other.pending[queue as usize].1 = pending;
+            }
+        }
+        if others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let others: Vec<DeadConsumer> = others.into_values().collect();
+        let beat = |other: &DeadConsumer| [keys::HEARTBEAT_PREFIX.as_bytes(), &other.name].concat();
+        let beats: Vec<Vec<u8>> = others.iter().map(beat).collect();
+        let mut call = SILENT.call(&beats);
+        call.arg(millis(HEARTBEAT_MAX));
+        let silent = value::array(self.run_script(&SILENT, &call, subscription).await?)?;
+        let others = others.into_iter().zip(silent);
+        let mut dead: Vec<_> = others.filter(|(_, silent)| *silent == Value::Int(1)).map(|(dead, _)| dead).collect();
+        let names: Vec<&[u8]> = dead.iter().map(|dead| &*dead.name).collect();
+        let times = self.witness.silent(subscription, &names, clock::since_boot());
+        dead.iter_mut().zip(times).for_each(|(dead, time)| dead.silent = time);
+        Ok(dead)
+    }
+}
+
+struct DeadConsumer {
+    /// Ours are text; another program's may be any bytes.
+    name: Vec<u8>,
+    /// On each of the [`QUEUES`].
+    pending: [(Queue, u64); 2],
+    /// How long it has been seen to have no heartbeat.
+    silent: Duration,
+}
+
+impl DeadConsumer {
+    fn new(name: Vec<u8>) -> Self {
+        Self { name, pending: QUEUES.map(|queue| (queue, 0)), silent: Duration::ZERO }
+    }
+}
+
+fn consumer_row(row: Value) -> Result<(Vec<u8>, u64)> {
+    let (mut name, mut pending) = (Vec::new(), 0);
+    let mut fields = value::array(row)?.into_iter();
+    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+        match &value::bytes(field)?[..] {
+            b"name" => name = value::bytes(value)?,
+            b"pending" => pending = value::count(&value)?,
+            _ => {}
+        }
+    }
+    Ok((name, pending))
+}
