@@ -1,6 +1,6 @@
 //! The conformance suite for backends: one story for each rule of the contract in `storage`, over the traits alone.
 //!
-//! Open the backend with [`options`], then let it [`pass`], or run the [`STORIES`] one by one to name them in your own
+//! Open the backend with [`options`], then run the [`STORIES`] one by one, to name them in your own
 //! test harness. Every story uses fresh names, so all may share one backend and run side by side, and leftovers of an
 //! earlier run do no harm. A story panics with the rule that was broken. None of them asserts how fast anything is:
 //! waits have generous bounds, and only a backend that never answers runs into them.
@@ -210,18 +210,6 @@ pub const STORIES: &[(&str, Story)] = stories! {
         each_version_of_a_plugin_has_its_counter
         the_counters_of_old_versions_become_one;
 };
-
-/// Runs the whole suite on the backend; panics with the names of all stories that failed.
-pub async fn pass(backend: Arc<dyn Backend>) {
-    let mut failed = Vec::new();
-    for (name, story) in STORIES {
-        // A task of its own for each, so that one broken rule does not hide the next.
-        if tokio::spawn(story(backend.clone())).await.is_err() {
-            failed.push(*name);
-        }
-    }
-    assert!(failed.is_empty(), "{} of {} stories failed: {}", failed.len(), STORIES.len(), failed.join(", "));
-}
 
 /// A story that needs more than the traits: how an entry without the field `event` gets on a stream depends on the
 /// backend, so the caller passes `put`.

@@ -45,12 +45,3 @@ pub enum Error {
     #[error("cannot set up the plugin engine: {0}")]
     Engine(String),
 }
-
-/// Bytes as hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
-}

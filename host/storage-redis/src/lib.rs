@@ -57,9 +57,9 @@ use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use tidemill_storage::{
-    AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
-    Operator, Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start,
-    SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
+    AuditRecord, Bounds, ControlPlane, DataPlane, Fetched, Finding, Group, HostInfo, LookUp, NewEntry, Operator,
+    Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start, SubscriptionStatus,
+    Tended, Trimmed, VersionCount, Wish,
 };
 use witness::Witness;
 
@@ -189,9 +189,6 @@ impl DataPlane for Redis {
 
 #[async_trait]
 impl ControlPlane for Redis {
-    fn features(&self) -> Features {
-        Features { durable: true, shared: true }
-    }
     async fn describe(&self) -> Result<String> {
         server::describe(&self.link, &self.at).await
     }

@@ -61,9 +61,9 @@ pub use crate::worker::wait_until_closed;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use tidemill_storage::{
-    AuditRecord, Bounds, ControlPlane, DataPlane, Features, Fetched, Finding, Group, HostInfo, LookUp, NewEntry,
-    Operator, Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start,
-    SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
+    AuditRecord, Bounds, ControlPlane, DataPlane, Fetched, Finding, Group, HostInfo, LookUp, NewEntry, Operator,
+    Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start, SubscriptionStatus,
+    Tended, Trimmed, VersionCount, Wish,
 };
 
 pub struct Sqlite {
@@ -154,10 +154,6 @@ impl DataPlane for Sqlite {
 
 #[async_trait]
 impl ControlPlane for Sqlite {
-    fn features(&self) -> Features {
-        Features { durable: !self.in_memory, shared: false }
-    }
-
     async fn describe(&self) -> Result<String> {
         let place = self.db.place().to_owned();
         self.db.ask(Durability::ReadOnly, "describe", move |tx| open::describe(tx, &place)).await

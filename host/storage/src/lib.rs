@@ -26,7 +26,7 @@ pub use crate::audit::{AUDIT_IDS_MAX, AUDIT_MAX, AuditRecord, HostInfo, Operator
 pub use crate::bounds::{Bounds, HEARTBEAT_MAX, Overflow, Trimmed};
 pub use crate::finding::{Finding, Level};
 pub use crate::group::{Group, Pause, Position, Start, Tended, VERSIONS_MAX, VersionCount, Wish};
-pub use crate::options::{ENTRY_FACTS_BYTES, Features, Options};
+pub use crate::options::{ENTRY_FACTS_BYTES, Options};
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, Disposition, EntryId, KeyState, Queue, Subscription};
 use tidemill_core::model::entry::PayloadHash;
@@ -93,8 +93,6 @@ pub trait DataPlane: Send + Sync {
 /// Groups, time, and the view from outside. Called now and then.
 #[async_trait]
 pub trait ControlPlane: Send + Sync {
-    fn features(&self) -> Features;
-
     /// One line about the backend for people: kind, version, where.
     async fn describe(&self) -> Result<String>;
 

@@ -1,17 +1,8 @@
-//! What a backend needs to know of the configuration, and what it claims.
+//! What a backend needs to know of the configuration.
 
 use std::time::Duration;
 
 use tidemill_core::limits;
-
-/// What a backend claims. The conformance suite holds it to that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// What is written survives the end of this process.
-    pub durable: bool,
-    /// Hosts on several machines may share it.
-    pub shared: bool,
-}
 
 /// What an entry may have beside its event, in bytes.
 pub const ENTRY_FACTS_BYTES: usize = 56 << 10;

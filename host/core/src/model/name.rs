@@ -12,13 +12,6 @@ pub struct EventName {
     pub version: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventClass {
-    Domain,
-    Integration,
-    System,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{text}\" is not an event name: {what}\n  hint: write {hint}")]
 pub struct NameError {
@@ -56,15 +49,6 @@ impl EventName {
         }
         Ok(Self { kind: kind.into(), version })
     }
-
-    /// What sort of event this is, by the number of its segments.
-    pub fn class(&self) -> EventClass {
-        match self.kind.split('.').count() {
-            2 => EventClass::Domain,
-            _ if self.kind.starts_with("System.") => EventClass::System,
-            _ => EventClass::Integration,
-        }
-    }
 }
 
 impl fmt::Display for EventName {
@@ -91,14 +75,6 @@ fn is_segment(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_number_of_segments_makes_the_class() {
-        let class = |text| EventName::parse(text).unwrap().class();
-        assert_eq!(class("SKU.Created.v1"), EventClass::Domain);
-        assert_eq!(class("Inventory.Product.Updated.v12"), EventClass::Integration);
-        assert_eq!(class("System.Health.CheckFailed.v1"), EventClass::System);
-    }
 
     #[test]
     fn what_is_not_a_name_is_refused() {

@@ -288,7 +288,6 @@ async fn call(
         calls,
         states,
         deadline: handler.deadline,
-        budget: handler.deadline,
         begun: Arc::default(),
         instance_events_max: handler.instance_events_max,
         versions: serving.versions().count(),

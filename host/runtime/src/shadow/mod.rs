@@ -161,7 +161,6 @@ impl Shadow<'_> {
             calls: vec![GuestCall { event: event.clone(), attempt: 1 }],
             states: state.into_iter().map(|state| (event.key().clone(), state)).collect(),
             deadline: handler.deadline,
-            budget: handler.deadline,
             instance_events_max: handler.instance_events_max,
             versions: 2,
             begun: Arc::default(),

@@ -12,8 +12,9 @@ use wasmtime::component::Component;
 use super::cache::Cache;
 use super::compile_child;
 use super::compile_child::Failure;
-use crate::{Engine, hex};
+use crate::Engine;
 use tidemill_config as config;
+use tidemill_core::units::hex;
 
 /// A second core stays with the events, however many plugins are to be loaded.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use minisign_verify::{PublicKey, Signature};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, hex};
+use crate::Error;
+use tidemill_core::units::hex;
 
 /// A signature, and a key, have a few hundred bytes.
 const FILE_BYTES_MAX: u64 = 4096;

@@ -30,10 +30,9 @@ pub struct GuestBatch {
     pub calls: Vec<GuestCall>,
     /// The state of every key in the batch. Later events of a key see what earlier ones wrote.
     pub states: HashMap<Arc<str>, KeyState>,
+    /// Of each call. It bounds the batch, too: after that no new call is begun and the rest is returned untouched, so that a slow
+    /// event does not make its neighbours outlive their lease.
     pub deadline: Duration,
-    /// No new call of the batch is begun when this is over: the rest is returned untouched, so that a slow event does
-    /// not make its neighbours outlive their lease.
-    pub budget: Duration,
     /// When the batch's first call was begun, for all jobs that it was split into.
     pub begun: Arc<OnceLock<Instant>>,
     pub instance_events_max: u32,
@@ -119,7 +118,7 @@ pub fn run(warm: &mut WarmInstances, mut job: GuestBatch) -> Answer {
             first = true;
             Instant::now()
         });
-        if !first && (begun.elapsed() >= job.budget || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
+        if !first && (begun.elapsed() >= job.deadline || effect_bytes >= BATCH_EFFECT_BYTES_MAX) {
             break;
         }
         match one_call(warm, &mut job, index) {

@@ -93,19 +93,8 @@ impl Executor {
 /// A job for each call; with state one for each key, because later events of a key see what earlier ones wrote. With
 /// each, the places of its calls in the batch.
 fn split(job: GuestBatch) -> Vec<(Vec<usize>, GuestBatch)> {
-    let GuestBatch {
-        calls,
-        mut states,
-        plugin,
-        stream,
-        now,
-        ids,
-        deadline,
-        budget,
-        begun,
-        instance_events_max,
-        versions,
-    } = job;
+    let GuestBatch { calls, mut states, plugin, stream, now, ids, deadline, begun, instance_events_max, versions } =
+        job;
     let keys: Vec<Option<Arc<str>>> =
         calls.iter().map(|call| states.contains_key(call.event.key()).then(|| call.event.key().clone())).collect();
     let mut calls: Vec<Option<GuestCall>> = calls.into_iter().map(Some).collect();
@@ -114,19 +103,8 @@ fn split(job: GuestBatch) -> Vec<(Vec<usize>, GuestBatch)> {
         let key = keys[places[0]].as_ref();
         let states: HashMap<Arc<str>, KeyState> = key.and_then(|key| states.remove_entry(key)).into_iter().collect();
         let (plugin, stream, now, begun) = (plugin.clone(), stream.clone(), now.clone(), begun.clone());
-        let part = GuestBatch {
-            plugin,
-            stream,
-            now,
-            ids,
-            calls,
-            states,
-            deadline,
-            budget,
-            begun,
-            instance_events_max,
-            versions,
-        };
+        let part =
+            GuestBatch { plugin, stream, now, ids, calls, states, deadline, begun, instance_events_max, versions };
         (places, part)
     };
     groups(&keys).into_iter().map(part).collect()

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Sqlite;
-use tidemill_conformance::{foreign_fields_are_kept, options, pass};
-use tidemill_storage::{Backend, ControlPlane, Features};
+use tidemill_conformance::{foreign_fields_are_kept, options};
+use tidemill_storage::{Backend, ControlPlane};
 
 /// A folder that goes when the test ends.
 struct Folder(PathBuf);
@@ -45,9 +45,8 @@ async fn open(file: &str) -> Arc<Sqlite> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_memory_it_passes_the_exam() {
+async fn in_memory_foreign_fields_are_kept() {
     let sqlite = open(":memory:").await;
-    pass(sqlite.clone()).await;
     foreign_fields_are_kept(sqlite.clone(), async |stream, fields| {
         sqlite.publish_fields(stream, fields).await.unwrap();
     })
@@ -55,10 +54,9 @@ async fn in_memory_it_passes_the_exam() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_file_it_passes_the_exam() {
+async fn on_a_file_foreign_fields_are_kept() {
     let folder = Folder::new();
-    let sqlite = open(&folder.file("exam.db")).await;
-    pass(sqlite.clone()).await;
+    let sqlite = open(&folder.file("a.db")).await;
     foreign_fields_are_kept(sqlite.clone(), async |stream, fields| {
         sqlite.publish_fields(stream, fields).await.unwrap();
     })
@@ -66,11 +64,9 @@ async fn on_a_file_it_passes_the_exam() {
 }
 
 #[tokio::test]
-async fn it_claims_what_it_keeps() {
+async fn it_describes_where_it_is() {
     let folder = Folder::new();
-    let (file, memory) = (open(&folder.file("a.db")).await, open(":memory:").await);
-    assert_eq!(file.features(), Features { durable: true, shared: false });
-    assert_eq!(memory.features(), Features { durable: false, shared: false });
+    let file = open(&folder.file("a.db")).await;
     assert!(file.describe().await.unwrap().contains("a.db"));
 }
 

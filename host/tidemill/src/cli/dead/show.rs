@@ -11,6 +11,7 @@ use crate::cli::out::outln;
 use crate::cli::table::thousands;
 use tidemill_core::model::dead_letter::{AttemptRecord, DeadLetter};
 use tidemill_core::model::delivery::{Body, Subscription};
+use tidemill_core::units::hex;
 use tidemill_storage::Backend;
 
 pub(crate) async fn show(
@@ -104,8 +105,4 @@ pub(crate) fn to_json(subscription: &Subscription, letter: &DeadLetter) -> Value
         }
     }
     value
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
