@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemill_core::model::delivery::{Delivery, Disposition, Effects, Subscription};
-use tidemill_storage::{DataPlane, Settlement, SettlementEntry};
+use tidemill_storage::{Consume, Settlement, SettlementEntry};
 use uuid::Uuid;
 
 use crate::setup::STREAM;
@@ -17,7 +17,7 @@ pub(crate) fn subscription() -> Subscription {
     Subscription { stream: STREAM.into(), handler: HANDLER.into() }
 }
 
-pub(crate) async fn drain(backend: &dyn DataPlane, events: u64) -> anyhow::Result<()> {
+pub(crate) async fn drain(backend: &dyn Consume, events: u64) -> anyhow::Result<()> {
     let mut done = 0;
     while done < events {
         let batch = backend.fetch(&subscription(), "bare", BATCH, WAIT).await?.deliveries;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tidemill_benches::steps::{BATCH, effects};
 use tidemill_benches::{Case, user_created};
 use tidemill_core::model::delivery::{Disposition, Subscription};
-use tidemill_storage::{Backend, DataPlane, NewEntry, Settled, Settlement, SettlementEntry, Start};
+use tidemill_storage::{Backend, NewEntry, Settled, Settlement, SettlementEntry, Start};
 use tidemill_tests::server::RedisServer;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -88,7 +88,7 @@ pub(crate) fn settle(criterion: &mut Criterion) {
 }
 
 /// A batch, published and fetched, ready to be settled.
-async fn fetched(backend: &dyn DataPlane, case: Case) -> Settlement {
+async fn fetched(backend: &dyn Backend, case: Case) -> Settlement {
     let subscription = subscription(case);
     let entry = |number| NewEntry { body: user_created(number).into(), dedup_key: None };
     let entries: Vec<NewEntry> = (0..BATCH as u64).map(entry).collect();

@@ -14,7 +14,7 @@ use super::{Redis, value};
 use tidemill_core::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill_core::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
 use tidemill_storage::{
-    Bounds, DataPlane, Finding, NewEntry, Operator, Result, Settlement, SettlementEntry, Start, finding,
+    Bounds, Consume, Finding, NewEntry, Operator, Result, Settlement, SettlementEntry, Start, finding,
 };
 
 /// What is done to a subscription, by the job that does it; `@x` is a key, `%` the group. Most jobs are named like

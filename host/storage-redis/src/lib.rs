@@ -14,7 +14,7 @@
 //! | `doctor`, `doctor_versions`, `doctor_acl`, `doctor_streams` | the checks of `doctor` |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
-//! A task that does one thing after the other reads and settles over the same one ([`DataPlane::for_one_task`]).
+//! A task that does one thing after the other reads and settles over the same one ([`Consume::for_one_task`]).
 
 mod admin;
 mod aof_guard;
@@ -57,9 +57,9 @@ use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use tidemill_storage::{
-    AuditRecord, Bounds, ControlPlane, DataPlane, Fetched, Finding, Group, HostInfo, LookUp, NewEntry, Operator,
-    Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start, SubscriptionStatus,
-    Tended, Trimmed, VersionCount, Wish,
+    Admin, AuditRecord, Bounds, Consume, Diagnose, Fetched, Finding, Group, HostInfo, LookUp, Membership, NewEntry,
+    Operator, Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start, Streams,
+    SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
 };
 use witness::Witness;
 
@@ -152,19 +152,19 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[async_trait]
-impl DataPlane for Redis {
+impl Consume for Redis {
     async fn fetch(&self, subscription: &Subscription, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
         self.fetch_batch(subscription, consumer, max, wait).await
     }
+
     async fn look_up(&self, subscription: &Subscription, ids: &[Uuid], keys: &[Arc<str>]) -> Result<LookUp> {
         self.read_inbox_and_state(subscription, ids, keys).await
     }
+
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
         self.settle_batch(settlement).await
     }
-    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
-        self.publish_all(stream, entries).await
-    }
+
     async fn recover(
         &self,
         subscription: &Subscription,
@@ -175,59 +175,73 @@ impl DataPlane for Redis {
     ) -> Result<Recovered> {
         self.recover_some(subscription, consumer, held, lease, max).await
     }
+
     async fn take_suspect(&self, subscription: &Subscription, consumer: &str) -> Result<Option<Delivery>> {
         self.take_from_quarantine(subscription, consumer).await
     }
+
     async fn take_left(&self, subscription: &Subscription, consumer: &str, max: usize) -> Result<Vec<Delivery>> {
         self.take_what_was_left(subscription, consumer, max).await
     }
-    fn for_one_task(&self) -> Option<Arc<dyn DataPlane>> {
+
+    fn for_one_task(&self) -> Option<Arc<dyn Consume>> {
         let witness = self.witness.clone();
         Some(Arc::new(Self::new(self.client.clone(), self.at.clone(), self.options.clone(), true, witness)))
     }
 }
 
 #[async_trait]
-impl ControlPlane for Redis {
-    async fn describe(&self) -> Result<String> {
-        server::describe(&self.link, &self.at).await
+impl Streams for Redis {
+    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
+        self.publish_all(stream, entries).await
     }
-    async fn size_bytes(&self) -> Result<u64> {
-        server::size_bytes(&self.link, &self.at).await
+
+    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
+        self.list_entries(stream, after, max).await
     }
+
+    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
+        self.trim_stream(stream, bounds).await
+    }
+}
+
+#[async_trait]
+impl Membership for Redis {
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
         self.make_group(subscription, start, None).await
     }
-    async fn begin_at(&self, subscription: &Subscription, place: Position, act: &Operator) -> Result<bool> {
-        Ok(self.make_group(subscription, Start::Beginning, Some((place, act))).await? != Group::There)
-    }
+
     async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
         self.look_after(subscription, consumer, wish, groups::POSITION_EVERY).await
     }
+
     async fn wishes(&self, subscription: &Subscription) -> Result<Vec<Wish>> {
         self.list_wishes(subscription).await
     }
+
     async fn heartbeat(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
         self.say_alive(consumer, ttl, note).await
     }
+
     async fn hosts(&self, _subscriptions: &[Subscription]) -> Result<Vec<HostInfo>> {
         self.list_hosts().await
     }
+
     async fn deregister(&self, consumer: &str, subscriptions: &[Subscription]) -> Result<u64> {
         self.deregister_consumer(consumer, subscriptions).await
     }
+
     async fn ids_key(&self, fresh: [u8; 32]) -> Result<[u8; 32]> {
         self.find_or_keep_key(fresh).await
     }
+
     async fn promote(&self, subscription: &Subscription, max: usize) -> Result<Promoted> {
         self.promote_due(subscription, max).await
     }
-    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
-        self.read_counters(subscription).await
-    }
-    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
-        self.read_versions(subscription).await
-    }
+}
+
+#[async_trait]
+impl Admin for Redis {
     async fn dead_letters(
         &self,
         subscription: &Subscription,
@@ -236,24 +250,35 @@ impl ControlPlane for Redis {
     ) -> Result<Vec<DeadLetter>> {
         self.list_dead(subscription, after, max).await
     }
+
     async fn replay(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         self.replay_letters(subscription, ids, act).await
     }
+
     async fn drop_dead(&self, subscription: &Subscription, ids: &[EntryId], act: &Operator) -> Result<usize> {
         self.drop_letters(subscription, ids, act).await
     }
+
     async fn edit_dead(&self, subscription: &Subscription, id: EntryId, body: Bytes, act: &Operator) -> Result<bool> {
         self.edit_letter(subscription, id, body, act).await
     }
+
     async fn set_paused(&self, subscription: &Subscription, paused: bool, act: &Operator) -> Result<()> {
         self.pause_or_resume(subscription, paused, act).await
     }
+
     async fn paused(&self, subscriptions: &[Subscription]) -> Result<Vec<Pause>> {
         self.which_are_paused(subscriptions).await
     }
+
+    async fn begin_at(&self, subscription: &Subscription, place: Position, act: &Operator) -> Result<bool> {
+        Ok(self.make_group(subscription, Start::Beginning, Some((place, act))).await? != Group::There)
+    }
+
     async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
         self.list_audit(subscription, after, max).await
     }
+
     async fn states(
         &self,
         subscription: &Subscription,
@@ -262,14 +287,28 @@ impl ControlPlane for Redis {
     ) -> Result<Vec<(String, KeyState)>> {
         self.list_states(subscription, after, max).await
     }
-    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
-        self.trim_stream(stream, bounds).await
+}
+
+#[async_trait]
+impl Diagnose for Redis {
+    async fn describe(&self) -> Result<String> {
+        server::describe(&self.link, &self.at).await
     }
+
+    async fn size_bytes(&self) -> Result<u64> {
+        server::size_bytes(&self.link, &self.at).await
+    }
+
+    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+        self.read_counters(subscription).await
+    }
+
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
+        self.read_versions(subscription).await
+    }
+
     async fn diagnose(&self, subscriptions: &[Subscription], targets: &[Arc<str>]) -> Result<Vec<Finding>> {
         self.diagnose_server(subscriptions, targets).await
-    }
-    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
-        self.list_entries(stream, after, max).await
     }
 }
 

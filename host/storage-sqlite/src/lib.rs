@@ -61,9 +61,9 @@ pub use crate::worker::wait_until_closed;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use tidemill_storage::{
-    AuditRecord, Bounds, ControlPlane, DataPlane, Fetched, Finding, Group, HostInfo, LookUp, NewEntry, Operator,
-    Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start, SubscriptionStatus,
-    Tended, Trimmed, VersionCount, Wish,
+    Admin, AuditRecord, Bounds, Consume, Diagnose, Fetched, Finding, Group, HostInfo, LookUp, Membership, NewEntry,
+    Operator, Options, Pause, Position, Promoted, Published, Recovered, Result, Settled, Settlement, Start, Streams,
+    SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
 };
 
 pub struct Sqlite {
@@ -96,7 +96,7 @@ impl Sqlite {
 }
 
 #[async_trait]
-impl DataPlane for Sqlite {
+impl Consume for Sqlite {
     async fn fetch(&self, subscription: &Subscription, consumer: &str, max: usize, wait: Duration) -> Result<Fetched> {
         let others_write = !self.in_memory;
         let deliveries = fetch::fetch(&self.db, subscription, consumer, max, wait, others_write, &self.options).await?;
@@ -115,14 +115,6 @@ impl DataPlane for Sqlite {
         }
         let (plan, options) = (plan::SettleBatch::of(settlement), self.options.clone());
         self.db.ask(Durability::Synced, "settle", move |tx| settle::settle(tx, plan, &options)).await
-    }
-
-    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (stream, entries, window) = (Arc::from(stream), entries.to_vec(), self.options.inbox_window);
-        self.db.ask(Durability::Synced, "publish", move |tx| streams::publish(tx, stream, &entries, window)).await
     }
 
     async fn recover(
@@ -153,24 +145,30 @@ impl DataPlane for Sqlite {
 }
 
 #[async_trait]
-impl ControlPlane for Sqlite {
-    async fn describe(&self) -> Result<String> {
-        let place = self.db.place().to_owned();
-        self.db.ask(Durability::ReadOnly, "describe", move |tx| open::describe(tx, &place)).await
+impl Streams for Sqlite {
+    async fn publish(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (stream, entries, window) = (Arc::from(stream), entries.to_vec(), self.options.inbox_window);
+        self.db.ask(Durability::Synced, "publish", move |tx| streams::publish(tx, stream, &entries, window)).await
     }
 
-    async fn size_bytes(&self) -> Result<u64> {
-        self.db.ask(Durability::ReadOnly, "read the size", open::size_bytes).await
+    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
+        let stream = stream.to_owned();
+        self.db.ask(Durability::ReadOnly, "list entries", move |tx| streams::entries(tx, &stream, after, max)).await
     }
 
+    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
+        Ok(streams::trim(&self.db, stream, bounds).await?)
+    }
+}
+
+#[async_trait]
+impl Membership for Sqlite {
     async fn ensure_group(&self, subscription: &Subscription, start: Start) -> Result<Group> {
         let subscription = subscription.clone();
         self.db.ask(Durability::Synced, "ensure group", move |tx| subscriptions::ensure(tx, &subscription, start)).await
-    }
-
-    /// A group is never lost here.
-    async fn begin_at(&self, _source: &Subscription, _place: Position, _act: &Operator) -> Result<bool> {
-        Ok(false)
     }
 
     async fn tend(&self, subscription: &Subscription, consumer: &str, wish: &str) -> Result<Tended> {
@@ -206,19 +204,10 @@ impl ControlPlane for Sqlite {
         let subscription = subscription.clone();
         self.db.ask(Durability::Relaxed, "promote", move |tx| delayed::promote(tx, &subscription, max)).await
     }
+}
 
-    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
-        let subscription = subscription.clone();
-        self.db.ask(Durability::ReadOnly, "status", move |tx| status::status(tx, &subscription)).await
-    }
-
-    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
-        let subscription = subscription.clone();
-        self.db
-            .ask(Durability::ReadOnly, "counters of plugin versions", move |tx| versions::list(tx, &subscription))
-            .await
-    }
-
+#[async_trait]
+impl Admin for Sqlite {
     async fn dead_letters(
         &self,
         subscription: &Subscription,
@@ -262,6 +251,11 @@ impl ControlPlane for Sqlite {
         self.db.ask(Durability::ReadOnly, "list paused", move |tx| admin::paused(tx, &subscriptions)).await
     }
 
+    /// A group is never lost here.
+    async fn begin_at(&self, _source: &Subscription, _place: Position, _act: &Operator) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn audit(&self, subscription: &Subscription, after: Option<EntryId>, max: usize) -> Result<Vec<AuditRecord>> {
         let subscription = subscription.clone();
         self.db
@@ -280,9 +274,29 @@ impl ControlPlane for Sqlite {
             .ask(Durability::ReadOnly, "list states", move |tx| state::list(tx, &subscription, after.as_deref(), max))
             .await
     }
+}
 
-    async fn trim(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
-        Ok(streams::trim(&self.db, stream, bounds).await?)
+#[async_trait]
+impl Diagnose for Sqlite {
+    async fn describe(&self) -> Result<String> {
+        let place = self.db.place().to_owned();
+        self.db.ask(Durability::ReadOnly, "describe", move |tx| open::describe(tx, &place)).await
+    }
+
+    async fn size_bytes(&self) -> Result<u64> {
+        self.db.ask(Durability::ReadOnly, "read the size", open::size_bytes).await
+    }
+
+    async fn status(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
+        let subscription = subscription.clone();
+        self.db.ask(Durability::ReadOnly, "status", move |tx| status::status(tx, &subscription)).await
+    }
+
+    async fn committed_by(&self, subscription: &Subscription) -> Result<Vec<VersionCount>> {
+        let subscription = subscription.clone();
+        self.db
+            .ask(Durability::ReadOnly, "counters of plugin versions", move |tx| versions::list(tx, &subscription))
+            .await
     }
 
     async fn diagnose(&self, subscriptions: &[Subscription], _targets: &[Arc<str>]) -> Result<Vec<Finding>> {
@@ -291,10 +305,5 @@ impl ControlPlane for Sqlite {
         self.db
             .ask(Durability::ReadOnly, "diagnose", move |tx| doctor::diagnose(tx, &subscriptions, file, &options))
             .await
-    }
-
-    async fn entries(&self, stream: &str, after: Option<EntryId>, max: usize) -> Result<Vec<(EntryId, Bytes)>> {
-        let stream = stream.to_owned();
-        self.db.ask(Durability::ReadOnly, "list entries", move |tx| streams::entries(tx, &stream, after, max)).await
     }
 }

@@ -15,7 +15,7 @@ pub enum Start {
     New,
 }
 
-/// The result of [`ControlPlane::ensure_group`](super::ControlPlane::ensure_group).
+/// The result of [`Membership::ensure_group`](super::Membership::ensure_group).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// It exists.
@@ -26,7 +26,7 @@ pub enum Group {
     /// It had been lost, and resumes at its last position. What was in flight is redelivered.
     Restored,
     /// It has been lost, and its position is not known well enough: nothing is fetched until a person sets a position
-    /// ([`ControlPlane::begin_at`](super::ControlPlane::begin_at)).
+    /// ([`Admin::begin_at`](super::Admin::begin_at)).
     Lost,
 }
 
@@ -72,7 +72,7 @@ pub struct Wish {
     pub alive: bool,
 }
 
-/// The result of [`ControlPlane::tend`](super::ControlPlane::tend).
+/// The result of [`Membership::tend`](super::Membership::tend).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tended {
     /// Grows whenever the wishes change; see [`Disposition::Pass`](tidemill_core::model::delivery::Disposition::Pass).

@@ -25,7 +25,7 @@ use taking::Taking;
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
 use tidemill_core::policy::breaker::Breaker;
 use tidemill_process::fault;
-use tidemill_storage::{DataPlane, Error, Group, Settlement, SettlementEntry, Start};
+use tidemill_storage::{Consume, Error, Group, Settlement, SettlementEntry, Start};
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
@@ -179,7 +179,7 @@ impl Consumer {
     /// The next batch. If it fails: how long to wait.
     async fn fetch(
         &self,
-        backend: &dyn DataPlane,
+        backend: &dyn Consume,
         gate: &mut FetchState,
         max: usize,
         quiet: &Shutdown,
@@ -224,7 +224,7 @@ impl Consumer {
 
     async fn fetch_or_recover(
         &self,
-        backend: &dyn DataPlane,
+        backend: &dyn Consume,
         gate: &mut FetchState,
         max: usize,
     ) -> Result<Vec<Delivery>, Error> {
@@ -269,7 +269,7 @@ impl Consumer {
     /// Takes what was left for hosts that want it, if this is one of them.
     async fn take_left(
         &self,
-        backend: &dyn DataPlane,
+        backend: &dyn Consume,
         gate: &mut FetchState,
         max: usize,
     ) -> Result<Vec<Delivery>, Error> {

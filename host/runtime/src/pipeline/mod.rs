@@ -44,7 +44,7 @@ use tidemill_sandbox::executor::batch::{Called, GuestBatch, GuestCall, WarmInsta
 use tidemill_sandbox::versions::{ActiveVersions, CanaryComparison};
 use tidemill_schema::Registry;
 use tidemill_schema::event::Event;
-use tidemill_storage::{Backend, CRASHES_MAX, DataPlane, Error, Settlement, SettlementEntry};
+use tidemill_storage::{Backend, CRASHES_MAX, Consume, Error, Settlement, SettlementEntry};
 
 /// What every handler of this host shares.
 pub struct HostContext {
@@ -84,7 +84,7 @@ pub struct WorkerContext {
     pub context: Arc<HostContext>,
     pub handler: Arc<Handler>,
     pub subscription: Subscription,
-    pub backend: Arc<dyn DataPlane>,
+    pub backend: Arc<dyn Consume>,
     pub warm: WarmInstances,
     /// What all workers of this subscription keep of what the backend refused.
     pub kept: Arc<Kept>,

@@ -18,7 +18,7 @@ use tidemill_process::tasks;
 use tidemill_sandbox::Plugin;
 use tidemill_sandbox::versions::{ActiveVersions, CanaryComparison};
 use tidemill_schema::event::Event;
-use tidemill_storage::{DataPlane, Error, Settled, Settlement, SettlementEntry};
+use tidemill_storage::{Consume, Error, Settled, Settlement, SettlementEntry};
 
 /// Decides and settles; what could not be settled as decided is decided again: a conflict becomes a dead letter, a
 /// stale state is run again, and timers without room are a limit that was reached.
@@ -168,7 +168,7 @@ async fn settle_entries(
 
 /// Sends a settlement under its one token until the backend has said what came of it: a reply may be lost, a settlement
 /// may not. A backend that is full for long, and has said so of several entries together, may have room for some of them.
-async fn send(backend: &dyn DataPlane, settlement: &Settlement) -> Result<Vec<Settled>, Error> {
+async fn send(backend: &dyn Consume, settlement: &Settlement) -> Result<Vec<Settled>, Error> {
     let (mut wait, mut full) = (RESEND_FIRST, 0);
     loop {
         // A backend that is away for long is no reason to take this one for stuck.

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::{Builder, Uuid};
 
-/// Makes ids out of a secret that lies with the data ([`ControlPlane::ids_key`](crate::backend::ControlPlane::ids_key)).
+/// Makes ids out of a secret that lies with the data ([`Membership::ids_key`](Membership::ids_key)).
 #[derive(Clone, Copy, Default)]
 pub struct Ids {
     key: [u8; 32],

@@ -3,7 +3,7 @@
 use super::{Folder, open};
 use crate::Sqlite;
 use tidemill_conformance::options;
-use tidemill_storage::{ControlPlane, DataPlane, Error, NewEntry};
+use tidemill_storage::{Error, Membership, NewEntry, Streams};
 
 async fn refusal(file: &str) -> String {
     match Sqlite::open(file, options()).await {

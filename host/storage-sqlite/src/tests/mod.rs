@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Sqlite;
 use tidemill_conformance::{foreign_fields_are_kept, options};
-use tidemill_storage::{Backend, ControlPlane};
+use tidemill_storage::{Backend, Diagnose};
 
 /// A folder that goes when the test ends.
 struct Folder(PathBuf);

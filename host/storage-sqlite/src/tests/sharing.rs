@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{Folder, open};
 use tidemill_core::model::delivery::{Body, Disposition, Effects, Subscription};
 use tidemill_storage::{
-    ControlPlane, DataPlane, Error, NewEntry, Published, Settled, Settlement, SettlementEntry, Start,
+    Consume, Diagnose, Error, Membership, NewEntry, Published, Settled, Settlement, SettlementEntry, Start,
+    Streams,
 };
 
 fn subscription() -> Subscription {

@@ -2,7 +2,7 @@
 
 use super::{Folder, open};
 use tidemill_core::model::delivery::Subscription;
-use tidemill_storage::{ControlPlane, DataPlane, NewEntry, Start};
+use tidemill_storage::{Consume, Diagnose, Membership, NewEntry, Start, Streams};
 
 #[tokio::test]
 async fn the_row_of_a_group_cannot_be_deleted() {

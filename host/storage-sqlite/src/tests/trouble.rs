@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Folder, open};
 use crate::Sqlite;
 use crate::job::Durability;
-use tidemill_storage::{ControlPlane, DataPlane, Error, NewEntry};
+use tidemill_storage::{Error, NewEntry, Streams};
 
 /// SQLite refuses a page over the limit just as it does when the disk has none left.
 async fn limit_pages(host: &Sqlite, pages: u32) {
