@@ -252,7 +252,7 @@ impl Admin for Sqlite {
     }
 
     /// A group is never lost here.
-    async fn begin_at(&self, _source: &Subscription, _place: Position, _act: &Operator) -> Result<bool> {
+    async fn begin_at(&self, _subscription: &Subscription, _place: Position, _act: &Operator) -> Result<bool> {
         Ok(false)
     }
 

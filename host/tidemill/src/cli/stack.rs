@@ -12,16 +12,16 @@ const STACK_KIB: u32 = 128;
 const FLAG: &str = "-zstack-size=";
 
 /// Cargo's sources of flags, of which it takes the first that is set, and what parts the flags in each.
-const SUBSCRIPTIONS: [(&str, &str); 3] =
+const FLAG_PLACES: [(&str, &str); 3] =
     [("CARGO_ENCODED_RUSTFLAGS", "\u{1f}"), ("RUSTFLAGS", " "), ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", " ")];
 
 /// Cargo with a stack for the plugins: as asked for, else as the author has set it, else `STACK_KIB`.
 pub(super) fn cargo(folder: &Path, stack_kib: Option<u32>) -> Command {
     let mut cargo = Command::new("cargo");
-    let set = SUBSCRIPTIONS.iter().find_map(|(name, part)| Some((*name, *part, std::env::var_os(name)?)));
-    let (name, part, flags) = set.unwrap_or((SUBSCRIPTIONS[2].0, SUBSCRIPTIONS[2].1, OsString::new()));
+    let set = FLAG_PLACES.iter().find_map(|(name, part)| Some((*name, *part, std::env::var_os(name)?)));
+    let (name, part, flags) = set.unwrap_or((FLAG_PLACES[2].0, FLAG_PLACES[2].1, OsString::new()));
     // Cargo reads its configuration only where no variable of more weight is set.
-    let own = flags.to_string_lossy().contains(FLAG) || name == SUBSCRIPTIONS[2].0 && in_config(folder);
+    let own = flags.to_string_lossy().contains(FLAG) || name == FLAG_PLACES[2].0 && in_config(folder);
     if let Some(kib) = stack_kib.or((!own).then_some(STACK_KIB)) {
         cargo.env(name, with_stack(flags, part, kib));
     }
