@@ -9,8 +9,7 @@ use uuid::Uuid;
 use super::{Folder, open};
 use tidemill_core::model::delivery::{Body, Disposition, Effects, Subscription};
 use tidemill_storage::{
-    Consume, Diagnose, Error, Membership, NewEntry, Published, Settled, Settlement, SettlementEntry, Start,
-    Streams,
+    Consume, Diagnose, Error, Membership, NewEntry, Published, Settled, Settlement, SettlementEntry, Start, Streams,
 };
 
 fn subscription() -> Subscription {
