@@ -74,8 +74,8 @@ pub async fn run(world: &World, edition: &str) -> Trial {
     let began = Instant::now();
     canary::publish(&handler, &candidates[0]);
     let before = handler.serving.load_full();
-    let (switch, quiet) = ShutdownTrigger::new();
-    let run = host.run(Arc::new(switch), quiet, true);
+    let (trigger, shutdown) = ShutdownTrigger::new();
+    let run = host.run(Arc::new(trigger), shutdown, true);
     let (ran, ended) = tokio::join!(tokio::time::timeout(TRIAL_MAX, run), ended(&handler, &before, began));
     ran.expect("the trial is stuck").expect("a run");
     let facts = before.canary.as_ref().map(|canary| canary.trial().facts(Instant::now())).unwrap_or_default();

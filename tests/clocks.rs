@@ -51,16 +51,16 @@ async fn on_redis(story: impl AsyncFn(&World, &Clock)) {
     let clock = Arc::new(Clock::new());
     let server = RedisServer::start_by(&clock, &["--save", "", "--appendonly", "no"]);
     let world = Arc::new(World::new(&server.url(), ONE_RETRY).await);
-    let (switch, quiet) = ShutdownTrigger::new();
-    let switch = Arc::new(switch);
+    let (trigger, shutdown) = ShutdownTrigger::new();
+    let trigger = Arc::new(trigger);
     let host = tokio::spawn({
-        let (world, switch) = (world.clone(), switch.clone());
-        async move { world.host_until(switch, quiet, false).await }
+        let (world, trigger) = (world.clone(), trigger.clone());
+        async move { world.host_until(trigger, shutdown, false).await }
     });
     world.ask(json!({ "do": "ok" })).await;
     waits_for(&world.backend, &world.subscription, "the host is at work", |status| status.committed == 1).await;
     story(&world, &clock).await;
-    switch.trigger();
+    trigger.trigger();
     host.await.expect("no panic").expect("a run");
 }
 
@@ -131,7 +131,7 @@ impl Pair {
     }
 
     /// An event in the hands of the one.
-    async fn in_hand(&self) -> Delivery {
+    async fn in_flight(&self) -> Delivery {
         let entry = NewEntry { body: "x".into(), dedup_key: None };
         self.one.publish("s", &[entry]).await.expect("published");
         let got = self.one.fetch(&self.subscription, "one", 1, SOON).await.expect("fetched");
@@ -149,7 +149,7 @@ impl Pair {
 async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
     let pair = Pair::new().await;
     pair.one.heartbeat("one", HEARTBEAT_TTL, "").await.expect("beat");
-    let _held = pair.in_hand().await;
+    let _held = pair.in_flight().await;
     // It had looked after what others left, too: that is a lease of its own.
     let none = HashSet::new();
     pair.one.recover(&pair.subscription, "one", &none, SOON, 10).await.expect("recover");
@@ -167,7 +167,7 @@ async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
 async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
     let pair = Pair::new().await;
     pair.one.heartbeat("one", HEARTBEAT_TTL, "").await.expect("beat");
-    let _held = pair.in_hand().await;
+    let _held = pair.in_flight().await;
     let lease = Duration::from_secs(1);
     assert_eq!(pair.recovered(lease).await, 0);
     pair.clock.ahead(HOURS);
@@ -191,7 +191,7 @@ async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_wrong_clock_alone_drops_nothing_that_is_not_finished() {
     let pair = Pair::new().await;
-    let _held = pair.in_hand().await;
+    let _held = pair.in_flight().await;
     let bounds = Bounds { retention: Some(Duration::from_secs(3600)), overflow: Overflow::Drop, ..Bounds::default() };
     pair.clock.ahead(HOURS);
     let trimmed = pair.one.trim("s", &bounds).await.expect("trim");

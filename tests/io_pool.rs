@@ -43,8 +43,8 @@ async fn a_handler_goes_on_while_all_calls_of_another_hang() {
     for _ in 0..200 {
         world.ask(json!({ "do": "ok", "url": service.url("/hang") })).await;
     }
-    let (switch, quiet) = ShutdownTrigger::new();
-    let switch = Arc::new(switch);
+    let (trigger, shutdown) = ShutdownTrigger::new();
+    let trigger = Arc::new(trigger);
     let all = async {
         until_committed(&world, "mischief", 200).await;
         // The calls of the other one hang all this time: not one of them has had an answer.
@@ -54,9 +54,9 @@ async fn a_handler_goes_on_while_all_calls_of_another_hang() {
         assert_eq!((service.asked().len(), service.answered()), (2, 0), "as many as there are threads");
         service.release();
         until_committed(&world, "caller", 200).await;
-        switch.trigger();
+        trigger.trigger();
     };
-    let (ran, ()) = tokio::join!(world.host_until(switch.clone(), quiet, false), all);
+    let (ran, ()) = tokio::join!(world.host_until(trigger.clone(), shutdown, false), all);
     ran.expect("a run");
 }
 

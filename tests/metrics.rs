@@ -32,9 +32,9 @@ crate::on_both_backends! {
         world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
         publish(&world).await;
         world.put("nonsense").await;
-        let (switch, quiet) = ShutdownTrigger::new();
-        let address = serve(&world, quiet.clone()).await;
-        let host = tokio::spawn(host(&world).run(Arc::new(ShutdownTrigger::new().0), quiet, false));
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        let address = serve(&world, shutdown.clone()).await;
+        let host = tokio::spawn(host(&world).run(Arc::new(ShutdownTrigger::new().0), shutdown, false));
         let status = until(async || {
             let status = world.status().await;
             (status.waiting() == 0).then_some(status)
@@ -78,7 +78,7 @@ crate::on_both_backends! {
         }).await;
         assert_eq!((&told["hosts"], &told["breaker"]), (&json!(1), &json!("closed")), "{told}");
         assert_eq!(told["plugins"].as_array().map(Vec::len), Some(1), "{told}");
-        switch.trigger();
+        trigger.trigger();
         host.await.unwrap().unwrap();
     }
 }
@@ -137,8 +137,8 @@ async fn every_row_appears_and_says_its_kind() {
     observe::trimmed(&subscription.stream, &Trimmed { removed: 1, lost: 0, length: 6, oldest_age, held: 0 });
     observe::reloaded("rare", "0123456789ab", 2, "loaded", Duration::from_millis(5));
     observe::settings_refused("told by a test");
-    let (_switch, quiet) = ShutdownTrigger::new();
-    let all = scrape(serve(&world, quiet).await).await;
+    let (_trigger, shutdown) = ShutdownTrigger::new();
+    let all = scrape(serve(&world, shutdown).await).await;
     for row in PROCESS_ROWS.iter().chain(BACKEND_ROWS) {
         let sample = if row.kind == "Histogram" { format!("{}_bucket", row.name) } else { row.name.to_owned() };
         assert!(all.samples.keys().any(|series| name_of(series) == sample), "{} does not appear", row.name);
@@ -165,8 +165,8 @@ async fn a_backend_that_is_away_is_a_number_too() {
     let world = World::new(&server.url(), QUICK).await;
     world.ask(json!({ "do": "ok" })).await;
     world.run().await;
-    let (_switch, quiet) = ShutdownTrigger::new();
-    let address = serve(&world, quiet).await;
+    let (_trigger, shutdown) = ShutdownTrigger::new();
+    let address = serve(&world, shutdown).await;
     let committed = |all: &Scrape| all.sum("tidemill_deliveries_total", &[&stream(&world), "result=\"committed\""]);
     let all = scrape(address).await;
     assert_eq!((all.sum("tidemill_backend_up", &[]), committed(&all)), (1, 1));
@@ -214,7 +214,7 @@ fn token() -> tempfile::NamedTempFile {
     file
 }
 
-async fn serve(world: &World, quiet: Shutdown) -> SocketAddr {
+async fn serve(world: &World, shutdown: Shutdown) -> SocketAddr {
     let listener = tidemill_server::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let read = || Err("no file".to_owned());
@@ -226,7 +226,7 @@ async fn serve(world: &World, quiet: Shutdown) -> SocketAddr {
     );
     let door = tidemill_server::Door::default();
     door.open(world.backend.clone(), control);
-    tokio::spawn(tidemill_server::serve(listener, door, quiet));
+    tokio::spawn(tidemill_server::serve(listener, door, shutdown));
     address
 }
 

@@ -29,13 +29,13 @@ struct Scene {
 }
 
 struct Host {
-    switch: Arc<tidemill_runtime::shutdown::ShutdownTrigger>,
+    trigger: Arc<tidemill_runtime::shutdown::ShutdownTrigger>,
     task: JoinHandle<Result<(), Error>>,
 }
 
 impl Host {
     async fn stop(self) {
-        self.switch.trigger();
+        self.trigger.trigger();
         self.task.await.expect("the host does not panic").expect("the host ends well");
     }
 }
@@ -66,10 +66,10 @@ impl Scene {
     }
 
     fn host_of(world: Arc<World>) -> Host {
-        let (switch, quiet) = tidemill_runtime::shutdown::ShutdownTrigger::new();
-        let switch = Arc::new(switch);
-        let turned = switch.clone();
-        Host { switch, task: tokio::spawn(async move { world.host_until(turned, quiet, false).await }) }
+        let (trigger, shutdown) = tidemill_runtime::shutdown::ShutdownTrigger::new();
+        let trigger = Arc::new(trigger);
+        let turned = trigger.clone();
+        Host { trigger, task: tokio::spawn(async move { world.host_until(turned, shutdown, false).await }) }
     }
 
     async fn wait_for(&self, what: &str, wanted: impl Fn(&SubscriptionStatus) -> bool) -> SubscriptionStatus {

@@ -194,7 +194,7 @@ fn other_settings_are_taken_as_a_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_nobody_calls_is_dropped() {
     let world = World::new("sqlite::memory:", "instance_events_max = 1000").await;
-    let (switch, quiet) = ShutdownTrigger::new();
+    let (trigger, shutdown) = ShutdownTrigger::new();
     let run = async {
         // An instance counts its calls, and each worker has one of its own.
         let counts = async |events: usize| -> Vec<i64> {
@@ -218,8 +218,8 @@ async fn an_instance_that_nobody_calls_is_dropped() {
         tokio::time::sleep(INSTANCE_IDLE_MAX + Duration::from_secs(3)).await;
         world.ask(json!({ "do": "remember" })).await;
         assert_eq!(counts(events + 1).await.last(), Some(&1), "the last one has met a fresh instance");
-        switch.trigger();
+        trigger.trigger();
     };
-    let (host, ()) = tokio::join!(world.host_until(Arc::new(ShutdownTrigger::new().0), quiet, false), run);
+    let (host, ()) = tokio::join!(world.host_until(Arc::new(ShutdownTrigger::new().0), shutdown, false), run);
     host.unwrap();
 }

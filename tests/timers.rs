@@ -111,9 +111,9 @@ crate::on_both_backends! {
         world.config.host.timers_max = 40;
         let world = world.by(url).await;
         world.ask(json!({ "do": "timer-bomb" })).await;
-        let (switch, quiet) = ShutdownTrigger::new();
-        let switch = Arc::new(switch);
-        let host = world.host_until(switch.clone(), quiet, false);
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        let trigger = Arc::new(trigger);
+        let host = world.host_until(trigger.clone(), shutdown, false);
         let look = async {
             loop {
                 if let Ok(status) = world.backend.status(&world.subscription).await {
@@ -126,7 +126,7 @@ crate::on_both_backends! {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            switch.trigger();
+            trigger.trigger();
         };
         let both = async { tokio::join!(host, look).0 };
         tokio::time::timeout(Duration::from_secs(100), both).await.expect("it meets its bound").expect("a run");

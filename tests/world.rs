@@ -109,21 +109,21 @@ impl World {
 
     /// A host that runs until nothing waits any more; two of them may run side by side.
     pub async fn host(&self) {
-        let (switch, quiet) = ShutdownTrigger::new();
-        self.host_until(Arc::new(switch), quiet, true).await.expect("a run");
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        self.host_until(Arc::new(trigger), shutdown, true).await.expect("a run");
     }
 
-    /// A host that runs until its switch is turned, or until nothing waits any more.
+    /// A host that runs until its trigger is turned, or until nothing waits any more.
     pub async fn host_until(
         &self,
-        switch: Arc<ShutdownTrigger>,
-        quiet: Shutdown,
+        trigger: Arc<ShutdownTrigger>,
+        shutdown: Shutdown,
         until_idle: bool,
     ) -> Result<(), Error> {
         let checked = build::check(&self.config).expect("a good configuration");
         let plugins = build::plugins(&self.config, &checked).expect("good plugins");
         let host = build::host(&self.config, &checked, plugins, self.backend.clone()).expect("a host");
-        host.run(switch, quiet, until_idle).await
+        host.run(trigger, shutdown, until_idle).await
     }
 
     pub async fn status(&self) -> SubscriptionStatus {

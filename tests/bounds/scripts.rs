@@ -90,7 +90,7 @@ impl Rig {
     }
 
     /// Puts these off, until now.
-    async fn put_off(&self, bodies: &[String]) {
+    async fn schedule(&self, bodies: &[String]) {
         self.publish(bodies).await;
         let record = || AttemptRecord {
             attempt: 1,
@@ -263,11 +263,11 @@ async fn acts_on_more_letters_than_one_call_takes_are_done_whole() {
 async fn what_is_due_is_moved_in_calls_that_have_bounds() {
     let options = || Options { payload_bytes_max: 20 << 20, ..Options::default() };
     let rig = Rig::new(&[], options()).await;
-    rig.put_off(&vec!["b".to_owned(); 201]).await;
+    rig.schedule(&vec!["b".to_owned(); 201]).await;
     assert_eq!(rig.backend.promote(&rig.subscription, 500).await.unwrap().moved, 201, "more than one call moves");
     let rig = Rig::new(&[], options()).await;
     // With what is written around each, 15 of them are less than 16 MiB, and 16 are more.
-    rig.put_off(&vec!["b".repeat(1 << 20); 40]).await;
+    rig.schedule(&vec!["b".repeat(1 << 20); 40]).await;
     let mut moved = Vec::new();
     for _ in 0..4 {
         let promoted = rig.backend.promote(&rig.subscription, 500).await.unwrap();
@@ -276,7 +276,7 @@ async fn what_is_due_is_moved_in_calls_that_have_bounds() {
     }
     assert_eq!(moved, [15, 15, 10, 0]);
     let rig = Rig::new(&[], options()).await;
-    rig.put_off(&["b".repeat(17 << 20)]).await;
+    rig.schedule(&["b".repeat(17 << 20)]).await;
     assert_eq!(rig.backend.promote(&rig.subscription, 500).await.unwrap().moved, 1, "one in any case");
 }
 

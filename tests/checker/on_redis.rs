@@ -31,13 +31,13 @@ pub(super) fn read(store: &Store, url: &str) -> RedisResult<Found> {
     }
     found.waiting.extend(pending(&mut server, input, handler)?);
     let redelivery = key("redelivery");
-    let in_hand = pending(&mut server, &redelivery, handler)?;
+    let in_flight = pending(&mut server, &redelivery, handler)?;
     for (entry, mut fields) in range(&mut server, &redelivery, "-")? {
-        if !in_hand.iter().any(|waiting| waiting.entry == entry) {
+        if !in_flight.iter().any(|waiting| waiting.entry == entry) {
             found.waiting.push(Waiting { place: "redelivery", entry, body: fields.remove("event") });
         }
     }
-    found.waiting.extend(in_hand);
+    found.waiting.extend(in_flight);
     let due: BTreeMap<String, Vec<u8>> = cmd("HGETALL").arg(key("due") + ":body").query(&mut server)?;
     found.waiting.extend(due.into_iter().map(|(entry, body)| Waiting { place: "due", entry, body: Some(body) }));
     for (_, fields) in range(&mut server, &key("dead"), "-")? {

@@ -21,7 +21,7 @@ fn passage(task: Task) -> u32 {
         Task::Epoch => 100,
         // The first loads the plugins at the start.
         Task::Load => 2,
-        Task::Janitor | Task::Pause | Task::Agreement | Task::Heart | Task::Connection => 2,
+        Task::Janitor | Task::Pause | Task::Agreement | Task::Heartbeat | Task::Connection => 2,
         _ => 1,
     }
 }
@@ -163,9 +163,9 @@ fn a_batch_in_the_hands_of_a_lane_that_dies_is_found_again() {
 ///
 /// Reaches `LOOKED_MAX`.
 #[test]
-fn a_host_whose_heart_hangs_does_not_look_alive() {
+fn a_host_whose_heartbeat_hangs_does_not_look_alive() {
     let place = Place::on_redis(&RedisServer::shared().url());
-    let mut host = place.start(&["run"], &[("TIDEMILL_STUCK", "heart:2"), STUCK_MS]);
+    let mut host = place.start(&["run"], &[("TIDEMILL_STUCK", "heartbeat:2"), STUCK_MS]);
     host.says("host started");
     host.waits_until("alive", |host| host.get("/healthz").0 == 200);
     // Either it says so, or it does not answer: what hangs may have the thread that was to answer.

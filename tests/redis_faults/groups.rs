@@ -142,8 +142,8 @@ async fn a_lost_group_whose_position_is_not_known_waits_for_a_person() {
     emits(&world, 5).await;
     // On connections of its own: this process remembers how far it had read.
     let world = world.by(&server.url()).await;
-    let (switch, quiet) = ShutdownTrigger::new();
-    let ended = world.host_until(Arc::new(switch), quiet, true).await.unwrap_err().to_string();
+    let (trigger, shutdown) = ShutdownTrigger::new();
+    let ended = world.host_until(Arc::new(trigger), shutdown, true).await.unwrap_err().to_string();
     assert!(ended.contains("what waits there was not handled\n  hint: say where to begin"), "{ended}");
     assert_eq!(world.emitted().await.len(), 20, "nothing is fetched");
     let paused = async || world.backend.paused(std::slice::from_ref(&world.subscription)).await.unwrap();

@@ -97,17 +97,17 @@ impl Rig {
     }
 
     pub(super) async fn hosts_by(&self, url: &str, count: usize) -> Hosts {
-        let (switch, quiet) = ShutdownTrigger::new();
-        let switch = Arc::new(switch);
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        let trigger = Arc::new(trigger);
         let mut tasks = Vec::new();
         for _ in 0..count {
             // Each has connections of its own.
             let world = self.world.by(url).await;
-            let (switch, quiet): (Arc<ShutdownTrigger>, Shutdown) = (switch.clone(), quiet.clone());
-            tasks.push(tokio::spawn(async move { world.host_until(switch, quiet, false).await }));
+            let (trigger, shutdown): (Arc<ShutdownTrigger>, Shutdown) = (trigger.clone(), shutdown.clone());
+            tasks.push(tokio::spawn(async move { world.host_until(trigger, shutdown, false).await }));
         }
         self.fetching(count).await;
-        Hosts { switch, tasks }
+        Hosts { trigger, tasks }
     }
 
     /// Waits until so many hosts wait for entries: none is to be heard of before.
@@ -207,13 +207,13 @@ impl Load {
 }
 
 pub(super) struct Hosts {
-    switch: Arc<ShutdownTrigger>,
+    trigger: Arc<ShutdownTrigger>,
     tasks: Vec<JoinHandle<Result<(), Error>>>,
 }
 
 impl Hosts {
     pub(super) async fn stop(self) {
-        self.switch.trigger();
+        self.trigger.trigger();
         for task in self.tasks {
             task.await.expect("the host does not panic").expect("the host ends well");
         }

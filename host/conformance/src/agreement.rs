@@ -30,14 +30,14 @@ impl Fixture {
 }
 
 pub(crate) async fn a_group_is_made_once_and_never_begins_elsewhere(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.publish(&["a", "b"]).await;
-    desk.settle(desk.fetch(1).await.into_iter().map(commit).collect()).await;
-    assert_eq!(backend.ensure_group(&desk.subscription, Start::New).await.expect("ensure_group"), Group::There);
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish(&["a", "b"]).await;
+    fixture.settle(fixture.fetch(1).await.into_iter().map(commit).collect()).await;
+    assert_eq!(backend.ensure_group(&fixture.subscription, Start::New).await.expect("ensure_group"), Group::There);
     let begun =
-        backend.begin_at(&desk.subscription, Position::Beginning, &Operator::default()).await.expect("begin_at");
+        backend.begin_at(&fixture.subscription, Position::Beginning, &Operator::default()).await.expect("begin_at");
     assert!(!begun, "its position is known");
-    assert_eq!(text(&desk.fetch_one().await), "b");
+    assert_eq!(text(&fixture.fetch_one().await), "b");
 }
 
 pub(crate) async fn hosts_are_told_what_others_wish(backend: Arc<dyn Backend>) {
@@ -63,20 +63,20 @@ pub(crate) async fn hosts_are_told_what_others_wish(backend: Arc<dyn Backend>) {
 }
 
 pub(crate) async fn what_nobody_wants_is_skipped_by_the_agreement_alone(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    let before = desk.tend("narrow").await.agreed;
-    desk.publish(&["a", "b", "c"]).await;
-    let mut got = desk.fetch(3).await.into_iter();
+    let fixture = Fixture::new(&backend).await;
+    let before = fixture.tend("narrow").await.agreed;
+    fixture.publish(&["a", "b", "c"]).await;
+    let mut got = fixture.fetch(3).await.into_iter();
     let mut next = || got.next().expect("three were fetched");
     let (first, second) = (next(), next());
     let pass = |delivery, agreed| entry(delivery, Disposition::Pass { agreed });
-    assert_eq!(desk.settle_one(pass(first, before)).await, Settled::Skipped);
-    let now = desk.consumer().await.tend("wide").await.agreed;
-    let answers = desk.settle(vec![pass(copy(&second), before), commit(next())]).await;
+    assert_eq!(fixture.settle_one(pass(first, before)).await, Settled::Skipped);
+    let now = fixture.consumer().await.tend("wide").await.agreed;
+    let answers = fixture.settle(vec![pass(copy(&second), before), commit(next())]).await;
     assert_eq!(answers, [Settled::Outdated, Settled::Committed], "another host may want it by now");
-    assert_eq!(desk.counters().await.pending, 1);
-    assert_eq!(desk.settle_one(pass(second, now)).await, Settled::Skipped);
-    assert_eq!(desk.counters().await.skipped, 2);
+    assert_eq!(fixture.counters().await.pending, 1);
+    assert_eq!(fixture.settle_one(pass(second, now)).await, Settled::Skipped);
+    assert_eq!(fixture.counters().await.skipped, 2);
 }
 
 pub(crate) async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend>) {
@@ -102,18 +102,18 @@ pub(crate) async fn what_is_left_waits_for_who_takes_it(backend: Arc<dyn Backend
 }
 
 pub(crate) async fn looking_after_a_subscription_changes_no_counters(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.publish(&["a", "b", "c"]).await;
-    let mut got = desk.fetch(2).await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish(&["a", "b", "c"]).await;
+    let mut got = fixture.fetch(2).await;
     let second = got.remove(1);
-    desk.settle_one(retry(got.remove(0), Duration::from_secs(3600), record(1, "later"))).await;
+    fixture.settle_one(retry(got.remove(0), Duration::from_secs(3600), record(1, "later"))).await;
     for _ in 0..3 {
-        let tended = desk.tend("x").await;
+        let tended = fixture.tend("x").await;
         assert_eq!((tended.strayed, tended.repeated, tended.set_back), (0, 0, None), "{tended:?}");
     }
-    desk.settle(vec![commit(second), commit(desk.fetch_one().await)]).await;
-    let tended = desk.tend("x").await;
+    fixture.settle(vec![commit(second), commit(fixture.fetch_one().await)]).await;
+    let tended = fixture.tend("x").await;
     assert_eq!((tended.strayed, tended.repeated), (0, 0), "{tended:?}");
-    let counters = desk.counters().await;
+    let counters = fixture.counters().await;
     assert_eq!((counters.committed, counters.due, counters.strayed, counters.repeated), (2, 1, 0, 0), "{counters:?}");
 }

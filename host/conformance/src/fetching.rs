@@ -15,10 +15,10 @@ use tidemill_core::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Large, 
 use tidemill_storage::{Backend, ENTRY_FACTS_BYTES, Error, NewEntry, Operator, Settled, Start, SubscriptionStatus};
 
 pub(crate) async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    let ids = desk.publish(&["a", "b", "c"]).await;
+    let fixture = Fixture::new(&backend).await;
+    let ids = fixture.publish(&["a", "b", "c"]).await;
     assert!(ids.is_sorted() && ids[0] < ids[2], "ids grow: {ids:?}");
-    let got = desk.fetch(3).await;
+    let got = fixture.fetch(3).await;
     assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(got.iter().map(|d| d.entry).collect::<Vec<_>>(), ids, "fetch and publish speak of the same ids");
     for delivery in &got {
@@ -27,15 +27,15 @@ pub(crate) async fn what_is_published_is_fetched_in_order(backend: Arc<dyn Backe
         assert_eq!((delivery.attempts, delivery.crashes), (0, 0), "a new delivery has no history");
         assert!(delivery.history.is_empty());
     }
-    assert_eq!(desk.counters().await.pending, 3);
+    assert_eq!(fixture.counters().await.pending, 3);
 }
 
 pub(crate) async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>) {
     let one = Fixture::new(&backend).await;
     let two = one.neighbour().await;
     one.publish(&["a", "b"]).await;
-    for desk in [&one, &two] {
-        let got = desk.fetch(2).await;
+    for fixture in [&one, &two] {
+        let got = fixture.fetch(2).await;
         assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "b"]);
     }
     let first = one.recover(2).await;
@@ -44,17 +44,20 @@ pub(crate) async fn two_handlers_each_get_every_entry(backend: Arc<dyn Backend>)
 }
 
 pub(crate) async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let count = 200;
-    let published: HashSet<_> = desk.publish_count(count).await.into_iter().collect();
+    let published: HashSet<_> = fixture.publish_count(count).await.into_iter().collect();
     let mut readers = Vec::new();
     for _ in 0..4 {
-        let desk = desk.consumer().await;
+        let fixture = fixture.consumer().await;
         readers.push(tokio::spawn(async move {
             let mut got = Vec::new();
             loop {
-                let some =
-                    desk.backend.fetch(&desk.subscription, &desk.consumer, 7, Duration::ZERO).await.expect("fetch");
+                let some = fixture
+                    .backend
+                    .fetch(&fixture.subscription, &fixture.consumer, 7, Duration::ZERO)
+                    .await
+                    .expect("fetch");
                 if some.deliveries.is_empty() {
                     return got;
                 }
@@ -68,27 +71,27 @@ pub(crate) async fn an_entry_is_handed_to_one_consumer_only(backend: Arc<dyn Bac
     }
     assert_eq!(handed_out.len(), count, "each entry is delivered once");
     assert_eq!(handed_out.into_iter().collect::<HashSet<_>>(), published);
-    assert_eq!(desk.counters().await.pending, count as u64);
+    assert_eq!(fixture.counters().await.pending, count as u64);
 }
 
 /// Reaches `BATCH`.
 pub(crate) async fn fetch_takes_no_more_than_asked(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    again(&desk, 5).await;
-    desk.publish_count(5).await;
+    let fixture = Fixture::new(&backend).await;
+    again(&fixture, 5).await;
+    fixture.publish_count(5).await;
     let mut seen = HashSet::new();
     for _ in 0..10 {
-        let delivery = desk.fetch_one().await; // `fetch` checks the bound
+        let delivery = fixture.fetch_one().await; // `fetch` checks the bound
         assert!(seen.insert((delivery.queue, delivery.entry)), "delivered twice: {delivery:?}");
     }
-    desk.fetches_nothing().await;
+    fixture.fetches_nothing().await;
 }
 
 pub(crate) async fn fetch_waits_and_wakes(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.fetches_nothing().await;
-    let waiting = spawn_fetch(&desk).await;
-    desk.publish(&["at last"]).await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.fetches_nothing().await;
+    let waiting = spawn_fetch(&fixture).await;
+    fixture.publish(&["at last"]).await;
     let got = hangs_not("a fetch that waits for a publish", waiting).await.expect("fetch");
     assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["at last"]);
 }
@@ -112,19 +115,20 @@ pub(crate) async fn fetch_wakes_for_emitted_and_replayed_events(backend: Arc<dyn
 }
 
 pub(crate) async fn fetch_wakes_for_what_is_due_again(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.publish(&["a"]).await;
-    let delivery = desk.fetch_one().await;
-    desk.settle_one(retry(delivery, Duration::ZERO, record(1, "once more"))).await;
-    let waiting = spawn_fetch(&desk).await;
-    desk.promote(1).await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish(&["a"]).await;
+    let delivery = fixture.fetch_one().await;
+    fixture.settle_one(retry(delivery, Duration::ZERO, record(1, "once more"))).await;
+    let waiting = spawn_fetch(&fixture).await;
+    fixture.promote(1).await;
     let got = hangs_not("a fetch that waits for a retry", waiting).await.expect("fetch");
     assert_eq!((got[0].queue, text(&got[0])), (Queue::Redelivery, "a"));
 }
 
 /// A fetch that would wait for an hour, and has begun to.
-async fn spawn_fetch(desk: &Fixture) -> tokio::task::JoinHandle<Vec<Delivery>> {
-    let (backend, subscription, consumer) = (desk.backend.clone(), desk.subscription.clone(), desk.consumer.clone());
+async fn spawn_fetch(fixture: &Fixture) -> tokio::task::JoinHandle<Vec<Delivery>> {
+    let (backend, subscription, consumer) =
+        (fixture.backend.clone(), fixture.subscription.clone(), fixture.consumer.clone());
     let wait = Duration::from_secs(3600);
     let fetch =
         tokio::spawn(async move { backend.fetch(&subscription, &consumer, 10, wait).await.expect("fetch").deliveries });
@@ -132,14 +136,17 @@ async fn spawn_fetch(desk: &Fixture) -> tokio::task::JoinHandle<Vec<Delivery>> {
     fetch
 }
 
-pub(crate) async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    again(&desk, 20).await;
-    desk.publish_count(20).await;
+pub(crate) async fn both_queues_are_served(backend: Arc<dyn Backend>) {
+    let fixture = Fixture::new(&backend).await;
+    again(&fixture, 20).await;
+    fixture.publish_count(20).await;
     let mut queues = Vec::new();
     while queues.len() < 40 {
-        let got =
-            desk.backend.fetch(&desk.subscription, &desk.consumer, 10, Duration::from_secs(1)).await.expect("fetch");
+        let got = fixture
+            .backend
+            .fetch(&fixture.subscription, &fixture.consumer, 10, Duration::from_secs(1))
+            .await
+            .expect("fetch");
         let got = got.deliveries;
         assert!(!got.is_empty(), "40 wait, but after {} nothing came", queues.len());
         queues.extend(got.iter().map(|d| d.queue));
@@ -151,12 +158,12 @@ pub(crate) async fn both_lanes_are_served(backend: Arc<dyn Backend>) {
 }
 
 /// Puts `count` deliveries on the redelivery queue.
-async fn again(desk: &Fixture, count: usize) {
-    desk.publish_count(count).await;
-    let got = desk.fetch(count).await;
+async fn again(fixture: &Fixture, count: usize) {
+    fixture.publish_count(count).await;
+    let got = fixture.fetch(count).await;
     let retries = got.into_iter().map(|d| retry(d, Duration::ZERO, record(1, "later")));
-    assert!(desk.settle(retries.collect()).await.iter().all(|s| *s == Settled::Retried));
-    desk.promote(count).await;
+    assert!(fixture.settle(retries.collect()).await.iter().all(|s| *s == Settled::Retried));
+    fixture.promote(count).await;
 }
 
 pub(crate) async fn a_subscription_without_a_group_says_so(backend: Arc<dyn Backend>) {
@@ -169,16 +176,16 @@ pub(crate) async fn a_subscription_without_a_group_says_so(backend: Arc<dyn Back
 }
 
 pub(crate) async fn making_a_group_twice_changes_nothing(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.publish(&["a", "b"]).await;
-    let first = desk.fetch_one().await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish(&["a", "b"]).await;
+    let first = fixture.fetch_one().await;
     for start in [Start::New, Start::Beginning] {
-        desk.backend.ensure_group(&desk.subscription, start).await.expect("ensure_group");
+        fixture.backend.ensure_group(&fixture.subscription, start).await.expect("ensure_group");
     }
-    let counters = desk.counters().await;
+    let counters = fixture.counters().await;
     assert_eq!((counters.published, counters.pending, counters.lag), (2, 1, 1));
-    assert_eq!(text(&desk.fetch_one().await), "b");
-    assert_eq!(desk.settle_one(commit(first)).await, Settled::Committed);
+    assert_eq!(text(&fixture.fetch_one().await), "b");
+    assert_eq!(fixture.settle_one(commit(first)).await, Settled::Committed);
 }
 
 pub(crate) async fn start_new_skips_history(backend: Arc<dyn Backend>) {
@@ -198,21 +205,21 @@ pub(crate) async fn start_new_skips_history(backend: Arc<dyn Backend>) {
 }
 
 pub(crate) async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let every_byte: Bytes = (0..=255u8).chain((0..=255).rev()).collect();
     let payloads = [every_byte, Bytes::from_static(b"\0"), Bytes::new(), Bytes::from(vec![b'x'; 300_000])];
     for body in &payloads {
         let entry = NewEntry { body: body.clone(), dedup_key: None };
-        added(&desk.backend.publish(&desk.subscription.stream, &[entry]).await.expect("publish")[0]);
+        added(&fixture.backend.publish(&fixture.subscription.stream, &[entry]).await.expect("publish")[0]);
     }
-    let got = desk.fetch(payloads.len()).await;
+    let got = fixture.fetch(payloads.len()).await;
     for (delivery, body) in got.iter().zip(&payloads) {
         assert!(delivery.body == Body::Event(body.clone()), "a payload of {} bytes changed on its way", body.len());
     }
     let retries = got.into_iter().map(|d| retry(d, Duration::ZERO, record(1, "once more")));
-    desk.settle(retries.collect()).await;
-    desk.promote(payloads.len()).await;
-    let mut back = desk.fetch(payloads.len()).await;
+    fixture.settle(retries.collect()).await;
+    fixture.promote(payloads.len()).await;
+    let mut back = fixture.fetch(payloads.len()).await;
     back.sort_by_key(|d| d.origin);
     for (delivery, body) in back.iter().zip(&payloads) {
         assert!(delivery.body == Body::Event(body.clone()), "a payload of {} bytes changed by a retry", body.len());
@@ -221,12 +228,12 @@ pub(crate) async fn binary_payloads_survive(backend: Arc<dyn Backend>) {
 
 /// Reaches `PAYLOAD_BYTES_MAX`, `ENTRY_FACTS_BYTES`, `LARGE_PREFIX_BYTES` and `PIECE_BYTES`.
 pub(crate) async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let body = |bytes: usize| Bytes::from_iter((0..bytes).map(|at| b'a' + (at % 23) as u8));
     let bodies = [body(PAYLOAD_BYTES_MAX), body(PAYLOAD_BYTES_MAX + ENTRY_FACTS_BYTES + 1), body(3)];
     let entries = bodies.clone().map(|body| NewEntry { body, dedup_key: None });
-    backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
-    let mut got = desk.fetch(3).await;
+    backend.publish(&fixture.subscription.stream, &entries).await.expect("publish");
+    let mut got = fixture.fetch(3).await;
     got.sort_by_key(|delivery| delivery.origin);
     let large = Body::Large(Large {
         event: true,
@@ -239,24 +246,24 @@ pub(crate) async fn what_is_too_large_is_told_by_its_beginning_and_its_hash(back
     same(&got[1], &large);
     same(&got[2], &Body::Event(bodies[2].clone()));
     let entries = got.into_iter().map(|delivery| dead_letter(delivery, ReasonClass::Undecodable, None)).collect();
-    assert_eq!(desk.settle(entries).await, [Settled::Dead; 3]);
-    let letters = desk.dead().await;
+    assert_eq!(fixture.settle(entries).await, [Settled::Dead; 3]);
+    let letters = fixture.dead().await;
     assert!(letters.iter().any(|letter| letter.body == large), "a dead letter keeps what is known of it");
     let id = letters.iter().find(|letter| letter.body == large).map(|letter| letter.id).expect("a letter");
-    backend.replay(&desk.subscription, &[id], &Operator::default()).await.expect("replay");
-    same(&desk.fetch_one().await, &large);
+    backend.replay(&fixture.subscription, &[id], &Operator::default()).await.expect("replay");
+    same(&fixture.fetch_one().await, &large);
 }
 
 /// Reaches `FETCH_BYTES`.
 pub(crate) async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn Backend>) {
     const COUNT: usize = 20;
-    let desk = Fixture::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let entries: Vec<NewEntry> =
         (0..COUNT).map(|n| NewEntry { body: vec![b'a' + n as u8; 900_000].into(), dedup_key: None }).collect();
-    backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
+    backend.publish(&fixture.subscription.stream, &entries).await.expect("publish");
     let (mut held, mut bodies) = (HashSet::new(), BTreeSet::new());
     while held.len() < COUNT {
-        let fetched = backend.fetch(&desk.subscription, &desk.consumer, 64, Duration::ZERO).await.expect("fetch");
+        let fetched = backend.fetch(&fixture.subscription, &fixture.consumer, 64, Duration::ZERO).await.expect("fetch");
         let (mut more, mut got) = (fetched.more, fetched.deliveries);
         assert!(!got.is_empty() || more || held.is_empty(), "{} of {COUNT} came", held.len());
         loop {
@@ -272,12 +279,13 @@ pub(crate) async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn
                 break;
             }
             let lease = Duration::from_secs(3600);
-            let found = backend.recover(&desk.subscription, &desk.consumer, &held, lease, 64).await.expect("recover");
+            let found =
+                backend.recover(&fixture.subscription, &fixture.consumer, &held, lease, 64).await.expect("recover");
             assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
             (more, got) = (found.more, found.deliveries);
         }
     }
-    assert_eq!((bodies.len(), desk.counters().await.pending), (COUNT, COUNT as u64));
+    assert_eq!((bodies.len(), fixture.counters().await.pending), (COUNT, COUNT as u64));
 }
 
 /// A redelivery has its records with it.
@@ -285,15 +293,16 @@ pub(crate) async fn fetch_is_bounded_in_bytes_and_loses_nothing(backend: Arc<dyn
 /// Reaches `FETCH_BYTES`.
 pub(crate) async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn Backend>) {
     const COUNT: usize = 100;
-    let desk = Fixture::new(&backend).await;
-    desk.publish_count(COUNT).await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish_count(COUNT).await;
     let long = "x".repeat(50_000);
-    let retries = desk.fetch(COUNT).await.into_iter().map(|d| retry(d, Duration::ZERO, record(1, &long)));
-    desk.settle(retries.collect()).await;
-    desk.promote(COUNT).await;
+    let retries = fixture.fetch(COUNT).await.into_iter().map(|d| retry(d, Duration::ZERO, record(1, &long)));
+    fixture.settle(retries.collect()).await;
+    fixture.promote(COUNT).await;
     let (mut held, mut calls) = (HashSet::new(), 0);
     while held.len() < COUNT {
-        let fetched = backend.fetch(&desk.subscription, &desk.consumer, COUNT, Duration::ZERO).await.expect("fetch");
+        let fetched =
+            backend.fetch(&fixture.subscription, &fixture.consumer, COUNT, Duration::ZERO).await.expect("fetch");
         let (mut more, mut got) = (fetched.more, fetched.deliveries);
         assert!(!got.is_empty() || more, "{} of {COUNT} came", held.len());
         loop {
@@ -306,7 +315,7 @@ pub(crate) async fn what_comes_back_is_bounded_with_its_records(backend: Arc<dyn
             }
             let lease = Duration::from_secs(3600);
             let found =
-                backend.recover(&desk.subscription, &desk.consumer, &held, lease, COUNT).await.expect("recover");
+                backend.recover(&fixture.subscription, &fixture.consumer, &held, lease, COUNT).await.expect("recover");
             assert!(!found.deliveries.is_empty() || !found.more, "no end of it");
             (more, got) = (found.more, found.deliveries);
         }

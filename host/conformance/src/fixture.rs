@@ -34,8 +34,8 @@ impl Fixture {
     pub(crate) async fn on(backend: &Arc<dyn Backend>, stream: &str, start: Start) -> Self {
         let subscription = Subscription { stream: stream.into(), handler: fresh("handler").into() };
         backend.ensure_group(&subscription, start).await.expect("ensure_group");
-        let desk = Self { backend: backend.clone(), subscription, consumer: "".into() };
-        desk.consumer().await
+        let fixture = Self { backend: backend.clone(), subscription, consumer: "".into() };
+        fixture.consumer().await
     }
 
     /// Another handler on the same stream.

@@ -78,7 +78,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         fetch_waits_and_wakes
         fetch_wakes_for_emitted_and_replayed_events
         fetch_wakes_for_what_is_due_again
-        both_lanes_are_served
+        both_queues_are_served
         a_subscription_without_a_group_says_so
         making_a_group_twice_changes_nothing
         start_new_skips_history
@@ -202,7 +202,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
     counters:
         the_counters_balance
         waiting_has_an_age
-        what_is_in_hand_has_an_age_of_its_own
+        what_is_in_flight_has_an_age_of_its_own
         consumers_are_counted
         a_backend_has_a_size
         the_secret_for_ids_is_made_once

@@ -9,18 +9,20 @@ use super::forms::*;
 use tidemill_core::model::delivery::{Delivery, Disposition, EntryId, Queue};
 use tidemill_storage::{Backend, CRASHES_MAX, Recovered, Settled};
 
-async fn recover(desk: &Fixture, max: usize) -> Recovered {
-    desk.backend
-        .recover(&desk.subscription, &desk.consumer, &HashSet::new(), Duration::ZERO, max)
+async fn recover(fixture: &Fixture, max: usize) -> Recovered {
+    fixture
+        .backend
+        .recover(&fixture.subscription, &fixture.consumer, &HashSet::new(), Duration::ZERO, max)
         .await
         .expect("recover")
 }
 
 /// The first result: one consumer at a time may reclaim.
-async fn recover_some(desk: &Fixture, held: &HashSet<(Queue, EntryId)>, max: usize) -> Recovered {
+async fn recover_some(fixture: &Fixture, held: &HashSet<(Queue, EntryId)>, max: usize) -> Recovered {
     let some = async {
         loop {
-            let found = desk.backend.recover(&desk.subscription, &desk.consumer, held, Duration::ZERO, max).await;
+            let found =
+                fixture.backend.recover(&fixture.subscription, &fixture.consumer, held, Duration::ZERO, max).await;
             let found = found.expect("recover");
             if !found.deliveries.is_empty() || !found.quarantined.is_empty() {
                 return found;
@@ -32,18 +34,18 @@ async fn recover_some(desk: &Fixture, held: &HashSet<(Queue, EntryId)>, max: usi
 }
 
 /// How many suspects `recover` reports, when there is nothing to recover.
-async fn suspects(desk: &Fixture) -> u64 {
-    let found = recover(desk, 10).await;
+async fn suspects(fixture: &Fixture) -> u64 {
+    let found = recover(fixture, 10).await;
     assert!(found.deliveries.is_empty(), "nothing was to be recovered: {found:?}");
     found.suspects
 }
 
-async fn take_suspect(desk: &Fixture) -> Option<Delivery> {
-    desk.backend.take_suspect(&desk.subscription, &desk.consumer).await.expect("take_suspect")
+async fn take_suspect(fixture: &Fixture) -> Option<Delivery> {
+    fixture.backend.take_suspect(&fixture.subscription, &fixture.consumer).await.expect("take_suspect")
 }
 
-async fn set_aside(desk: &Fixture, delivery: Delivery) {
-    assert_eq!(desk.settle_one(entry(delivery, Disposition::Quarantine)).await, Settled::Quarantined);
+async fn set_aside(fixture: &Fixture, delivery: Delivery) {
+    assert_eq!(fixture.settle_one(entry(delivery, Disposition::Quarantine)).await, Settled::Quarantined);
 }
 
 pub(crate) async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(backend: Arc<dyn Backend>) {
@@ -74,25 +76,25 @@ pub(crate) async fn what_is_released_goes_to_whoever_comes_next_with_no_crash(ba
 }
 
 pub(crate) async fn a_suspect_is_set_aside_until_it_is_taken(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    let other = desk.consumer().await;
-    desk.publish(&["a", "b"]).await;
-    for delivery in desk.fetch(2).await {
-        set_aside(&desk, delivery).await;
+    let fixture = Fixture::new(&backend).await;
+    let other = fixture.consumer().await;
+    fixture.publish(&["a", "b"]).await;
+    for delivery in fixture.fetch(2).await {
+        set_aside(&fixture, delivery).await;
     }
-    desk.fetches_nothing().await;
-    assert_eq!(suspects(&desk).await, 2, "only `take_suspect` delivers them");
-    assert_eq!((desk.counters().await.pending, desk.counters().await.committed), (2, 0));
+    fixture.fetches_nothing().await;
+    assert_eq!(suspects(&fixture).await, 2, "only `take_suspect` delivers them");
+    assert_eq!((fixture.counters().await.pending, fixture.counters().await.committed), (2, 0));
     let a = take_suspect(&other).await.expect("a suspect");
     assert_eq!((text(&a), a.attempts, a.crashes, a.died_alone), ("a", 0, 0, false));
-    assert_eq!(desk.settle_one(commit(copy(&a))).await, Settled::Fenced, "the other consumer owns it");
+    assert_eq!(fixture.settle_one(commit(copy(&a))).await, Settled::Fenced, "the other consumer owns it");
     assert_eq!(other.settle_one(commit(a)).await, Settled::Committed);
     let b = take_suspect(&other).await.expect("another");
     set_aside(&other, b).await;
-    let b = take_suspect(&desk).await.expect("the same again");
+    let b = take_suspect(&fixture).await.expect("the same again");
     assert_eq!(text(&b), "b");
-    assert!(take_suspect(&desk).await.is_none());
-    assert_eq!(desk.settle_one(commit(b)).await, Settled::Committed);
+    assert!(take_suspect(&fixture).await.is_none());
+    assert_eq!(fixture.settle_one(commit(b)).await, Settled::Committed);
 }
 
 pub(crate) async fn who_dies_with_a_suspect_died_alone(backend: Arc<dyn Backend>) {

@@ -17,18 +17,18 @@ fn held<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> HashSet<(Queu
 }
 
 pub(crate) async fn own_pending_is_found_again_minus_what_is_held(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.publish(&["a", "b", "c"]).await;
-    let got = desk.fetch(3).await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish(&["a", "b", "c"]).await;
+    let got = fixture.fetch(3).await;
     let long = Duration::from_secs(3600);
-    assert!(desk.recover_once(&held(&got), long, 10).await.is_empty(), "everything is in flight");
-    let mut found = desk.recover_once(&held(&got[1..2]), long, 10).await;
+    assert!(fixture.recover_once(&held(&got), long, 10).await.is_empty(), "everything is in flight");
+    let mut found = fixture.recover_once(&held(&got[1..2]), long, 10).await;
     found.sort_by_key(|d| d.entry);
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), ["a", "c"], "no lease has to expire for its own");
     assert!(found.iter().all(|d| d.crashes == 0 && d.attempts == 0), "no crash is counted");
-    let answers = desk.settle(found.into_iter().map(commit).collect()).await;
+    let answers = fixture.settle(found.into_iter().map(commit).collect()).await;
     assert_eq!(answers, [Settled::Committed, Settled::Committed]);
-    let found = desk.recover_once(&HashSet::new(), long, 10).await;
+    let found = fixture.recover_once(&HashSet::new(), long, 10).await;
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), ["b"], "what is settled is not found again");
 }
 
@@ -104,15 +104,15 @@ pub(crate) async fn a_dead_consumer_s_lease_is_waited_for(backend: Arc<dyn Backe
 }
 
 pub(crate) async fn recovery_finds_the_again_lane_too(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    desk.publish(&["a"]).await;
-    let delivery = desk.fetch_one().await;
-    desk.settle_one(retry(delivery, Duration::ZERO, record(1, "x"))).await;
-    desk.promote(1).await;
-    desk.publish(&["b"]).await;
-    let got = desk.fetch(2).await;
+    let fixture = Fixture::new(&backend).await;
+    fixture.publish(&["a"]).await;
+    let delivery = fixture.fetch_one().await;
+    fixture.settle_one(retry(delivery, Duration::ZERO, record(1, "x"))).await;
+    fixture.promote(1).await;
+    fixture.publish(&["b"]).await;
+    let got = fixture.fetch(2).await;
     let again = got.iter().find(|d| d.queue == Queue::Redelivery).expect("one on each queue");
-    let found = desk.recover_once(&held(got.iter().filter(|d| d.queue == Queue::Stream)), NO_LEASE, 10).await;
+    let found = fixture.recover_once(&held(got.iter().filter(|d| d.queue == Queue::Stream)), NO_LEASE, 10).await;
     assert_eq!(held(&found), held([again]));
     let found = &found[0];
     assert_eq!((text(found), found.attempts, found.origin), ("a", 1, again.origin));
@@ -152,26 +152,26 @@ pub(crate) async fn who_takes_leave_is_dead_at_once(backend: Arc<dyn Backend>) {
 }
 
 pub(crate) async fn a_host_is_listed_with_its_note_while_it_lives(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let told = async |consumer: &str| {
-        let hosts = backend.hosts(std::slice::from_ref(&desk.subscription)).await.expect("hosts");
+        let hosts = backend.hosts(std::slice::from_ref(&fixture.subscription)).await.expect("hosts");
         let mut notes = hosts.into_iter().filter(|host| host.consumer == consumer).map(|host| host.report);
         let note = notes.next();
         assert_eq!(notes.next(), None, "each host is listed once");
         note
     };
     // It has never read anything, and is known all the same.
-    assert_eq!(told(&desk.consumer).await.as_deref(), Some(""));
+    assert_eq!(told(&fixture.consumer).await.as_deref(), Some(""));
     for note in [r#"{"n":1}"#, r#"{"n":2,"text":"\u00e9 \"quoted\""}"#] {
-        backend.heartbeat(&desk.consumer, Duration::from_secs(120), note).await.expect("heartbeat");
-        assert_eq!(told(&desk.consumer).await.as_deref(), Some(note));
+        backend.heartbeat(&fixture.consumer, Duration::from_secs(120), note).await.expect("heartbeat");
+        assert_eq!(told(&fixture.consumer).await.as_deref(), Some(note));
     }
-    let other = desk.consumer().await;
+    let other = fixture.consumer().await;
     other.dies().await;
     assert_eq!(told(&other.consumer).await, None, "its heartbeat has expired");
     backend.heartbeat(&other.consumer, Duration::from_secs(120), "back").await.expect("heartbeat");
     assert_eq!(told(&other.consumer).await.as_deref(), Some("back"), "it was only slow");
-    backend.deregister(&other.consumer, std::slice::from_ref(&desk.subscription)).await.expect("deregister");
+    backend.deregister(&other.consumer, std::slice::from_ref(&fixture.subscription)).await.expect("deregister");
     assert_eq!(told(&other.consumer).await, None, "it has deregistered");
-    assert!(told(&desk.consumer).await.is_some(), "and no other consumer with it");
+    assert!(told(&fixture.consumer).await.is_some(), "and no other consumer with it");
 }

@@ -25,7 +25,7 @@ pub(crate) async fn publish_knows_its_ids(backend: Arc<dyn Backend>) {
 }
 
 pub(crate) async fn publish_knows_its_ids_within_one_call(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let entries = [
         new_entry("a", Some((one, THIS))),
@@ -34,13 +34,13 @@ pub(crate) async fn publish_knows_its_ids_within_one_call(backend: Arc<dyn Backe
         new_entry("x", Some((one, OTHER))),
         new_entry("c", None),
     ];
-    let answers = backend.publish(&desk.subscription.stream, &entries).await.expect("publish");
+    let answers = backend.publish(&fixture.subscription.stream, &entries).await.expect("publish");
     let ids = [added(&answers[0]), added(&answers[2]), added(&answers[4])];
     assert_eq!((answers[1], answers[3]), (Published::Duplicate, Published::Conflict));
     assert!(ids[0] < ids[1] && ids[1] < ids[2], "ids grow: {ids:?}");
-    assert_eq!(bodies(&backend, &desk.subscription.stream).await, ["a", "b", "c"]);
-    assert_eq!(desk.counters().await.published, 3, "what was not added is not counted");
-    assert!(backend.publish(&desk.subscription.stream, &[]).await.expect("publish").is_empty());
+    assert_eq!(bodies(&backend, &fixture.subscription.stream).await, ["a", "b", "c"]);
+    assert_eq!(fixture.counters().await.published, 3, "what was not added is not counted");
+    assert!(backend.publish(&fixture.subscription.stream, &[]).await.expect("publish").is_empty());
 }
 
 pub(crate) async fn each_stream_has_its_own_ids(backend: Arc<dyn Backend>) {
@@ -50,17 +50,17 @@ pub(crate) async fn each_stream_has_its_own_ids(backend: Arc<dyn Backend>) {
         added(&backend.publish(&stream, &[new_entry("a", Some((id, hash)))]).await.expect("publish")[0]);
     }
     // Nor does a producer's deduplication key say that a handler has handled the event.
-    let desk = Fixture::new(&backend).await;
-    backend.publish(&desk.subscription.stream, &[new_entry("a", Some((id, THIS)))]).await.expect("publish");
-    assert_eq!(desk.seen(id).await, None);
+    let fixture = Fixture::new(&backend).await;
+    backend.publish(&fixture.subscription.stream, &[new_entry("a", Some((id, THIS)))]).await.expect("publish");
+    assert_eq!(fixture.seen(id).await, None);
 }
 
 pub(crate) async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    let ids = desk.publish_count(7).await;
+    let fixture = Fixture::new(&backend).await;
+    let ids = fixture.publish_count(7).await;
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = backend.entries(&desk.subscription.stream, after, 3).await.expect("entries");
+        let page = backend.entries(&fixture.subscription.stream, after, 3).await.expect("entries");
         assert!(page.len() <= 3, "at most what was asked for");
         let Some((last, _)) = page.last() else { break };
         after = Some(*last);
@@ -69,7 +69,7 @@ pub(crate) async fn entries_are_listed_in_pages(backend: Arc<dyn Backend>) {
     }
     assert_eq!(listed, ids);
     assert!(backend.entries(&fresh("stream"), None, 10).await.expect("entries").is_empty());
-    assert_eq!(desk.counters().await.lag, 7, "looking takes nothing away");
+    assert_eq!(fixture.counters().await.lag, 7, "looking takes nothing away");
 }
 
 /// How many go at once is the backend's affair (Redis trims whole nodes); what may go is not.
@@ -94,26 +94,26 @@ pub(crate) async fn trim_spares_what_a_group_has_not_finished(backend: Arc<dyn B
     assert_eq!(slow.settle_one(commit(oldest_pending)).await, Settled::Committed);
     let rest = slow.fetch(200).await;
     assert_eq!(rest.iter().map(|d| d.entry).collect::<Vec<_>>(), ids[800..], "nothing was lost to the slow group");
-    for desk in [&fast, &slow] {
-        assert_eq!(desk.counters().await.published, count as u64, "trimming changes no counters");
+    for fixture in [&fast, &slow] {
+        assert_eq!(fixture.counters().await.published, count as u64, "trimming changes no counters");
     }
 }
 
 pub(crate) async fn trim_by_age_spares_what_is_pending(backend: Arc<dyn Backend>) {
-    let desk = Fixture::new(&backend).await;
-    let (stream, count) = (&desk.subscription.stream, 1000);
-    let ids = desk.publish_count(count).await;
-    let mut got = desk.fetch(count).await;
+    let fixture = Fixture::new(&backend).await;
+    let (stream, count) = (&fixture.subscription.stream, 1000);
+    let ids = fixture.publish_count(count).await;
+    let mut got = fixture.fetch(count).await;
     let pending = got.remove(900);
-    desk.settle(got.into_iter().map(commit).collect()).await;
+    fixture.settle(got.into_iter().map(commit).collect()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(trim_once(&*backend, stream, None, Some(Duration::from_secs(3600))).await, 0, "none is that old");
     assert_eq!(trim_once(&*backend, stream, None, None).await, 0, "no limit, no trimming");
     let gone = trim_all(&backend, stream, None, Some(Duration::from_millis(1))).await;
     assert!(gone > 0 && gone <= 900, "{gone} went; 900 finished entries lie before the pending one");
     assert_eq!(listed(&backend, stream).await, ids[gone as usize..]);
-    assert_eq!(desk.settle_one(commit(pending)).await, Settled::Committed);
-    assert_eq!(desk.counters().await.committed, count as u64);
+    assert_eq!(fixture.settle_one(commit(pending)).await, Settled::Committed);
+    assert_eq!(fixture.counters().await.committed, count as u64);
 }
 
 /// Streams that handlers emit to for others to read elsewhere must not grow for ever.

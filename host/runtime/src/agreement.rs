@@ -198,15 +198,15 @@ pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
 }
 
 /// Tends all subscriptions until it is time to stop, as it is once the backend was replaced.
-pub async fn run(consumers: Vec<Arc<Consumer>>, switch: Arc<ShutdownTrigger>, mut quiet: Shutdown) {
-    while !quiet.sleep(TEND_EVERY).await {
+pub async fn run(consumers: Vec<Arc<Consumer>>, trigger: Arc<ShutdownTrigger>, mut shutdown: Shutdown) {
+    while !shutdown.sleep(TEND_EVERY).await {
         tasks::tick();
         for consumer in &consumers {
             // A backend that is slow with each of many is no reason to take this for stuck.
             tasks::alive();
             if let Err(error @ Error::Replaced(_)) = ask(consumer).await {
                 observe::replaced(&error);
-                switch.trigger();
+                trigger.trigger();
                 return;
             }
         }

@@ -61,18 +61,18 @@ pub struct Host {
 type Work = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Host {
-    /// Runs until `quiet` is set, or until the backlog is drained if `until_idle`.
+    /// Runs until `shutdown` is set, or until the backlog is drained if `until_idle`.
     ///
     /// # Errors
     /// The backend refuses a step of the start, or is away for longer than [`Self::start_wait`]; or a task or thread has
     /// died or is stuck, and other hosts are to reclaim its work.
-    pub async fn run(self, switch: Arc<ShutdownTrigger>, quiet: Shutdown, until_idle: bool) -> Result<(), Error> {
+    pub async fn run(self, trigger: Arc<ShutdownTrigger>, shutdown: Shutdown, until_idle: bool) -> Result<(), Error> {
         let backend = self.context.backend.clone();
         // Heartbeats continue to the very end: while this host drains, no other host may reclaim its deliveries.
         let mut beating = JoinSet::new();
         tasks::start_begins();
         let mut has_wished = false;
-        let started = self.start(&mut beating, quiet.clone(), &mut has_wished).await;
+        let started = self.start(&mut beating, shutdown.clone(), &mut has_wished).await;
         let Ok(Some(about)) = started else {
             // No host is to wait for what this one wanted; it cannot deregister where the backend is away.
             beating.shutdown().await;
@@ -86,12 +86,12 @@ impl Host {
         tasks::start_is_over();
         observe::host_started(&self.context.consumer, &about, self.consumers.len());
         let host = Arc::new(self);
-        let mut working = host.work(&switch, &quiet, until_idle);
+        let mut working = host.work(&trigger, &shutdown, until_idle);
         tokio::select! {
-            () = host.drain(&mut working, quiet.clone()) => {}
+            () = host.drain(&mut working, shutdown.clone()) => {}
             _ = tasks::fatal() => {
-                switch.trigger();
-                host.drain(&mut working, quiet).await;
+                trigger.trigger();
+                host.drain(&mut working, shutdown).await;
             }
         }
         working.abort_all();
@@ -131,11 +131,11 @@ impl Host {
     async fn start(
         &self,
         beating: &mut JoinSet<()>,
-        quiet: Shutdown,
+        shutdown: Shutdown,
         has_wished: &mut bool,
     ) -> Result<Option<String>, Error> {
         let backend = &self.context.backend;
-        let mut patience = Patience::new(self.start_wait, quiet);
+        let mut patience = Patience::new(self.start_wait, shutdown);
         let (consumer, mut heart) =
             (&*self.context.consumer, Heartbeat::new(self.context.clone(), self.consumers.clone()));
         let note = heart.note();
@@ -144,7 +144,7 @@ impl Host {
             return Ok(None);
         }
         heartbeat::beaten(at);
-        tasks::serve_in(beating, Task::Heart, String::new(), None, move || heart.clone().run());
+        tasks::serve_in(beating, Task::Heartbeat, String::new(), None, move || heart.clone().run());
         let Some(key) = patience.out("key of ids", || backend.ids_key(rand::random())).await? else { return Ok(None) };
         self.context.ids.get_or_init(|| Ids::new(key));
         if !self.make_groups(&mut patience).await? {
@@ -165,7 +165,7 @@ impl Host {
     }
 
     /// Starts all tasks.
-    fn work(self: &Arc<Self>, switch: &Arc<ShutdownTrigger>, quiet: &Shutdown, until_idle: bool) -> JoinSet<()> {
+    fn work(self: &Arc<Self>, trigger: &Arc<ShutdownTrigger>, shutdown: &Shutdown, until_idle: bool) -> JoinSet<()> {
         let mut working = JoinSet::new();
         let mut serve = |task, of: String, make: Box<dyn FnMut() -> Work + Send>| {
             let silent_max = (task != Task::Worker && task != Task::Idle).then_some(STUCK_MAX);
@@ -174,29 +174,29 @@ impl Host {
         for consumer in &self.consumers {
             let of = consumer.subscription.to_string();
             for worker in 0..consumer::WORKERS_PER_SUBSCRIPTION {
-                let (consumer, quiet) = (consumer.clone(), quiet.clone());
-                let make = move || Box::pin(consumer.clone().worker(worker, quiet.clone())) as Work;
+                let (consumer, shutdown) = (consumer.clone(), shutdown.clone());
+                let make = move || Box::pin(consumer.clone().worker(worker, shutdown.clone())) as Work;
                 serve(Task::Worker, of.clone(), Box::new(make));
             }
-            let (resent, quiet) = ((consumer.clone(), quiet.clone()), quiet.clone());
+            let (resent, shutdown) = ((consumer.clone(), shutdown.clone()), shutdown.clone());
             let make = move || Box::pin(consumer::resend::run(resent.0.clone(), resent.1.clone())) as Work;
             serve(Task::Resend, of.clone(), Box::new(make));
             let consumer = consumer.clone();
-            let make = move || Box::pin(scheduler::run(consumer.clone(), quiet.clone())) as Work;
+            let make = move || Box::pin(scheduler::run(consumer.clone(), shutdown.clone())) as Work;
             serve(Task::Scheduler, of, Box::new(make));
         }
-        let (host, when) = (self.clone(), quiet.clone());
+        let (host, when) = (self.clone(), shutdown.clone());
         let make = move || Box::pin(janitor::run(host.clone(), when.clone())) as Work;
         serve(Task::Janitor, String::new(), Box::new(make));
-        let (host, when) = (self.clone(), quiet.clone());
+        let (host, when) = (self.clone(), shutdown.clone());
         let look = move || pause::run(host.context.backend.clone(), host.consumers.clone(), when.clone());
         serve(Task::Pause, String::new(), Box::new(move || Box::pin(look()) as Work));
-        let (consumers, ends, when) = (self.consumers.clone(), switch.clone(), quiet.clone());
+        let (consumers, ends, when) = (self.consumers.clone(), trigger.clone(), shutdown.clone());
         let make = move || Box::pin(agreement::run(consumers.clone(), ends.clone(), when.clone())) as Work;
         serve(Task::Agreement, String::new(), Box::new(make));
         if until_idle {
-            let (host, switch, quiet) = (self.clone(), switch.clone(), quiet.clone());
-            let make = move || Box::pin(host.clone().idle(switch.clone(), quiet.clone())) as Work;
+            let (host, trigger, shutdown) = (self.clone(), trigger.clone(), shutdown.clone());
+            let make = move || Box::pin(host.clone().idle(trigger.clone(), shutdown.clone())) as Work;
             serve(Task::Idle, String::new(), Box::new(make));
         }
         working
@@ -221,11 +221,11 @@ impl Host {
     }
 
     /// Waits for all tasks; once it is time to stop, not longer than a batch of the slowest handler and a margin.
-    async fn drain(&self, working: &mut JoinSet<()>, mut quiet: Shutdown) {
+    async fn drain(&self, working: &mut JoinSet<()>, mut shutdown: Shutdown) {
         let all = async { while working.join_next().await.is_some() {} };
         let longest = self.consumers.iter().map(|consumer| consumer.handler.deadline).max().unwrap_or_default();
         let late = async {
-            while !quiet.sleep(Duration::from_secs(3600)).await {}
+            while !shutdown.sleep(Duration::from_secs(3600)).await {}
             tokio::time::sleep(longest * 2 + DRAIN_MARGIN).await;
         };
         tokio::select! { () = all => {}, () = late => {} }
@@ -233,9 +233,9 @@ impl Host {
 
     /// Ends the host when nothing waits: nothing to fetch, nothing in flight, no retry to come, and no timer within
     /// [`IDLE_TIMER_HORIZON`](tidemill_storage::IDLE_TIMER_HORIZON).
-    async fn idle(self: Arc<Self>, switch: Arc<ShutdownTrigger>, mut quiet: Shutdown) {
+    async fn idle(self: Arc<Self>, trigger: Arc<ShutdownTrigger>, mut shutdown: Shutdown) {
         let mut said = Instant::now();
-        while !quiet.sleep(IDLE_CHECK_EVERY).await {
+        while !shutdown.sleep(IDLE_CHECK_EVERY).await {
             tasks::tick();
             let say = said.elapsed() >= STILL_WAITING_EVERY;
             if say {
@@ -247,7 +247,7 @@ impl Host {
             match self.waiting(say).await {
                 Ok(0) => {
                     self.say_what_is_left().await;
-                    switch.trigger();
+                    trigger.trigger();
                 }
                 Ok(_) => {}
                 Err(error) => observe::task_trouble("idle check", &error),

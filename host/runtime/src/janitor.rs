@@ -34,7 +34,7 @@ pub struct StreamBounds {
     pub bounds: Bounds,
 }
 
-pub(crate) async fn run(host: Arc<Host>, mut quiet: Shutdown) {
+pub(crate) async fn run(host: Arc<Host>, mut shutdown: Shutdown) {
     let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
     let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());
@@ -52,7 +52,7 @@ pub(crate) async fn run(host: Arc<Host>, mut quiet: Shutdown) {
             diagnose(&host).await;
         }
         tasks::idle();
-        if quiet.sleep(TRIM_EVERY).await {
+        if shutdown.sleep(TRIM_EVERY).await {
             return;
         }
     }

@@ -21,14 +21,14 @@ pub struct Patience {
     /// None: as long as it takes.
     wait_max: Option<Duration>,
     begun: Instant,
-    quiet: Shutdown,
+    shutdown: Shutdown,
     /// The step whose error was logged last.
     said: &'static str,
 }
 
 impl Patience {
-    pub fn new(wait_max: Option<Duration>, quiet: Shutdown) -> Self {
-        Self { wait_max, begun: Instant::now(), quiet, said: "" }
+    pub fn new(wait_max: Option<Duration>, shutdown: Shutdown) -> Self {
+        Self { wait_max, begun: Instant::now(), shutdown, said: "" }
     }
 
     /// Tries a step until it is done; none if it is time to stop.
@@ -47,7 +47,7 @@ impl Patience {
             }
             let error = tokio::select! {
                 biased;
-                () = self.quiet.wait() => return Ok(None),
+                () = self.shutdown.wait() => return Ok(None),
                 tried = attempt() => match tried {
                     Ok(done) => return Ok(Some(done)),
                     Err(error) => error,
@@ -65,7 +65,7 @@ impl Patience {
                 self.said = step;
                 observe::start_waits(step, &error, self.wait_max);
             }
-            if self.quiet.sleep(TRY_EVERY).await {
+            if self.shutdown.sleep(TRY_EVERY).await {
                 return Ok(None);
             }
         }
@@ -92,9 +92,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_waited_out_over_all_steps_and_no_longer() {
-        let (_switch, quiet) = ShutdownTrigger::new();
+        let (_trigger, shutdown) = ShutdownTrigger::new();
         let wait_max = 4 * TRY_EVERY;
-        let mut patience = Patience::new(Some(wait_max), quiet);
+        let mut patience = Patience::new(Some(wait_max), shutdown);
         let mut left = 3;
         let passes = patience.out("one", || {
             left -= 1;
@@ -113,9 +113,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_pass_is_said_at_once() {
-        let (_switch, quiet) = ShutdownTrigger::new();
+        let (_trigger, shutdown) = ShutdownTrigger::new();
         let mut tried = 0;
-        let mut patience = Patience::new(Some(START_WAIT_MAX), quiet);
+        let mut patience = Patience::new(Some(START_WAIT_MAX), shutdown);
         let refused = patience.out("one", || {
             tried += 1;
             std::future::ready(Err::<(), _>(Error::Permanent("no".into())))
@@ -125,13 +125,13 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_bound_it_waits_until_it_is_told_to_stop() {
-        let (switch, quiet) = ShutdownTrigger::new();
+        let (trigger, shutdown) = ShutdownTrigger::new();
         let mut tried = 0;
-        let mut patience = Patience::new(None, quiet);
+        let mut patience = Patience::new(None, shutdown);
         let waits = patience.out("one", || {
             tried += 1;
             if tried == 3 {
-                switch.trigger();
+                trigger.trigger();
             }
             std::future::ready(Err::<(), _>(away()))
         });
@@ -141,10 +141,10 @@ mod tests {
     /// An attempt that hangs does not keep a host from ending.
     #[tokio::test]
     async fn it_stops_in_the_middle_of_an_attempt() {
-        let (switch, quiet) = ShutdownTrigger::new();
-        let mut patience = Patience::new(None, quiet);
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        let mut patience = Patience::new(None, shutdown);
         let waits = patience.out("one", std::future::pending::<Result<(), Error>>);
-        let stops = async { switch.trigger() };
+        let stops = async { trigger.trigger() };
         assert!(tokio::join!(waits, stops).0.is_ok_and(|done| done.is_none()));
     }
 }

@@ -15,8 +15,8 @@ use tidemill_storage::{Backend, Error, Pause};
 /// How long a host may go on fetching after an operator has paused a subscription, a fetch that waits not counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut quiet: Shutdown) {
-    while !quiet.sleep(LOOK_EVERY).await {
+pub(crate) async fn run(backend: Arc<dyn Backend>, consumers: Vec<Arc<Consumer>>, mut shutdown: Shutdown) {
+    while !shutdown.sleep(LOOK_EVERY).await {
         tasks::tick();
         if let Err(error) = look(&*backend, &consumers).await {
             observe::task_trouble("pause", &error);

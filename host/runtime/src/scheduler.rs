@@ -15,8 +15,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Not more often than this, however soon the next one is due.
 const LOOK_SOONEST: Duration = Duration::from_millis(10);
 
-pub(crate) async fn run(consumer: Arc<Consumer>, mut quiet: Shutdown) {
-    while !quiet.is_set() {
+pub(crate) async fn run(consumer: Arc<Consumer>, mut shutdown: Shutdown) {
+    while !shutdown.is_set() {
         tasks::tick();
         fault::point("promoting");
         let promoted = consumer.context.backend.promote(&consumer.subscription, PROMOTE_MAX).await;
@@ -30,8 +30,8 @@ pub(crate) async fn run(consumer: Arc<Consumer>, mut quiet: Shutdown) {
             }
         };
         tokio::select! {
-            _ = quiet.sleep(wait) => {}
-            () = consumer.put_off.notified() => {}
+            _ = shutdown.sleep(wait) => {}
+            () = consumer.delayed.notified() => {}
         }
     }
 }

@@ -61,7 +61,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves until it is time to stop.
-pub async fn serve(listener: TcpListener, door: Door, quiet: Shutdown) {
+pub async fn serve(listener: TcpListener, door: Door, shutdown: Shutdown) {
     let routes = Router::new()
         .route("/api/status", get(api_status))
         .route("/api/plugins", get(admin::plugins))
@@ -73,7 +73,7 @@ pub async fn serve(listener: TcpListener, door: Door, quiet: Shutdown) {
         .route("/metrics", get(all_metrics))
         // Around unknown paths, too: without a token no client learns which exist.
         .layer(axum::middleware::from_fn_with_state(door, guard::guard));
-    serve::serve(listener, routes, quiet).await;
+    serve::serve(listener, routes, shutdown).await;
 }
 
 /// Alive = a supervisor would gain nothing by restarting this process.

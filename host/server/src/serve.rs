@@ -30,7 +30,7 @@ pub(crate) const CONNECTION_MAX: Duration = Duration::from_secs(900);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until it is time to stop; what is being answered then goes on.
-pub(super) async fn serve(listener: TcpListener, routes: Router, mut quiet: Shutdown) {
+pub(super) async fn serve(listener: TcpListener, routes: Router, mut shutdown: Shutdown) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
         loop {
@@ -54,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, mut quiet: Shut
     };
     tokio::select! {
         () = accepting => {}
-        () = quiet.wait() => {}
+        () = shutdown.wait() => {}
     }
 }
 

@@ -228,8 +228,8 @@ mod tests {
     }
 
     fn look<T>(conn: &Connection, work: impl FnOnce(&Tx<'_>) -> Result<T>) -> T {
-        let mut rung: Vec<Arc<str>> = Vec::new();
-        work(&Tx::at(conn, NOW, &mut rung)).unwrap()
+        let mut to_notify: Vec<Arc<str>> = Vec::new();
+        work(&Tx::at(conn, NOW, &mut to_notify)).unwrap()
     }
 
     /// Reaches `LOG_BYTES_MAX`.

@@ -31,17 +31,17 @@ pub(crate) async fn fetch(
 ) -> Result<Vec<Delivery>> {
     // A wait beyond the end of time is a wait without end.
     let deadline = Instant::now().checked_add(wait);
-    let bell = db.wakeups.of(&subscription.stream);
+    let wakeup = db.wakeups.of(&subscription.stream);
     loop {
         // Subscribes before it reads, so that no entry in between is missed.
-        let mut rung = pin!(bell.notified());
-        rung.as_mut().enable();
+        let mut woken = pin!(wakeup.notified());
+        woken.as_mut().enable();
         let (job_subscription, job_consumer) = (subscription.clone(), consumer.to_owned());
         let mut room = Room::new(options);
         let work =
             move |tx: &mut Tx<'_>| Ok((take(tx, &job_subscription, &job_consumer, max, &mut room)?, data_version(tx)?));
         let (got, version) = db.ask(Durability::Relaxed, "fetch", work).await?;
-        if !got.is_empty() || max == 0 || !news(db, rung, version, deadline, others_write).await? {
+        if !got.is_empty() || max == 0 || !news(db, woken, version, deadline, others_write).await? {
             return Ok(got);
         }
     }
@@ -50,7 +50,7 @@ pub(crate) async fn fetch(
 /// Waits until there may be something to fetch; `false` when the time is up.
 async fn news(
     db: &Db,
-    mut rung: Pin<&mut Notified<'_>>,
+    mut woken: Pin<&mut Notified<'_>>,
     version: i64,
     deadline: Option<Instant>,
     others_write: bool,
@@ -58,14 +58,14 @@ async fn news(
     loop {
         let poll = others_write.then(|| Instant::now() + POLL);
         let until = [poll, deadline].into_iter().flatten().min();
-        let heard = match until {
-            Some(until) => timeout_at(until, rung.as_mut()).await.is_ok(),
+        let was_woken = match until {
+            Some(until) => timeout_at(until, woken.as_mut()).await.is_ok(),
             None => {
-                rung.as_mut().await;
+                woken.as_mut().await;
                 true
             }
         };
-        if heard {
+        if was_woken {
             return Ok(true);
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

@@ -46,7 +46,7 @@ pub(crate) fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<Subscri
     };
     // Below zero only if another program deleted rows.
     let counters = |number: i64| u64::try_from(number).unwrap_or(0);
-    let [new, in_hand] = oldest(tx, &group)?;
+    let [new, in_flight] = oldest(tx, &group)?;
     let age = |at_ms: i64| Duration::from_millis(counters(tx.now_ms - at_ms));
     Ok(SubscriptionStatus {
         published: counters(published),
@@ -66,9 +66,9 @@ pub(crate) fn status(tx: &Tx<'_>, subscription: &Subscription) -> Result<Subscri
         quarantined: counters(quarantined),
         left: counters(left),
         torn: 0,
-        oldest_pending_age: in_hand.map(age),
+        oldest_pending_age: in_flight.map(age),
         consumers: counters(known),
-        oldest_age: new.into_iter().chain(in_hand).min().map(age),
+        oldest_age: new.into_iter().chain(in_flight).min().map(age),
         ..dead::counters(tx, group.id)?
     })
 }

@@ -107,8 +107,8 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(include_str!("schema.sql")).unwrap();
         let beat = |steady: i64, wall: i64| {
-            let mut rung = Vec::new();
-            let tx = Tx::at_both(&conn, steady, wall, &mut rung);
+            let mut to_notify = Vec::new();
+            let tx = Tx::at_both(&conn, steady, wall, &mut to_notify);
             note(&tx).unwrap();
             last_step(&tx).unwrap()
         };

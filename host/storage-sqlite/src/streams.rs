@@ -188,8 +188,8 @@ mod tests {
     }
 
     fn step(conn: &Connection, bounds: &Bounds) -> Trimmed {
-        let mut rung: Vec<Arc<str>> = Vec::new();
-        trim_step(&Tx::at(conn, NOW, &mut rung), "s", bounds).unwrap()
+        let mut to_notify: Vec<Arc<str>> = Vec::new();
+        trim_step(&Tx::at(conn, NOW, &mut to_notify), "s", bounds).unwrap()
     }
 
     /// Reaches `TRIM_STEP`.

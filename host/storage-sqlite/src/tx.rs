@@ -18,19 +18,19 @@ pub(crate) struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(conn: &'a Connection, steady: &Steady, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self { conn, now_ms: steady.now_ms(), wall_ms: wall_ms(), to_notify: rung }
+    pub(crate) fn new(conn: &'a Connection, steady: &Steady, to_notify: &'a mut Vec<Arc<str>>) -> Self {
+        Self { conn, now_ms: steady.now_ms(), wall_ms: wall_ms(), to_notify }
     }
 
     /// For tests, which set the clock.
     #[cfg(test)]
-    pub(crate) fn at(conn: &'a Connection, now_ms: i64, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self::at_both(conn, now_ms, now_ms, rung)
+    pub(crate) fn at(conn: &'a Connection, now_ms: i64, to_notify: &'a mut Vec<Arc<str>>) -> Self {
+        Self::at_both(conn, now_ms, now_ms, to_notify)
     }
 
     #[cfg(test)]
-    pub(crate) fn at_both(conn: &'a Connection, now_ms: i64, wall_ms: i64, rung: &'a mut Vec<Arc<str>>) -> Self {
-        Self { conn, now_ms, wall_ms, to_notify: rung }
+    pub(crate) fn at_both(conn: &'a Connection, now_ms: i64, wall_ms: i64, to_notify: &'a mut Vec<Arc<str>>) -> Self {
+        Self { conn, now_ms, wall_ms, to_notify }
     }
 
     /// Answers how many rows were changed.

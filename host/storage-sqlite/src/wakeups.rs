@@ -11,20 +11,20 @@ pub(crate) struct Wakeups(Mutex<HashMap<Arc<str>, Arc<Notify>>>);
 
 impl Wakeups {
     pub(crate) fn of(&self, stream: &Arc<str>) -> Arc<Notify> {
-        self.bells().entry(stream.clone()).or_default().clone()
+        self.wakeups().entry(stream.clone()).or_default().clone()
     }
 
     pub(crate) fn notify(&self, streams: &[Arc<str>]) {
         if streams.is_empty() {
             return;
         }
-        let bells = self.bells();
-        for bell in streams.iter().filter_map(|stream| bells.get(stream)) {
-            bell.notify_waiters();
+        let wakeups = self.wakeups();
+        for wakeup in streams.iter().filter_map(|stream| wakeups.get(stream)) {
+            wakeup.notify_waiters();
         }
     }
 
-    fn bells(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Notify>>> {
+    fn wakeups(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Notify>>> {
         // A panic leaves nothing half done in this map.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -68,7 +68,7 @@ impl Db {
         let (jobs, waiting) = mpsc::channel();
         let (opened, open) = oneshot::channel();
         let db = Self { jobs, wakeups: Arc::default(), place: place.name().into() };
-        let bell = db.wakeups.clone();
+        let wakeup = db.wakeups.clone();
         let (mut opened, mut worker) = (Some(opened), None);
         let work = move || {
             if worker.is_none() {
@@ -78,7 +78,7 @@ impl Db {
                 };
                 worker = conn.map(|(steady, conn)| {
                     let (place, file) = (place.clone(), place.identity());
-                    Worker { conn, steady, wakeups: bell.clone(), synced: None, place, file, _opened: Opened::new() }
+                    Worker { conn, steady, wakeups: wakeup.clone(), synced: None, place, file, _opened: Opened::new() }
                 });
                 // The caller may have stopped waiting.
                 let is_wanted = opened.take().is_some_and(|opened| opened.send(answer).is_ok());
@@ -149,8 +149,8 @@ impl Worker {
     }
 
     fn serve(&mut self, mut jobs: Vec<Box<dyn Job>>) {
-        let mut rung = Vec::new();
-        let outcome = self.is_in_place().and_then(|()| self.transaction(&mut jobs, &mut rung));
+        let mut to_notify = Vec::new();
+        let outcome = self.is_in_place().and_then(|()| self.transaction(&mut jobs, &mut to_notify));
         if outcome.is_err() {
             self.end_transaction();
         }
@@ -158,7 +158,7 @@ impl Worker {
             job.answer(&outcome);
         }
         if outcome.is_ok() {
-            self.wakeups.notify(&rung);
+            self.wakeups.notify(&to_notify);
         }
     }
 
@@ -187,13 +187,13 @@ impl Worker {
     /// Jobs read before they write. One that fails without having written fails alone; one that fails later met a full
     /// disk or a broken file, and then the transaction is rolled back for all. (With a savepoint for each, SQLite
     /// would copy every page before its first change: a fifth of the time.)
-    fn transaction(&mut self, jobs: &mut [Box<dyn Job>], rung: &mut Vec<Arc<str>>) -> Result<()> {
+    fn transaction(&mut self, jobs: &mut [Box<dyn Job>], to_notify: &mut Vec<Arc<str>>) -> Result<()> {
         let access = jobs.iter().map(|job| job.access()).max().unwrap_or(Durability::ReadOnly);
         self.sync_commits(access)?;
         self.statement(if access == Durability::ReadOnly { "BEGIN" } else { "BEGIN IMMEDIATE" })?;
         for job in jobs {
             let changes = self.conn.total_changes();
-            let went_well = job.run(&mut Tx::new(&self.conn, &self.steady, rung));
+            let went_well = job.run(&mut Tx::new(&self.conn, &self.steady, to_notify));
             if !went_well && (self.conn.total_changes() != changes || self.conn.is_autocommit()) {
                 let cause = "another job of the same transaction failed half way".into();
                 return Err(Failed(Error::Unavailable { what: "SQLite".into(), cause }));

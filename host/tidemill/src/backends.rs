@@ -70,15 +70,15 @@ pub(crate) async fn open_backend_to_read(config: &Config) -> Result<Arc<dyn Back
 }
 
 /// Opens the backend for a host, which has more patience; none if it is time to stop.
-pub(crate) async fn open_backend_for_host(config: &Config, quiet: Shutdown) -> Result<Option<Arc<dyn Backend>>> {
-    let (url, mut patience) = (config.backend_url(), Patience::new(Some(START_WAIT_MAX), quiet));
+pub(crate) async fn open_backend_for_host(config: &Config, shutdown: Shutdown) -> Result<Option<Arc<dyn Backend>>> {
+    let (url, mut patience) = (config.backend_url(), Patience::new(Some(START_WAIT_MAX), shutdown));
     patience.out("opening", || open(url.clone(), backend_options(config))).await
 }
 
 async fn for_a_command<F: Future<Output = Result<Arc<dyn Backend>>>>(
     open: impl FnMut() -> F,
 ) -> Result<Arc<dyn Backend>> {
-    let (_switch, quiet) = ShutdownTrigger::new();
-    let opened = Patience::new(Some(COMMAND_WAIT_MAX), quiet).out("opening", open).await?;
+    let (_trigger, shutdown) = ShutdownTrigger::new();
+    let opened = Patience::new(Some(COMMAND_WAIT_MAX), shutdown).out("opening", open).await?;
     opened.ok_or_else(|| Error::Permanent("stopped before the backend was there".to_owned()))
 }

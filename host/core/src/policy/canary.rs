@@ -243,12 +243,12 @@ mod tests {
     /// Reaches `CALLS_MIN` and `SLOWER_MIN`.
     #[test]
     fn the_table() {
-        let quiet = Side::default();
+        let shutdown = Side::default();
         let rows = [
-            ("nothing has come yet", 9999, quiet, quiet, Decision::Wait),
+            ("nothing has come yet", 9999, shutdown, shutdown, Decision::Wait),
             ("one failure says little", 1, side(9, 0, 50), side(0, 1, 50), Decision::Wait),
             ("two of two say enough", 1, side(9, 0, 50), side(0, 2, 50), FAILING),
-            ("also where the stable one had nothing to do", 1, quiet, side(0, 2, 50), FAILING),
+            ("also where the stable one had nothing to do", 1, shutdown, side(0, 2, 50), FAILING),
             ("one of five, seen ten times, may be chance", 1, side(90, 0, 50), side(8, 2, 50), Decision::Wait),
             ("seen forty times it is none", 1, side(360, 0, 50), side(32, 8, 50), FAILING),
             ("both fail: that is not the version", 1, side(0, 90, 50), side(0, 10, 50), Decision::Wait),

@@ -33,7 +33,7 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// How long to wait after `failed` failed tries (1 = the first). Full jitter: evenly spread between 0 and the
     /// exponential bound, so that what failed together is not retried together
-    /// (AWS Architecture Blog, "Exponential Backoff And Jitter"). `dice` is in 0..1.
+    /// (AWS Architecture Blog, "Exponential Backoff And Jitter"). `jitter` is in 0..1.
     ///
     /// ```
     /// # use std::time::Duration; use tidemill::policy::retry::RetryPolicy;
@@ -44,12 +44,12 @@ impl RetryPolicy {
     /// assert_eq!(policy.wait(9, None, 1.0), s(5));
     /// assert_eq!(policy.wait(1, Some(s(60)), 0.5), s(60));   // jitter never undercuts what the plugin asked for
     /// ```
-    pub fn wait(&self, failed: u32, asked: Option<Duration>, dice: f64) -> Duration {
+    pub fn wait(&self, failed: u32, asked: Option<Duration>, jitter: f64) -> Duration {
         match asked {
             Some(asked) => asked.min(RETRY_AFTER_MAX),
             None => {
                 let bound = self.base.as_secs_f64() * self.factor.powi(failed.saturating_sub(1).min(64) as i32);
-                Duration::from_secs_f64(bound.min(self.cap.as_secs_f64()) * dice)
+                Duration::from_secs_f64(bound.min(self.cap.as_secs_f64()) * jitter)
             }
         }
     }
@@ -68,12 +68,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_wait_is_never_negative_and_never_over_its_bound(
-            failed in 1u32..10_000, base_ms in 0u64..100_000, factor in 1.0f64..10.0, cap_ms in 0u64..1_000_000, dice in 0.0f64..1.0,
+            failed in 1u32..10_000, base_ms in 0u64..100_000, factor in 1.0f64..10.0, cap_ms in 0u64..1_000_000, jitter in 0.0f64..1.0,
         ) {
             let policy = RetryPolicy {
                 max: 3, base: Duration::from_millis(base_ms), factor, cap: Duration::from_millis(cap_ms),
             };
-            prop_assert!(policy.wait(failed, None, dice) <= policy.cap);
+            prop_assert!(policy.wait(failed, None, jitter) <= policy.cap);
         }
 
         /// Reaches `RETRY_AFTER_MAX`.

@@ -80,7 +80,7 @@ tasks! {
     Pause "pause" Restarted
     /// Publishes what this host wants, and reads what others do.
     Agreement "agreement" Restarted
-    Heart "heart" Restarted
+    Heartbeat "heartbeat" Restarted
     /// Ends `run --until-idle`.
     Idle "idle" Restarted
     /// Watches files for changes.

@@ -49,7 +49,7 @@ pub struct Consumer {
     pub batch: usize,
     pub breaker: Arc<Mutex<Breaker>>,
     /// Notified when a retry was scheduled or a timer set, so that the scheduler looks at once when it is due.
-    pub put_off: Notify,
+    pub delayed: Notify,
     /// An operator has paused it (`pause` keeps this up to date).
     pub paused: AtomicBool,
     /// Of these: because the position of its group is unknown.
@@ -66,7 +66,7 @@ pub struct Consumer {
     /// In-flight deliveries of this host: fetched and not settled.
     in_flight: Mutex<HashSet<(Queue, EntryId)>>,
     /// Of those, what no worker is working on: it goes into the next batches.
-    carry: Mutex<Vec<Delivery>>,
+    requeued: Mutex<Vec<Delivery>>,
     busy: AtomicUsize,
     /// What the backend refused to settle. In flight as well, and with no worker.
     kept: Arc<Kept>,
@@ -100,7 +100,7 @@ impl Consumer {
             start,
             batch,
             breaker,
-            put_off: Notify::new(),
+            delayed: Notify::new(),
             paused: AtomicBool::new(false),
             lost_position: AtomicBool::new(false),
             agreed: Agreement::default(),
@@ -109,7 +109,7 @@ impl Consumer {
             quick: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             in_flight: Mutex::default(),
-            carry: Mutex::default(),
+            requeued: Mutex::default(),
             busy: AtomicUsize::new(0),
             kept: Arc::default(),
             trouble: Mutex::default(),
@@ -121,7 +121,7 @@ impl Consumer {
 
     /// Whether this host has in-flight deliveries of this subscription.
     pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.carry).is_empty()
+        self.busy.load(Ordering::Relaxed) > 0 || !lock(&self.requeued).is_empty()
     }
 
     /// How many deliveries are in flight on this host.
@@ -182,9 +182,9 @@ impl Consumer {
         backend: &dyn Consume,
         gate: &mut FetchState,
         max: usize,
-        quiet: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<Vec<Delivery>, Duration> {
-        if quiet.is_set() || self.is_paused() {
+        if shutdown.is_set() || self.is_paused() {
             return Ok(Vec::new());
         }
         match self.fetch_or_recover(backend, gate, max).await {
@@ -217,9 +217,9 @@ impl Consumer {
     }
 
     fn take_requeued(&self, max: usize) -> Vec<Delivery> {
-        let mut carry = lock(&self.carry);
-        let count = carry.len().min(max);
-        carry.drain(..count).collect()
+        let mut requeued = lock(&self.requeued);
+        let count = requeued.len().min(max);
+        requeued.drain(..count).collect()
     }
 
     async fn fetch_or_recover(
@@ -302,24 +302,24 @@ impl Consumer {
     /// If the batch could not be delivered: how long to wait before the next one.
     async fn run(&self, worker: &mut WorkerContext, batch: Vec<Delivery>, ticket: Ticket<'_>) -> Result<(), Duration> {
         let begun = Instant::now();
-        let mut in_hand = InFlight::new(self, &batch);
+        let mut in_flight_now = InFlight::new(self, &batch);
         let mut report = BatchReport::default();
         let delivered = deliver(worker, batch, ticket, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
-        in_hand.keep.extend(report.kept.iter().copied());
+        in_flight_now.keep.extend(report.kept.iter().copied());
         let mut result = Ok(());
         match delivered {
             Ok(()) => {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
-                in_hand.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
+                in_flight_now.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 // Before what is outdated is handled again.
                 if report.outdated {
                     // What cannot be asked now is said, and asked again soon.
                     let _ = agreement::ask(self).await;
                 }
-                lock(&self.carry).extend(report.requeue);
+                lock(&self.requeued).extend(report.requeue);
             }
             Err(error) => {
                 let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
@@ -347,7 +347,7 @@ impl Consumer {
             lock(&self.taking).left(&report.left, Instant::now());
         }
         if report.delayed > 0 {
-            self.put_off.notify_one();
+            self.delayed.notify_one();
         }
     }
 }

@@ -19,13 +19,13 @@ use tidemill_storage::{Error, Settled, SettlementEntry};
 const NOTHING: Duration = Duration::from_secs(60);
 
 /// One for each consumer, beside its workers, which never wait for it.
-pub(crate) async fn run(consumer: Arc<Consumer>, mut quiet: Shutdown) {
+pub(crate) async fn run(consumer: Arc<Consumer>, mut shutdown: Shutdown) {
     loop {
         tasks::tick();
         let wait = consumer.resend().await;
         tasks::idle();
         let is_ending = tokio::select! {
-            is_ending = quiet.sleep(wait) => is_ending,
+            is_ending = shutdown.sleep(wait) => is_ending,
             () = consumer.kept.changed() => false,
         };
         if is_ending {
@@ -128,8 +128,8 @@ impl Consumer {
                 });
             }
             Settled::Quarantined => self.expect_suspects(),
-            Settled::Retried => self.put_off.notify_one(),
-            Settled::Committed if entry.disposition.timers() > 0 => self.put_off.notify_one(),
+            Settled::Retried => self.delayed.notify_one(),
+            Settled::Committed if entry.disposition.timers() > 0 => self.delayed.notify_one(),
             _ => {}
         }
         self.let_go(&entry.delivery);
@@ -149,6 +149,6 @@ impl Consumer {
 
     /// What is to be handled goes into the next batches; it stays in flight.
     fn go_on(&self, freed: Vec<Delivery>) {
-        lock(&self.carry).extend(freed);
+        lock(&self.requeued).extend(freed);
     }
 }

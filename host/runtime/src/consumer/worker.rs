@@ -29,14 +29,14 @@ impl Consumer {
     ///
     /// # Panics
     /// When its thread has, or there is none to be had.
-    pub async fn worker(self: Arc<Self>, number: usize, quiet: Shutdown) {
+    pub async fn worker(self: Arc<Self>, number: usize, shutdown: Shutdown) {
         let (mut ended, is_ended) = oneshot::channel::<()>();
         let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.executor.stack_bytes());
         let silent_max = STUCK_MAX + lease(&self.handler);
         let thread = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                tokio::select! { () = self.work(number, quiet) => {}, () = ended.closed() => {} }
+                tokio::select! { () = self.work(number, shutdown) => {}, () = ended.closed() => {} }
             });
             // The receiver may be gone.
             let _ = ended.send(());
@@ -54,7 +54,7 @@ impl Consumer {
         tasks::die();
     }
 
-    async fn work(&self, number: usize, mut quiet: Shutdown) {
+    async fn work(&self, number: usize, mut shutdown: Shutdown) {
         let context = &self.context;
         let mut worker = WorkerContext {
             backend: context.backend.for_one_task().unwrap_or_else(|| context.backend.clone()),
@@ -66,17 +66,17 @@ impl Consumer {
             agreed: self.agreed.clone(),
         };
         let mut kept = None;
-        while !quiet.is_set() {
+        while !shutdown.is_set() {
             tasks::tick();
-            if self.is_paused() && lock(&self.carry).is_empty() {
+            if self.is_paused() && lock(&self.requeued).is_empty() {
                 kept = None;
-                quiet.sleep(FETCH_WAIT).await;
+                shutdown.sleep(FETCH_WAIT).await;
                 continue;
             }
             if self.kept.is_full() {
                 // No room for more that may be refused.
                 kept = None;
-                quiet.sleep(FETCH_WAIT).await;
+                shutdown.sleep(FETCH_WAIT).await;
                 continue;
             }
             let permit = lock(&self.breaker).permit(Instant::now());
@@ -86,26 +86,26 @@ impl Consumer {
                 Permit::Probe if number == 0 => 1,
                 Permit::Probe => {
                     kept = None;
-                    quiet.sleep(FETCH_WAIT).await;
+                    shutdown.sleep(FETCH_WAIT).await;
                     continue;
                 }
                 Permit::Wait(time) => {
                     kept = None;
-                    quiet.sleep(time.min(FETCH_WAIT)).await;
+                    shutdown.sleep(time.min(FETCH_WAIT)).await;
                     continue;
                 }
             };
-            match self.process_batch(&mut worker, kept, max, &quiet).await {
+            match self.process_batch(&mut worker, kept, max, &shutdown).await {
                 Ok(gate) => kept = gate,
                 Err(wait) => {
                     kept = None;
-                    quiet.sleep(wait).await;
+                    shutdown.sleep(wait).await;
                 }
             }
             worker.warm.sweep();
-            if permit == Permit::Full && self.suspects_are_due() && !quiet.is_set() && !self.is_paused() {
+            if permit == Permit::Full && self.suspects_are_due() && !shutdown.is_set() && !self.is_paused() {
                 kept = None;
-                self.run_suspects(&mut worker, &quiet).await;
+                self.run_suspects(&mut worker, &shutdown).await;
             }
         }
     }
@@ -116,14 +116,14 @@ impl Consumer {
         worker: &mut WorkerContext,
         kept: Option<MutexGuard<'a, FetchState>>,
         max: usize,
-        quiet: &Shutdown,
+        shutdown: &Shutdown,
     ) -> Result<Option<MutexGuard<'a, FetchState>>, Duration> {
         // What is in flight already does not wait for the fetch lock.
-        let carried = self.take_requeued(max);
-        if !carried.is_empty() {
+        let requeued = self.take_requeued(max);
+        if !requeued.is_empty() {
             let _shared = tasks::waits(self.context.isolation_lock.read()).await;
             let ticket = tasks::waits(self.key_locks.ticket()).await;
-            self.run(worker, carried, ticket).await?;
+            self.run(worker, requeued, ticket).await?;
             return Ok(kept);
         }
         let mut gate = match kept {
@@ -134,7 +134,7 @@ impl Consumer {
             },
         };
         let _shared = tasks::waits(self.context.isolation_lock.read()).await;
-        let batch = self.fetch(&*worker.backend, &mut gate, max, quiet).await?;
+        let batch = self.fetch(&*worker.backend, &mut gate, max, shutdown).await?;
         if batch.is_empty() {
             return Ok(None);
         }
@@ -152,10 +152,10 @@ impl Consumer {
     }
 
     /// Runs suspects one by one, with nothing else in flight: if this host dies of one, no other delivery is suspected.
-    async fn run_suspects(&self, worker: &mut WorkerContext, quiet: &Shutdown) {
+    async fn run_suspects(&self, worker: &mut WorkerContext, shutdown: &Shutdown) {
         let _alone = tasks::waits(self.context.isolation_lock.write()).await;
         for _ in 0..SUSPECTS_MAX {
-            if quiet.is_set() {
+            if shutdown.is_set() {
                 return;
             }
             tasks::alive();

@@ -92,9 +92,9 @@ pub fn replaced(error: &Error) {
 
 /// What `run --until-idle` waits for, said while it does.
 pub fn still_waiting(subscription: &Subscription, status: &SubscriptionStatus) {
-    let SubscriptionStatus { lag, pending, redelivery: again, due, far, .. } = status;
-    let put_off = due.saturating_sub(*far);
-    tracing::info!(%subscription, new = lag + again, in_hand = pending, put_off, "not idle yet");
+    let SubscriptionStatus { lag, pending, redelivery, due, far, .. } = status;
+    let delayed = due.saturating_sub(*far);
+    tracing::info!(%subscription, new = lag + redelivery, in_flight = pending, delayed, "not idle yet");
 }
 
 pub fn left_timers(subscription: &Subscription, timers: u64) {

@@ -212,13 +212,13 @@ impl Control {
     }
 
     /// Watches the files until it is time to stop.
-    pub async fn watch(self: Arc<Self>, mut quiet: Shutdown) {
+    pub async fn watch(self: Arc<Self>, mut shutdown: Shutdown) {
         let mut ears = FileWatcher::listening();
         loop {
             let now = self.now();
             let rest: Vec<PathBuf> = self.reload_lock.lock().await.rest.iter().map(|(path, _)| path.clone()).collect();
             ears.listen(now.reloader.files().chain(&rest).chain([&self.file]).map(PathBuf::as_path));
-            if ears.wait(&mut quiet).await {
+            if ears.wait(&mut shutdown).await {
                 return;
             }
             if now.reloader.config.plugins.watch {
@@ -269,13 +269,13 @@ fn fixed(running: &Reloader, config: &Config) -> Vec<String> {
     findings
 }
 
-/// Runs a host, and the ones that follow it, until `quiet` is set, or until nothing waits any more if `until_idle`.
+/// Runs a host, and the ones that follow it, until `shutdown` is set, or until nothing waits any more if `until_idle`.
 pub async fn run(
     mut host: Host,
     control: Arc<Control>,
     mut following: NextHosts,
-    switch: Arc<ShutdownTrigger>,
-    mut quiet: Shutdown,
+    trigger: Arc<ShutdownTrigger>,
+    mut shutdown: Shutdown,
     until_idle: bool,
 ) -> Result<(), Error> {
     loop {
@@ -285,20 +285,20 @@ pub async fn run(
         let next = loop {
             tokio::select! {
                 ended = &mut running => {
-                    switch.trigger();
+                    trigger.trigger();
                     return ended;
                 }
-                () = quiet.wait() => break None,
+                () = shutdown.wait() => break None,
                 next = following.0.recv() => {
                     let Some(Next { host, begun }) = next else { break None };
                     // While the one before still works: what the backend refuses is then no more than that.
                     let mut patience = Patience::new(None, stopped.clone());
                     let made = tokio::select! {
                         ended = &mut running => {
-                            switch.trigger();
+                            trigger.trigger();
                             return ended;
                         }
-                        () = quiet.wait() => break None,
+                        () = shutdown.wait() => break None,
                         made = host.make_groups(&mut patience) => made,
                     };
                     match made {

@@ -141,19 +141,19 @@ impl FileWatcher {
     }
 
     /// Waits for a change that has come to rest, or until it is time to look anyway. True: time to stop.
-    pub(super) async fn wait(&self, quiet: &mut Shutdown) -> bool {
+    pub(super) async fn wait(&self, shutdown: &mut Shutdown) -> bool {
         tokio::select! {
-            stop = quiet.sleep(LOOK_EVERY) => return stop,
+            stop = shutdown.sleep(LOOK_EVERY) => return stop,
             () = self.changed.notified() => {}
         }
         let latest = tokio::time::Instant::now() + QUIET_MAX;
         while tokio::time::Instant::now() < latest {
             tokio::select! {
-                stop = quiet.sleep(QUIET_FOR) => return stop,
+                stop = shutdown.sleep(QUIET_FOR) => return stop,
                 () = self.changed.notified() => {}
             }
         }
-        quiet.is_set()
+        shutdown.is_set()
     }
 }
 
@@ -230,7 +230,7 @@ mod tests {
     /// Reaches `QUIET_MAX`.
     #[tokio::test]
     async fn a_folder_that_never_comes_to_rest_is_looked_at_all_the_same() {
-        let (ears, (_switch, mut quiet)) = (FileWatcher::listening(), crate::shutdown::ShutdownTrigger::new());
+        let (ears, (_trigger, mut shutdown)) = (FileWatcher::listening(), crate::shutdown::ShutdownTrigger::new());
         let heard = ears.changed.clone();
         // Writes go on all the time.
         let writes = tokio::spawn(async move {
@@ -239,7 +239,7 @@ mod tests {
                 tokio::time::sleep(QUIET_FOR / 10).await;
             }
         });
-        let waited = tokio::time::timeout(Duration::from_secs(60), ears.wait(&mut quiet)).await;
+        let waited = tokio::time::timeout(Duration::from_secs(60), ears.wait(&mut shutdown)).await;
         writes.abort();
         assert_eq!(waited, Ok(false), "it is time to look");
     }

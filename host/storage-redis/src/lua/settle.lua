@@ -139,20 +139,20 @@ local answer, count = {}, {C = 0, S = 0, R = 0, D = 0, U = 0, Q = 0, X = 0, T = 
 
 -- The time by which delays are counted, read once. While something waits, promote.lua stores the time every second: a
 -- clock that is far ahead of that is not trusted until promote.lua has checked it.
-local put_off_at
-local function put_off(waiting, at)
-    if not put_off_at then
+local scheduled_from
+local function schedule(waiting, at)
+    if not scheduled_from then
         local time, off, latest = steady(stats, now)
         -- If no time was ever stored (an older Tidemill scheduled it) there is nothing to be far ahead of.
         if latest > 0 and time - latest > STEP_MS and redis.call('ZCARD', due) + redis.call('ZCARD', timers) > 0 then
-            put_off_at = latest
+            scheduled_from = latest
         else
-            put_off_at = time
+            scheduled_from = time
             keep_steady(stats, time, off)
         end
     end
     redis.call('HSET', due_bodies, ARGV[at], cmsgpack.pack({unpack(ARGV, at + 2, at + RETRY_ARGS - 1)}))
-    redis.call('ZADD', waiting, whole(put_off_at + ARGV[at + 1]), ARGV[at])
+    redis.call('ZADD', waiting, whole(scheduled_from + ARGV[at + 1]), ARGV[at])
 end
 
 local function exhausted(key)
@@ -207,7 +207,7 @@ local function decide_each()
     end
 
     local function retry(at)
-        put_off(due, at)
+        schedule(due, at)
     end
 
     local function bury(at)
@@ -404,7 +404,7 @@ for i = 1, #writes, 4 do
     call_with(ARGV, writes[i + 1], writes[i + 2] - 1, 'HSET', writes[i])
     call_with(ARGV, writes[i + 2], writes[i + 3] - 1, 'HDEL', writes[i])
 end
-for i = 1, #timers_at do put_off(timers, timers_at[i]) end
+for i = 1, #timers_at do schedule(timers, timers_at[i]) end
 for i = 1, #work, 2 do work[i](work[i + 1]) end
 if letters then letters.close() end
 

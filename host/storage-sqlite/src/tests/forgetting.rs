@@ -21,8 +21,8 @@ fn database() -> Connection {
 }
 
 fn at<T>(conn: &Connection, second: i64, work: impl FnOnce(&mut Tx<'_>) -> T) -> T {
-    let mut rung: Vec<Arc<str>> = Vec::new();
-    work(&mut Tx::at(conn, START + second * 1000, &mut rung))
+    let mut to_notify: Vec<Arc<str>> = Vec::new();
+    work(&mut Tx::at(conn, START + second * 1000, &mut to_notify))
 }
 
 fn count(conn: &Connection, table: &str) -> i64 {

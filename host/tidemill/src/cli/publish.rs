@@ -67,10 +67,10 @@ pub(super) fn publish(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode
             streams: checked.streams.clone(),
             payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         };
-        let (switch, quiet) = ShutdownTrigger::new();
-        stop_on_signal(Arc::new(switch))?;
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        stop_on_signal(Arc::new(trigger))?;
         let mut work = Work::new(&publisher, args.dry_run);
-        let ended = work.all(input, quiet).await;
+        let ended = work.all(input, shutdown).await;
         work.report(ended.err(), globals.json)
     })
 }
@@ -106,7 +106,7 @@ impl<'a> Work<'a> {
     }
 
     /// Until the input is at its end. What was read before it fails, or before somebody stops it, is sent all the same.
-    async fn all(&mut self, input: Box<dyn Read + Send>, mut quiet: Shutdown) -> Result<(), Ended> {
+    async fn all(&mut self, input: Box<dyn Read + Send>, mut shutdown: Shutdown) -> Result<(), Ended> {
         let failed = |error: std::io::Error| Ended::Failed(anyhow::Error::new(error).context("reading the input"));
         let mut lines = lines::read(input, self.publisher.payload_bytes_max).map_err(failed)?;
         let mut stopped = false;
@@ -114,7 +114,7 @@ impl<'a> Work<'a> {
             let due = self.due;
             let read = tokio::select! {
                 read = lines.recv() => read,
-                () = quiet.wait(), if !stopped => {
+                () = shutdown.wait(), if !stopped => {
                     // What is on its way from the reader still comes; nothing more is read.
                     stopped = true;
                     lines.close();

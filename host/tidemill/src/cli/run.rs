@@ -32,13 +32,13 @@ pub(super) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("info");
     super::block_on(async {
         // Signals first: from here on they mean what the guide says, however long the start takes.
-        let (switch, quiet) = ShutdownTrigger::new();
-        let switch = Arc::new(switch);
-        stop_on_signal(switch.clone())?;
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        let trigger = Arc::new(trigger);
+        stop_on_signal(trigger.clone())?;
         // A file that may not grow any more (ulimit -f) fails a write, and does not end the host. No task listens.
         drop(signal(SignalKind::from_raw(SIGXFSZ))?);
         let hangups = signal(SignalKind::hangup())?;
-        serve(args.until_idle, globals, switch, quiet, hangups).await
+        serve(args.until_idle, globals, trigger, shutdown, hangups).await
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -56,8 +56,8 @@ fn make_token(config: &Config) {
 async fn serve(
     until_idle: bool,
     globals: &Globals,
-    switch: Arc<ShutdownTrigger>,
-    mut quiet: Shutdown,
+    trigger: Arc<ShutdownTrigger>,
+    mut shutdown: Shutdown,
     hangups: Signal,
 ) -> anyhow::Result<()> {
     let (config, checked) = globals.load_checked()?;
@@ -68,7 +68,7 @@ async fn serve(
     if let Some(http) = &config.http {
         let listener = server::listen(http.listen).await?;
         make_token(&config);
-        let mut served = Some(server::serve(listener, door.clone(), quiet.clone()));
+        let mut served = Some(server::serve(listener, door.clone(), shutdown.clone()));
         // It cannot be restarted: without it the host ends.
         tasks::serve(Task::Http, move || {
             let served = served.take();
@@ -81,18 +81,18 @@ async fn serve(
     };
     let plugins = tokio::select! {
         loaded = loading => loaded.context("loading the plugins")?.map_err(|error| globals.refused(error))?,
-        () = quiet.wait() => return Ok(()),
+        () = shutdown.wait() => return Ok(()),
     };
-    let Some(backend) = crate::backends::open_backend_for_host(&config, quiet.clone()).await? else { return Ok(()) };
+    let Some(backend) = crate::backends::open_backend_for_host(&config, shutdown.clone()).await? else { return Ok(()) };
     let host = build::host(&config, &checked, plugins, backend.clone())?;
     let (control, following) = Control::new(&host, globals.config.clone(), seen, globals.reader());
     reload_on_signal(control.clone(), hangups);
     door.open(backend, control.clone());
     if !until_idle {
-        let (control, quiet) = (control.clone(), quiet.clone());
-        tasks::serve(Task::Files, move || control.clone().watch(quiet.clone()));
+        let (control, shutdown) = (control.clone(), shutdown.clone());
+        tasks::serve(Task::Files, move || control.clone().watch(shutdown.clone()));
     }
-    settings::run(host, control, following, switch, quiet, until_idle).await.context("the host ended")
+    settings::run(host, control, following, trigger, shutdown, until_idle).await.context("the host ended")
 }
 
 /// SIGHUP: the settings are read again, and every plugin with them; also for one that came during the start.
@@ -113,17 +113,17 @@ fn reload_on_signal(control: Arc<Control>, hangups: Signal) {
 
 /// The first signal stops fetching and drains in-flight deliveries; the second one exits at once. Nothing is lost by
 /// that: what was not settled is still pending.
-pub(crate) fn stop_on_signal(switch: Arc<ShutdownTrigger>) -> std::io::Result<()> {
+pub(crate) fn stop_on_signal(trigger: Arc<ShutdownTrigger>) -> std::io::Result<()> {
     let mut signals = Some((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
     tasks::serve(Task::Signals, move || {
-        let (signals, switch) = (signals.take(), switch.clone());
+        let (signals, trigger) = (signals.take(), trigger.clone());
         async move {
             let (mut interrupt, mut terminate) = signals.unwrap_or_else(|| tasks::die());
             for first in [true, false] {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
                 if first {
                     tracing::info!("shutting down: draining in-flight batches; a second signal exits immediately");
-                    switch.trigger();
+                    trigger.trigger();
                 } else {
                     log_writer::flush();
                     std::process::exit(1);

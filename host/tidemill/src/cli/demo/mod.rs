@@ -79,15 +79,15 @@ pub(super) fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         for (subscription, start) in build::subscriptions(&config) {
             backend.ensure_group(&subscription, start).await?;
         }
-        let (switch, quiet) = ShutdownTrigger::new();
-        let switch = Arc::new(switch);
-        run::stop_on_signal(switch.clone())?;
+        let (trigger, shutdown) = ShutdownTrigger::new();
+        let trigger = Arc::new(trigger);
+        run::stop_on_signal(trigger.clone())?;
         let begun = Instant::now();
-        let host = tasks::once(Task::Demo, host.run(switch.clone(), quiet, false));
+        let host = tasks::once(Task::Demo, host.run(trigger.clone(), shutdown, false));
         let truth = fill(&*backend, args).await?;
         watch(&*backend, &subscriptions, &host).await?;
         let took = begun.elapsed();
-        switch.trigger();
+        trigger.trigger();
         host.await.context("the host")??;
         let account = account::collect(&*backend, &subscriptions).await?;
         Ok(Run { truth, account, took, context, backend: backend.describe().await? })
