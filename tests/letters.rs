@@ -90,7 +90,7 @@ impl Rig {
         let _: redis::Value = cmd.query_async(&mut self.server).await.unwrap();
     }
 
-    async fn bury(&self, count: usize, class: ReasonClass) {
+    async fn write_dead_letters(&self, count: usize, class: ReasonClass) {
         let entries = vec![NewEntry { body: "b".into(), dedup_key: None }; count];
         self.backend.publish(&self.subscription.stream, &entries).await.unwrap();
         let mut got = Vec::new();
@@ -125,7 +125,7 @@ impl Rig {
     }
 }
 
-/// What a letter of `write_letter` and `bury` takes besides its body: its reason, and an empty history.
+/// What a letter of `write_letter` and `write_dead_letters` takes besides its body: its reason, and an empty history.
 const REST: u64 = 7 + 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,24 +135,24 @@ async fn letters_of_the_last_version_are_learned() {
         rig.write_letter(class, "12345").await;
     }
     assert_eq!(rig.accounts().await, (5, 0, 0, 0, 0), "nobody has looked at them");
-    rig.bury(1, ReasonClass::Rejected).await;
+    rig.write_dead_letters(1, ReasonClass::Rejected).await;
     assert_eq!(rig.accounts().await, (6, 2, 5 * (5 + REST) + 1 + REST, 0, 0));
     // Two of them never ran: they go first.
-    rig.bury(17, ReasonClass::Poison).await;
+    rig.write_dead_letters(17, ReasonClass::Poison).await;
     assert_eq!(rig.accounts().await, (20, 0, 2 * (5 + REST) + 18 * (1 + REST), 1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn letters_that_a_stranger_removes_are_forgotten() {
     let mut rig = Rig::new().await;
-    rig.bury(6, ReasonClass::Unknown).await;
-    rig.bury(4, ReasonClass::Rejected).await;
+    rig.write_dead_letters(6, ReasonClass::Unknown).await;
+    rig.write_dead_letters(4, ReasonClass::Rejected).await;
     rig.run("XTRIM", "dead:h", &["MAXLEN", "=", "7"]).await;
     assert_eq!(rig.accounts().await, (7, 6, 10 * (1 + REST), 0, 0), "he has not told");
-    rig.bury(1, ReasonClass::Rejected).await;
+    rig.write_dead_letters(1, ReasonClass::Rejected).await;
     assert_eq!(rig.accounts().await, (8, 3, 8 * (1 + REST), 0, 0));
     rig.run("DEL", "dead:h", &[]).await;
-    rig.bury(3, ReasonClass::Unknown).await;
+    rig.write_dead_letters(3, ReasonClass::Unknown).await;
     assert_eq!(rig.accounts().await, (3, 3, 3 * (1 + REST), 0, 0));
 }
 
@@ -160,21 +160,21 @@ async fn letters_that_a_stranger_removes_are_forgotten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_in_the_place_of_another_is_learned() {
     let mut rig = Rig::new().await;
-    rig.bury(3, ReasonClass::Rejected).await;
+    rig.write_dead_letters(3, ReasonClass::Rejected).await;
     rig.run("XTRIM", "dead:h", &["MAXLEN", "=", "2"]).await;
     rig.write_letter("unknown", "12345").await;
     assert_eq!(rig.accounts().await, (3, 0, 3 * (1 + REST), 0, 0), "nobody has told");
-    rig.bury(1, ReasonClass::Rejected).await;
+    rig.write_dead_letters(1, ReasonClass::Rejected).await;
     assert_eq!(rig.accounts().await, (4, 1, 3 * (1 + REST) + 5 + REST, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_that_was_lowered_is_met_with_the_next_letters() {
     let mut rig = Rig::new().await;
-    rig.bury(20, ReasonClass::Rejected).await;
+    rig.write_dead_letters(20, ReasonClass::Rejected).await;
     let lower = Options { dead_letters_max: 5, ..options() };
     rig.backend = tidemill::backends::open(&RedisServer::shared().url(), lower).await.unwrap();
-    rig.bury(1, ReasonClass::Rejected).await;
+    rig.write_dead_letters(1, ReasonClass::Rejected).await;
     assert_eq!(rig.accounts().await, (5, 0, 5 * (1 + REST), 16, 0));
 }
 
@@ -182,7 +182,7 @@ async fn a_bound_that_was_lowered_is_met_with_the_next_letters() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_account_stops_the_settlement_and_tears_nothing() {
     let mut rig = Rig::new().await;
-    rig.bury(1, ReasonClass::Rejected).await;
+    rig.write_dead_letters(1, ReasonClass::Rejected).await;
     rig.run("HSET", "stats:h", &["letters_bytes", "many"]).await;
     rig.backend.publish(&rig.subscription.stream, &[NewEntry { body: "b".into(), dedup_key: None }]).await.unwrap();
     let delivery =

@@ -100,13 +100,13 @@ fn event(bytes: Vec<u8>) -> Bomb {
     Bomb { stream: ORDERS, fields: vec![(b"event".to_vec(), bytes)] }
 }
 
-fn new_id(dice: &mut StdRng) -> Uuid {
-    uuid::Builder::from_random_bytes(dice.random()).into_uuid()
+fn new_id(rng: &mut StdRng) -> Uuid {
+    uuid::Builder::from_random_bytes(rng.random()).into_uuid()
 }
 
 /// A good order with this text in the place of its user's id.
-fn with_user(dice: &mut StdRng, text: &str) -> Bomb {
-    put(order(new_id(dice)), "\"user_id\":17", &format!("\"user_id\":17,{text}"))
+fn with_user(rng: &mut StdRng, text: &str) -> Bomb {
+    put(order(new_id(rng)), "\"user_id\":17", &format!("\"user_id\":17,{text}"))
 }
 
 /// The text of the order, with the one part replaced: for what a JSON writer would not write.
@@ -120,14 +120,14 @@ fn filled(one: &str) -> String {
     vec![one; count].join(",")
 }
 
-fn empty_objects(dice: &mut StdRng, _: usize) -> Bomb {
-    let mut order = order(new_id(dice));
+fn empty_objects(rng: &mut StdRng, _: usize) -> Bomb {
+    let mut order = order(new_id(rng));
     order["data"]["items"] = json!([]);
     put(order, "\"items\":[]", &format!("\"items\":[{}]", filled("{}")))
 }
 
-fn union(dice: &mut StdRng, number: usize) -> Bomb {
-    let mut event = order(new_id(dice));
+fn union(rng: &mut StdRng, number: usize) -> Bomb {
+    let mut event = order(new_id(rng));
     event["event_type"] = "Bomb.Sent".into();
     event["data"] = json!({ "parts": [] });
     let part = ["{}", "{\"kind\":20}", "[]", "0"][number % 4];
@@ -154,34 +154,34 @@ pub fn union_schema() -> Value {
 }
 
 /// 127, 128 and 129 levels in all: the envelope and its data are two of them.
-fn nesting(dice: &mut StdRng, number: usize) -> Bomb {
+fn nesting(rng: &mut StdRng, number: usize) -> Bomb {
     let levels = 127 + number % 3 - 2;
     let (open, close) = if number.is_multiple_of(2) { ("[", "]") } else { ("{\"a\":", "}") };
     let text = format!("\"deep\":{}0{}", open.repeat(levels), close.repeat(levels));
-    with_user(dice, &text)
+    with_user(rng, &text)
 }
 
-fn brackets(dice: &mut StdRng, number: usize) -> Bomb {
+fn brackets(rng: &mut StdRng, number: usize) -> Bomb {
     let one = ["[", "{\"a\":", "[{\"a\":"][number % 3];
     let text = format!("\"deep\":{}", one.repeat((PAYLOAD_BYTES_MAX - REST_BYTES) / one.len()));
-    with_user(dice, &text)
+    with_user(rng, &text)
 }
 
-fn many_names(dice: &mut StdRng, _: usize) -> Bomb {
+fn many_names(rng: &mut StdRng, _: usize) -> Bomb {
     let names: Vec<String> = (0..(PAYLOAD_BYTES_MAX - REST_BYTES) / 12).map(|n| format!("\"n{n:06}\":0")).collect();
-    with_user(dice, &names.join(","))
+    with_user(rng, &names.join(","))
 }
 
-fn long_names(dice: &mut StdRng, number: usize) -> Bomb {
+fn long_names(rng: &mut StdRng, number: usize) -> Bomb {
     let name = "n".repeat(PAYLOAD_BYTES_MAX - REST_BYTES);
     if number.is_multiple_of(2) {
-        return with_user(dice, &format!("\"{name}\":0"));
+        return with_user(rng, &format!("\"{name}\":0"));
     }
     // One that is in the way of an item.
-    put(order(new_id(dice)), "\"items\":[{", &format!("\"items\":[{{\"{name}\":0}},{{"))
+    put(order(new_id(rng)), "\"items\":[{", &format!("\"items\":[{{\"{name}\":0}},{{"))
 }
 
-fn long_strings(dice: &mut StdRng, number: usize) -> Bomb {
+fn long_strings(rng: &mut StdRng, number: usize) -> Bomb {
     let text = "s".repeat(PAYLOAD_BYTES_MAX - REST_BYTES);
     let (what, by) = match number % 4 {
         0 => ("\"order_number\":\"1\"", format!("\"order_number\":\"{text}\"")),
@@ -189,10 +189,10 @@ fn long_strings(dice: &mut StdRng, number: usize) -> Bomb {
         2 => ("\"status\":\"confirmed\"", format!("\"status\":\"{text}\"")),
         _ => ("\"user_id\":17", format!("\"user_id\":\"{text}\"")),
     };
-    put(order(new_id(dice)), what, &by)
+    put(order(new_id(rng)), what, &by)
 }
 
-fn numbers(dice: &mut StdRng, number: usize) -> Bomb {
+fn numbers(rng: &mut StdRng, number: usize) -> Bomb {
     let digits = "9".repeat(PAYLOAD_BYTES_MAX - REST_BYTES);
     let (what, by) = match number % 8 {
         0 => ("\"user_id\":17", format!("\"user_id\":{digits}")),
@@ -202,41 +202,41 @@ fn numbers(dice: &mut StdRng, number: usize) -> Bomb {
         4 => ("\"user_id\":17", "\"user_id\":1e999999999".to_owned()),
         5 => ("\"total_amount\":15.3", "\"total_amount\":1e-999999999".to_owned()),
         6 => ("\"user_id\":17", format!("\"user_id\":17,\"more\":[{}]", filled("-1e400"))),
-        _ => ("\"user_id\":17", format!("\"user_id\":17,\"more\":[{}]", filled(&dice.random::<u64>().to_string()))),
+        _ => ("\"user_id\":17", format!("\"user_id\":17,\"more\":[{}]", filled(&rng.random::<u64>().to_string()))),
     };
-    put(order(new_id(dice)), what, &by)
+    put(order(new_id(rng)), what, &by)
 }
 
-fn escapes(dice: &mut StdRng, number: usize) -> Bomb {
+fn escapes(rng: &mut StdRng, number: usize) -> Bomb {
     let one = ["\\u0000", "\\n", "\\ud83d\\ude00", "\\u001b"][number % 4];
     let text = one.repeat((PAYLOAD_BYTES_MAX - REST_BYTES) / one.len());
     let field = ["order_number", "status", "recipient", "order_id"][number % 4];
-    with_user(dice, &format!("\"{field}\":\"{text}\""))
+    with_user(rng, &format!("\"{field}\":\"{text}\""))
 }
 
-fn long_type(dice: &mut StdRng, number: usize) -> Bomb {
+fn long_type(rng: &mut StdRng, number: usize) -> Bomb {
     let one = ["T", "\\u001b", "Order.", "\\\""][number % 4];
     let text = one.repeat((PAYLOAD_BYTES_MAX - REST_BYTES) / one.len());
-    put(order(new_id(dice)), "\"Order.Created\"", &format!("\"{text}\""))
+    put(order(new_id(rng)), "\"Order.Created\"", &format!("\"{text}\""))
 }
 
-fn long_version(dice: &mut StdRng, number: usize) -> Bomb {
+fn long_version(rng: &mut StdRng, number: usize) -> Bomb {
     let text = ["1", "v", "\\n", "\\u202e"][number % 4];
     let text = text.repeat((PAYLOAD_BYTES_MAX - REST_BYTES) / text.len());
-    put(order(new_id(dice)), "\"version\":\"1\"", &format!("\"version\":\"{text}\""))
+    put(order(new_id(rng)), "\"version\":\"1\"", &format!("\"version\":\"{text}\""))
 }
 
-fn control_characters(dice: &mut StdRng, number: usize) -> Bomb {
+fn control_characters(rng: &mut StdRng, number: usize) -> Bomb {
     let code = (number % 32) as u8;
     let (escaped, raw) = (format!("\\u{code:04x}"), char::from(code).to_string());
     let text = if number < 32 { &escaped } else { &raw };
     let what = ["\"Order.Created\"", "\"version\":\"1\"", "\"status\":\"confirmed\""][number % 3];
     let by = format!("{}{text}\"", &what[..what.len() - 1]);
-    put(order(new_id(dice)), what, &by)
+    put(order(new_id(rng)), what, &by)
 }
 
-fn no_json(dice: &mut StdRng, number: usize) -> Bomb {
-    let id = new_id(dice);
+fn no_json(rng: &mut StdRng, number: usize) -> Bomb {
+    let id = new_id(rng);
     let mut good = order(id).to_string().into_bytes();
     match number % 10 {
         0 => event(Vec::new()),
@@ -246,12 +246,12 @@ fn no_json(dice: &mut StdRng, number: usize) -> Bomb {
         4 => event(b"{}".to_vec()),
         5 => event(b"null".to_vec()),
         6 => {
-            good.truncate(dice.random_range(0..good.len()));
+            good.truncate(rng.random_range(0..good.len()));
             event(good)
         }
         7 => {
-            let at = dice.random_range(0..good.len());
-            good[at] = dice.random_range(0x80..=0xff);
+            let at = rng.random_range(0..good.len());
+            good[at] = rng.random_range(0x80..=0xff);
             event(good)
         }
         8 => Bomb { stream: ORDERS, fields: vec![(Vec::new(), Vec::new())] },
@@ -259,23 +259,23 @@ fn no_json(dice: &mut StdRng, number: usize) -> Bomb {
     }
 }
 
-fn large_fields(dice: &mut StdRng, _: usize) -> Bomb {
-    let byte = dice.random();
+fn large_fields(rng: &mut StdRng, _: usize) -> Bomb {
+    let byte = rng.random();
     let fields = ["a", "b", "c"].map(|name| (name.as_bytes().to_vec(), vec![byte; FOREIGN_FIELD_BYTES]));
     Bomb { stream: ORDERS, fields: fields.into() }
 }
 
-fn many_fields(dice: &mut StdRng, _: usize) -> Bomb {
-    let field = |_| (vec![b'f'], vec![dice.random()]);
+fn many_fields(rng: &mut StdRng, _: usize) -> Bomb {
+    let field = |_| (vec![b'f'], vec![rng.random()]);
     Bomb { stream: ORDERS, fields: (0..FOREIGN_FIELDS).map(field).collect() }
 }
 
-fn large_events(dice: &mut StdRng, _: usize) -> Bomb {
-    event(vec![dice.random(); LARGE_BYTES])
+fn large_events(rng: &mut StdRng, _: usize) -> Bomb {
+    event(vec![rng.random(); LARGE_BYTES])
 }
 
 /// Good orders of so many bytes: of the bound itself, of the largest entry that is held whole, and one byte beyond.
-fn at_the_bound(dice: &mut StdRng, number: usize) -> Bomb {
+fn at_the_bound(rng: &mut StdRng, number: usize) -> Bomb {
     let name = "event".len();
     let bytes = PAYLOAD_BYTES_MAX
         + match number % 6 {
@@ -286,7 +286,7 @@ fn at_the_bound(dice: &mut StdRng, number: usize) -> Bomb {
             4 => ENTRY_FACTS_BYTES,
             _ => ENTRY_FACTS_BYTES + 1,
         };
-    let Bomb { stream, mut fields } = with_user(dice, "\"fill\":\"\"");
+    let Bomb { stream, mut fields } = with_user(rng, "\"fill\":\"\"");
     let text = String::from_utf8(fields.remove(0).1).expect("JSON");
     let fill = "f".repeat(bytes - text.len());
     let text = text.replacen("\"fill\":\"", &format!("\"fill\":\"{fill}"), 1);
@@ -298,12 +298,12 @@ fn junk(_: &mut StdRng, _: usize) -> Bomb {
 }
 
 /// Orders with parts that chance puts into their places.
-fn small_by_chance(dice: &mut StdRng, _: usize) -> Bomb {
-    by_chance(dice, 2 << 10)
+fn small_by_chance(rng: &mut StdRng, _: usize) -> Bomb {
+    by_chance(rng, 2 << 10)
 }
 
-fn large_by_chance(dice: &mut StdRng, _: usize) -> Bomb {
-    by_chance(dice, PAYLOAD_BYTES_MAX - REST_BYTES)
+fn large_by_chance(rng: &mut StdRng, _: usize) -> Bomb {
+    by_chance(rng, PAYLOAD_BYTES_MAX - REST_BYTES)
 }
 
 const PARTS: [&str; 8] = [
@@ -317,32 +317,32 @@ const PARTS: [&str; 8] = [
     "\"order_id\":1",
 ];
 
-fn by_chance(dice: &mut StdRng, most: usize) -> Bomb {
-    let part = one_of(dice, &PARTS);
+fn by_chance(rng: &mut StdRng, most: usize) -> Bomb {
+    let part = one_of(rng, &PARTS);
     let name = part.split(':').next().unwrap_or_default();
-    let bytes = size(dice, most);
-    let by = match dice.random_range(0..6) {
-        0 => format!("{name}:{}", chance::number(dice, bytes)),
-        1 => format!("{name}:\"{}\"", chance::text(dice, bytes)),
-        2 => format!("{name}:{}", chance::value(dice, bytes)),
+    let bytes = size(rng, most);
+    let by = match rng.random_range(0..6) {
+        0 => format!("{name}:{}", chance::number(rng, bytes)),
+        1 => format!("{name}:\"{}\"", chance::text(rng, bytes)),
+        2 => format!("{name}:{}", chance::value(rng, bytes)),
         // Beside it: the order may stay a good one.
-        3 => format!("{part},\"more\":{}", chance::value(dice, bytes)),
-        4 => format!("{part},\"{}\":0", chance::text(dice, bytes)),
+        3 => format!("{part},\"more\":{}", chance::value(rng, bytes)),
+        4 => format!("{part},\"{}\":0", chance::text(rng, bytes)),
         _ => format!("{part},{}", vec![part; bytes / part.len() + 1].join(",")),
     };
-    put(order(new_id(dice)), part, &by)
+    put(order(new_id(rng)), part, &by)
 }
 
 /// An entry as any client appends one: fields of every size, the event among them or not.
-fn fields_by_chance(dice: &mut StdRng, _: usize) -> Bomb {
-    let count = size(dice, 40).max(1);
+fn fields_by_chance(rng: &mut StdRng, _: usize) -> Bomb {
+    let count = size(rng, 40).max(1);
     let mut fields = Vec::new();
     for _ in 0..count {
-        let (name, value) = (size(dice, 4 << 10), size(dice, (1 << 20) / count));
-        fields.push((chance::text(dice, name).into_bytes(), chance::text(dice, value).into_bytes()));
+        let (name, value) = (size(rng, 4 << 10), size(rng, (1 << 20) / count));
+        fields.push((chance::text(rng, name).into_bytes(), chance::text(rng, value).into_bytes()));
     }
-    if dice.random() {
-        let Bomb { fields: event, .. } = by_chance(dice, 2 << 10);
+    if rng.random() {
+        let Bomb { fields: event, .. } = by_chance(rng, 2 << 10);
         fields.extend(event);
     }
     Bomb { stream: ORDERS, fields }

@@ -91,8 +91,8 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
     }
     'run: loop {
         for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| plan.takes(row)) {
-            let mut dice = StdRng::seed_from_u64(plan.seed.wrapping_add((pass * ROWS.len() + at) as u64));
-            let row = field.row(row, &mut dice)?;
+            let mut rng = StdRng::seed_from_u64(plan.seed.wrapping_add((pass * ROWS.len() + at) as u64));
+            let row = field.row(row, &mut rng)?;
             let settled = row.settled;
             figures.push(row);
             // What follows would be blamed for what this one left.
@@ -134,11 +134,11 @@ impl Field {
         Duration::from_millis(if self.plan.short { 300 } else { 1_000 })
     }
 
-    fn row(&mut self, row: &Row, dice: &mut StdRng) -> Result<Figures, String> {
+    fn row(&mut self, row: &Row, rng: &mut StdRng) -> Result<Figures, String> {
         let rate_before = self.rate(self.quiet())?;
         let dedup_keys = self.dedup_keys()?;
         let (count, make, mut on_orders) = (self.plan.count(row), row.make, 0);
-        let bombs = (0..count).map(|number| make(dice, number));
+        let bombs = (0..count).map(|number| make(rng, number));
         let sent_bytes = self.shop.send(bombs.inspect(|bomb| on_orders += u64::from(bomb.stream != bombs::UNIONS)))?;
         let mut figures =
             Figures { name: row.name, entries: count as u64, sent_bytes, rate_before, ..Figures::default() };

@@ -78,7 +78,7 @@ impl Rig {
         assert!(answers.iter().all(|answer| *answer == wanted), "{answers:?}");
     }
 
-    async fn bury(&self, count: usize) {
+    async fn write_dead_letters(&self, count: usize) {
         self.bury_all(&vec!["b".to_owned(); count]).await;
     }
 
@@ -204,32 +204,32 @@ async fn one_step_learns_and_evicts_up_to_a_bound() {
                       'replayed', '') end";
         rig.server.ask::<Value>(&["EVAL", script, "1", "{s}:tm:dead:h", &count.to_string(), &bytes.to_string()]);
     };
-    // Of what `bury` writes, 10 bytes are counted.
+    // Of what `write_dead_letters` writes, 10 bytes are counted.
     let learned = async |rig: &Rig| rig.backend.status(&rig.subscription).await.unwrap().dead_bytes;
     let rig = Rig::new(&[], options(100_000)).await;
     write(&rig, 1005, 1);
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(learned(&rig).await, 1000, "so many of one byte");
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(learned(&rig).await, 1005 + 2 * 10);
     let rig = Rig::new(&[], options(100_000)).await;
     write(&rig, 40, 1 << 20);
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(learned(&rig).await, 20 << 20, "beyond 16 MiB, by less than a page of ten");
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(learned(&rig).await, 40 << 20);
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(learned(&rig).await, (40 << 20) + 3 * 10);
 
     let mut rig = Rig::new(&[], options(100_000)).await;
     for _ in 0..3 {
-        rig.bury(500).await;
+        rig.write_dead_letters(500).await;
     }
     rig.backend = tidemill::backends::open(&rig.server.url(), options(10)).await.unwrap();
     let left = async |rig: &Rig| rig.backend.status(&rig.subscription).await.unwrap().dead;
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(left(&rig).await, 500, "a thousand, and as many as were added");
-    rig.bury(1).await;
+    rig.write_dead_letters(1).await;
     assert_eq!(left(&rig).await, 10);
 }
 

@@ -30,8 +30,8 @@ const SCHEMAS_SEED: u64 = 14;
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn bounds(folder: &Path) -> Target {
-    let mut dice = StdRng::seed_from_u64(SCHEMAS_SEED);
-    let schemas: Vec<Value> = (0..SCHEMAS).map(|number| whole(&mut dice, number)).collect();
+    let mut rng = StdRng::seed_from_u64(SCHEMAS_SEED);
+    let schemas: Vec<Value> = (0..SCHEMAS).map(|number| whole(&mut rng, number)).collect();
     let folder = folder.join("schemas-by-chance");
     std::fs::create_dir(&folder).expect("a folder");
     for (number, schema) in schemas.iter().enumerate() {
@@ -42,7 +42,7 @@ pub(super) fn bounds(folder: &Path) -> Target {
         Ok(event) => format!("admitted {}", event.name().kind.len()),
         Err(refusal) => refusal,
     };
-    let make = move |dice: &mut StdRng| event(dice, &schemas);
+    let make = move |rng: &mut StdRng| event(rng, &schemas);
     Target {
         name: "bounds",
         seeds: Vec::new(),
@@ -54,34 +54,34 @@ pub(super) fn bounds(folder: &Path) -> Target {
 }
 
 /// The schema of an envelope with this one for its data.
-fn whole(dice: &mut StdRng, number: usize) -> Value {
-    let data = chance::schema(dice, 1 + number % 4);
+fn whole(rng: &mut StdRng, number: usize) -> Value {
+    let data = chance::schema(rng, 1 + number % 4);
     json!({ "type": "object", "required": ["data"], "properties": { "data": data } })
 }
 
 /// Of a hundred events one may be of any size that is allowed, and a little more.
-fn event(dice: &mut StdRng, schemas: &[Value]) -> Vec<u8> {
-    let most = match dice.random_range(0..100) {
+fn event(rng: &mut StdRng, schemas: &[Value]) -> Vec<u8> {
+    let most = match rng.random_range(0..100) {
         0 => PAYLOAD_BYTES_MAX - 400,
         1..=9 => 32 << 10,
         _ => 2 << 10,
     };
-    let bytes = size(dice, most);
-    let number = dice.random_range(0..schemas.len());
-    let data = nearly(dice, &schemas[number]["properties"]["data"], bytes);
-    let id = uuid::Builder::from_random_bytes(dice.random()).into_uuid();
+    let bytes = size(rng, most);
+    let number = rng.random_range(0..schemas.len());
+    let data = nearly(rng, &schemas[number]["properties"]["data"], bytes);
+    let id = uuid::Builder::from_random_bytes(rng.random()).into_uuid();
     let (mut kind, mut version, mut more) = (format!("Chance.S{number}"), "1".to_owned(), String::new());
-    match dice.random_range(0..40) {
-        0 => kind = text(dice, bytes),
-        1 => version = text(dice, bytes),
-        2 => more = format!("\"{}\":{},", text(dice, 9), chance::value(dice, bytes)),
-        3 => more = format!("\"attributes\":{},", chance::value(dice, bytes)),
-        4 => more = format!("\"key\":\"{}\",", text(dice, bytes)),
+    match rng.random_range(0..40) {
+        0 => kind = text(rng, bytes),
+        1 => version = text(rng, bytes),
+        2 => more = format!("\"{}\":{},", text(rng, 9), chance::value(rng, bytes)),
+        3 => more = format!("\"attributes\":{},", chance::value(rng, bytes)),
+        4 => more = format!("\"key\":\"{}\",", text(rng, bytes)),
         _ => {}
     }
-    let data = if dice.random_range(0..8) == 0 {
-        let key = one_of(dice, &["user_id", "order_id", "/1"]);
-        format!("{{\"{key}\":{},\"more\":{data}}}", chance::number(dice, bytes / 2))
+    let data = if rng.random_range(0..8) == 0 {
+        let key = one_of(rng, &["user_id", "order_id", "/1"]);
+        format!("{{\"{key}\":{},\"more\":{data}}}", chance::number(rng, bytes / 2))
     } else {
         data
     };

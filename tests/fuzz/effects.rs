@@ -151,48 +151,48 @@ fn runs() -> super::Run {
 }
 
 /// A script of few steps that are large, or of many that are small.
-fn script(dice: &mut StdRng) -> Vec<u8> {
-    let many = dice.random_range(0..20) == 0;
-    let steps = if many { size(dice, 400) } else { size(dice, 6) }.max(1);
+fn script(rng: &mut StdRng) -> Vec<u8> {
+    let many = rng.random_range(0..20) == 0;
+    let steps = if many { size(rng, 400) } else { size(rng, 6) }.max(1);
     let most = if many { 2 << 10 } else { 2 << 20 };
-    let steps: Vec<Value> = (0..steps).map(|_| step(dice, most)).collect();
+    let steps: Vec<Value> = (0..steps).map(|_| step(rng, most)).collect();
     Value::from(steps).to_string().into_bytes()
 }
 
 /// A text of the guest's own making: `[unit, times]`.
-fn long(dice: &mut StdRng, most: usize) -> Value {
-    let unit = one_of(dice, &["c", "\u{ff}", "\u{0}", "\u{1b}", "[", "{\"a\":", "0,", "9"]);
-    json!([unit, size(dice, most) / unit.len()])
+fn long(rng: &mut StdRng, most: usize) -> Value {
+    let unit = one_of(rng, &["c", "\u{ff}", "\u{0}", "\u{1b}", "[", "{\"a\":", "0,", "9"]);
+    json!([unit, size(rng, most) / unit.len()])
 }
 
-fn step(dice: &mut StdRng, most: usize) -> Value {
+fn step(rng: &mut StdRng, most: usize) -> Value {
     // Half of the data is JSON, with one long number or text in it.
-    let data = |dice: &mut StdRng| {
-        let bytes = size(dice, most.min(16 << 10));
-        match dice.random_range(0..4) {
-            0 => long(dice, most),
+    let data = |rng: &mut StdRng| {
+        let bytes = size(rng, most.min(16 << 10));
+        match rng.random_range(0..4) {
+            0 => long(rng, most),
             1 => json!("{\"n\":1}"),
-            2 => json!(format!("{{\"n\":{}}}", chance::number(dice, bytes))),
-            _ => json!(format!("{{\"n\":1,\"more\":{}}}", chance::value(dice, bytes))),
+            2 => json!(format!("{{\"n\":{}}}", chance::number(rng, bytes))),
+            _ => json!(format!("{{\"n\":1,\"more\":{}}}", chance::value(rng, bytes))),
         }
     };
-    match dice.random_range(0..8) {
+    match rng.random_range(0..8) {
         0..3 => {
-            let key = if dice.random() { Value::Null } else { long(dice, most) };
-            let attributes = if dice.random() { json!([]) } else { json!([[long(dice, 300), long(dice, most)]]) };
+            let key = if rng.random() { Value::Null } else { long(rng, most) };
+            let attributes = if rng.random() { json!([]) } else { json!([[long(rng, 300), long(rng, most)]]) };
             json!({ "emit": {
-                "kind": "Test.Thing.Done", "version": 1, "key": key, "attributes": attributes, "data": data(dice)
+                "kind": "Test.Thing.Done", "version": 1, "key": key, "attributes": attributes, "data": data(rng)
             } })
         }
-        3 | 4 => json!({ "set": [long(dice, 300), long(dice, most)] }),
-        5 => json!({ "log": [dice.random_range(0..6), long(dice, 300), long(dice, most)] }),
-        6 => json!({ "get": long(dice, 300) }),
-        _ => match dice.random_range(0..8) {
-            0 => json!({ "retry": [long(dice, most), 5] }),
-            1 => json!({ "reject": long(dice, most) }),
-            2 => json!({ "panic": long(dice, most) }),
-            3 => json!({ "stack": size(dice, 4_000) }),
-            _ => json!({ "ask": long(dice, 300) }),
+        3 | 4 => json!({ "set": [long(rng, 300), long(rng, most)] }),
+        5 => json!({ "log": [rng.random_range(0..6), long(rng, 300), long(rng, most)] }),
+        6 => json!({ "get": long(rng, 300) }),
+        _ => match rng.random_range(0..8) {
+            0 => json!({ "retry": [long(rng, most), 5] }),
+            1 => json!({ "reject": long(rng, most) }),
+            2 => json!({ "panic": long(rng, most) }),
+            3 => json!({ "stack": size(rng, 4_000) }),
+            _ => json!({ "ask": long(rng, 300) }),
         },
     }
 }

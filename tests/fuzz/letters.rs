@@ -34,25 +34,25 @@ pub(super) fn letters() -> Target {
         seed.iter_mut().zip(input).for_each(|(to, from)| *to = *from);
         history(&mut StdRng::seed_from_u64(u64::from_le_bytes(seed)))
     };
-    let make = |dice: &mut StdRng| dice.random::<[u8; 8]>().to_vec();
+    let make = |rng: &mut StdRng| rng.random::<[u8; 8]>().to_vec();
     let seeds = vec![vec![0; 8]];
     Target { name: "letters", seeds, words: &[], make: Some(Box::new(make)), bounds: Some(BOUNDS), run: Box::new(run) }
 }
 
 /// Attempt after attempt as a host writes them: what was kept is read, one more is added.
-fn history(dice: &mut StdRng) -> String {
-    let attempts = if dice.random_range(0..50) == 0 { size(dice, ATTEMPTS_MAX) } else { size(dice, 50) }.max(1);
-    let (reason_bytes, line_bytes) = (size(dice, REASON_BYTES), size(dice, LINE_BYTES));
+fn history(rng: &mut StdRng) -> String {
+    let attempts = if rng.random_range(0..50) == 0 { size(rng, ATTEMPTS_MAX) } else { size(rng, 50) }.max(1);
+    let (reason_bytes, line_bytes) = (size(rng, REASON_BYTES), size(rng, LINE_BYTES));
     let mut written = String::new();
     for attempt in 1..=attempts as u32 {
         let mut kept = wire::read_history(written.as_bytes());
         kept.push(AttemptRecord {
             attempt,
-            at_ms: dice.random(),
+            at_ms: rng.random(),
             class: "failed".to_owned(),
-            reason: PlainText::from(text(dice, reason_bytes)).as_str().to_owned(),
+            reason: PlainText::from(text(rng, reason_bytes)).as_str().to_owned(),
             plugin: "0123456789ab".to_owned(),
-            log: (0..size(dice, LINES)).map(|_| text(dice, line_bytes)).collect(),
+            log: (0..size(rng, LINES)).map(|_| text(rng, line_bytes)).collect(),
         });
         written = wire::write_history(&kept);
         assert!(written.len() <= HISTORY_BYTES_MAX, "records of {} bytes after attempt {attempt}", written.len());

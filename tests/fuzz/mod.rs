@@ -86,7 +86,7 @@ pub struct Crash {
 pub fn fuzz(target: &mut Target, seed: u64, until: Until, alone: bool) -> Ran {
     quiet_panics();
     let begun = Instant::now();
-    let mut dice = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut mutator = Mutator::new(seed, target.words);
     let mut ran = Ran::of(target.name);
     let mut inputs: Vec<Vec<u8>> = target.seeds.iter().cloned().chain(corpus(target.name)).collect();
@@ -99,7 +99,7 @@ pub fn fuzz(target: &mut Target, seed: u64, until: Until, alone: bool) -> Ran {
         }
         let input = match &mut target.make {
             _ if turn < given => inputs[turn].clone(),
-            Some(make) => make(&mut dice),
+            Some(make) => make(&mut rng),
             None => {
                 let (one, other) = (mutator.below(inputs.len()), mutator.below(inputs.len()));
                 mutator.change(&inputs[one], &inputs[other])

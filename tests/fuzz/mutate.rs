@@ -11,7 +11,7 @@ const BYTES_MAX: usize = 256 << 10;
 const DEPTH: usize = 200;
 
 pub(super) struct Mutator {
-    dice: StdRng,
+    rng: StdRng,
     words: &'static [&'static str],
 }
 
@@ -19,11 +19,11 @@ type Change = fn(&mut Mutator, &mut Vec<u8>, &[u8]);
 
 const CHANGES: [Change; 8] = [
     |mutator, bytes, _| {
-        let (at, bit) = (mutator.place(bytes), mutator.dice.random_range(0..8));
+        let (at, bit) = (mutator.place(bytes), mutator.rng.random_range(0..8));
         bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << bit);
     },
     |mutator, bytes, _| {
-        let (at, new) = (mutator.place(bytes), mutator.dice.random());
+        let (at, new) = (mutator.place(bytes), mutator.rng.random());
         bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = new);
     },
     |mutator, bytes, _| {
@@ -33,7 +33,7 @@ const CHANGES: [Change; 8] = [
     |mutator, bytes, _| drop(bytes.drain(mutator.piece(bytes))),
     |mutator, bytes, _| {
         let piece = bytes[mutator.piece(bytes)].to_vec();
-        let piece = piece.repeat(mutator.dice.random_range(1..4));
+        let piece = piece.repeat(mutator.rng.random_range(1..4));
         mutator.put(bytes, &piece);
     },
     |mutator, bytes, other| {
@@ -48,7 +48,7 @@ const CHANGES: [Change; 8] = [
     // A length or a count: little endian, or LEB128 as WebAssembly writes it.
     |mutator, bytes, _| {
         let number = mutator.number();
-        let written = match mutator.dice.random_range(0..4) {
+        let written = match mutator.rng.random_range(0..4) {
             0 => number.to_le_bytes()[..1].to_vec(),
             1 => number.to_le_bytes()[..4].to_vec(),
             2 => number.to_le_bytes().to_vec(),
@@ -62,18 +62,18 @@ const CHANGES: [Change; 8] = [
 
 impl Mutator {
     pub(super) fn new(seed: u64, words: &'static [&'static str]) -> Self {
-        Self { dice: StdRng::seed_from_u64(seed), words }
+        Self { rng: StdRng::seed_from_u64(seed), words }
     }
 
     /// Any number below `end`.
     pub(super) fn below(&mut self, end: usize) -> usize {
-        self.dice.random_range(0..end.max(1))
+        self.rng.random_range(0..end.max(1))
     }
 
     pub(super) fn change(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         let mut bytes = input.to_vec();
-        for _ in 0..1 << self.dice.random_range(0..4) {
-            let json = if self.dice.random_bool(0.5) { serde_json::from_slice(&bytes).ok() } else { None };
+        for _ in 0..1 << self.rng.random_range(0..4) {
+            let json = if self.rng.random_bool(0.5) { serde_json::from_slice(&bytes).ok() } else { None };
             match json {
                 Some(mut value) => {
                     self.change_json(&mut value);
@@ -88,7 +88,7 @@ impl Mutator {
 
     /// Goes down to some value and puts another one there, or takes members away, or adds some.
     fn change_json(&mut self, value: &mut Value) {
-        let down = self.dice.random_bool(0.8);
+        let down = self.rng.random_bool(0.8);
         match value {
             Value::Object(members) if down && !members.is_empty() => {
                 let at = self.below(members.len());
@@ -100,21 +100,21 @@ impl Mutator {
                 let at = self.below(items.len());
                 self.change_json(&mut items[at]);
             }
-            Value::Object(members) if self.dice.random_bool(0.7) => {
-                if self.dice.random_bool(0.5) {
+            Value::Object(members) if self.rng.random_bool(0.7) => {
+                if self.rng.random_bool(0.5) {
                     members.insert(self.word().to_owned(), self.value());
                 } else if let Some(name) = members.keys().nth(self.below(members.len())).cloned() {
                     members.remove(&name);
                 }
             }
-            Value::Array(items) if self.dice.random_bool(0.7) => {
+            Value::Array(items) if self.rng.random_bool(0.7) => {
                 let at = self.below(items.len());
                 match items.get(at).cloned() {
                     Some(item) => items.extend(vec![item; self.below(5)]),
                     None => items.push(self.value()),
                 }
             }
-            Value::String(text) if self.dice.random_bool(0.7) => {
+            Value::String(text) if self.rng.random_bool(0.7) => {
                 let mut bytes = std::mem::take(text).into_bytes();
                 CHANGES[self.below(CHANGES.len())](self, &mut bytes, b"/~1 \xc3\xa9\xf0\x9f\xa6\x80");
                 *text = String::from_utf8_lossy(&bytes).into_owned();
@@ -126,10 +126,10 @@ impl Mutator {
     fn value(&mut self) -> Value {
         match self.below(12) {
             0 => Value::Null,
-            1 => json!(self.dice.random::<bool>()),
+            1 => json!(self.rng.random::<bool>()),
             2 => json!(self.number()),
             3 => json!((self.number() as i64).wrapping_neg()),
-            4 => json!(f64::from_bits(self.dice.random())),
+            4 => json!(f64::from_bits(self.rng.random())),
             5 => json!([]),
             6 => json!({}),
             7 => json!("\u{0}\u{7f}\u{202e}\u{fffd}\u{10ffff}"),
@@ -142,7 +142,7 @@ impl Mutator {
     /// A number at the edge of something.
     fn number(&mut self) -> u64 {
         let edge = 1u64 << self.below(64);
-        edge.wrapping_add(self.dice.random_range(0..3)).wrapping_sub(1)
+        edge.wrapping_add(self.rng.random_range(0..3)).wrapping_sub(1)
     }
 
     fn word(&mut self) -> &'static str {

@@ -45,7 +45,7 @@ const EVENTS_PER_SECOND: u32 = 150;
 
 fn kill_at(ledger: &Ledger, row: &Row, deaths_wanted: u32) {
     let seed = seed();
-    let mut dice = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let producer = ledger.produce(row.mix, EVENTS_PER_SECOND, seed);
     // What is run is a host already, except for commands that need one beside them.
     let _beside = (row.command[0] != "run").then(|| ledger.host(None));
@@ -55,8 +55,8 @@ fn kill_at(ledger: &Ledger, row: &Row, deaths_wanted: u32) {
     while deaths < deaths_wanted {
         assert!(Instant::now() < give_up, "{}: seed {seed}: only {deaths} deaths; others: {others:?}", row.point);
         while hosts.len() < row.hosts {
-            let point = row.beside.filter(|_| dice.random()).unwrap_or(row.point);
-            let fault = format!("{point}:{}", dice.random_range(1..=row.passages_max));
+            let point = row.beside.filter(|_| rng.random()).unwrap_or(row.point);
+            let fault = format!("{point}:{}", rng.random_range(1..=row.passages_max));
             hosts.push(Doomed { host: ledger.spawn(row.command, Some(&fault)), point, since: Instant::now() });
         }
         hosts.retain_mut(|Doomed { host, point, since }| {

@@ -60,10 +60,10 @@ impl Producer {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, mut desk) = (stop.clone(), Desk::open(store, url, log));
         let work = move || {
-            let (mut dice, begun, mut n) = (StdRng::seed_from_u64(seed), Instant::now(), 0);
+            let (mut rng, begun, mut n) = (StdRng::seed_from_u64(seed), Instant::now(), 0);
             while !told.load(Ordering::Relaxed) {
                 n += 1;
-                let posting = draw(n, mix, &mut dice);
+                let posting = draw(n, mix, &mut rng);
                 let id = Uuid::new_v4();
                 let twice = n.is_multiple_of(TWICE_IN) && matches!(posting.mode, "ok" | "fail");
                 for _ in 0..1 + u32::from(twice) {
@@ -92,8 +92,8 @@ impl Drop for Producer {
     }
 }
 
-fn draw(n: u64, mix: Mix, dice: &mut StdRng) -> Posting {
-    let mut left = dice.random_range(0..1000);
+fn draw(n: u64, mix: Mix, rng: &mut StdRng) -> Posting {
+    let mut left = rng.random_range(0..1000);
     let mut mode = "ok";
     for (name, share) in mix {
         if left < *share {
@@ -104,10 +104,10 @@ fn draw(n: u64, mix: Mix, dice: &mut StdRng) -> Posting {
     }
     Posting {
         n,
-        key: format!("k{}", dice.random_range(0..KEYS)),
-        amount: dice.random_range(-1000..1000),
+        key: format!("k{}", rng.random_range(0..KEYS)),
+        amount: rng.random_range(-1000..1000),
         mode,
-        fail_times: if mode == "fail" { dice.random_range(1..=3) } else { 0 },
+        fail_times: if mode == "fail" { rng.random_range(1..=3) } else { 0 },
         spins: SPINS,
     }
 }

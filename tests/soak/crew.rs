@@ -39,7 +39,7 @@ const UNLIKE_EVENTS: &str = "host with other events";
 
 pub(super) struct Crew {
     ledger: Arc<Ledger>,
-    dice: StdRng,
+    rng: StdRng,
     only: Only,
     places: Vec<Place>,
     /// Configurations that are not like the others'.
@@ -63,14 +63,14 @@ struct Place {
 
 impl Crew {
     pub(super) fn new(ledger: Arc<Ledger>, seed: u64, only: Only) -> Self {
-        let dice = StdRng::seed_from_u64(seed);
+        let rng = StdRng::seed_from_u64(seed);
         let (places, watches, deaths) = (Vec::new(), Vec::new(), BTreeMap::new());
         let unlike = [
             ledger.variant("window", ("", ""), "\n[idempotency]\nwindow = \"2h\"\n"),
             // On the same stream, and nothing that is published there.
             ledger.variant("events", ("events = [\"Test.Entry.Posted\"]", "events = [\"Test.Thing.Asked\"]"), ""),
         ];
-        let mut crew = Self { ledger, dice, only, places, unlike, watches, deaths, violations: Vec::new() };
+        let mut crew = Self { ledger, rng, only, places, unlike, watches, deaths, violations: Vec::new() };
         for _ in 0..HOSTS {
             let place = crew.hire(crew.places.len());
             crew.places.push(place);
@@ -80,17 +80,17 @@ impl Crew {
 
     /// For a place that is empty, or whose host is gone.
     fn hire(&mut self, at: usize) -> Place {
-        let doom = (self.dice.random_ratio(1, DOOMED_IN) && self.only.lets(DOOMED)).then(|| {
-            let point = POINTS[self.dice.random_range(0..POINTS.len())];
-            format!("{point}:{}", self.dice.random_range(1..=PASSAGES_MAX))
+        let doom = (self.rng.random_ratio(1, DOOMED_IN) && self.only.lets(DOOMED)).then(|| {
+            let point = POINTS[self.rng.random_range(0..POINTS.len())];
+            format!("{point}:{}", self.rng.random_range(1..=PASSAGES_MAX))
         });
-        let panics = doom.is_none() && self.dice.random_ratio(1, PANICS_IN) && self.only.lets(PANICS);
+        let panics = doom.is_none() && self.rng.random_ratio(1, PANICS_IN) && self.only.lets(PANICS);
         let panic = panics.then(|| {
             let restarted: Vec<&Task> = Task::ALL.iter().filter(|task| task.end() == End::Restarted).collect();
-            let task = restarted[self.dice.random_range(0..restarted.len())];
-            format!("{}:{}", task.name(), self.dice.random_range(1..=PASSAGES_MAX))
+            let task = restarted[self.rng.random_range(0..restarted.len())];
+            format!("{}:{}", task.name(), self.rng.random_range(1..=PASSAGES_MAX))
         });
-        let mute = self.dice.random_ratio(1, MUTE_IN) && self.only.lets(MUTE);
+        let mute = self.rng.random_ratio(1, MUTE_IN) && self.only.lets(MUTE);
         // What no host wants is skipped, and rightly so: one has to want it all the time, from before the narrow one comes.
         let has_left = self.places.get(at).and_then(|place| place.leaving);
         let mut others: Vec<&mut Place> =
@@ -100,7 +100,7 @@ impl Crew {
             && !others.iter().any(|place| place.narrow)
             && others.iter_mut().any(|place| place.leaving.is_none() && place.host.consumer().is_some());
         let [window, events] = &self.unlike;
-        let config = match self.dice.random_range(0..UNLIKE_IN) {
+        let config = match self.rng.random_range(0..UNLIKE_IN) {
             0 if self.only.lets(UNLIKE_WINDOW) => window.clone(),
             1 if others_want && self.only.lets(UNLIKE_EVENTS) => events.clone(),
             _ => self.ledger.config(),
@@ -116,15 +116,15 @@ impl Crew {
     }
 
     /// A host that is awake and not on its way out.
-    fn pick(&mut self, dice: &mut StdRng) -> Option<usize> {
+    fn pick(&mut self, rng: &mut StdRng) -> Option<usize> {
         let awake = |place: &Place| place.asleep.is_none() && place.leaving.is_none();
         let awake: Vec<usize> = (0..self.places.len()).filter(|at| awake(&self.places[*at])).collect();
-        if awake.is_empty() { None } else { Some(awake[dice.random_range(0..awake.len())]) }
+        if awake.is_empty() { None } else { Some(awake[rng.random_range(0..awake.len())]) }
     }
 
     /// SIGKILL. Each of these answers whether there was a host to do it to.
-    pub(super) fn kill_one(&mut self, dice: &mut StdRng) -> bool {
-        let Some(at) = self.pick(dice) else { return false };
+    pub(super) fn kill_one(&mut self, rng: &mut StdRng) -> bool {
+        let Some(at) = self.pick(rng) else { return false };
         let place = &mut self.places[at];
         // One that died by itself in this moment is counted as what it was.
         if place.host.exit().is_none() {
@@ -136,8 +136,8 @@ impl Crew {
     }
 
     /// SIGSTOP, and SIGCONT after that time.
-    pub(super) fn stop_one(&mut self, dice: &mut StdRng, time: Duration) -> bool {
-        let Some(at) = self.pick(dice) else { return false };
+    pub(super) fn stop_one(&mut self, rng: &mut StdRng, time: Duration) -> bool {
+        let Some(at) = self.pick(rng) else { return false };
         let place = &mut self.places[at];
         if place.host.exit().is_none() {
             place.host.signal("STOP");
@@ -147,8 +147,8 @@ impl Crew {
     }
 
     /// SIGTERM.
-    pub(super) fn drain_one(&mut self, dice: &mut StdRng) -> bool {
-        let Some(at) = self.pick(dice) else { return false };
+    pub(super) fn drain_one(&mut self, rng: &mut StdRng) -> bool {
+        let Some(at) = self.pick(rng) else { return false };
         // Who leaves is waited for only for some seconds.
         if self.places.iter().any(|place| place.narrow) {
             return false;
@@ -164,8 +164,8 @@ impl Crew {
     }
 
     /// SIGHUP: it reads its settings again.
-    pub(super) fn hang_up_one(&mut self, dice: &mut StdRng) -> bool {
-        let Some(at) = self.pick(dice) else { return false };
+    pub(super) fn hang_up_one(&mut self, rng: &mut StdRng) -> bool {
+        let Some(at) = self.pick(rng) else { return false };
         let place = &mut self.places[at];
         if place.host.exit().is_none() && place.host.consumer().is_some() {
             place.host.signal("HUP");

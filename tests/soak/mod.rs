@@ -1,4 +1,4 @@
-//! The soak: hosts at work, a producer that goes on, and a nemesis that does to them whatever its dice say. At the end
+//! The soak: hosts at work, a producer that goes on, and a nemesis that does to them whatever its rng say. At the end
 //! everything is made healthy again, and the checker judges. One seed makes one round.
 
 pub mod backlog;
@@ -81,7 +81,7 @@ pub struct Outcome {
 }
 
 pub fn round(plan: Plan) -> Outcome {
-    let mut dice = StdRng::seed_from_u64(plan.seed);
+    let mut rng = StdRng::seed_from_u64(plan.seed);
     let clock = Arc::new(Clock::new());
     let (server, mut ledger) = match plan.kind {
         Kind::Redis => {
@@ -97,19 +97,19 @@ pub fn round(plan: Plan) -> Outcome {
     }
     let ledger = Arc::new(ledger);
     let producer = ledger.produce(EVERYTHING, EVENTS_PER_SECOND, plan.seed);
-    let crew = Crew::new(ledger.clone(), dice.random(), plan.only.clone());
+    let crew = Crew::new(ledger.clone(), rng.random(), plan.only.clone());
     let mut field = Field { server, clock, crew, faults: BTreeMap::new() };
     let possible =
         |fault: &&nemesis::Fault| (field.server.is_some() || !fault.needs_server) && plan.only.lets(fault.name);
     let possible: Vec<_> = FAULTS.iter().filter(possible).collect();
     let end = Instant::now() + plan.length;
     while Instant::now() < end {
-        if let Some(fault) = possible.choose(&mut dice)
-            && (fault.run)(&mut field, &mut dice)
+        if let Some(fault) = possible.choose(&mut rng)
+            && (fault.run)(&mut field, &mut rng)
         {
             *field.faults.entry(fault.name.to_owned()).or_default() += 1;
         }
-        field.crew.tend_for(Duration::from_millis(dice.random_range(GAP_MS)));
+        field.crew.tend_for(Duration::from_millis(rng.random_range(GAP_MS)));
     }
     let mut violations = field.crew.end();
     let events = producer.stop();

@@ -46,23 +46,23 @@ const fn of_server(name: &'static str, run: fn(&mut Field, &mut StdRng) -> bool)
 }
 
 pub(super) const FAULTS: &[Fault] = &[
-    of_hosts("host killed", |field, dice| field.crew.kill_one(dice)),
-    of_hosts("host killed", |field, dice| field.crew.kill_one(dice)),
-    of_hosts("host stopped", |field, dice| {
-        let time = Duration::from_millis(dice.random_range(STOP_MS));
-        field.crew.stop_one(dice, time)
+    of_hosts("host killed", |field, rng| field.crew.kill_one(rng)),
+    of_hosts("host killed", |field, rng| field.crew.kill_one(rng)),
+    of_hosts("host stopped", |field, rng| {
+        let time = Duration::from_millis(rng.random_range(STOP_MS));
+        field.crew.stop_one(rng, time)
     }),
-    of_hosts("host drained", |field, dice| field.crew.drain_one(dice)),
-    of_hosts("clock set", |field, dice| {
-        let by = Duration::from_secs(dice.random_range(CLOCK_WRONG_S));
-        if dice.random() {
+    of_hosts("host drained", |field, rng| field.crew.drain_one(rng)),
+    of_hosts("clock set", |field, rng| {
+        let by = Duration::from_secs(rng.random_range(CLOCK_WRONG_S));
+        if rng.random() {
             field.clock.ahead(by)
         } else {
             field.clock.behind(by)
         }
         true
     }),
-    of_hosts("settings read again", |field, dice| field.crew.hang_up_one(dice)),
+    of_hosts("settings read again", |field, rng| field.crew.hang_up_one(rng)),
     of_server("group destroyed", |field, _| {
         of_group(field, |input, group| command_of(&["XGROUP", "DESTROY", input, group]))
     }),
@@ -76,33 +76,33 @@ pub(super) const FAULTS: &[Fault] = &[
             read
         })
     }),
-    of_server("server killed", |field, dice| {
-        with_server_away(field, dice, |_| {});
+    of_server("server killed", |field, rng| {
+        with_server_away(field, rng, |_| {});
         true
     }),
-    of_server("server shut down", |field, dice| {
-        with_server_away(field, dice, |server| drop(command(server, &["SHUTDOWN", "NOSAVE"])));
+    of_server("server shut down", |field, rng| {
+        with_server_away(field, rng, |server| drop(command(server, &["SHUTDOWN", "NOSAVE"])));
         true
     }),
     of_server("scripts flushed", |field, _| tell(field, &["SCRIPT", "FLUSH"])),
     of_server("clients cut off", |field, _| tell(field, &["CLIENT", "KILL", "TYPE", "normal"])),
-    of_server("server paused", |field, dice| {
-        let ms = dice.random_range(AWAY_MS).to_string();
+    of_server("server paused", |field, rng| {
+        let ms = rng.random_range(AWAY_MS).to_string();
         tell(field, &["CLIENT", "PAUSE", &ms, "ALL"])
     }),
-    of_server("server stalled", |field, dice| {
-        let seconds = format!("{:.3}", dice.random_range(AWAY_MS) as f64 / 1000.0);
+    of_server("server stalled", |field, rng| {
+        let seconds = format!("{:.3}", rng.random_range(AWAY_MS) as f64 / 1000.0);
         tell(field, &["DEBUG", "SLEEP", &seconds])
     }),
     of_server("log rewritten", |field, _| tell(field, &["BGREWRITEAOF"])),
 ];
 
 /// Takes the server away (by a kill, if not gently before), and brings it back.
-fn with_server_away(field: &mut Field, dice: &mut StdRng, gently: impl Fn(&RedisServer)) {
+fn with_server_away(field: &mut Field, rng: &mut StdRng, gently: impl Fn(&RedisServer)) {
     let Some(server) = &mut field.server else { return };
     gently(server);
     server.kill();
-    field.crew.tend_for(Duration::from_millis(dice.random_range(AWAY_MS)));
+    field.crew.tend_for(Duration::from_millis(rng.random_range(AWAY_MS)));
     if let Some(server) = &mut field.server {
         server.again();
     }

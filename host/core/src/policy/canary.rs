@@ -320,13 +320,13 @@ mod tests {
     /// Plays a canary at a tenth of the keys in batches of 128, until it has done 200 well. The events that met it before
     /// it was rolled back; none if it was not.
     fn exposed(stable_rate: f64, canary_rate: f64, seed: u64) -> Option<u32> {
-        let mut dice = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let (mut stable, mut canary) = (side(0, 0, 50), side(0, 0, 50));
         while canary.good < 200 {
             for _ in 0..128 {
                 let (side, rate) =
-                    if dice.random_bool(0.1) { (&mut canary, canary_rate) } else { (&mut stable, stable_rate) };
-                if dice.random_bool(rate) { side.bad += 1 } else { side.good += 1 }
+                    if rng.random_bool(0.1) { (&mut canary, canary_rate) } else { (&mut stable, stable_rate) };
+                if rng.random_bool(rate) { side.bad += 1 } else { side.good += 1 }
             }
             if said(&policy(), 0, stable, canary) == FAILING {
                 return Some(canary.all());

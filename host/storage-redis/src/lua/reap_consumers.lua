@@ -15,7 +15,7 @@ local function is_a_host(name)
     return not string.find(name, '^%(')
 end
 
-local function bury(key)
+local function reap(key)
     local gone = 0
     for _, list in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
         local info = named(list)
@@ -29,4 +29,4 @@ local function bury(key)
     return gone
 end
 
-return math.max(bury(KEYS[1]), bury(KEYS[2]))
+return math.max(reap(KEYS[1]), reap(KEYS[2]))

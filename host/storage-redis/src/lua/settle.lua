@@ -210,7 +210,7 @@ local function decide_each()
         schedule(due, at)
     end
 
-    local function bury(at)
+    local function write_dead_letter(at)
         letters.add({unpack(ARGV, at, at + DEAD_ARGS - 1)})
     end
 
@@ -310,7 +310,7 @@ local function decide_each()
         [byte('d')] = function(mine)
             local at = extra_at
             extra_at = at + DEAD_ARGS
-            if mine then work[#work + 1], work[#work + 2] = bury, at end
+            if mine then work[#work + 1], work[#work + 2] = write_dead_letter, at end
             return mine and 'D' or 'F'
         end,
     }

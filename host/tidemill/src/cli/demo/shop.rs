@@ -54,7 +54,7 @@ enum Trouble {
 }
 
 pub(super) struct Shop {
-    dice: StdRng,
+    rng: StdRng,
     now: String,
     serial: u64,
     pub(crate) truth: Truth,
@@ -65,7 +65,7 @@ pub(super) struct Shop {
 impl Shop {
     pub(super) fn new(seed: u64) -> Self {
         let now = clock::now_rfc3339().to_string();
-        Self { dice: StdRng::seed_from_u64(seed), now, serial: 0, truth: Truth::default(), last: None }
+        Self { rng: StdRng::seed_from_u64(seed), now, serial: 0, truth: Truth::default(), last: None }
     }
 
     /// The next event, as some producer would put it on its stream: it is not validated yet.
@@ -79,7 +79,7 @@ impl Shop {
         }
         self.serial += 1;
         let invalid = self.one_in_thousand(INVALID_PER_MILLE);
-        let (stream, body) = match self.dice.random_range(0..100) {
+        let (stream, body) = match self.rng.random_range(0..100) {
             0..30 => self.user(invalid),
             30..45 => self.product(invalid),
             45..55 => self.sku(),
@@ -103,11 +103,11 @@ impl Shop {
     }
 
     fn one_in_thousand(&mut self, per_mille: u32) -> bool {
-        self.dice.random_range(0..1000) < per_mille
+        self.rng.random_range(0..1000) < per_mille
     }
 
     fn envelope(&mut self, kind: &str, attributes: &str, data: &str) -> String {
-        let id = Uuid::from_u128(self.dice.random()).to_string();
+        let id = Uuid::from_u128(self.rng.random()).to_string();
         let now = &self.now;
         format!(
             r#"{{"event_id":"{id}","event_type":"{kind}","version":"1","timestamp":"{now}","correlation_id":"{id}",{attributes}"data":{data}}}"#
@@ -117,7 +117,7 @@ impl Shop {
     fn user(&mut self, invalid: bool) -> (&'static str, String) {
         let (id, now) = (self.serial, self.now.clone());
         let email = if invalid { "nobody".to_owned() } else { format!("user-{id}@example.com") };
-        let kind = ["customer", "vendor", "admin"][self.dice.random_range(0..3)];
+        let kind = ["customer", "vendor", "admin"][self.rng.random_range(0..3)];
         let data = format!(
             r#"{{"user_id":{id},"username":"user-{id}","email":"{email}","created_at":"{now}","user_type":"{kind}"}}"#
         );
@@ -128,8 +128,8 @@ impl Shop {
 
     fn product(&mut self, invalid: bool) -> (&'static str, String) {
         let (id, now) = (self.serial, self.now.clone());
-        let status = if invalid { "lost" } else { ["draft", "published", "archived"][self.dice.random_range(0..3)] };
-        let name: Vec<&str> = (0..4).map(|_| WORDS[self.dice.random_range(0..WORDS.len())]).collect();
+        let status = if invalid { "lost" } else { ["draft", "published", "archived"][self.rng.random_range(0..3)] };
+        let name: Vec<&str> = (0..4).map(|_| WORDS[self.rng.random_range(0..WORDS.len())]).collect();
         let data = format!(
             r#"{{"product_id":{id},"name":"{}","category_id":7,"status":"{status}","created_by":1,"created_at":"{now}"}}"#,
             name.join(" ")
@@ -151,12 +151,12 @@ impl Shop {
 
     fn order(&mut self, invalid: bool) -> (&'static str, String) {
         let (id, now) = (self.serial, self.now.clone());
-        let lines = self.dice.random_range(1..5u64);
-        let first_sku = self.dice.random_range(0..500u64);
+        let lines = self.rng.random_range(1..5u64);
+        let first_sku = self.rng.random_range(0..500u64);
         let mut cents = 0;
         let items: Vec<String> = (0..lines)
             .map(|line| {
-                let (sku, quantity, price) = (first_sku + line, self.dice.random_range(1..9u64), self.dice.random_range(99..2000u64));
+                let (sku, quantity, price) = (first_sku + line, self.rng.random_range(1..9u64), self.rng.random_range(99..2000u64));
                 cents += quantity * price;
                 let quantity_written = if invalid { -1 } else { quantity as i64 };
                 let (unit, subtotal) = (money(price), money(quantity * price));
@@ -165,7 +165,7 @@ impl Shop {
                 )
             })
             .collect();
-        let country = COUNTRIES[self.dice.random_range(0..COUNTRIES.len())];
+        let country = COUNTRIES[self.rng.random_range(0..COUNTRIES.len())];
         let trouble = self.trouble(invalid);
         if invalid {
             self.truth.invalid_orders += 1;
@@ -191,7 +191,7 @@ impl Shop {
         if invalid || !self.one_in_thousand(TROUBLED_PER_MILLE * 2) {
             return Trouble::None;
         }
-        if self.dice.random_bool(0.7) {
+        if self.rng.random_bool(0.7) {
             self.truth.fail_once += 1;
             Trouble::Once
         } else {
