@@ -8,9 +8,9 @@
 //! | `error`, `value`, `script` | what errors mean, answers taken apart, scripts |
 //! | `server` | what a server must be before it is used |
 //! | `record` | how deliveries are written down and read |
-//! | `settle`, `fetch`, `publish`, `recover`, `takeover` | the data plane |
+//! | `settle`, `fetch`, `publish`, `recover`, `takeover` | the ports `Consume` and `Streams` |
 //! | `witness` | what this host observed of time, however the server's clock is set |
-//! | `groups`, `promote`, `inspect`, `admin` | the control plane |
+//! | `groups`, `promote`, `inspect`, `admin` | the ports `Membership`, `Admin` and `Diagnose` |
 //! | `doctor`, `doctor_versions`, `doctor_acl`, `doctor_streams` | the checks of `doctor` |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
