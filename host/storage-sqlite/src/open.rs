@@ -257,9 +257,11 @@ fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnsw
         Content::Nothing => {
             tx.execute_batch(include_str!("schema.sql"))?;
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-            tx.pragma_update(None, "user_version", LAYOUT_VERSION)?;
         }
     }
+    // At each opening, also where it says so already: writing the first page raises its counter, by which `beside` tells
+    // this database's log from another one's.
+    tx.pragma_update(None, "user_version", LAYOUT_VERSION)?;
     Ok(tx.commit()?)
 }
 
