@@ -23,7 +23,7 @@ use tidemill_config::check::ConfigFinding;
 use tidemill_config::{self as config, Config};
 use tidemill_core::model::delivery::Subscription;
 use tidemill_core::policy::breaker::Breaker;
-use tidemill_core::policy::route::Streams;
+use tidemill_core::policy::route::StreamRoutes;
 use tidemill_sandbox::capability::context::{Limits, Permissions};
 use tidemill_sandbox::capability::http::Outbound;
 use tidemill_sandbox::capability::log::LogRateLimit;
@@ -55,7 +55,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Checked {
     pub schemas: Arc<Registry>,
-    pub streams: Arc<Streams>,
+    pub streams: Arc<StreamRoutes>,
     pub warnings: Vec<ConfigFinding>,
 }
 

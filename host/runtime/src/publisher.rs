@@ -15,7 +15,7 @@ use tidemill_core::clock;
 use tidemill_core::model::entry::PayloadHash;
 use tidemill_core::model::outcome::NotRun;
 use tidemill_core::model::plain_text::PlainText;
-use tidemill_core::policy::route::Streams;
+use tidemill_core::policy::route::StreamRoutes;
 use tidemill_schema::Registry;
 use tidemill_schema::admit::{AdmitOptions, admit, payload_hash};
 use tidemill_schema::event::Event;
@@ -27,7 +27,7 @@ pub const PUBLISH_BATCH: usize = 500;
 pub struct Publisher {
     pub backend: Arc<dyn Backend>,
     pub schemas: Arc<Registry>,
-    pub streams: Arc<Streams>,
+    pub streams: Arc<StreamRoutes>,
     pub payload_bytes_max: usize,
 }
 

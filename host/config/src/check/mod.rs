@@ -16,7 +16,7 @@ use super::Config;
 use super::read::nearest;
 use tidemill_core::limits;
 use tidemill_core::policy::address::Networks;
-use tidemill_core::policy::route::{Pattern, Streams};
+use tidemill_core::policy::route::{Pattern, StreamRoutes};
 use tidemill_schema::Registry;
 use tidemill_storage::Overflow;
 
@@ -62,11 +62,11 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<ConfigFinding> {
 }
 
 /// The streams and what they take. Patterns that cannot be read are left out; `check` names them.
-pub fn streams(config: &Config) -> Streams {
+pub fn streams(config: &Config) -> StreamRoutes {
     let row = |(name, stream): (&String, &super::StreamConfig)| {
         (name.as_str().into(), stream.events.iter().filter_map(|text| text.parse().ok()).collect())
     };
-    Streams { rows: config.streams.iter().map(row).collect() }
+    StreamRoutes { rows: config.streams.iter().map(row).collect() }
 }
 
 /// The networks of `[host] http_private` and `http_nat64`. Those that cannot be read are left out; `check` names them.
@@ -116,7 +116,7 @@ impl Check<'_> {
         }
     }
 
-    fn streams(&mut self) -> Streams {
+    fn streams(&mut self) -> StreamRoutes {
         let mut rows = Vec::new();
         for (name, stream) in &self.config.streams {
             let key = format!("streams.{name}.events");
@@ -135,7 +135,7 @@ impl Check<'_> {
             let taken = stream.events.iter().filter_map(|text| self.pattern(&key, text)).collect();
             rows.push((name.as_str().into(), taken));
         }
-        Streams { rows }
+        StreamRoutes { rows }
     }
 
     /// Bounds that are allowed and yet may not do what was meant.
@@ -169,7 +169,7 @@ impl Check<'_> {
         }
     }
 
-    fn handler(&mut self, name: &str, streams: &Streams, schemas: &Registry) {
+    fn handler(&mut self, name: &str, streams: &StreamRoutes, schemas: &Registry) {
         let handler = &self.config.handlers[name];
         let at = |key: &str| format!("handlers.{name}.{key}");
         let events = self.config.events_of(name);
@@ -220,7 +220,7 @@ impl Check<'_> {
         }
     }
 
-    fn emit_grant(&mut self, key: &str, pattern: &Pattern, streams: &Streams, schemas: &Registry) {
+    fn emit_grant(&mut self, key: &str, pattern: &Pattern, streams: &StreamRoutes, schemas: &Registry) {
         if streams.overlapping(std::slice::from_ref(pattern)).next().is_none() {
             self.find(key, format!("no stream takes \"{pattern}\""), "add it to the events of a [streams.NAME]");
         }

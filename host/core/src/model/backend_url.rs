@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// `sqlite:FILE`, `sqlite::memory:` or `redis://USER:PASSWORD@HOST:PORT/DB`, as it was written, good or not.
 ///
 /// ```
-/// use tidemill::model::backend_url::BackendUrl;
+/// use tidemill_core::model::backend_url::BackendUrl;
 /// let url = BackendUrl::from("redis://ada:hunter2@cache:6379/0");
 /// assert_eq!((url.to_string(), format!("{url:?}")), ("redis://***@cache:6379/0".into(), "redis://***@cache:6379/0".into()));
 /// ```

@@ -34,7 +34,7 @@ impl EventName {
     /// Reads the full name, for example the stem of a schema's file name.
     ///
     /// ```
-    /// # use tidemill::model::name::EventName;
+    /// # use tidemill_core::model::name::EventName;
     /// let name = EventName::parse("Payment.Order.Paid.v1").unwrap();
     /// assert_eq!((&*name.kind, name.version), ("Payment.Order.Paid", 1));
     /// assert!(EventName::parse("Order.Created").is_err());

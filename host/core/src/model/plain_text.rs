@@ -12,7 +12,7 @@ const DOTS: &str = "...";
 /// `ESC[2J` becomes `\u{1b}[2J`, a new line `\n`, and what is longer than the bound ends with `...`.
 ///
 /// ```
-/// use tidemill::model::plain_text::PlainText;
+/// use tidemill_core::model::plain_text::PlainText;
 /// assert_eq!(PlainText::from("/version: \"1\n\u{1b}[2J\"").as_str(), r#"/version: "1\n\u{1b}[2J""#);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

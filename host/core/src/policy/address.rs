@@ -52,7 +52,7 @@ pub const NAT64_BITS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 /// Why nothing may be sent to this address; nothing if it may.
 ///
 /// ```
-/// # use tidemill::policy::address::{Networks, forbidden};
+/// # use tidemill_core::policy::address::{Networks, forbidden};
 /// let mut networks = Networks::default();
 /// assert_eq!(forbidden("93.184.216.34".parse().unwrap(), &networks), None);
 /// assert_eq!(forbidden("::ffff:127.0.0.1".parse().unwrap(), &networks), Some("loopback"));

@@ -36,7 +36,7 @@ impl RetryPolicy {
     /// (AWS Architecture Blog, "Exponential Backoff And Jitter"). `jitter` is in 0..1.
     ///
     /// ```
-    /// # use std::time::Duration; use tidemill::policy::retry::RetryPolicy;
+    /// # use std::time::Duration; use tidemill_core::policy::retry::RetryPolicy;
     /// let s = Duration::from_secs;
     /// let policy = RetryPolicy { max: 3, base: s(1), factor: 2.0, cap: s(5) };
     /// assert_eq!(policy.wait(1, None, 0.5), s(1) / 2);

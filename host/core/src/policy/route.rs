@@ -18,7 +18,7 @@ pub enum Pattern {
 
 impl Pattern {
     /// ```
-    /// # use tidemill::{model::name::EventName, policy::route::Pattern};
+    /// # use tidemill_core::{model::name::EventName, policy::route::Pattern};
     /// let paid = EventName::parse("Payment.Order.Paid.v1").unwrap();
     /// let wants = |text: &str| text.parse::<Pattern>().unwrap().matches(&paid.kind, paid.version);
     /// assert!(wants("*") && wants("Payment.*") && wants("Payment.Order.*") && wants("Payment.Order.Paid"));
@@ -98,11 +98,11 @@ impl fmt::Display for Pattern {
 
 /// Which stream takes which events: the first row that matches.
 #[derive(Debug, Default)]
-pub struct Streams {
+pub struct StreamRoutes {
     pub rows: Vec<(Arc<str>, Vec<Pattern>)>,
 }
 
-impl Streams {
+impl StreamRoutes {
     pub fn find(&self, kind: &str, version: u32) -> Option<&Arc<str>> {
         self.rows
             .iter()

@@ -27,7 +27,7 @@ pub struct Target {
 
 impl Target {
     /// ```
-    /// # use tidemill::policy::target::Target;
+    /// # use tidemill_core::policy::target::Target;
     /// let target = Target::parse("https://api.example.com/v1/pay?id=7").unwrap();
     /// assert_eq!((&*target.host, target.port, &*target.path), ("api.example.com", 443, "/v1/pay"));
     /// assert!(Target::parse("https://api.example.com@evil.org/v1/pay").is_err());

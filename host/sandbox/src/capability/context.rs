@@ -16,7 +16,7 @@ use super::wasi::Wasi;
 use tidemill_config as config;
 use tidemill_core::model::delivery::{Effects, Emitted};
 use tidemill_core::model::outcome::{Crash, Truncation};
-use tidemill_core::policy::route::{Pattern, Streams};
+use tidemill_core::policy::route::{Pattern, StreamRoutes};
 use tidemill_schema::Registry;
 use tidemill_schema::event::Event;
 
@@ -42,7 +42,7 @@ pub struct Permissions {
     pub limits: Limits,
     pub log_gate: LogRateLimit,
     pub schemas: Arc<Registry>,
-    pub streams: Arc<Streams>,
+    pub streams: Arc<StreamRoutes>,
 }
 
 /// The bounds of one attempt. Defaults and names: `config::limits`.
