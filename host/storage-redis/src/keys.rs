@@ -5,7 +5,7 @@
 //!
 //! | key | type | what |
 //! |---|---|---|
-//! | `{s}:tm:redelivery:H` | stream | redelivery queue of handler H: due retries and replayed dead letters |
+//! | `{s}:tm:redelivery:H` | stream | redelivery queue of handler H: due retries and timers, replayed dead letters |
 //! | `{s}:tm:due:H` and `...:body` | sorted set, hash | retries that wait, by the time they are due; their records |
 //! | `{s}:tm:timers:H` | sorted set | timers that wait, by the time they are due; `due:H:body` has their records, too |
 //! | `{s}:tm:dead:H` and `...:unrun` | streams | dead letters; the bytes of those that never ran, under the same ids |

@@ -27,7 +27,7 @@ impl fmt::Display for Subscription {
 pub enum Queue {
     /// The stream itself.
     Stream,
-    /// This handler's redelivery queue: due retries and replayed dead letters.
+    /// This handler's redelivery queue: due retries and timers, and replayed dead letters.
     Redelivery,
 }
 
@@ -129,9 +129,9 @@ pub struct Emitted {
 pub enum Disposition {
     /// Effects, dedup key and ack, all at once.
     Commit(Effects),
-    /// Ack, no effects: another handler's event, or (a duplicate) one that was handled before.
+    /// Ack, no effects: not wanted, or (a duplicate) one that was handled before.
     Skip { duplicate: bool },
-    /// Ack, no effects: no host wants it, by what hosts agreed on under this number (`backend::Tended`).
+    /// Ack, no effects: no host wants it, by what hosts agreed on under this number (`storage::Tended`).
     /// Nothing is done if that is another one by now.
     Pass { agreed: u64 },
     /// Not acked but left for another host, which wants it.

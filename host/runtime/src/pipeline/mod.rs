@@ -1,4 +1,4 @@
-//! One batch through the pipeline. Every branch that a delivery can take is here or in `policy::disposition`.
+//! One batch through the pipeline. What becomes of a delivery is decided in this folder and in `policy::disposition`.
 //!
 //! ```text
 //! fetch -> admit (decode, route, validate) -> look up (seen? state) -> invoke -> decide -> settle
@@ -147,9 +147,9 @@ impl Item {
     }
 }
 
-/// Takes a batch through. An error is the host's: the deliveries stay pending then. Once it is decided what is done with
-/// them, only the loss of their group is one: what the backend refuses to settle is kept, and no plugin is called again.
-/// What is kept or held back stays so whatever happens: the report has it in any case.
+/// Takes a batch through. Until its dispositions are decided, any failure of the backend is an error, and the deliveries stay
+/// pending. After that only a lost group or a replaced backend is one: settlements that are refused are kept, and the plugin
+/// is not called again. The report lists what is kept also with an error.
 pub async fn deliver(
     worker: &mut WorkerContext,
     batch: Vec<Delivery>,
