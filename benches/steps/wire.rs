@@ -85,18 +85,7 @@ pub fn effects(case: Case) -> Effects {
 
 fn settlement(case: Case) -> Settlement {
     let entry = |number: u64| SettlementEntry {
-        delivery: Delivery {
-            queue: Queue::Stream,
-            entry: entry_id(number),
-            origin: entry_id(number),
-            body: Body::Event(user_created(number).into()),
-            attempts: 0,
-            crashes: 0,
-            died_alone: false,
-            isolated: false,
-            history: Vec::new(),
-            replayed: None,
-        },
+        delivery: Delivery::first(Queue::Stream, entry_id(number), Body::Event(user_created(number).into())),
         dedup_key: Some((Uuid::from_u128(number.into()), [7; 16])),
         state: (case == Case::Keyed).then(|| (number.to_string().into(), 0)),
         disposition: Disposition::Commit(effects(case)),

@@ -179,7 +179,7 @@ pub const STORIES: &[(&str, Story)] = stories! {
         crashes_add_up_and_survive_a_retry
         what_a_living_consumer_holds_is_left_alone
         a_dead_consumer_s_lease_is_waited_for
-        recovery_finds_the_again_lane_too
+        recovery_finds_the_redelivery_queue_too
         recovery_is_bounded
         who_takes_leave_is_dead_at_once
         a_host_is_listed_with_its_note_while_it_lives;

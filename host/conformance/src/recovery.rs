@@ -103,7 +103,7 @@ pub(crate) async fn a_dead_consumer_s_lease_is_waited_for(backend: Arc<dyn Backe
     assert_eq!(heir.recover(1).await[0].crashes, 1, "what was left alone counts no crash");
 }
 
-pub(crate) async fn recovery_finds_the_again_lane_too(backend: Arc<dyn Backend>) {
+pub(crate) async fn recovery_finds_the_redelivery_queue_too(backend: Arc<dyn Backend>) {
     let fixture = Fixture::new(&backend).await;
     fixture.publish(&["a"]).await;
     let delivery = fixture.fetch_one().await;

@@ -71,24 +71,12 @@ impl WriteId for Cmd {
 /// then dead-lettered like any entry that is no event, which is better than to lose it without a trace.
 pub(super) fn delivery(queue: Queue, entry: EntryId, fields: Option<Vec<Value>>) -> Result<Delivery> {
     let fields = fields.unwrap_or_default();
-    let new = |body| Delivery {
-        queue,
-        entry,
-        origin: entry,
-        body,
-        attempts: 0,
-        crashes: 0,
-        died_alone: false,
-        isolated: false,
-        history: Vec::new(),
-        replayed: None,
-    };
     match queue {
-        Queue::Stream => Ok(new(input_body(fields)?)),
+        Queue::Stream => Ok(Delivery::first(queue, entry, input_body(fields)?)),
         Queue::Redelivery => {
             let record = Record::read(fields, entry)?;
             let Record { origin, attempts, crashes, history, replayed, body, .. } = record;
-            Ok(Delivery { origin, attempts, crashes, history, replayed, ..new(body) })
+            Ok(Delivery { origin, attempts, crashes, history, replayed, ..Delivery::first(queue, entry, body) })
         }
     }
 }

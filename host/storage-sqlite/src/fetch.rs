@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::Result;
 use super::job::Durability;
 use super::room::Room;
-use super::row::{from_again, limit, number};
+use super::row::{from_redelivery, limit, number};
 use super::tx::Tx;
 use super::worker::Db;
 use super::{consumers, subscriptions};
@@ -115,7 +115,7 @@ fn take_redelivery(
 ) -> Result<Vec<Delivery>> {
     let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM redelivery
                WHERE subscription = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let read = |row: &Row<'_>| Ok(Some(from_again(row)?).filter(|delivery| room.takes(delivery.bytes())));
+    let read = |row: &Row<'_>| Ok(Some(from_redelivery(row)?).filter(|delivery| room.takes(delivery.bytes())));
     let got = tx.some(sql, (group.id, group.redelivery_id, limit(max)), read)?;
     group.redelivery_id = got.last().map_or(group.redelivery_id, |last| number(last.entry));
     Ok(got)

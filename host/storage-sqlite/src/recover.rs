@@ -8,7 +8,7 @@ use rusqlite::Row;
 use super::error::Result;
 use super::plan::RowKey;
 use super::room::Room;
-use super::row::{fresh, from_again, id, lane_of, limit, number, queue_number};
+use super::row::{from_redelivery, id, limit, number, queue_number, queue_of};
 use super::tx::{Tx, millis};
 use super::{consumers, subscriptions};
 use tidemill_core::model::delivery::{Body, Delivery, EntryId, Queue, Subscription};
@@ -56,7 +56,7 @@ pub(crate) fn recover(
         note_crash(tx, subscription, &behind)?;
         if suspect {
             set_aside(tx, subscription, behind.place)?;
-            quarantined.push((lane_of(behind.place.0), id(behind.place.1)));
+            quarantined.push((queue_of(behind.place.0), id(behind.place.1)));
         } else if let Some(mut delivery) = take_over(tx, subscription, me, behind.place, &mut room)? {
             delivery.died_alone = behind.alone;
             deliveries.push(delivery);
@@ -184,7 +184,7 @@ fn take_over(
             .unwrap_or_else(|| Some(without_body(Queue::Stream, entry)))
     } else {
         let sql = "SELECT id, kind, body, origin, attempts, crashes, history, replayed FROM redelivery WHERE id = ?1";
-        let found = tx.get(sql, [entry], from_again)?.unwrap_or_else(|| without_body(Queue::Redelivery, entry));
+        let found = tx.get(sql, [entry], from_redelivery)?.unwrap_or_else(|| without_body(Queue::Redelivery, entry));
         room.takes(found.bytes()).then_some(found)
     };
     Ok(found.map(|delivery| Delivery { crashes: delivery.crashes.saturating_add(crashes), ..delivery }))
@@ -193,5 +193,5 @@ fn take_over(
 /// Another program deleted the entry. It is delivered all the same, without any field: so it ends as a visible dead
 /// letter, not as a row that is never settled.
 fn without_body(queue: Queue, entry: i64) -> Delivery {
-    fresh(queue, id(entry), Body::Fields(Vec::new()))
+    Delivery::first(queue, id(entry), Body::Fields(Vec::new()))
 }

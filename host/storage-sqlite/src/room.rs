@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::Row;
 use sha2::{Digest, Sha256};
 
-use super::row::{EVENT, body, fresh, id};
+use super::row::{EVENT, body, id};
 use super::tx::Tx;
 use tidemill_core::model::delivery::{Body, Delivery, LARGE_PREFIX_BYTES, Large, Queue};
 use tidemill_storage::Options;
@@ -59,7 +59,7 @@ impl Room {
             return Ok(None);
         }
         let body = if is_held { body(row, 1)? } else { Body::Large(large(tx, entry, row.get::<_, i64>(1)? == EVENT)?) };
-        Ok(Some(fresh(Queue::Stream, id(entry), body)))
+        Ok(Some(Delivery::first(Queue::Stream, id(entry), body)))
     }
 }
 

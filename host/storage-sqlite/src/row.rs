@@ -68,7 +68,7 @@ pub(crate) fn body(row: &Row<'_>, at: usize) -> rusqlite::Result<Body> {
 }
 
 /// A row of `redelivery`, read as `id, kind, body, origin, attempts, crashes, history, replayed`.
-pub(crate) fn from_again(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(crate) fn from_redelivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         queue: Queue::Redelivery,
         entry: id(row.get(0)?),
@@ -93,22 +93,6 @@ pub(crate) fn read_replayed(text: &str) -> Option<Replayed> {
     Some(Replayed { letter: id(letter.parse().ok()?), times: times.parse().ok()? })
 }
 
-/// A first delivery.
-pub(crate) fn fresh(queue: Queue, entry: EntryId, body: Body) -> Delivery {
-    Delivery {
-        queue,
-        entry,
-        origin: entry,
-        body,
-        attempts: 0,
-        crashes: 0,
-        died_alone: false,
-        isolated: false,
-        history: Vec::new(),
-        replayed: None,
-    }
-}
-
 /// A row number as the contract's id.
 pub(crate) fn id(number: i64) -> EntryId {
     EntryId(number.unsigned_abs(), 0)
@@ -129,7 +113,7 @@ pub(crate) fn limit(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn lane_of(number: i64) -> Queue {
+pub(crate) fn queue_of(number: i64) -> Queue {
     if number == queue_number(Queue::Stream) { Queue::Stream } else { Queue::Redelivery }
 }
 

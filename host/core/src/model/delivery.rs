@@ -55,6 +55,22 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// An entry that was never handed out before, nor came from anywhere else: its own origin, with nothing on its account.
+    pub fn first(queue: Queue, entry: EntryId, body: Body) -> Self {
+        Self {
+            queue,
+            entry,
+            origin: entry,
+            body,
+            attempts: 0,
+            crashes: 0,
+            died_alone: false,
+            isolated: false,
+            history: Vec::new(),
+            replayed: None,
+        }
+    }
+
     /// What it takes of memory, in bytes, about: its body, and the records of its attempts.
     pub fn bytes(&self) -> usize {
         self.body.bytes() + self.history.iter().map(AttemptRecord::bytes).sum::<usize>()

@@ -302,18 +302,18 @@ impl Consumer {
     /// If the batch could not be delivered: how long to wait before the next one.
     async fn run(&self, worker: &mut WorkerContext, batch: Vec<Delivery>, ticket: Ticket<'_>) -> Result<(), Duration> {
         let begun = Instant::now();
-        let mut in_flight_now = InFlight::new(self, &batch);
+        let mut of_batch = InFlight::new(self, &batch);
         let mut report = BatchReport::default();
         let delivered = deliver(worker, batch, ticket, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
         // What is no longer held and still pending is found again by `recover`.
-        in_flight_now.keep.extend(report.kept.iter().copied());
+        of_batch.keep.extend(report.kept.iter().copied());
         let mut result = Ok(());
         match delivered {
             Ok(()) => {
                 *lock(&self.trouble) = Duration::ZERO;
                 self.note(&report);
-                in_flight_now.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
+                of_batch.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 // Before what is outdated is handled again.
                 if report.outdated {
                     // What cannot be asked now is said, and asked again soon.

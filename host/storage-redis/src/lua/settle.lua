@@ -160,7 +160,7 @@ local function exhausted(key)
 end
 
 local function decide_each()
-    local marked = {}
+    local committed_here = {}
     local dedup_key_at, number_at, extra_at = -1, 1, 20
 
     -- The streams to emit to, by their numbers. One that was given the highest of all ids takes no more entries. (XINFO
@@ -235,24 +235,24 @@ local function decide_each()
     local broken = {}
 
     -- Is the event of the next deduplication key known?
-    local function next_mark(mine)
+    local function next_dedup_key(mine)
         dedup_key_at = dedup_key_at + 2
         if not mine then return 'F' end
-        local before = seen[(dedup_key_at + 1) / 2] or marked[dedup_keys[dedup_key_at]]
+        local before = seen[(dedup_key_at + 1) / 2] or committed_here[dedup_keys[dedup_key_at]]
         if not before then return 'C' end
         return before == dedup_keys[dedup_key_at + 1] and 'U' or 'X'
     end
 
     -- The deduplication key is remembered if its entry is committed.
-    local function keep_mark(letter)
-        if letter == 'C' then marked[dedup_keys[dedup_key_at]] = dedup_keys[dedup_key_at + 1] else dedup_keys_left_out[dedup_key_at] = true end
+    local function keep_dedup_key(letter)
+        if letter == 'C' then committed_here[dedup_keys[dedup_key_at]] = dedup_keys[dedup_key_at + 1] else dedup_keys_left_out[dedup_key_at] = true end
         return letter
     end
 
     -- A commit with effects: does the state have the version that was read, is there room for the timers?
     local function commit(mine)
         local at = extra_at
-        local has_mark, key, sets, deletes, events, set_timers, streams_at = unpacked(SHAPE, numbers, number_at)
+        local has_dedup_key, key, sets, deletes, events, set_timers, streams_at = unpacked(SHAPE, numbers, number_at)
         key = KEYS[key]
         local sets_at = key and at + 1 or at
         local deletes_at = sets_at + 2 * sets
@@ -261,10 +261,10 @@ local function decide_each()
         number_at, extra_at = streams_at + 4 * events, first_timer + RETRY_ARGS * set_timers
 
         local letter = mine and 'C' or 'F'
-        if has_mark == 1 then letter = next_mark(mine) end
+        if has_dedup_key == 1 then letter = next_dedup_key(mine) end
         if letter == 'C' and key and (broken[key] or version(key) ~= ARGV[at]) then letter = 'T' end
         if letter == 'C' and set_timers > 0 and not room_for(set_timers) then letter = 'O' end
-        if has_mark == 1 then keep_mark(letter) end
+        if has_dedup_key == 1 then keep_dedup_key(letter) end
         if letter ~= 'C' then
             if sets > 0 then broken[key] = true end
             return letter
@@ -288,7 +288,7 @@ local function decide_each()
     end
 
     local decide = {
-        [byte('c')] = function(mine) return keep_mark(next_mark(mine)) end,
+        [byte('c')] = function(mine) return keep_dedup_key(next_dedup_key(mine)) end,
         [byte('e')] = commit,
         [byte('s')] = function(mine) return mine and 'S' or 'F' end,
         [byte('n')] = function(mine) return mine and (outdated and 'W' or 'S') or 'F' end,

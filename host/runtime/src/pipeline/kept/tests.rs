@@ -10,18 +10,7 @@ use tidemill_storage::{Settlement, SettlementEntry};
 
 /// A commit of entry `number` that emits to `target` and writes the state of `key`, if these are not empty.
 fn refused(number: u64, target: &str, key: &str) -> RefusedSettlement {
-    let delivery = Delivery {
-        queue: Queue::Stream,
-        entry: EntryId(number, 0),
-        origin: EntryId(number, 0),
-        body: Body::Event(Bytes::from_static(b"{}")),
-        attempts: 0,
-        crashes: 0,
-        died_alone: false,
-        isolated: false,
-        history: Vec::new(),
-        replayed: None,
-    };
+    let delivery = Delivery::first(Queue::Stream, EntryId(number, 0), Body::Event(Bytes::from_static(b"{}")));
     let mut effects = Effects::default();
     if !target.is_empty() {
         effects.emits.push(Emitted { stream: target.into(), body: Bytes::from_static(b"{}") });
