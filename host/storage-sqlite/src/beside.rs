@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tidemill_process::files;
 
-/// The log is read again if another connection restarts it meanwhile; that one has accepted file and log as a pair.
+/// File and log are read again if another connection changes the log meanwhile; that one has accepted them as a pair.
 const LOOKS_MAX: usize = 3;
 const LOG_HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: u64 = 24;
@@ -47,19 +47,12 @@ pub(crate) fn log_of(database: &Path) -> PathBuf {
 
 /// Why the log beside it cannot be this database's; none if it can, or if there is nothing in it.
 pub(crate) fn mismatch(database: &Path) -> Result<Option<String>> {
-    let log = match File::open(log_of(database)) {
-        Ok(log) => log,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
     for _ in 0..LOOKS_MAX {
-        let Some(looked) = Log::look(&log)? else { return Ok(None) };
-        // In this order: a log is begun only when all of the one before is in the file.
+        let Some(log) = Log::beside(database)? else { return Ok(None) };
         let Some(header) = header(database)? else { return Ok(None) };
-        if looked.is_begun_anew(&log)? {
-            continue;
+        if Log::beside(database)?.as_ref() == Some(&log) {
+            return Ok(log.against(&header));
         }
-        return Ok(looked.against(&header));
     }
     Ok(None)
 }
@@ -87,7 +80,10 @@ fn name_of(about: &Metadata) -> (u64, u64) {
 }
 
 /// What a log says of the database that it was written for.
+#[derive(PartialEq, Eq)]
 struct Log {
+    /// Which file it is: the last connection that closes removes the log, and the next one makes another.
+    file: (u64, u64),
     salts: [u8; 8],
     page_bytes: u32,
     /// Counters in the first and in the last copy of the first page, if it holds one.
@@ -95,7 +91,15 @@ struct Log {
 }
 
 impl Log {
-    /// None if it has nothing that SQLite would replay over a database.
+    /// None if there is none, or if it has nothing that SQLite would replay over a database.
+    fn beside(database: &Path) -> Result<Option<Self>> {
+        match File::open(log_of(database)) {
+            Ok(log) => Self::look(&log),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn look(log: &File) -> Result<Option<Self>> {
         let Some((salts, page_bytes)) = Self::begin(log)? else { return Ok(None) };
         let stride = FRAME_HEADER_BYTES + u64::from(page_bytes);
@@ -113,7 +117,8 @@ impl Log {
             at += stride;
         }
         let empty = at == LOG_HEADER_BYTES as u64;
-        Ok((!empty).then_some(Self { salts, page_bytes, counters }))
+        let file = name_of(&log.metadata()?);
+        Ok((!empty).then_some(Self { file, salts, page_bytes, counters }))
     }
 
     /// Salts and size of a page of a log that is one.
@@ -122,10 +127,6 @@ impl Log {
         let good = read_whole(log, &mut header, 0)? && number(&header, 0) & !1 == 0x377f_0682;
         let salts = header[16..24].try_into().expect("eight bytes");
         Ok(good.then_some((salts, number(&header, 8))))
-    }
-
-    fn is_begun_anew(&self, log: &File) -> Result<bool> {
-        Ok(Self::begin(log)?.is_none_or(|(salts, _)| salts != self.salts))
     }
 
     fn against(&self, header: &[u8; FILE_HEADER_BYTES]) -> Option<String> {

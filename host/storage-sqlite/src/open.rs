@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::beside;
 use super::error::is_passing;
@@ -175,7 +175,8 @@ pub(crate) fn there(path: &Path) -> Result<Connection> {
     check_log(path, &name)?;
     let conn = connect(path, &name)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
-    match content(&conn, &name) {
+    let found = conn.unchecked_transaction().map_err(LockAnswer::from).and_then(|tx| content(&tx, &name));
+    match found {
         Ok(Content::Ours) => Ok(conn),
         Ok(Content::Nothing) => Err(refused(&name, "the file is empty", "give the path of a database")),
         Err(LockAnswer::Ours(error)) => Err(error),
@@ -243,7 +244,7 @@ impl From<rusqlite::Error> for LockAnswer {
 fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnswer> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    content(conn, name)?;
+    content(&conn.transaction()?, name)?;
     conn.execute_batch(SET_UP)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" && mode != "memory" {
@@ -271,9 +272,10 @@ enum Content {
     Ours,
 }
 
-/// Refuses a database that is not ours to write to.
-fn content(conn: &Connection, name: &str) -> std::result::Result<Content, LockAnswer> {
-    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+/// Refuses a database that is not ours to write to. What it asks is answered by one snapshot: between two reads outside of
+/// a transaction another process sets up a new file, which then seems to be a foreign one.
+fn content(tx: &Transaction<'_>, name: &str) -> std::result::Result<Content, LockAnswer> {
+    let number = |sql: &str| tx.query_row(sql, [], |row| row.get::<_, i64>(0));
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     match (application, version) {

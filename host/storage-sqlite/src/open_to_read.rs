@@ -65,11 +65,14 @@ fn look(path: &Path, how: How) -> rusqlite::Result<Option<Connection>> {
     };
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+    // One snapshot, as in `open::content`.
+    let tx = conn.unchecked_transaction()?;
+    let number = |sql: &str| tx.query_row(sql, [], |row| row.get::<_, i64>(0));
     let is_ours =
         number("PRAGMA application_id")? == APPLICATION_ID && number("PRAGMA user_version")? == LAYOUT_VERSION;
     // Reads the schema, and so the log.
     number("SELECT count(*) FROM sqlite_schema")?;
+    tx.commit()?;
     Ok(is_ours.then_some(conn))
 }
 

@@ -78,3 +78,32 @@ async fn an_empty_file_is_a_new_database() {
     std::fs::write(folder.path("a.db"), "").unwrap();
     open(&folder.file("a.db")).await.publish("s", &[NewEntry { body: "x".into(), dedup_key: None }]).await.unwrap();
 }
+
+/// Hosts that are started together: whoever sees the file half set up, or the log of one that closes, takes it for ours.
+/// One that finds it locked asks again, as a host does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn a_new_file_is_opened_by_many_at_once() {
+    let folder = Folder::new();
+    for round in 0..60 {
+        let file = folder.file(&format!("{round}.db"));
+        let openers = (0..6).map(|opener| {
+            let file = file.clone();
+            tokio::spawn(async move {
+                for _ in 0..3 {
+                    let opened = match opener % 3 {
+                        0 => Sqlite::open_to_read(&file, options()).await,
+                        _ => Sqlite::open(&file, options()).await,
+                    };
+                    match opened {
+                        Ok(_) | Err(Error::Unavailable { .. }) => {}
+                        Err(error) => panic!("round {round}: {error}"),
+                    }
+                }
+            })
+        });
+        for opener in openers.collect::<Vec<_>>() {
+            opener.await.unwrap();
+        }
+        open(&file).await.heartbeat("me", std::time::Duration::ZERO, "").await.unwrap();
+    }
+}
