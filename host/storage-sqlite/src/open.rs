@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
@@ -19,6 +19,8 @@ pub(super) const APPLICATION_ID: i64 = 0x5444_4D4C;
 pub(super) const LAYOUT_VERSION: i64 = 6;
 /// How long to wait for another process's transaction before saying "busy".
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts where SQLite does not wait by itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// More than this backend has; a statement that falls out is only compiled again.
 pub(super) const STATEMENTS_CACHED: usize = 128;
 /// `wal_autocheckpoint`: pages in the log before they are copied into the file. Each copy costs two fsyncs and writes a
@@ -111,7 +113,7 @@ impl FileLocation {
             },
         };
         let name = self.name();
-        set_up(&mut conn, &name).map_err(|error| match error {
+        set_up_waiting(&mut conn, &name).map_err(|error| match error {
             LockAnswer::Ours(error) => error,
             // Not the file, which is open, but the log beside it.
             LockAnswer::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
@@ -238,6 +240,22 @@ enum LockAnswer {
 impl From<rusqlite::Error> for LockAnswer {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
+    }
+}
+
+/// SQLite itself waits for no lock where it changes the journal of a file that another connection reads: then all of it
+/// is done again, for as long as any lock is waited for.
+fn set_up_waiting(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnswer> {
+    let begun = Instant::now();
+    loop {
+        match set_up(conn, name) {
+            Err(LockAnswer::Sqlite(error))
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
     }
 }
 
