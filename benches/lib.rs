@@ -43,7 +43,7 @@ impl Case {
     }
 
     pub fn plugin(self) -> PathBuf {
-        tidemill_tests::guest(match self {
+        tidemill_testkit::guest(match self {
             Self::Stateless => "bench-check",
             Self::Emit => "notification-service",
             Self::Keyed => "analytics-service",
@@ -76,6 +76,6 @@ impl Case {
             "#,
             plugin.display()
         );
-        read::parse(&text, "bench.toml".as_ref(), tidemill_tests::root(), &[]).expect("a good configuration")
+        read::parse(&text, "bench.toml".as_ref(), tidemill_testkit::root(), &[]).expect("a good configuration")
     }
 }

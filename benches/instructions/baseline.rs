@@ -22,7 +22,7 @@ pub(crate) struct Baseline {
 }
 
 fn file() -> PathBuf {
-    tidemill_tests::root().join("benches/instructions.json")
+    tidemill_testkit::root().join("benches/instructions.json")
 }
 
 fn version(program: &str, hint: &str) -> anyhow::Result<String> {

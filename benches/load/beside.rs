@@ -15,7 +15,7 @@ use crate::{clients, drains};
 const OURS: [(Case, u32); 3] = [(Case::Stateless, 1), (Case::Stateless, drains::INSTANCE_EVENTS), (Case::Emit, 1)];
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<Section> {
-    peers::prepare(&tidemill_tests::root())?;
+    peers::prepare(&tidemill_testkit::root())?;
     let server = without_aof();
     let redis = RefCell::new(OnRedis::new(server.url())?);
     let events = bench.events(50_000);

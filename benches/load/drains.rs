@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use tidemill_benches::Case;
-use tidemill_tests::server::RedisServer;
+use tidemill_testkit::server::RedisServer;
 
 use crate::bench::{Bench, Plan, Taken};
 use crate::clients;

@@ -28,7 +28,7 @@ impl Host {
         let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = setup.write(folder, url, http)?;
         let log = folder.join(format!("host-{http}.log"));
-        let mut command = tidemill_tests::tidemill();
+        let mut command = tidemill_testkit::tidemill();
         command.arg("run").arg("--config").arg(config).env("RUST_LOG", "warn").env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
         Ok(Self { child: command.spawn().context("starting tidemill")?, log, http })

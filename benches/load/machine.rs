@@ -1,6 +1,6 @@
 //! Where and with what it is measured; nothing that names the machine.
 
-use tidemill_tests::server::RedisServer;
+use tidemill_testkit::server::RedisServer;
 
 use crate::model::Machine;
 

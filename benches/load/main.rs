@@ -82,7 +82,7 @@ fn work(args: &Args) -> anyhow::Result<()> {
     }
     ensure!(failed.is_empty(), "of the sections, {} failed; what they said is above", failed.join(", "));
     if args.write {
-        report::write(&run, &tidemill_tests::root())?;
+        report::write(&run, &tidemill_testkit::root())?;
     }
     Ok(())
 }

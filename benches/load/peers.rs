@@ -279,7 +279,7 @@ struct Process {
 
 impl Process {
     fn start(peer: &Peer, verb: &str, url: &str, events: u64) -> anyhow::Result<Self> {
-        let folder = tidemill_tests::root().join("benches/peers");
+        let folder = tidemill_testkit::root().join("benches/peers");
         let (program, arguments) = peer.program.split_first().context("a peer has a program")?;
         // A bare name is looked for on the PATH.
         let path = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };

@@ -105,7 +105,7 @@ impl Setup {
     /// Writes the configuration of a host into the folder; its path. Compiled plugins are kept there, too.
     pub(crate) fn write(&self, folder: &Path, url: &str, http: u16) -> anyhow::Result<PathBuf> {
         let schemas = match self.backlog.bytes {
-            None => tidemill_tests::root().join("schemas"),
+            None => tidemill_testkit::root().join("schemas"),
             Some(_) => folder.join("schemas"),
         };
         if self.backlog.bytes.is_some() {

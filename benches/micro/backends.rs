@@ -9,7 +9,7 @@ use tidemill_benches::steps::{BATCH, effects};
 use tidemill_benches::{Case, user_created};
 use tidemill_core::model::delivery::{Disposition, Subscription};
 use tidemill_storage::{Backend, NewEntry, Settled, Settlement, SettlementEntry, Start};
-use tidemill_tests::server::RedisServer;
+use tidemill_testkit::server::RedisServer;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

@@ -23,7 +23,7 @@ fn steps(criterion: &mut Criterion) {
 
 fn main() {
     // `cargo test` runs benches once to see that they work; without guests there is nothing to run.
-    if !Path::new(&tidemill_tests::root().join("plugins/dist")).is_dir() {
+    if !Path::new(&tidemill_testkit::root().join("plugins/dist")).is_dir() {
         eprintln!("no guests: run `cargo xtask guests`");
         return;
     }

@@ -41,7 +41,7 @@ fn admitted(event: String) -> Ready {
 }
 
 fn ready(event: String, check: fn(&Result<Event, NotRun>)) -> Ready {
-    let registry = Registry::load(&tidemill_tests::root().join("schemas")).expect("good schemas");
+    let registry = Registry::load(&tidemill_testkit::root().join("schemas")).expect("good schemas");
     let (registry, event) = (Arc::new(registry), Bytes::from(event));
     Box::new(move || {
         let (registry, event) = (registry.clone(), event.clone());

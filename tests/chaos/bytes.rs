@@ -4,9 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tidemill_tests::amplification::bombs::ROWS;
-use tidemill_tests::amplification::{Plan, figures, run};
-use tidemill_tests::strangers::STRANGERS;
+use tidemill_testkit::amplification::{Plan, figures, row_names, run};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -70,7 +68,6 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 fn row(name: &str) -> Result<String, String> {
-    let names = ROWS.iter().map(|row| row.name).chain(STRANGERS.iter().map(|row| row.name));
-    let names: Vec<&str> = names.collect();
+    let names: Vec<&str> = row_names().collect();
     if names.contains(&name) { Ok(name.to_owned()) } else { Err(format!("there are {}", names.join(", "))) }
 }

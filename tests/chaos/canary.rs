@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
-use tidemill_tests::beside::{self, Trial};
-use tidemill_tests::server::RedisServer;
+use tidemill_testkit::beside::{self, Trial};
+use tidemill_testkit::server::RedisServer;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

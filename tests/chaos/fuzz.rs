@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tidemill_tests::fuzz::{NAMES, Until, fuzz, target};
+use tidemill_testkit::fuzz::{NAMES, Until, fuzz, target};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

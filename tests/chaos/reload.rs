@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use tidemill_tests::reload::{Plan, run};
+use tidemill_testkit::reload::{Plan, run};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -71,7 +71,8 @@ pub(crate) fn build(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
     if programs.contains(&"tidemill") && !path(profile, "tidemill").is_file() {
         eprintln!("{}", estimate(profile));
     }
-    let mut build = cargo(&["build"]);
+    // What is selected decides the features of what is shared (docs/decisions/0025): so the host always is.
+    let mut build = cargo(&["build", "--package", "tidemill"]);
     for program in programs {
         build.args(["--package", package_of(program), "--bin", program]);
     }
@@ -85,7 +86,8 @@ fn package_of(program: &str) -> &'static str {
     match program {
         "tidemill" => "tidemill",
         "load" | "instructions" => "tidemill-benches",
-        _ => "tidemill-tests",
+        "retail" => "tidemill-oracle",
+        _ => "tidemill-chaos",
     }
 }
 

@@ -1,0 +1,60 @@
+//! A stream that is deleted, flushed or renamed under load: what it held is lost, the loss is said, work goes on.
+
+use std::time::Duration;
+
+use tidemill_testkit::server::RedisServer;
+
+use super::rig::{Process, Rig};
+
+/// How long the host's log is watched, and how much it may complain in that time.
+const WATCHED_S: usize = 5;
+const ERRORS_A_SECOND_MAX: usize = 2;
+
+/// A real host under load, whose stream is lost in this way; then new events have to go through.
+async fn lost_by(command: impl Fn(&Rig) -> Vec<String>) {
+    let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
+    let rig = Rig::new(&server).await;
+    let hosts = [1, 2].map(|_| Process::start(&rig.world, &server.url(), "warn"));
+    rig.fetching(2).await;
+    let load = rig.load();
+    rig.committed(200).await;
+    let before: Vec<usize> = hosts.iter().map(|host| host.said().lines().count()).collect();
+    server.ask::<redis::Value>(&command(&rig).iter().map(String::as_str).collect::<Vec<_>>());
+    tokio::time::sleep(Duration::from_secs(WATCHED_S as u64)).await;
+    load.stop().await;
+    let logs: Vec<String> = hosts.iter().map(Process::said).collect();
+    for (log, before) in logs.iter().zip(before) {
+        let new = log.lines().count() - before;
+        assert!(new <= WATCHED_S * ERRORS_A_SECOND_MAX, "{new} lines in {WATCHED_S} s:\n{log}");
+    }
+    assert!(logs.iter().any(|log| log.contains("stream lost")), "nobody says that the stream is lost:\n{logs:?}");
+    // What is put in now is handled, by both hosts' group.
+    let known = rig.world.backend.status(&rig.world.subscription).await.expect("the group is there again");
+    let emitted = rig.emitted().await.len();
+    rig.put(200).await;
+    let status = rig.wait_for("new events", |status| status.committed >= known.committed + 200).await;
+    let status = if status.waiting() > 0 { rig.wait_for("the end", |s| s.waiting() == 0).await } else { status };
+    assert_eq!((status.retried, status.dead), (0, 0), "{status:?}");
+    assert!(status.balances(), "{status:?}");
+    assert!(rig.emitted().await.len() >= emitted + 100);
+    let mut causes = rig.emitted().await;
+    let all = causes.len();
+    causes.sort_unstable();
+    causes.dedup();
+    assert_eq!(causes.len(), all, "some effects came out twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stream_that_is_deleted_under_load() {
+    lost_by(|rig| vec!["DEL".to_owned(), rig.world.asked.clone()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stream_that_is_flushed_under_load() {
+    lost_by(|_| vec!["FLUSHALL".to_owned()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stream_that_is_renamed_under_load() {
+    lost_by(|rig| vec!["RENAME".to_owned(), rig.world.asked.clone(), format!("{}-old", rig.world.asked)]).await;
+}
