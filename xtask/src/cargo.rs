@@ -1,7 +1,7 @@
 //! Cargo, and the programs of this workspace that it builds.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, bail};
 
@@ -51,7 +51,7 @@ impl Profile {
     }
 }
 
-/// A program of the workspace, as cargo has built it.
+/// A program of the workspace, as cargo has built it; or will.
 pub(crate) fn built(profile: Profile, program: &str, args: &[&str]) -> Command {
     let mut built = command(path(profile, program));
     built.args(args);
@@ -59,7 +59,7 @@ pub(crate) fn built(profile: Profile, program: &str, args: &[&str]) -> Command {
 }
 
 /// Cargo has put this program where it puts the others, whoever has told it to: a variable, or a `.cargo/config.toml`.
-fn path(profile: Profile, program: &str) -> PathBuf {
+pub(crate) fn path(profile: Profile, program: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let target = own.ancestors().nth(2).map_or_else(|| root().join("target"), Path::to_owned);
     target.join(profile.folder()).join(program).with_extension(std::env::consts::EXE_EXTENSION)
@@ -107,6 +107,18 @@ fn estimate(profile: Profile) -> String {
     )
 }
 
+/// Runs a command, and answers the code that it ended with.
+pub(crate) fn code(command: &mut Command) -> anyhow::Result<u8> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    code_of(&program, command.status().with_context(|| format!("running {program}"))?)
+}
+
+/// # Errors
+/// A signal has ended it: then there is no code.
+pub(crate) fn code_of(program: &str, status: ExitStatus) -> anyhow::Result<u8> {
+    status.code().and_then(|code| u8::try_from(code).ok()).with_context(|| format!("{program} ended with {status}"))
+}
+
 /// Runs a command that is expected to end well.
 pub(crate) fn passes(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
@@ -115,4 +127,19 @@ pub(crate) fn passes(command: &mut Command) -> anyhow::Result<()> {
         bail!("{program} ended with {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn the_code_of_a_program_is_passed_on() {
+        for wanted in [0, 2, 101] {
+            assert_eq!(code(Command::new("sh").args(["-c", &format!("exit {wanted}")])).unwrap(), wanted);
+        }
+        let error = code(Command::new("sh").args(["-c", "kill -9 $$"])).unwrap_err();
+        assert!(error.to_string().starts_with("sh ended with signal: 9"), "{error}");
+    }
 }

@@ -3,6 +3,7 @@
 //! It has next to no dependencies, so that it is there in seconds and shares no crate whose features it would change.
 
 mod cargo;
+mod matched;
 mod redis;
 
 use std::process::ExitCode;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let name = args.next().unwrap_or_default();
     let options: Vec<String> = args.collect();
-    if ["-h", "--help", "help"].contains(&name.as_str()) {
+    if is_help(&name) || name == "help" {
         println!("{}", help());
         return ExitCode::SUCCESS;
     }
@@ -59,13 +60,18 @@ fn main() -> ExitCode {
         eprintln!("error: {what}\n\n{}", help());
         return ExitCode::from(2);
     };
-    match run(task, options) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = if options.iter().any(|option| is_help(option)) { help_of(task) } else { run(task, options) };
+    match ended {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_help(option: &str) -> bool {
+    ["-h", "--help"].contains(&option)
 }
 
 fn help() -> String {
@@ -76,7 +82,35 @@ fn help() -> String {
     )
 }
 
-fn run(task: &Task, mut options: Vec<String>) -> anyhow::Result<()> {
+/// Says what a task does and which options it takes. Nothing is built for it: a program that is there lists its own.
+fn help_of(task: &Task) -> anyhow::Result<u8> {
+    println!("cargo xtask {}: {}\n", task.name, task.about);
+    let (program, first): (&str, &[&str]) = match &task.run {
+        Run::Nothing => {
+            println!("It takes no options.");
+            return Ok(0);
+        }
+        Run::Tests => {
+            println!(
+                "Usage: cargo xtask test [WORD]... [OPTION]...\n\nThe options are those of every Rust test binary, such as \
+                 --list, --exact, --skip WORD, --nocapture and --test-threads N."
+            );
+            return Ok(0);
+        }
+        Run::Host(first) => ("tidemill", std::slice::from_ref(first)),
+        Run::Program(program, first) => (program, first),
+        Run::Tool(program) => (program, &[]),
+    };
+    // Whichever there is.
+    let profiles = [Profile::Dev, Profile::Release];
+    let Some(profile) = profiles.into_iter().find(|profile| cargo::path(*profile, program).is_file()) else {
+        println!("Its options are listed here once it is built: cargo build --workspace --bin {program}");
+        return Ok(0);
+    };
+    cargo::code(cargo::built(profile, program, first).arg("--help"))
+}
+
+fn run(task: &Task, mut options: Vec<String>) -> anyhow::Result<u8> {
     if matches!(task.run, Run::Nothing) && !options.is_empty() {
         bail!("`cargo xtask {}` takes no options", task.name);
     }
@@ -90,7 +124,7 @@ fn run(task: &Task, mut options: Vec<String>) -> anyhow::Result<()> {
         _ => guests(profile, &["tidemill"])?,
     }
     let mut command = match task.run {
-        Run::Nothing => return Ok(()),
+        Run::Nothing => return Ok(0),
         Run::Tests => cargo::cargo(&["test", "--workspace", "--no-fail-fast", "--"]),
         Run::Host(first) => cargo::built(profile, "tidemill", &[first]),
         Run::Program(program, first) => cargo::built(profile, program, first),
@@ -100,8 +134,11 @@ fn run(task: &Task, mut options: Vec<String>) -> anyhow::Result<()> {
             tool
         }
     };
-    command.args(options).envs(server.map(|path| ("TIDEMILL_REDIS_SERVER", path)));
-    cargo::passes(&mut command)
+    command.args(&options).envs(server.map(|path| ("TIDEMILL_REDIS_SERVER", path)));
+    match task.run {
+        Run::Tests if !options.is_empty() => matched::run(&mut command, &options),
+        _ => cargo::code(&mut command),
+    }
 }
 
 /// Whether this flag is among the options; takes it out.
@@ -117,4 +154,18 @@ fn guests(profile: Profile, programs: &[&str]) -> anyhow::Result<()> {
     let mut guests = cargo::built(profile, "tidemill", &["plugin", "build", "plugins"]);
     // Progress; what a task has to say comes after it, on stdout alone.
     cargo::passes(guests.stdout(std::io::stderr()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No program lies where this one looks for them: in the folder beside that of its tests.
+    #[test]
+    fn help_needs_nothing_that_is_built() {
+        for task in TASKS {
+            assert_eq!(help_of(&task).unwrap(), 0, "{}", task.name);
+        }
+        assert!(!cargo::path(Profile::Dev, "tidemill").exists(), "help has built the host");
+    }
 }
