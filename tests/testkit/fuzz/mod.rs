@@ -226,7 +226,7 @@ impl fmt::Display for Ran {
         let Largest { memory_bytes, memory_per_byte, time, time_per_byte } = self.largest;
         write!(
             f,
-            "{:<10} {:>10} executions {per_s:>9.0}/s {kept:>5} kept {answers:>5} kinds of answers, slowest {slowest} ms; at most \
+            "{:<13} {:>10} executions {per_s:>9.0}/s {kept:>5} kept {answers:>5} kinds of answers, slowest {slowest} ms; at most \
              {:.1} MiB ({memory_per_byte:.1} a byte), {:.1} ms of processor ({} ns a byte); {crashes} crashes",
             self.target,
             self.executions,
