@@ -92,8 +92,16 @@ pub(super) fn component(folder: &Path) -> Target {
         };
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_millis(50));
-        let call =
-            Call { event: &event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline };
+        let call = Call {
+            event: &event,
+            stream: &stream,
+            now: &now,
+            ids: Ids::default(),
+            attempt: 1,
+            values,
+            state_version: 0,
+            deadline,
+        };
         match Instance::new(&plugin) {
             Ok(mut live) => format!("{:?}", live.call(&call).outcome),
             Err(error) => format!("{error:?}"),

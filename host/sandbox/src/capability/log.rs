@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::context::{Context, truncate};
+use super::context::{Context, bytes_of, truncate};
 use crate::abi::latest::tidemill::plugin::logging;
 use crate::abi::latest::tidemill::plugin::logging::Level;
 use tidemill_core::clock;
@@ -24,7 +24,7 @@ impl logging::Host for Context {
 impl Context {
     /// Whether what is logged from now on is dropped.
     pub(super) fn log_is_full(&self) -> bool {
-        self.attempt.log_lines > self.terms.limits.log_lines_max
+        self.attempt.log_lines > self.terms.limits.log_lines
     }
 
     /// One line of the attempt's log. While an instance starts there is no attempt: then it is the handler's.
@@ -34,18 +34,18 @@ impl Context {
         }
         let limits = &self.terms.limits;
         self.attempt.log_lines += 1;
-        if self.attempt.log_lines > limits.log_lines_max {
+        if self.attempt.log_lines > limits.log_lines {
             self.attempt.leave_out(Truncation::LogLines);
             let handler = &*self.terms.handler;
             if self.terms.log_gate.admits(clock::since_boot()) {
-                tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "too many log lines; dropping the rest of this attempt");
+                tracing::warn!(target: "guest", handler, lines_max = limits.log_lines, "too many log lines; dropping the rest of this attempt");
             }
             return;
         }
         line = self.terms.secrets.redact(line);
-        if line.len() > limits.log_bytes_max {
+        if line.len() > bytes_of(limits.log_bytes) {
             self.attempt.leave_out(Truncation::LogBytes);
-            line = truncate(line, limits.log_bytes_max);
+            line = truncate(line, bytes_of(limits.log_bytes));
         }
         if self.terms.log_gate.admits(clock::since_boot()) {
             self.write(level, &line);

@@ -71,7 +71,7 @@ impl Row<'_> {
                 Some(permissions) => Some(words(permissions.list(row.name))),
                 None => (imported && permissions.is_none()).then(|| "any (no manifest says less)".to_owned()),
             };
-            let granted = (row.granted)(&self.terms).then(|| words(granted(&self.handler.grants, row.name)));
+            let granted = (row.granted)(&self.terms).then(|| words(granted(&self.handler.grants, row.name).as_deref()));
             Right { capability: row.name, asked, granted }
         };
         rows.map(right).filter(|right| right.asked.is_some() || right.granted.is_some()).collect()
@@ -117,9 +117,9 @@ impl Row<'_> {
 }
 
 /// The list of a grant, where it has one.
-fn granted<'a>(grants: &'a Grants, capability: &str) -> Option<&'a [String]> {
+fn granted(grants: &Grants, capability: &str) -> Option<Vec<String>> {
     match capability {
-        "emit" => grants.emit.as_deref(),
+        "emit" => grants.emit.as_ref().map(|list| list.iter().map(|pattern| pattern.text.clone()).collect()),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Error};
 use uuid::Uuid;
 
-use super::context::Context;
+use super::context::{Context, bytes_of};
 use crate::abi::latest::tidemill::plugin::http;
 use crate::abi::latest::tidemill::plugin::http::{HttpError, Request};
 use breakers::Breakers;
@@ -122,7 +122,7 @@ impl http::Host for Context {
             Err(Failed::Busy(_)) => "busy",
         };
         // Beyond its limit a plugin may ask as often as it likes; the list is not to grow with that.
-        if self.attempt.requests <= self.terms.limits.http_requests_max {
+        if self.attempt.requests <= self.terms.limits.http_requests {
             self.attempt.sent.push(SentRequest { result, took: begun.elapsed() });
         }
         Ok(answer.map_err(|failed| match failed {
@@ -171,7 +171,7 @@ impl Context {
         *message.method_mut() = Method::from_bytes(method.as_bytes()).expect("one of METHODS");
         *message.uri_mut() = target.url().parse().map_err(|error| denied(format!("{target}: {error}")))?;
         *message.headers_mut() = headers;
-        let answer = run(&outbound.agent, message, timeout, self.terms.limits.http_response_bytes_max);
+        let answer = run(&outbound.agent, message, timeout, bytes_of(self.terms.limits.http_response_bytes));
         match &answer {
             Ok(response) => pass.went(response.status < 500),
             Err(Error::Other(_)) => drop(pass),
@@ -182,13 +182,13 @@ impl Context {
 
     fn room_for_request(&self, request: &Request) -> Result<(), Failed> {
         let limits = &self.terms.limits;
-        if self.attempt.requests > limits.http_requests_max {
-            let what = format!("an attempt may make {} requests (limits.http_requests)", limits.http_requests_max);
+        if self.attempt.requests > limits.http_requests {
+            let what = format!("an attempt may make {} requests (limits.http_requests)", limits.http_requests);
             return Err(Failed::Denied { limit: Some(Crash::HttpRequests), what });
         }
         let headers: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if request.url.len() + headers + request.body.len() > limits.http_request_bytes_max {
-            let max = limits.http_request_bytes_max;
+        if request.url.len() + headers + request.body.len() > bytes_of(limits.http_request_bytes) {
+            let max = bytes_of(limits.http_request_bytes);
             let what = format!("a request may have {max} bytes (limits.http_request_bytes)");
             return Err(Failed::Denied { limit: Some(Crash::HttpBytes), what });
         }
@@ -213,7 +213,7 @@ impl Context {
                 Failed::TimedOut(format!("{authority} did not answer within {timeout}"))
             }
             Error::BodyExceedsLimit(_) => {
-                let max = self.terms.limits.http_response_bytes_max;
+                let max = bytes_of(self.terms.limits.http_response_bytes);
                 Failed::TooLarge(format!("{authority} answers more than {max} bytes (limits.http_response_bytes)"))
             }
             Error::LargeResponseHeader(..) => {
