@@ -16,6 +16,7 @@ use super::manifest::Manifest;
 use super::trust::{Origin, Trust};
 use crate::abi::latest::HandlerPluginIndices;
 use crate::abi::latest::lifecycle::LifecyclePluginIndices;
+use crate::capability;
 use crate::capability::context::{Context, Permissions};
 use crate::worlds::handler::{Instance, NoInstance};
 use crate::{Engine, Error};
@@ -82,12 +83,12 @@ impl ComponentReader {
 impl InspectedComponent {
     /// Is everything that it imports requested, and granted?
     pub fn check_granted(&self, terms: &Permissions) -> Result<(), Error> {
-        for row in self.found.imports.iter().filter_map(|import| inspect::capability(import)) {
+        for (row, interface) in self.found.imports.iter().filter_map(|import| capability::of_import(import)) {
             let handler = terms.handler.to_string();
             if self.manifest.permissions.as_ref().is_some_and(|asks| !asks.has(row.name)) {
                 return Err(Error::Manifest {
                     handler,
-                    what: format!("it imports {}, and its manifest does not ask for \"{}\"", row.interface, row.name),
+                    what: format!("it imports {}, and its manifest does not ask for \"{}\"", interface.name, row.name),
                     hint: "add it to `permissions`; an empty list requests nothing through it".to_owned(),
                 });
             }
@@ -109,12 +110,12 @@ impl InspectedComponent {
         let mut linker = Linker::new(engine.wasmtime());
         let mut linked = BTreeSet::new();
         for import in &self.found.imports {
-            let Some(row) = inspect::capability(import) else { continue };
+            let Some((_, interface)) = capability::of_import(import) else { continue };
             // Two versions of one interface are met by one.
-            if !linked.insert(row.interface) {
+            if !linked.insert(interface.name) {
                 continue;
             }
-            (row.link)(&mut linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
+            (interface.link)(&mut linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
         }
         let wrong_world = |error: wasmtime::Error| Error::WrongWorld {
             handler: handler.to_owned(),

@@ -13,8 +13,8 @@ use super::table::{Table, thousands};
 use super::{Globals, UsageError};
 use tidemill_config::{self as config, Grants};
 use tidemill_runtime::build;
-use tidemill_sandbox::capability::CAPABILITIES;
 use tidemill_sandbox::capability::context::Permissions;
+use tidemill_sandbox::capability::{self, CAPABILITIES};
 use tidemill_sandbox::component::compile::Compiler;
 use tidemill_sandbox::component::inspect::inspect;
 use tidemill_sandbox::component::load::{ComponentReader, InspectedComponent};
@@ -65,7 +65,8 @@ impl Row<'_> {
     fn rights(&self, looked: &InspectedComponent) -> Vec<Right> {
         let rows = CAPABILITIES.iter().filter(|row| !row.example.is_empty());
         let right = |row: &tidemill_sandbox::capability::Capability| {
-            let imported = looked.found.imports.iter().any(|import| import.split('@').next() == Some(row.interface));
+            let imports = looked.found.imports.iter().filter_map(|import| capability::of_import(import));
+            let imported = imports.map(|(imported, _)| imported.name).any(|name| name == row.name);
             let permissions = looked.manifest.permissions.as_ref();
             let asked = match permissions.filter(|permissions| permissions.has(row.name)) {
                 Some(permissions) => Some(words(permissions.list(row.name))),
