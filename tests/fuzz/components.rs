@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidemill_config::read;
 use tidemill_runtime::build;
 use tidemill_sandbox::capability::ids::Ids;
-use tidemill_sandbox::component::inspect::inspect;
+use tidemill_sandbox::component::inspect::{SECTION, inspect};
 use tidemill_sandbox::component::manifest;
 use tidemill_sandbox::worlds::handler::{Call, Instance};
 use wasm_encoder::{ComponentSection, CustomSection};
@@ -49,7 +49,7 @@ pub(super) fn manifest() -> Target {
         if input.starts_with(b"\0asm") {
             wasm = input.to_vec();
         } else {
-            CustomSection { name: manifest::SECTION.into(), data: input.into() }.append_to_component(&mut wasm);
+            CustomSection { name: SECTION.into(), data: input.into() }.append_to_component(&mut wasm);
         }
         match read(&wasm) {
             Err(error) => error,

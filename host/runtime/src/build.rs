@@ -24,10 +24,10 @@ use tidemill_core::model::delivery::Subscription;
 use tidemill_core::policy::breaker::Breaker;
 use tidemill_core::policy::route::StreamRoutes;
 use tidemill_sandbox::capability::context::Permissions;
-use tidemill_sandbox::capability::http::Outbound;
-use tidemill_sandbox::capability::log::LogRateLimit;
-use tidemill_sandbox::capability::secrets;
-use tidemill_sandbox::capability::secrets::{SecretSource, Secrets};
+use tidemill_sandbox::capability::http::outbound::Outbound;
+use tidemill_sandbox::capability::log_rate::LogRateLimit;
+use tidemill_sandbox::capability::secret;
+use tidemill_sandbox::capability::secret::{SecretSource, Secrets};
 use tidemill_sandbox::component::compile::Compiler;
 use tidemill_sandbox::component::load::ComponentReader;
 use tidemill_sandbox::component::trust::Trust;
@@ -164,7 +164,7 @@ fn secrets(config: &Config, name: &str, handler: &config::HandlerConfig) -> Resu
             config::SecretFrom::Env(variable) => SecretSource::Env(variable.clone()),
             config::SecretFrom::File(path) => SecretSource::File(config.path(path)),
         };
-        let value = secrets::load(&place).map_err(|(what, hint)| sandbox::Error::Secret {
+        let value = secret::load(&place).map_err(|(what, hint)| sandbox::Error::Secret {
             handler: name.to_owned(),
             name: secret.clone(),
             what,

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 use uuid::Uuid;
 
-use super::http::{Outbound, SentRequest};
+use super::http::outbound::{Outbound, SentRequest};
 use super::ids::Ids;
-use super::log::LogRateLimit;
+use super::log_rate::LogRateLimit;
 use super::meter::{Meter, Stop};
-use super::secrets::Secrets;
-use super::wasi::Wasi;
+use super::secret::Secrets;
+use super::wasi::held::Wasi;
 use tidemill_config as config;
 use tidemill_core::model::delivery::{Effects, Emitted};
 use tidemill_core::model::outcome::{Crash, Truncation};

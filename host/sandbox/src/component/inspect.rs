@@ -5,13 +5,16 @@ use std::ops::Range;
 
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::manifest::SECTION;
+use crate::abi;
 use crate::capability;
-use crate::{Error, abi};
+use crate::error::Error;
 
 /// Names that a component may import or export, and its custom sections. The names of the worlds are a dozen, those of whole
 /// language runtimes four.
 const NAMES_MAX: usize = 1000;
+
+/// The name of the custom section.
+pub const SECTION: &str = "tidemill:manifest";
 
 /// The newest version of the worlds, for hints.
 pub(super) const LATEST: &str = abi::VERSIONS[abi::VERSIONS.len() - 1];

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::Plugin;
 use crate::capability::ids::Ids;
+use crate::component::plugin::Plugin;
 use crate::worlds::handler::{Call, CallResult, Instance, NoInstance};
 use tidemill_core::limits::INSTANCE_IDLE_MAX;
 use tidemill_core::model::delivery::KeyState;
