@@ -50,6 +50,7 @@ impl Guest {
             attempt: 1,
             values: Arc::default(),
             // Under valgrind everything takes 50 times as long.
+            state_version: 0,
             deadline: Duration::from_secs(60),
         };
         let outcome = live.call(&call).outcome;

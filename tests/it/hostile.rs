@@ -16,7 +16,7 @@ async fn meet(name: &str) {
         return assert!(said.contains(words), "wanted {words}\n found {said}");
     }
     let mut world = World::of(&plugin, "sqlite::memory:", NO_RETRY, &guest.grants(&service)).await;
-    world.config.host.http_private = guest.open();
+    world.config.host.http_private = guest.open().into_iter().map(Into::into).collect();
     world.ask(serde_json::from_str::<Value>(&guest.data(&service)).unwrap()).await;
     world.run().await;
     if let Stopped::InCall(class) = guest.stopped {

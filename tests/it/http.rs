@@ -7,7 +7,7 @@ use tidemill_testkit::world::{NO_RETRY, QUICK, World, refusal_of};
 /// A world whose guest makes requests; `tables` begins inside of its grants. Loopback is open to it.
 async fn world(extra: &str, tables: &str) -> World {
     let mut world = World::of(&tidemill_testkit::guest("caller"), "sqlite::memory:", extra, tables).await;
-    world.config.host.http_private = vec!["127.0.0.1/32".to_owned()];
+    world.config.host.http_private = vec!["127.0.0.1/32".to_owned().into()];
     world
 }
 

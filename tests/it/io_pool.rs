@@ -13,7 +13,7 @@ use tidemill_testkit::world::{NO_RETRY, World};
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn open_loopback(world: &mut World) {
-    world.config.host.http_private = vec!["127.0.0.1/32".to_owned()];
+    world.config.host.http_private = vec!["127.0.0.1/32".to_owned().into()];
 }
 
 async fn until_committed(world: &World, handler: &str, count: u64) {

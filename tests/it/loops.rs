@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// The handler may emit what it wants.
 fn in_a_circle(world: &mut World, hops: u32) {
     let handler = world.config.handlers.get_mut("mischief").expect("the handler");
-    handler.grants.emit.get_or_insert_default().push("Test.Thing.Asked".to_owned());
+    handler.grants.emit.get_or_insert_default().push("Test.Thing.Asked".to_owned().into());
     handler.limits.hops = hops;
 }
 

@@ -130,7 +130,8 @@ async fn every_row_appears_and_says_its_kind() {
     observe::canary_served("rare", 1, 0);
     observe::recovered(&subscription, &[]);
     observe::task_trouble("a test", &Error::Permanent("told by a test".to_owned()));
-    let sent = tidemill_sandbox::capability::http::SentRequest { result: "2xx", took: Duration::from_millis(5) };
+    let sent =
+        tidemill_sandbox::capability::http::outbound::SentRequest { result: "2xx", took: Duration::from_millis(5) };
     observe::requested("rare", [sent].iter());
     let oldest_age = Some(Duration::from_secs(90));
     observe::trimmed(&subscription.stream, &Trimmed { removed: 5, lost: 2, length: 7, oldest_age, held: 0 });

@@ -45,7 +45,7 @@ impl Scene {
         let service = Service::start();
         let grants = format!("http = [\"* {}\"]\nsecrets = []", service.url("/*"));
         let mut world = World::of(&tidemill_testkit::guest("caller"), url, PATIENT, &grants).await;
-        world.config.host.http_private = vec!["127.0.0.1/32".to_owned()];
+        world.config.host.http_private = vec!["127.0.0.1/32".to_owned().into()];
         Self { world: Arc::new(world), service }
     }
 

@@ -86,7 +86,7 @@ crate::on_both_backends! {
     /// Neither on the stream, nor by way of a dead letter.
     async fn a_forged_timer_is_refused_by_who_wants_everything(url: &str) {
         let mut world = World::new(url, QUICK).await;
-        world.config.handlers.get_mut("mischief").unwrap().events = vec!["*".to_owned()];
+        world.config.handlers.get_mut("mischief").unwrap().events = vec!["*".to_owned().into()];
         world.put(forged()).await;
         world.run().await;
         let (letter, said) = world.only_dead().await;

@@ -8,10 +8,13 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use tidemill_storage::Start;
 
+use super::parsed::{self, Parsed};
 use tidemill_core::limits;
 use tidemill_core::policy::breaker::BreakerPolicy;
 use tidemill_core::policy::canary::CanaryPolicy;
+use tidemill_core::policy::outbound::Grant;
 use tidemill_core::policy::retry::RetryPolicy;
+use tidemill_core::policy::route::Pattern;
 use tidemill_core::units;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -21,7 +24,7 @@ pub struct HandlerConfig {
     /// `sha256:` and 64 hex digits: no other file than this one is loaded.
     pub digest: Option<String>,
     #[serde(default)]
-    pub events: Vec<String>,
+    pub events: Vec<Parsed<Pattern>>,
     #[serde(default)]
     pub start: Start,
     /// JSON pointers into the envelope; the first that holds a string or a number makes the key.
@@ -36,7 +39,7 @@ pub struct HandlerConfig {
     /// The canary of a new plugin version; without it, a new version gets all events at once.
     pub canary: Option<CanaryPolicy>,
     #[serde(default)]
-    pub limits: LimitsConfig,
+    pub limits: Limits,
     #[serde(default = "default_instance_events_max")]
     pub instance_events_max: u32,
     #[serde(default)]
@@ -51,7 +54,7 @@ pub struct HandlerConfig {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
+pub struct Limits {
     pub memory: ByteSize,
     /// Elements of all tables.
     pub tables: usize,
@@ -84,7 +87,7 @@ pub struct LimitsConfig {
     pub io_calls: usize,
 }
 
-impl Default for LimitsConfig {
+impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: limits::MEMORY,
@@ -115,7 +118,7 @@ impl Default for LimitsConfig {
 #[serde(deny_unknown_fields)]
 pub struct Grants {
     /// Patterns of the event types that the plugin may emit. An empty list links `emit` and refuses every event.
-    pub emit: Option<Vec<String>>,
+    pub emit: Option<Vec<Parsed<Pattern>>>,
     #[serde(default)]
     pub state: bool,
     /// Whether the plugin may have itself called again later.
@@ -126,9 +129,21 @@ pub struct Grants {
     pub wasi: Vec<WasiGrant>,
     /// Requests that the plugin may make, such as `POST https://api.example.com/v1/*`. An empty list links `http` and
     /// refuses every request.
-    pub http: Option<Vec<String>>,
+    pub http: Option<Vec<Parsed<Grant>>>,
     /// Names of `[handlers.NAME.secrets]` that the plugin may read.
     pub secrets: Option<Vec<String>>,
+}
+
+impl Grants {
+    /// The event types that the plugin may emit; none = it has no `emit` at all.
+    pub fn emits(&self) -> Option<Vec<Pattern>> {
+        self.emit.as_ref().map(parsed::values)
+    }
+
+    /// Where its requests may go; none = it has no `http` at all.
+    pub fn requests(&self) -> Option<Vec<Grant>> {
+        self.http.as_ref().map(parsed::values)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -3,6 +3,7 @@
 
 pub mod check;
 mod handler;
+mod parsed;
 pub mod read;
 
 use std::collections::BTreeMap;
@@ -10,12 +11,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::{IpNet, Ipv6Net};
 use serde::Deserialize;
 use tidemill_core::{limits, units};
 use tidemill_storage::Overflow;
 
-pub use handler::{Grants, HandlerConfig, LimitsConfig, SecretFrom, WasiGrant};
+pub use handler::{Grants, HandlerConfig, Limits, SecretFrom, WasiGrant};
+pub use parsed::Parsed;
 use tidemill_core::model::backend_url::BackendUrl;
+use tidemill_core::policy::address::Networks;
+use tidemill_core::policy::route::{Pattern, StreamRoutes};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +35,7 @@ pub struct Config {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// Event type -> services. The same as `events` of those handlers.
     #[serde(default)]
-    pub routing: BTreeMap<String, Vec<String>>,
+    pub routing: BTreeMap<Parsed<Pattern>, Vec<String>>,
     #[serde(default)]
     pub idempotency: Idempotency,
     #[serde(default)]
@@ -76,7 +81,7 @@ impl Default for SchemasConfig {
 #[serde(deny_unknown_fields)]
 pub struct StreamConfig {
     /// Patterns of the events that go to this stream; the first stream that matches takes an event.
-    pub events: Vec<String>,
+    pub events: Vec<Parsed<Pattern>>,
     /// Entries that the stream keeps at most, as far as every group has finished them.
     pub maxlen: Option<u64>,
     /// How long the stream keeps an entry, as far as every group has finished it.
@@ -116,9 +121,9 @@ pub struct HostConfig {
     /// Threads that call guests which block on other services (`http`).
     pub io_workers: usize,
     /// Networks besides the public internet that requests of plugins may go to, such as `10.1.0.0/16`.
-    pub http_private: Vec<String>,
+    pub http_private: Vec<Parsed<IpNet>>,
     /// Prefixes of IPv6 behind which a NAT64 gateway of this network translates to IPv4.
-    pub(crate) http_nat64: Vec<String>,
+    pub(crate) http_nat64: Vec<Parsed<Ipv6Net>>,
     /// Deliveries that are fetched and settled together.
     pub batch: usize,
     pub payload_bytes_max: ByteSize,
@@ -215,10 +220,25 @@ impl Config {
     }
 
     /// The patterns that a handler gets: its own `events` and what `[routing]` sends it.
-    pub fn events_of(&self, handler: &str) -> Vec<&str> {
-        let routed = self.routing.iter().filter(|(_, services)| services.iter().any(|service| service == handler));
+    pub fn events_of(&self, handler: &str) -> Vec<Pattern> {
+        parsed::values(self.events_written(handler))
+    }
+
+    fn events_written<'a>(&'a self, handler: &'a str) -> impl Iterator<Item = &'a Parsed<Pattern>> {
+        let routed = self.routing.iter().filter(move |(_, services)| services.iter().any(|service| service == handler));
         let own = self.handlers.get(handler).into_iter().flat_map(|handler| &handler.events);
-        own.map(String::as_str).chain(routed.map(|(event, _)| event.as_str())).collect()
+        own.chain(routed.map(|(event, _)| event))
+    }
+
+    /// The streams and what they take.
+    pub fn stream_routes(&self) -> StreamRoutes {
+        let row = |(name, stream): (&String, &StreamConfig)| (name.as_str().into(), parsed::values(&stream.events));
+        StreamRoutes { rows: self.streams.iter().map(row).collect() }
+    }
+
+    /// The networks that requests of plugins may go to besides the public internet, and the NAT64 prefixes.
+    pub fn networks(&self) -> Networks {
+        Networks { open: parsed::values(&self.host.http_private), nat64: parsed::values(&self.host.http_nat64) }
     }
 
     /// The backend's URL, with a relative SQLite file made to start at the configuration's folder.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
-use bytesize::ByteSize;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -24,11 +23,11 @@ use tidemill_config::{self as config, Config};
 use tidemill_core::model::delivery::Subscription;
 use tidemill_core::policy::breaker::Breaker;
 use tidemill_core::policy::route::StreamRoutes;
-use tidemill_sandbox::capability::context::{Limits, Permissions};
-use tidemill_sandbox::capability::http::Outbound;
-use tidemill_sandbox::capability::log::LogRateLimit;
-use tidemill_sandbox::capability::secrets;
-use tidemill_sandbox::capability::secrets::{SecretSource, Secrets};
+use tidemill_sandbox::capability::context::Permissions;
+use tidemill_sandbox::capability::http::outbound::Outbound;
+use tidemill_sandbox::capability::log_rate::LogRateLimit;
+use tidemill_sandbox::capability::secret;
+use tidemill_sandbox::capability::secret::{SecretSource, Secrets};
 use tidemill_sandbox::component::compile::Compiler;
 use tidemill_sandbox::component::load::ComponentReader;
 use tidemill_sandbox::component::trust::Trust;
@@ -67,7 +66,7 @@ pub fn check(config: &Config) -> Result<Checked, Error> {
         return Err(Error::Config(errors));
     }
     warnings.extend(exposed::findings(config));
-    Ok(Checked { schemas: Arc::new(schemas), streams: Arc::new(check::streams(config)), warnings })
+    Ok(Checked { schemas: Arc::new(schemas), streams: Arc::new(config.stream_routes()), warnings })
 }
 
 /// Loads plugins, at the start and whenever one changes.
@@ -136,21 +135,21 @@ pub fn terms(
     handler: &config::HandlerConfig,
     checked: &Checked,
 ) -> Result<Permissions, sandbox::Error> {
-    let emit = handler.grants.emit.as_ref();
     Ok(Permissions {
         handler: name.into(),
-        emit: emit.map(|texts| check::patterns(&texts.iter().map(String::as_str).collect::<Vec<_>>())),
+        emit: handler.grants.emits(),
         asked_emit: None,
         state: handler.grants.state,
         timer: handler.grants.timer,
         wasi: handler.grants.wasi.clone(),
-        http: handler.grants.http.as_ref().map(|grants| {
-            let grants = grants.iter().filter_map(|text| text.parse().ok()).collect();
-            Outbound::new(name, grants, check::networks(config), handler.breaker.clone())
-        }),
+        http: handler
+            .grants
+            .requests()
+            .map(|grants| Outbound::new(name, grants, config.networks(), handler.breaker.clone())),
         secrets: secrets(config, name, handler)?,
         config: handler.config.clone(),
-        limits: handler_limits(config, &handler.limits),
+        limits: handler.limits.clone(),
+        payload_bytes_max: config.host.payload_bytes_max.as_u64() as usize,
         log_gate: LogRateLimit::new(handler.limits.log_lines_per_second),
         schemas: checked.schemas.clone(),
         streams: checked.streams.clone(),
@@ -165,7 +164,7 @@ fn secrets(config: &Config, name: &str, handler: &config::HandlerConfig) -> Resu
             config::SecretFrom::Env(variable) => SecretSource::Env(variable.clone()),
             config::SecretFrom::File(path) => SecretSource::File(config.path(path)),
         };
-        let value = secrets::load(&place).map_err(|(what, hint)| sandbox::Error::Secret {
+        let value = secret::load(&place).map_err(|(what, hint)| sandbox::Error::Secret {
             handler: name.to_owned(),
             name: secret.clone(),
             what,
@@ -175,31 +174,6 @@ fn secrets(config: &Config, name: &str, handler: &config::HandlerConfig) -> Resu
     }
     let readable = handler.grants.secrets.as_ref().map(|names| names.iter().cloned().collect());
     Ok(Secrets::new(values, readable))
-}
-
-fn handler_limits(config: &Config, limits: &config::LimitsConfig) -> Limits {
-    let bytes = |size: ByteSize| size.as_u64() as usize;
-    Limits {
-        memory_bytes_max: bytes(limits.memory),
-        table_elements_max: limits.tables,
-        handles_max: limits.handles,
-        host_calls_max: limits.host_calls,
-        emits_max: limits.emits,
-        hops_max: limits.hops,
-        emit_bytes_max: bytes(limits.emit_bytes),
-        payload_bytes_max: bytes(config.host.payload_bytes_max),
-        state_bytes_max: bytes(limits.state),
-        state_total_bytes_max: bytes(limits.state_total),
-        timers_max: limits.timers,
-        timer_bytes_max: bytes(limits.timer_bytes),
-        timer_wait_max: limits.timer_wait,
-        http_requests_max: limits.http_requests,
-        http_request_bytes_max: bytes(limits.http_request_bytes),
-        http_response_bytes_max: bytes(limits.http_response_bytes),
-        log_lines_max: limits.log_lines,
-        log_bytes_max: bytes(limits.log_bytes),
-        hostcall_bytes_max: bytes(limits.hostcall_bytes),
-    }
 }
 
 /// The stack of guests, in bytes.
@@ -239,7 +213,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
     let Shared { backend, executor, meters } = shared;
     let mut admissions = Admissions::default();
     for plugin in &plugins.all {
-        for stream in checked.streams.overlapping(&check::patterns(&config.events_of(&plugin.handler))) {
+        for stream in checked.streams.overlapping(&config.events_of(&plugin.handler)) {
             admissions.add(stream, &config.handlers[&*plugin.handler].key);
         }
     }
@@ -296,7 +270,7 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
 fn handler(config: &Config, wanted: &config::HandlerConfig, plugin: Arc<Plugin>) -> Handler {
     Handler {
         name: plugin.handler.clone(),
-        events: check::patterns(&config.events_of(&plugin.handler)),
+        events: config.events_of(&plugin.handler),
         key: wanted.key.clone(),
         retry: wanted.retry.clone(),
         canary: wanted.canary.clone(),
@@ -309,10 +283,10 @@ fn handler(config: &Config, wanted: &config::HandlerConfig, plugin: Arc<Plugin>)
 
 /// The subscriptions of all handlers: what `status`, `dead` and `state` look at, no plugin needed.
 pub fn subscriptions(config: &Config) -> Vec<(Subscription, Start)> {
-    let streams = check::streams(config);
+    let streams = config.stream_routes();
     let mut subscriptions = Vec::new();
     for (name, handler) in &config.handlers {
-        let events = check::patterns(&config.events_of(name));
+        let events = config.events_of(name);
         for stream in streams.overlapping(&events) {
             subscriptions.push((Subscription { stream: stream.clone(), handler: name.as_str().into() }, handler.start));
         }
@@ -322,9 +296,8 @@ pub fn subscriptions(config: &Config) -> Vec<(Subscription, Start)> {
 
 /// The streams that handlers may emit to: what `doctor` looks at beside those that are read.
 pub fn targets(config: &Config) -> Vec<Arc<str>> {
-    let streams = check::streams(config);
-    let grants = config.handlers.values().filter_map(|handler| handler.grants.emit.as_ref()).flatten();
-    let emitted = check::patterns(&grants.map(String::as_str).collect::<Vec<_>>());
+    let streams = config.stream_routes();
+    let emitted: Vec<_> = config.handlers.values().filter_map(|handler| handler.grants.emits()).flatten().collect();
     streams.overlapping(&emitted).cloned().collect()
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::Error;
 use super::capability::meter::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
+use crate::error::Error;
 use tidemill_core::limits;
 use tidemill_process::tasks;
 use tidemill_process::tasks::{STUCK_MAX, Task};

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Plugin;
+use crate::component::plugin::Plugin;
 use tidemill_core::model::outcome::Verdict;
 use tidemill_core::policy::canary::{BatchStats, CanaryPolicy, CanaryStats};
 

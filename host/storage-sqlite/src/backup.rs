@@ -7,8 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::lost_thread;
 use super::error::{Failed, Result};
+use super::location::FileLocation;
 use super::open;
-use super::open::{FileLocation, refused};
+use super::open::refused;
 use tidemill_process::files;
 use tidemill_process::tasks;
 use tidemill_process::tasks::Task;

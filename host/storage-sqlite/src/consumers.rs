@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::clock_row;
 use super::error::Result;
-use super::steady;
-use super::tx::{Tx, millis};
+use super::millis::millis;
+use super::tx::Tx;
 use tidemill_core::model::delivery::Subscription;
 use tidemill_storage::group::{WISH_LEAVE_TTL, WISH_TTL};
 use tidemill_storage::{HEARTBEAT_MAX, HostInfo};
@@ -38,7 +39,7 @@ pub(crate) fn heartbeat(tx: &mut Tx<'_>, name: &str, ttl: Duration, note: &str) 
     // Its wishes as well: they show when a dead host's last heartbeat came.
     let until = tx.now_ms.saturating_add(millis(WISH_TTL));
     tx.run("UPDATE wishes SET until_ms = ?2 WHERE consumer = ?1 AND ended = 0", (name, until))?;
-    steady::note(tx)
+    clock_row::note(tx)
 }
 
 /// All live ones: a host is a consumer of every subscription in its configuration, and this file is one machine's.

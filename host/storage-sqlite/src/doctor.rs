@@ -8,9 +8,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::Result;
 use super::error::lost_thread;
+use super::millis::millis;
 use super::open::literal;
-use super::tx::{Tx, millis};
-use super::{beside, dead, steady, subscriptions};
+use super::tx::Tx;
+use super::{beside, clock_row, dead, subscriptions};
 use tidemill_core::model::delivery::Subscription;
 use tidemill_process::files::open_mode;
 use tidemill_process::tasks;
@@ -111,7 +112,7 @@ const STEP_TOLD: Duration = Duration::from_secs(86_400);
 
 /// What waits, lasts or ages does not go by the machine's clock; but events bear its times.
 fn clock(tx: &Tx<'_>) -> Result<Finding> {
-    let last = steady::last_step(tx)?.filter(|(_, ago)| *ago < millis(STEP_TOLD));
+    let last = clock_row::last_step(tx)?.filter(|(_, ago)| *ago < millis(STEP_TOLD));
     Ok(match last {
         Some((step, ago)) => {
             let which = if step < 0 { "back" } else { "forward" };

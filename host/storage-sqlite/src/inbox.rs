@@ -7,7 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::error::Result;
-use super::tx::{Tx, millis};
+use super::millis::millis;
+use super::tx::Tx;
 use tidemill_core::model::entry::PayloadHash;
 
 /// How many expired ids one job removes at most.

@@ -12,6 +12,7 @@
 mod admin;
 mod backup;
 mod beside;
+mod clock_row;
 mod consumers;
 mod dead;
 mod delayed;
@@ -21,7 +22,9 @@ mod fence;
 mod fetch;
 mod inbox;
 mod job;
+mod location;
 mod lookup;
+mod millis;
 mod open;
 mod open_to_read;
 mod pack;
@@ -75,14 +78,14 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens or creates the file; `:memory:` is a private database that ends with this value.
     pub async fn open(file: &str, options: Options) -> Result<Self> {
-        let place = open::FileLocation::parse(file)?;
+        let place = location::FileLocation::parse(file)?;
         let in_memory = place.is_memory();
         Ok(Self { db: Db::start(place).await?, options, in_memory })
     }
 
     /// Opens a file to read it. One that has to be created first is opened for writing.
     pub async fn open_to_read(file: &str, options: Options) -> Result<Self> {
-        let place = open::FileLocation::parse(file)?.only_read();
+        let place = location::FileLocation::parse(file)?.only_read();
         let in_memory = place.is_memory();
         Ok(Self { db: Db::start(place).await?, options, in_memory })
     }

@@ -9,7 +9,6 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::beside;
 use super::error::is_passing;
 use super::error::{Failed, Result};
-use super::open_to_read;
 use super::tx::Tx;
 use tidemill_storage::Error;
 
@@ -36,101 +35,7 @@ const SET_UP: &str = "
     PRAGMA trusted_schema = OFF;
 ";
 
-/// What tells one file from another, whatever it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    #[cfg(unix)]
-    fn of(file: &std::fs::Metadata) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        Some(Self { device: file.dev(), inode: file.ino() })
-    }
-
-    #[cfg(not(unix))]
-    fn of(_file: &std::fs::Metadata) -> Option<Self> {
-        None
-    }
-}
-
-#[derive(Clone)]
-pub(crate) enum FileLocation {
-    Memory,
-    File(PathBuf),
-    /// To be read only, if that can be.
-    ToRead(PathBuf),
-}
-
-impl FileLocation {
-    pub(crate) fn parse(file: &str) -> Result<Self> {
-        match file {
-            "" => Err(refused("no file", "the backend url names no file", "sqlite:tidemill.db or sqlite::memory:")),
-            ":memory:" => Ok(Self::Memory),
-            path => Ok(Self::File(path.into())),
-        }
-    }
-
-    pub(crate) fn only_read(self) -> Self {
-        match self {
-            Self::File(path) => Self::ToRead(path),
-            other => other,
-        }
-    }
-
-    pub(crate) fn is_memory(&self) -> bool {
-        matches!(self, Self::Memory)
-    }
-
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Memory => ":memory:".into(),
-            Self::File(path) | Self::ToRead(path) => path.display().to_string(),
-        }
-    }
-
-    /// Which file lies there now; none where none does, or it cannot be told.
-    pub(crate) fn identity(&self) -> Option<FileId> {
-        let Self::File(path) = self else { return None };
-        FileId::of(&std::fs::metadata(path).ok()?)
-    }
-
-    /// No file, or another one: a failed `stat` alone is not enough.
-    pub(crate) fn is_known_gone(&self, found: Option<FileId>) -> bool {
-        let Self::File(path) = self else { return false };
-        found.is_some() || std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    }
-
-    pub(crate) fn open(&self) -> Result<Connection> {
-        let mut conn = match self {
-            Self::Memory => Connection::open_in_memory()?,
-            Self::File(path) => open_file(path)?,
-            Self::ToRead(path) => match open_to_read::open(path)? {
-                Some(conn) => return Ok(conn),
-                None => open_file(path)?,
-            },
-        };
-        let name = self.name();
-        set_up_waiting(&mut conn, &name).map_err(|error| match error {
-            LockAnswer::Ours(error) => error,
-            // Not the file, which is open, but the log beside it.
-            LockAnswer::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
-                refused(&name, &error.to_string(), "check that this user may make files in the folder")
-            }
-            LockAnswer::Sqlite(error) if is_passing(&error) => {
-                Failed(Error::Unavailable { what: format!("SQLite {name}, open"), cause: error.to_string() })
-            }
-            LockAnswer::Sqlite(error) => {
-                refused(&name, &error.to_string(), "give the path of a Tidemill database, or of a new file")
-            }
-        })?;
-        Ok(conn)
-    }
-}
-
-fn open_file(path: &Path) -> Result<Connection> {
+pub(crate) fn file(path: &Path) -> Result<Connection> {
     let name = path.display().to_string();
     let path = &literal(path)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -243,12 +148,29 @@ impl From<rusqlite::Error> for LockAnswer {
     }
 }
 
+/// Sets a connection up, and lays the file out if it is new.
+pub(crate) fn set_up(conn: &mut Connection, name: &str) -> Result<()> {
+    set_up_waiting(conn, name).map_err(|error| match error {
+        LockAnswer::Ours(error) => error,
+        // Not the file, which is open, but the log beside it.
+        LockAnswer::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            refused(name, &error.to_string(), "check that this user may make files in the folder")
+        }
+        LockAnswer::Sqlite(error) if is_passing(&error) => {
+            Failed(Error::Unavailable { what: format!("SQLite {name}, open"), cause: error.to_string() })
+        }
+        LockAnswer::Sqlite(error) => {
+            refused(name, &error.to_string(), "give the path of a Tidemill database, or of a new file")
+        }
+    })
+}
+
 /// SQLite itself waits for no lock where it changes the journal of a file that another connection reads: then all of it
 /// is done again, for as long as any lock is waited for.
 fn set_up_waiting(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnswer> {
     let begun = Instant::now();
     loop {
-        match set_up(conn, name) {
+        match try_to_set_up(conn, name) {
             Err(LockAnswer::Sqlite(error))
                 if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < BUSY_TIMEOUT =>
             {
@@ -259,7 +181,7 @@ fn set_up_waiting(conn: &mut Connection, name: &str) -> std::result::Result<(), 
     }
 }
 
-fn set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnswer> {
+fn try_to_set_up(conn: &mut Connection, name: &str) -> std::result::Result<(), LockAnswer> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     content(&conn.transaction()?, name)?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::millis::millis;
 use super::row::{DeliveryRow, number, queue_number};
-use super::tx::millis;
 use tidemill_core::model::dead_letter::Reason;
 use tidemill_core::model::delivery::{Disposition, Effects, Emitted, Subscription, Timer};
 use tidemill_core::model::entry::PayloadHash;

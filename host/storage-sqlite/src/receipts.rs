@@ -5,7 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::error::Result;
-use super::tx::{Tx, millis};
+use super::millis::millis;
+use super::tx::Tx;
 use tidemill_storage::Settled;
 
 const KEPT_FOR: Duration = Duration::from_secs(600);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use rusqlite::Row;
 
 use super::error::Result;
+use super::millis::millis;
 use super::plan::RowKey;
 use super::room::Room;
 use super::row::{from_redelivery, id, limit, number, queue_number, queue_of};
-use super::tx::{Tx, millis};
+use super::tx::Tx;
 use super::{consumers, subscriptions};
 use tidemill_core::model::delivery::{Body, Delivery, EntryId, Queue, Subscription};
 use tidemill_storage::group::LEFT_FOR;

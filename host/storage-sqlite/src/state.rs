@@ -64,13 +64,7 @@ impl StateCache {
     pub(crate) fn write(&mut self, tx: &Tx<'_>, key: Arc<str>, writes: BTreeMap<String, Option<Bytes>>) -> Result<()> {
         let held = self.held(tx, &key)?;
         held.changed = true;
-        held.state.version += 1;
-        for (name, value) in writes {
-            match value {
-                Some(value) => held.state.values.insert(name, value),
-                None => held.state.values.remove(&name),
-            };
-        }
+        held.state.apply(writes);
         Ok(())
     }
 

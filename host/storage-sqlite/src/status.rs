@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::error::Result;
-use super::tx::{Tx, millis};
+use super::millis::millis;
+use super::tx::Tx;
 use super::{consumers, dead, subscriptions};
 use tidemill_core::model::delivery::Subscription;
 use tidemill_storage::{IDLE_TIMER_HORIZON, SubscriptionStatus};

@@ -5,12 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::error::Result;
-use super::tx::{Tx, millis, wall_ms};
+use super::millis::{millis, wall_ms};
 use tidemill_core::clock;
-
-/// A change of the wall clock by more than this against the time that has passed is a step: it was set.
-const STEP_MIN_MS: i64 = 60_000;
 
 /// What is added to the time since the machine was started.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +35,7 @@ impl Steady {
     }
 }
 
-fn boot_ms() -> i64 {
+pub(crate) fn boot_ms() -> i64 {
     millis(clock::since_boot())
 }
 
@@ -63,23 +59,6 @@ fn noted(conn: &Connection) -> rusqlite::Result<Option<Noted>> {
     conn.query_row(sql, [], read).optional()
 }
 
-/// Notes both clocks, with each heartbeat; and by how much the wall clock was set, if it was.
-pub(crate) fn note(tx: &Tx<'_>) -> Result<()> {
-    let sql = "INSERT INTO clock (id, boot_id, boot_ms, steady_ms, wall_ms) VALUES (1, ?1, ?2, ?3, ?4)
-               ON CONFLICT DO UPDATE SET
-                 step_ms = iif(abs(?4 - wall_ms - (?3 - steady_ms)) > ?5, ?4 - wall_ms - (?3 - steady_ms), step_ms),
-                 stepped_ms = iif(abs(?4 - wall_ms - (?3 - steady_ms)) > ?5, ?3, stepped_ms),
-                 boot_id = ?1, boot_ms = ?2, steady_ms = ?3, wall_ms = ?4";
-    tx.run(sql, (clock::boot_id(), boot_ms(), tx.now_ms, tx.wall_ms, STEP_MIN_MS))?;
-    Ok(())
-}
-
-/// By how many ms the wall clock was set last, and how long that is ago; nothing if it never was while a host ran.
-pub(crate) fn last_step(tx: &Tx<'_>) -> Result<Option<(i64, i64)>> {
-    let sql = "SELECT step_ms, ?1 - stepped_ms FROM clock WHERE id = 1 AND step_ms <> 0";
-    Ok(tx.get(sql, [tx.now_ms], |row| Ok((row.get(0)?, row.get(1)?)))?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,22 +78,5 @@ mod tests {
         assert_eq!(steady_ms(None, "this", 10, 7), 7, "a new file");
         let untold = Noted { boot_id: String::new(), ..noted.clone() };
         assert_eq!(steady_ms(Some(&untold), "", 1500, 71 * HOUR), 50_000 + HOUR);
-    }
-
-    /// Reaches `STEP_MIN_MS`.
-    #[test]
-    fn a_step_is_noted_with_its_size() {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("schema.sql")).unwrap();
-        let beat = |steady: i64, wall: i64| {
-            let mut to_notify = Vec::new();
-            let tx = Tx::at_both(&conn, steady, wall, &mut to_notify);
-            note(&tx).unwrap();
-            last_step(&tx).unwrap()
-        };
-        assert_eq!([beat(1000, 1000), beat(2500, 2600), beat(4000, 4000)], [None; 3], "it goes a little unevenly");
-        assert_eq!(beat(5500, 5500 - 3 * HOUR), Some((-3 * HOUR, 0)));
-        assert_eq!(beat(7000, 7000 - 3 * HOUR), Some((-3 * HOUR, 1500)));
-        assert_eq!(beat(8500, 8500), Some((3 * HOUR, 0)), "and put right");
     }
 }

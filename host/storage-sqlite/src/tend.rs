@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::Result;
+use super::millis::millis;
 use super::row::{id, limit};
-use super::tx::{Tx, millis};
+use super::tx::Tx;
 use super::{consumers, subscriptions};
 use tidemill_core::model::delivery::Subscription;
 use tidemill_storage::group::{WISH_LEAVE_TTL, WISH_TTL};

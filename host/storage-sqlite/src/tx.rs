@@ -1,11 +1,11 @@
 //! A job's access to the database: short ways to run cached statements, inside the transaction.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, Params, Row};
 
+use super::millis::wall_ms;
 use super::steady::Steady;
 
 pub(crate) struct Tx<'a> {
@@ -97,14 +97,4 @@ impl<'a> Tx<'a> {
     pub(crate) fn notify(&mut self, stream: &Arc<str>) {
         self.to_notify.push(stream.clone());
     }
-}
-
-pub(crate) fn wall_ms() -> i64 {
-    // A clock before 1970 is set wrongly, but it is no reason to stop.
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-/// Milliseconds for SQL. What does not fit is as good as for ever.
-pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

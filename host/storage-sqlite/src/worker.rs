@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::error::Result;
 use super::error::{Failed, lost_thread, named};
 use super::job::{Durability, Job, PendingJob};
-use super::open::{FileId, FileLocation};
+use super::location::{FileId, FileLocation};
 use super::steady::Steady;
 use super::tx::Tx;
 use super::wakeups::Wakeups;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Options, SubscriptionStatus};
+use crate::options::Options;
+use crate::status::SubscriptionStatus;
 use tidemill_core::model::delivery::Subscription;
 
 /// One thing that `doctor` looked at.

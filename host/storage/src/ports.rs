@@ -10,10 +10,15 @@ use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
 use uuid::Uuid;
 
-use super::{
-    AuditRecord, Bounds, Fetched, Finding, Group, HostInfo, LookUp, NewEntry, Operator, Pause, Position, Promoted,
-    Published, Recovered, Result, Settled, Settlement, Start, SubscriptionStatus, Tended, Trimmed, VersionCount, Wish,
-};
+use crate::audit::{AuditRecord, HostInfo, Operator};
+use crate::bounds::{Bounds, Trimmed};
+use crate::error::Result;
+use crate::fetched::{Fetched, LookUp, Recovered};
+use crate::finding::Finding;
+use crate::group::{Group, Pause, Position, Start, Tended, VersionCount, Wish};
+use crate::published::{NewEntry, Promoted, Published};
+use crate::settlement::{Settled, Settlement};
+use crate::status::SubscriptionStatus;
 
 /// Deliveries in, effects out: what a worker calls for each batch.
 #[async_trait]

@@ -107,7 +107,7 @@ impl Group {
                 return Settled::Stale;
             }
             if !effects.writes.is_empty() {
-                self.states.entry(key.to_string()).or_default().apply(effects);
+                self.states.entry(key.to_string()).or_default().apply(effects.writes.clone());
             }
         }
         self.inbox.extend(entry.dedup_key);

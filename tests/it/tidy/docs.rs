@@ -123,7 +123,10 @@ fn capabilities(findings: &mut Vec<String>) {
         };
         let grant = value("granted");
         let grant = grant.rsplit_once("terms.").map_or("always", |(_, rest)| ident(rest)).to_owned();
-        wanted.push(format!("{} {}@{}, granted by {grant}", value("name"), value("interface"), value("since")));
+        let (_, interfaces) = block.split_once("interfaces:").unwrap_or_default();
+        let names = interfaces.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next());
+        let names = names.collect::<Vec<_>>().join(", ");
+        wanted.push(format!("{} {names}@{}, granted by {grant}", value("name"), value("since")));
     }
     let said = |row: &Row| {
         let [name, interface, version, grant] = &row.cells[..4] else { return (row.line, String::new()) };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidemill_config::read;
 use tidemill_runtime::build;
 use tidemill_sandbox::capability::ids::Ids;
-use tidemill_sandbox::component::inspect::inspect;
+use tidemill_sandbox::component::inspect::{SECTION, inspect};
 use tidemill_sandbox::component::manifest;
 use tidemill_sandbox::worlds::handler::{Call, Instance};
 use wasm_encoder::{ComponentSection, CustomSection};
@@ -49,7 +49,7 @@ pub(super) fn manifest() -> Target {
         if input.starts_with(b"\0asm") {
             wasm = input.to_vec();
         } else {
-            CustomSection { name: manifest::SECTION.into(), data: input.into() }.append_to_component(&mut wasm);
+            CustomSection { name: SECTION.into(), data: input.into() }.append_to_component(&mut wasm);
         }
         match read(&wasm) {
             Err(error) => error,
@@ -92,8 +92,16 @@ pub(super) fn component(folder: &Path) -> Target {
         };
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_millis(50));
-        let call =
-            Call { event: &event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline };
+        let call = Call {
+            event: &event,
+            stream: &stream,
+            now: &now,
+            ids: Ids::default(),
+            attempt: 1,
+            values,
+            state_version: 0,
+            deadline,
+        };
         match Instance::new(&plugin) {
             Ok(mut live) => format!("{:?}", live.call(&call).outcome),
             Err(error) => format!("{error:?}"),

@@ -99,7 +99,16 @@ impl Puppet {
         let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
         let (values, deadline) = (Arc::default(), Duration::from_secs(1));
         let outcome = live
-            .call(&Call { event, stream: &stream, now: &now, ids: Ids::default(), attempt: 1, values, deadline })
+            .call(&Call {
+                event,
+                stream: &stream,
+                now: &now,
+                ids: Ids::default(),
+                attempt: 1,
+                values,
+                state_version: 0,
+                deadline,
+            })
             .outcome;
         if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < self.instance_events_max {
             self.live = Some(live);

@@ -36,12 +36,11 @@ impl Check<'_> {
 
 /// Only what has a schema can be emitted.
 fn calls<'a>(config: &'a Config, schemas: &'a Registry) -> Calls<'a> {
-    let parsed = |texts: &[&str]| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<Pattern>>();
     let fits = |patterns: &[Pattern], name: &EventName| patterns.iter().any(|p| p.matches(&name.kind, name.version));
     let wanted: Vec<(&str, Vec<Pattern>)> =
-        config.handlers.keys().map(|name| (name.as_str(), parsed(&config.events_of(name)))).collect();
+        config.handlers.keys().map(|name| (name.as_str(), config.events_of(name))).collect();
     let called_by = |(name, handler): (&'a String, &'a crate::HandlerConfig)| {
-        let emits = parsed(&handler.grants.emit.iter().flatten().map(String::as_str).collect::<Vec<_>>());
+        let emits = handler.grants.emits().unwrap_or_default();
         let emitted: Vec<&EventName> = schemas.names().filter(|name| fits(&emits, name)).collect();
         let by = |events: &[Pattern]| emitted.iter().find(|event| fits(events, event)).copied();
         let called = wanted.iter().filter_map(|(other, events)| Some((*other, by(events)?))).collect();

@@ -12,10 +12,9 @@ use std::path::Path;
 use bytesize::ByteSize;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::read::nearest;
+use super::{Config, Parsed};
 use tidemill_core::limits;
-use tidemill_core::policy::address::Networks;
 use tidemill_core::policy::route::{Pattern, StreamRoutes};
 use tidemill_schema::Registry;
 use tidemill_storage::Overflow;
@@ -47,7 +46,8 @@ struct Check<'a> {
 pub fn check(config: &Config, schemas: &Registry) -> Vec<ConfigFinding> {
     let mut check = Check { config, findings: Vec::new() };
     check.routing();
-    let streams = check.streams();
+    check.streams();
+    let streams = config.stream_routes();
     for name in config.handlers.keys() {
         check.handler(name, &streams, schemas);
         check.outside(name);
@@ -61,26 +61,6 @@ pub fn check(config: &Config, schemas: &Registry) -> Vec<ConfigFinding> {
     check.findings
 }
 
-/// The streams and what they take. Patterns that cannot be read are left out; `check` names them.
-pub fn streams(config: &Config) -> StreamRoutes {
-    let row = |(name, stream): (&String, &super::StreamConfig)| {
-        (name.as_str().into(), stream.events.iter().filter_map(|text| text.parse().ok()).collect())
-    };
-    StreamRoutes { rows: config.streams.iter().map(row).collect() }
-}
-
-/// The networks of `[host] http_private` and `http_nat64`. Those that cannot be read are left out; `check` names them.
-pub fn networks(config: &Config) -> Networks {
-    Networks {
-        open: config.host.http_private.iter().filter_map(|text| text.parse().ok()).collect(),
-        nat64: config.host.http_nat64.iter().filter_map(|text| text.parse().ok()).collect(),
-    }
-}
-
-pub fn patterns(texts: &[&str]) -> Vec<Pattern> {
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
-}
-
 impl Check<'_> {
     fn find(&mut self, key: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) {
         self.findings.push(ConfigFinding { key: key.into(), what: what.into(), hint: hint.into(), warning: false });
@@ -90,21 +70,18 @@ impl Check<'_> {
         self.findings.push(ConfigFinding { key: key.into(), what: what.into(), hint: hint.into(), warning: true });
     }
 
-    fn pattern(&mut self, key: &str, text: &str) -> Option<Pattern> {
-        match text.parse::<Pattern>() {
-            Ok(pattern) => Some(pattern),
-            Err(error) => {
-                let (what, hint) = error.split_once("\n  hint: ").unwrap_or((&error, "see docs/guides"));
-                self.find(key, what, hint);
-                None
-            }
+    fn pattern<'b>(&mut self, key: &str, pattern: &'b Parsed<Pattern>) -> Option<&'b Pattern> {
+        if let Err(error) = &pattern.value {
+            let (what, hint) = error.split_once("\n  hint: ").unwrap_or((error, "see docs/guides"));
+            self.find(key, what, hint);
         }
+        pattern.value.as_ref().ok()
     }
 
     /// Every service that an event is routed to needs a handler: without one the event is lost.
     fn routing(&mut self) {
         for (event, services) in &self.config.routing {
-            let key = format!("routing.\"{event}\"");
+            let key = format!("routing.\"{}\"", event.text);
             self.pattern(&key, event);
             for service in services.iter().filter(|service| !self.config.handlers.contains_key(*service)) {
                 let hint = match nearest(service, self.config.handlers.keys().map(String::as_str)) {
@@ -116,8 +93,7 @@ impl Check<'_> {
         }
     }
 
-    fn streams(&mut self) -> StreamRoutes {
-        let mut rows = Vec::new();
+    fn streams(&mut self) {
         for (name, stream) in &self.config.streams {
             let key = format!("streams.{name}.events");
             if name.contains(['{', '}']) || name.is_empty() {
@@ -132,10 +108,10 @@ impl Check<'_> {
             }
             self.stream_ranges(name, stream);
             self.bounds(name, stream);
-            let taken = stream.events.iter().filter_map(|text| self.pattern(&key, text)).collect();
-            rows.push((name.as_str().into(), taken));
+            for pattern in &stream.events {
+                self.pattern(&key, pattern);
+            }
         }
-        StreamRoutes { rows }
     }
 
     /// Bounds that are allowed and yet may not do what was meant.
@@ -172,12 +148,11 @@ impl Check<'_> {
     fn handler(&mut self, name: &str, streams: &StreamRoutes, schemas: &Registry) {
         let handler = &self.config.handlers[name];
         let at = |key: &str| format!("handlers.{name}.{key}");
-        let events = self.config.events_of(name);
+        let events: Vec<_> = self.config.events_written(name).collect();
         if events.is_empty() {
             self.find(at("events"), "it wants no events", "name a pattern here, or the handler in [routing]");
         }
-        let wanted: Vec<Pattern> = events.iter().filter_map(|text| self.pattern(&at("events"), text)).collect();
-        for pattern in &wanted {
+        for pattern in events.iter().filter_map(|pattern| self.pattern(&at("events"), pattern)).collect::<Vec<_>>() {
             if streams.overlapping(std::slice::from_ref(pattern)).next().is_none() {
                 self.find(
                     at("events"),
@@ -188,7 +163,7 @@ impl Check<'_> {
         }
         for text in handler.grants.emit.iter().flatten() {
             if let Some(pattern) = self.pattern(&at("grants.emit"), text) {
-                self.emit_grant(&at("grants.emit"), &pattern, streams, schemas);
+                self.emit_grant(&at("grants.emit"), pattern, streams, schemas);
             }
         }
         for pointer in handler.key.iter().filter(|pointer| !pointer.starts_with('/')) {
@@ -235,14 +210,13 @@ impl Check<'_> {
 
     /// A wanted type without a schema would make every such event a dead letter.
     fn known_types(&mut self, schemas: &Registry) {
-        let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, (String, Pattern)> = BTreeMap::new();
         for name in self.config.handlers.keys() {
-            for text in self.config.events_of(name) {
-                wanted.entry(text.to_owned()).or_insert_with(|| format!("handlers.{name}.events"));
+            for pattern in self.config.events_of(name) {
+                wanted.entry(pattern.to_string()).or_insert_with(|| (format!("handlers.{name}.events"), pattern));
             }
         }
-        for (text, key) in wanted {
-            let Ok(pattern) = text.parse::<Pattern>() else { continue };
+        for (text, (key, pattern)) in wanted {
             if !schemas.names().any(|name| pattern.matches(&name.kind, name.version)) {
                 let known: Vec<String> = schemas.names().map(|name| name.kind.to_string()).collect();
                 let hint = match nearest(&text, known.iter().map(String::as_str)) {

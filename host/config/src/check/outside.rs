@@ -1,11 +1,11 @@
 //! What lets a handler out of the sandbox: grants of `http`, secrets, and private networks.
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::Ipv6Net;
 
 use super::Check;
+use crate::Parsed;
 use crate::read::nearest;
 use tidemill_core::policy::address::NAT64_BITS;
-use tidemill_core::policy::outbound::Grant;
 
 /// The longest name of a secret, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -14,8 +14,8 @@ impl Check<'_> {
     pub(super) fn outside(&mut self, name: &str) {
         let handler = &self.config.handlers[name];
         let at = |key: &str| format!("handlers.{name}.{key}");
-        for text in handler.grants.http.iter().flatten() {
-            match text.parse::<Grant>() {
+        for Parsed { text, value } in handler.grants.http.iter().flatten() {
+            match value {
                 Err(what) => self.find(
                     at("grants.http"),
                     format!("\"{text}\" is not a grant: {what}"),
@@ -49,15 +49,16 @@ impl Check<'_> {
     }
 
     pub(super) fn networks(&mut self) {
-        for text in self.config.host.http_private.iter().filter(|text| text.parse::<IpNet>().is_err()) {
+        for Parsed { text, .. } in self.config.host.http_private.iter().filter(|network| network.value.is_err()) {
             self.find(
                 "host.http_private",
                 format!("\"{text}\" is not a network"),
                 "write \"10.1.0.0/16\", \"10.1.2.3/32\" or \"fd00::/8\"",
             );
         }
-        let good = |text: &str| text.parse::<Ipv6Net>().is_ok_and(|net| NAT64_BITS.contains(&net.prefix_len()));
-        for text in self.config.host.http_nat64.iter().filter(|text| !good(text)) {
+        let good = |net: &Ipv6Net| NAT64_BITS.contains(&net.prefix_len());
+        for Parsed { text, .. } in self.config.host.http_nat64.iter().filter(|net| !net.value.as_ref().is_ok_and(good))
+        {
             self.find(
                 "host.http_nat64",
                 format!("\"{text}\" is not a NAT64 prefix"),

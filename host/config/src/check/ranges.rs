@@ -293,7 +293,7 @@ mod tests {
             ("RetryPolicy", "handlers.NAME.retry."),
             ("BreakerPolicy", "handlers.NAME.breaker."),
             ("CanaryPolicy", "handlers.NAME.canary."),
-            ("LimitsConfig", "handlers.NAME.limits."),
+            ("Limits", "handlers.NAME.limits."),
         ];
         let numeric = ["usize", "u32", "u64", "f64", "ByteSize", "Duration", "Option<u64>", "Option<Duration>"];
         let (mut keys, mut table) = (Vec::new(), None);

@@ -91,16 +91,16 @@ impl KeyState {
         self.values.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// What the state becomes when these effects are committed.
-    pub fn apply(&mut self, effects: &Effects) {
-        if effects.writes.is_empty() {
+    /// What the state becomes when [`Effects::writes`] are committed.
+    pub fn apply(&mut self, writes: BTreeMap<String, Option<Bytes>>) {
+        if writes.is_empty() {
             return;
         }
         self.version += 1;
-        for (name, value) in &effects.writes {
+        for (name, value) in writes {
             match value {
-                Some(value) => self.values.insert(name.clone(), value.clone()),
-                None => self.values.remove(name),
+                Some(value) => self.values.insert(name, value),
+                None => self.values.remove(&name),
             };
         }
     }

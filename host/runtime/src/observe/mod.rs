@@ -29,7 +29,8 @@ use tidemill_core::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill_core::model::delivery::{Delivery, Disposition, Subscription};
 use tidemill_core::model::outcome::{Crash, Truncation};
 use tidemill_core::policy::canary;
-use tidemill_sandbox::capability::http::{RESULTS as HTTP_RESULTS, SentRequest};
+use tidemill_sandbox::capability::http::RESULTS as HTTP_RESULTS;
+use tidemill_sandbox::capability::http::outbound::SentRequest;
 use tidemill_storage::{Error, Finding, Level, Published, Settled, SettlementEntry, Trimmed};
 
 pub(crate) fn host_started(consumer: &str, backend: &str, subscriptions: usize) {

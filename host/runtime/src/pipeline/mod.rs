@@ -30,7 +30,7 @@ pub use key_locks::{KeyLocks, Ticket};
 pub use settle::redecide;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
-use tidemill_core::model::outcome::{NotRun, Outcome, Verdict};
+use tidemill_core::model::outcome::{Crash, NotRun, Outcome, Verdict};
 use tidemill_core::policy::breaker::Tally;
 use tidemill_core::policy::canary::CanaryPolicy;
 use tidemill_core::policy::retry::RetryPolicy;
@@ -40,8 +40,9 @@ use tidemill_process::tasks;
 use tidemill_sandbox::Plugin;
 use tidemill_sandbox::capability::ids::Ids;
 use tidemill_sandbox::executor::Executor;
-use tidemill_sandbox::executor::batch::{Called, GuestBatch, GuestCall, WarmInstances};
+use tidemill_sandbox::executor::batch::{GuestBatch, GuestCall, WarmInstances};
 use tidemill_sandbox::versions::{ActiveVersions, CanaryComparison};
+use tidemill_sandbox::worlds::handler::CallResult;
 use tidemill_schema::Registry;
 use tidemill_schema::event::Event;
 use tidemill_storage::{Backend, CRASHES_MAX, Consume, Error, Settlement, SettlementEntry};
@@ -294,16 +295,18 @@ async fn call(
     };
     let trouble = |cause| Error::Unavailable { what: format!("plugin of {}", handler.name), cause };
     let answer = context.executor.run(job, warm, &handler.io_calls).await;
-    let called: Vec<Option<Called>> = match answer.ok_or_else(|| trouble("the host is ending".to_owned()))? {
+    let called: Vec<Option<CallResult>> = match answer.ok_or_else(|| trouble("the host is ending".to_owned()))? {
         Ok(called) => called,
         // The stable version must not stand still for that.
-        Err(cause) if serving.is_canary(plugin) => items.iter().map(|_| Some(Called::crashed(cause.clone()))).collect(),
+        Err(cause) if serving.is_canary(plugin) => {
+            items.iter().map(|_| Some(CallResult::crashed(Crash::Trap, cause.clone()))).collect()
+        }
         Err(cause) => return Err(trouble(cause)),
     };
     fault::point("plugin-returned");
     let begun = || called.iter().flatten();
     observe::called(&context.meters, subscription, begun().map(|called| called.took));
-    observe::limits_reached(subscription, begun().flat_map(Called::limits));
+    observe::limits_reached(subscription, begun().flat_map(CallResult::limits));
     observe::requested(&handler.name, begun().flat_map(|called| &called.sent));
     for (item, called) in items.into_iter().zip(called) {
         let Some(called) = called else { continue };

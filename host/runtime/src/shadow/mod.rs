@@ -15,15 +15,15 @@ use uuid::Uuid;
 
 use super::build::Checked;
 use compare::{Difference, differ, shown};
-use tidemill_config::{Config, check};
+use tidemill_config::Config;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::{EntryId, KeyState, Subscription};
 use tidemill_core::model::outcome::Outcome;
-use tidemill_core::policy::route::Pattern;
 use tidemill_sandbox::Plugin;
 use tidemill_sandbox::capability::ids::Ids;
-use tidemill_sandbox::executor::batch::{Called, GuestBatch, GuestCall};
+use tidemill_sandbox::executor::batch::{GuestBatch, GuestCall};
 use tidemill_sandbox::executor::io_pool::IoPool;
+use tidemill_sandbox::worlds::handler::CallResult;
 use tidemill_schema::admit::{AdmitOptions, admit};
 use tidemill_schema::event::Event;
 use tidemill_storage::{self as storage, Backend};
@@ -127,7 +127,7 @@ impl Shadow<'_> {
     /// The entries as events, oldest first: those that the handler would be called with, each id once.
     fn admitted(&self, entries: VecDeque<(EntryId, Bytes)>, report: &mut ShadowReport) -> Vec<(EntryId, Arc<Event>)> {
         let handler = &self.config.handlers[&*self.current.handler];
-        let patterns: Vec<Pattern> = check::patterns(&self.config.events_of(&self.current.handler));
+        let patterns = self.config.events_of(&self.current.handler);
         let wants = |kind: &str, version: u32| patterns.iter().any(|pattern| pattern.matches(kind, version));
         let payload_bytes_max = self.config.host.payload_bytes_max.as_u64() as usize;
         let terms = AdmitOptions { wants: &wants, key: &handler.key, payload_bytes_max };
@@ -149,7 +149,7 @@ impl Shadow<'_> {
         now: &Arc<str>,
         event: &Arc<Event>,
         states: &mut HashMap<Arc<str>, KeyState>,
-    ) -> Result<Called, Error> {
+    ) -> Result<CallResult, Error> {
         let handler = &self.config.handlers[&*plugin.handler];
         let state = states.get(event.key()).cloned();
         let job = GuestBatch {
@@ -169,7 +169,7 @@ impl Shadow<'_> {
         let called = answer.map_err(Error::Plugin)?.pop();
         let called = called.ok_or_else(|| Error::Plugin("its worker has not called it".to_owned()))?;
         if let (Outcome::Done(effects), Some(state)) = (&called.outcome, states.get_mut(event.key())) {
-            state.apply(effects);
+            state.apply(effects.writes.clone());
         }
         Ok(called)
     }
@@ -246,8 +246,8 @@ impl ShadowReport {
         subscription: &Subscription,
         entry: EntryId,
         event: &Event,
-        current: &Called,
-        candidate: &Called,
+        current: &CallResult,
+        candidate: &CallResult,
     ) {
         self.events += 1;
         for (histogram, called) in [(&mut self.current_us, current), (&mut self.candidate_us, candidate)] {

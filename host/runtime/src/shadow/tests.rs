@@ -2,6 +2,7 @@
 
 use super::*;
 use tidemill_core::model::delivery::{Disposition, Effects};
+use tidemill_core::model::outcome::Crash;
 use tidemill_schema::Registry;
 use tidemill_storage::{NewEntry, Options, Settled, Settlement, SettlementEntry, Start};
 use tidemill_storage_sqlite::Sqlite;
@@ -69,8 +70,8 @@ async fn states_that_have_no_room_are_refused() {
 async fn so_many_differences_are_shown_and_all_are_counted() {
     let (_, subscription, events) = scene(&["a"]).await;
     let (entry, event) = &events[0];
-    let (mut report, crashed) = (ShadowReport::new(), Called::crashed("no".to_owned()));
-    let mut done = Called::crashed(String::new());
+    let (mut report, crashed) = (ShadowReport::new(), CallResult::crashed(Crash::Trap, "no".to_owned()));
+    let mut done = CallResult::crashed(Crash::Trap, String::new());
     done.outcome = Outcome::Done(Effects::default());
     for count in 1..=SHOWN_MAX + 1 {
         report.add(&subscription, *entry, event, &done, &crashed);

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use uuid::Uuid;
 
-use super::http::{Outbound, SentRequest};
+use super::http::outbound::{Outbound, SentRequest};
 use super::ids::Ids;
-use super::log::LogRateLimit;
+use super::log_rate::LogRateLimit;
 use super::meter::{Meter, Stop};
-use super::secrets::Secrets;
-use super::wasi::Wasi;
+use super::secret::Secrets;
+use super::wasi::held::Wasi;
 use tidemill_config as config;
 use tidemill_core::model::delivery::{Effects, Emitted};
 use tidemill_core::model::outcome::{Crash, Truncation};
@@ -39,40 +40,18 @@ pub struct Permissions {
     pub http: Option<Outbound>,
     pub secrets: Secrets,
     pub config: BTreeMap<String, String>,
-    pub limits: Limits,
+    /// The bounds of one attempt.
+    pub limits: config::Limits,
+    /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
+    pub payload_bytes_max: usize,
     pub log_gate: LogRateLimit,
     pub schemas: Arc<Registry>,
     pub streams: Arc<StreamRoutes>,
 }
 
-/// The bounds of one attempt. Defaults and names: `config::limits`.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    pub memory_bytes_max: usize,
-    pub table_elements_max: usize,
-    pub handles_max: usize,
-    pub host_calls_max: u32,
-    pub emits_max: usize,
-    /// The most hops that may lead to an emitted event.
-    pub hops_max: u32,
-    pub emit_bytes_max: usize,
-    /// The largest event, as it may lie on a stream: an emitted one has to be admitted again.
-    pub payload_bytes_max: usize,
-    pub state_bytes_max: usize,
-    /// What one key may hold, names and values.
-    pub state_total_bytes_max: usize,
-    pub timers_max: usize,
-    pub timer_bytes_max: usize,
-    pub timer_wait_max: Duration,
-    pub log_lines_max: u32,
-    pub log_bytes_max: usize,
-    /// What may cross from the guest to the host in one call, and so what one call can make the host allocate.
-    pub hostcall_bytes_max: usize,
-    pub http_requests_max: u32,
-    /// One request: its URL, its headers and its body.
-    pub http_request_bytes_max: usize,
-    /// The body of one answer.
-    pub http_response_bytes_max: usize,
+/// A bound as the sizes in memory are compared with it.
+pub(crate) fn bytes_of(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// The data of a store: one instance of one handler's plugin.
@@ -129,14 +108,14 @@ pub struct Violation {
 
 impl Context {
     pub fn new(terms: Arc<Permissions>) -> Self {
-        let meter = Meter::new(terms.limits.memory_bytes_max, terms.limits.table_elements_max);
+        let meter = Meter::new(bytes_of(terms.limits.memory), terms.limits.tables);
         Self { terms, meter, attempt: Attempt::default(), wasi: None }
     }
 
     /// The first line of every host function: counts the call, and stops a guest that makes too many of them.
     pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
         self.attempt.host_calls += 1;
-        let max = self.terms.limits.host_calls_max;
+        let max = self.terms.limits.host_calls;
         if self.attempt.host_calls > max {
             let reason = format!("it called the host more than {max} times (limits.host_calls)");
             return Err(Stop { crash: Crash::HostCalls, reason }.into());

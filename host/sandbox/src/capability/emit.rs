@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemill_json::Json;
 
-use super::context::Context;
+use super::context::{Context, bytes_of};
 use super::envelope::Outgoing;
 use crate::abi::latest::tidemill::plugin::emit;
 use crate::abi::latest::tidemill::plugin::emit::NewEvent;
@@ -89,20 +89,20 @@ impl Context {
     /// Whether one more event of this size may be emitted.
     fn room_for(&self, bytes: usize) -> Result<(), EmitRefused> {
         let limits = &self.terms.limits;
-        if self.attempt.effects.emits.len() >= limits.emits_max {
-            let reason = format!("emit: an attempt may emit {} events (limits.emits)", limits.emits_max);
+        if self.attempt.effects.emits.len() >= limits.emits {
+            let reason = format!("emit: an attempt may emit {} events (limits.emits)", limits.emits);
             return Err(EmitRefused::Limit(Crash::Emits, reason));
         }
-        if bytes > limits.payload_bytes_max {
-            let max = limits.payload_bytes_max;
+        if bytes > self.terms.payload_bytes_max {
+            let max = self.terms.payload_bytes_max;
             let reason =
                 format!("emit: the event has {bytes} bytes; at most {max} (host.payload_bytes_max) are allowed");
             return Err(EmitRefused::Limit(Crash::EventBytes, reason));
         }
-        if self.attempt.emit_bytes + bytes > limits.emit_bytes_max {
+        if self.attempt.emit_bytes + bytes > bytes_of(limits.emit_bytes) {
             let reason = format!(
                 "emit: an attempt may emit and set timers of {} bytes (limits.emit_bytes)",
-                limits.emit_bytes_max
+                bytes_of(limits.emit_bytes)
             );
             return Err(EmitRefused::Limit(Crash::EmitBytes, reason));
         }
@@ -111,7 +111,7 @@ impl Context {
 
     /// How many hops will have led to it. Handlers that emit what each other want would go on for ever.
     fn next_hop(&self, event: &NewEvent, source: &Event) -> Result<u32, EmitRefused> {
-        let (hops, max) = (source.hops().saturating_add(1), self.terms.limits.hops_max);
+        let (hops, max) = (source.hops().saturating_add(1), self.terms.limits.hops);
         if hops <= max {
             return Ok(hops);
         }

@@ -1,10 +1,7 @@
 //! `tidemill:plugin/logging`: bounded lines, joined to the attempt that they belong to. The last ones go into the record
 //! of a failed attempt, so that whoever reads the dead letter sees what the plugin said.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
-
-use super::context::{Context, truncate};
+use super::context::{Context, bytes_of, truncate};
 use crate::abi::latest::tidemill::plugin::logging;
 use crate::abi::latest::tidemill::plugin::logging::Level;
 use tidemill_core::clock;
@@ -24,7 +21,7 @@ impl logging::Host for Context {
 impl Context {
     /// Whether what is logged from now on is dropped.
     pub(super) fn log_is_full(&self) -> bool {
-        self.attempt.log_lines > self.terms.limits.log_lines_max
+        self.attempt.log_lines > self.terms.limits.log_lines
     }
 
     /// One line of the attempt's log. While an instance starts there is no attempt: then it is the handler's.
@@ -34,18 +31,18 @@ impl Context {
         }
         let limits = &self.terms.limits;
         self.attempt.log_lines += 1;
-        if self.attempt.log_lines > limits.log_lines_max {
+        if self.attempt.log_lines > limits.log_lines {
             self.attempt.leave_out(Truncation::LogLines);
             let handler = &*self.terms.handler;
             if self.terms.log_gate.admits(clock::since_boot()) {
-                tracing::warn!(target: "guest", handler, lines_max = limits.log_lines_max, "too many log lines; dropping the rest of this attempt");
+                tracing::warn!(target: "guest", handler, lines_max = limits.log_lines, "too many log lines; dropping the rest of this attempt");
             }
             return;
         }
         line = self.terms.secrets.redact(line);
-        if line.len() > limits.log_bytes_max {
+        if line.len() > bytes_of(limits.log_bytes) {
             self.attempt.leave_out(Truncation::LogBytes);
-            line = truncate(line, limits.log_bytes_max);
+            line = truncate(line, bytes_of(limits.log_bytes));
         }
         if self.terms.log_gate.admits(clock::since_boot()) {
             self.write(level, &line);
@@ -69,43 +66,5 @@ impl Context {
             Level::Warn => tracing::warn!(target: "guest", handler, event, "{line}"),
             Level::Error | Level::Critical => tracing::error!(target: "guest", handler, event, "{line}"),
         }
-    }
-}
-
-/// Bounds what all instances of a handler write into the host's log in one second. The records of attempts have their
-/// last lines all the same.
-#[derive(Debug)]
-pub struct LogRateLimit {
-    lines_max: u32,
-    second: AtomicU64,
-    lines: AtomicU32,
-}
-
-impl LogRateLimit {
-    pub fn new(lines_max: u32) -> Self {
-        Self { lines_max, second: AtomicU64::new(0), lines: AtomicU32::new(0) }
-    }
-
-    /// Whether one more line may be written, so long after the machine was started.
-    fn admits(&self, now: Duration) -> bool {
-        let second = now.as_secs();
-        // Two threads at the turn of a second may let some more lines through, which does not matter.
-        if self.second.swap(second, Relaxed) != second {
-            self.lines.store(0, Relaxed);
-        }
-        self.lines.fetch_add(1, Relaxed) < self.lines_max
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Reaches `LOG_LINES_PER_SECOND`.
-    #[test]
-    fn each_second_has_its_lines() {
-        let gate = LogRateLimit::new(2);
-        let admitted = [1000, 1400, 1900, 2000, 2001, 2999].map(|ms| gate.admits(Duration::from_millis(ms)));
-        assert_eq!(admitted, [true, true, false, true, true, false]);
     }
 }

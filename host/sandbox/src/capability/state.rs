@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::context::Context;
+use super::context::{Context, bytes_of};
 use crate::abi::latest::tidemill::plugin::state;
 use tidemill_core::model::outcome::Crash;
 
@@ -46,7 +46,7 @@ impl Context {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err((None, format!("state: a name has 1 to {NAME_BYTES_MAX} bytes, not {}", name.len())));
         }
-        let max = self.terms.limits.state_bytes_max;
+        let max = bytes_of(self.terms.limits.state);
         self.attempt.state_bytes += name.len() + value.unwrap_or(0);
         if self.attempt.state_bytes > max {
             let reason = format!("state: an attempt may write {max} bytes (limits.state), \"{name}\" goes beyond that");
@@ -57,7 +57,7 @@ impl Context {
             self.attempt.state_held.unwrap_or_else(|| values.map(|(name, value)| name.len() + value.len()).sum());
         let before = self.attempt.value(name).map_or(0, |value| name.len() + value.len());
         let after = held - before + value.map_or(0, |bytes| name.len() + bytes);
-        let max = self.terms.limits.state_total_bytes_max;
+        let max = bytes_of(self.terms.limits.state_total);
         if after > max && after > held {
             let reason = format!("state: a key may hold {max} bytes (limits.state_total), \"{name}\" goes beyond that");
             return Err((Some(Crash::StateTotal), reason));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::context::Context;
+use super::context::{Context, bytes_of};
 use crate::abi::latest::tidemill::plugin::timer;
 use tidemill_core::model::delivery::Timer;
 use tidemill_core::model::name::TIMER_KIND;
@@ -43,17 +43,17 @@ impl timer::Host for Context {
 impl Context {
     fn has_room_for_timer(&self, data: &[u8]) -> Result<(), (Crash, String)> {
         let limits = &self.terms.limits;
-        if self.attempt.effects.timers.len() >= limits.timers_max {
-            let reason = format!("timer: an attempt may set {} timers (limits.timers)", limits.timers_max);
+        if self.attempt.effects.timers.len() >= limits.timers {
+            let reason = format!("timer: an attempt may set {} timers (limits.timers)", limits.timers);
             return Err((Crash::Timers, reason));
         }
-        if data.len() > limits.timer_bytes_max {
-            let (size, max) = (data.len(), limits.timer_bytes_max);
+        if data.len() > bytes_of(limits.timer_bytes) {
+            let (size, max) = (data.len(), bytes_of(limits.timer_bytes));
             let reason = format!("timer: the data has {size} bytes; at most {max} (limits.timer_bytes) are allowed");
             return Err((Crash::TimerBytes, reason));
         }
-        if self.attempt.emit_bytes + data.len() > limits.emit_bytes_max {
-            let max = limits.emit_bytes_max;
+        if self.attempt.emit_bytes + data.len() > bytes_of(limits.emit_bytes) {
+            let max = bytes_of(limits.emit_bytes);
             let reason = format!("timer: an attempt may emit and set timers of {max} bytes (limits.emit_bytes)");
             return Err((Crash::EmitBytes, reason));
         }
@@ -61,7 +61,7 @@ impl Context {
     }
 
     fn allowed(&self, after: Duration, name: &str) -> Result<(), String> {
-        let max = self.terms.limits.timer_wait_max;
+        let max = self.terms.limits.timer_wait;
         if after > max {
             let (asked, max) = (humantime::format_duration(after), humantime::format_duration(max));
             return Err(format!("timer: \"{name}\" in {asked}; at most {max} (limits.timer_wait) are allowed"));
@@ -95,7 +95,7 @@ impl Context {
             source.hops(),
             Value::from(name),
         ));
-        Ok(match admit_timer(&body, self.terms.limits.payload_bytes_max) {
+        Ok(match admit_timer(&body, self.terms.payload_bytes_max) {
             Ok(_) => Ok(body),
             Err(NotRun::Undecodable(text) | NotRun::Invalid(text)) => Err(format!("timer: \"{name}\": {text}")),
             Err(other) => Err(format!("timer: \"{name}\": {other:?}")),

@@ -12,7 +12,7 @@ use wasmtime::component::Component;
 use super::cache::Cache;
 use super::compile_child;
 use super::compile_child::Failure;
-use crate::Engine;
+use crate::engine::Engine;
 use tidemill_config as config;
 use tidemill_core::units::hex;
 

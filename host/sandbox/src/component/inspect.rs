@@ -5,13 +5,16 @@ use std::ops::Range;
 
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::manifest::SECTION;
-use crate::capability::CAPABILITIES;
-use crate::{Error, abi};
+use crate::abi;
+use crate::capability;
+use crate::error::Error;
 
 /// Names that a component may import or export, and its custom sections. The names of the worlds are a dozen, those of whole
 /// language runtimes four.
 const NAMES_MAX: usize = 1000;
+
+/// The name of the custom section.
+pub const SECTION: &str = "tidemill:manifest";
 
 /// The newest version of the worlds, for hints.
 pub(super) const LATEST: &str = abi::VERSIONS[abi::VERSIONS.len() - 1];
@@ -130,22 +133,16 @@ impl Inspected {
     }
 }
 
-/// `tidemill:plugin/emit@0.1.0` -> its row.
-pub fn capability(import: &str) -> Option<&'static crate::capability::Capability> {
-    let interface = import.split_once('@').map_or(import, |(interface, _)| interface);
-    CAPABILITIES.iter().find(|row| row.interface == interface)
-}
-
 /// Is it an interface that this host links, in a version that it supports?
 fn check_offered(import: &str, handler: &str) -> Result<(), Error> {
     let wrong = |what: String, hint: String| Err(Error::WrongWorld { handler: handler.to_owned(), what, hint });
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
-    let Some(row) = capability(import) else {
+    let Some((_, offered)) = capability::of_import(import) else {
         return wrong(format!("it imports \"{import}\", which this host does not offer"), hint_for_import(interface));
     };
-    if !row.supports(version) {
+    if !offered.supports(version) {
         return wrong(
-            format!("it imports \"{import}\"; this host speaks {}", row.spoken()),
+            format!("it imports \"{import}\"; this host speaks {}", offered.spoken()),
             format!("build it with the interfaces of wit/{}", abi::VERSIONS.join(" or wit/")),
         );
     }
@@ -157,7 +154,8 @@ fn hint_for_import(interface: &str) -> String {
         return "of WASI there are clocks, random and stdio; for the rest use the stub options of your tool (docs/guides/languages.md)"
             .to_owned();
     }
-    let offered: Vec<&str> = CAPABILITIES.iter().map(|row| row.interface).collect();
+    let interfaces = capability::CAPABILITIES.iter().flat_map(|row| row.interfaces);
+    let offered: Vec<&str> = interfaces.map(|interface| interface.name).collect();
     format!("the host offers {}", offered.join(", "))
 }
 

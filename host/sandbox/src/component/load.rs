@@ -13,31 +13,17 @@ use super::inspect;
 use super::inspect::{Inspected, LATEST};
 use super::manifest;
 use super::manifest::Manifest;
+use super::plugin::Plugin;
 use super::trust::{Origin, Trust};
 use crate::abi::latest::HandlerPluginIndices;
 use crate::abi::latest::lifecycle::LifecyclePluginIndices;
+use crate::capability;
 use crate::capability::context::{Context, Permissions};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::worlds::handler::{Instance, NoInstance};
-use crate::{Engine, Error};
 use tidemill_process::tasks;
 use tidemill_process::tasks::Task;
-
-/// A compiled plugin with its grants: ready to make instances of. Immutable, and cheap to clone.
-#[derive(Clone)]
-pub struct Plugin {
-    pub handler: Arc<str>,
-    /// The first 12 hex digits of the component's SHA-256: what the records of attempts show.
-    pub digest: Arc<str>,
-    /// The interfaces it imports; `config check --json` shows them.
-    pub imports: Vec<String>,
-    pub origin: Arc<Origin>,
-    pub manifest: Arc<Manifest>,
-    pub(crate) pre: InstancePre<Context>,
-    pub(crate) handles: HandlerPluginIndices,
-    /// The optional role: asked once for each fresh instance.
-    pub(crate) lifecycle: Option<LifecyclePluginIndices>,
-    pub(crate) terms: Arc<Permissions>,
-}
 
 /// A component that was looked at, and not compiled.
 pub struct InspectedComponent {
@@ -82,12 +68,12 @@ impl ComponentReader {
 impl InspectedComponent {
     /// Is everything that it imports requested, and granted?
     pub fn check_granted(&self, terms: &Permissions) -> Result<(), Error> {
-        for row in self.found.imports.iter().filter_map(|import| inspect::capability(import)) {
+        for (row, interface) in self.found.imports.iter().filter_map(|import| capability::of_import(import)) {
             let handler = terms.handler.to_string();
             if self.manifest.permissions.as_ref().is_some_and(|asks| !asks.has(row.name)) {
                 return Err(Error::Manifest {
                     handler,
-                    what: format!("it imports {}, and its manifest does not ask for \"{}\"", row.interface, row.name),
+                    what: format!("it imports {}, and its manifest does not ask for \"{}\"", interface.name, row.name),
                     hint: "add it to `permissions`; an empty list requests nothing through it".to_owned(),
                 });
             }
@@ -109,12 +95,12 @@ impl InspectedComponent {
         let mut linker = Linker::new(engine.wasmtime());
         let mut linked = BTreeSet::new();
         for import in &self.found.imports {
-            let Some(row) = inspect::capability(import) else { continue };
+            let Some((_, interface)) = capability::of_import(import) else { continue };
             // Two versions of one interface are met by one.
-            if !linked.insert(row.interface) {
+            if !linked.insert(interface.name) {
                 continue;
             }
-            (row.link)(&mut linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
+            (interface.link)(&mut linker).map_err(|error| Error::Engine(format!("linking {import}: {error:#}")))?;
         }
         let wrong_world = |error: wasmtime::Error| Error::WrongWorld {
             handler: handler.to_owned(),
@@ -138,16 +124,6 @@ pub struct Compiled {
 }
 
 impl Plugin {
-    /// Whether it reads or writes state.
-    pub fn has_state(&self) -> bool {
-        self.imports.iter().any(|import| import.starts_with("tidemill:plugin/state"))
-    }
-
-    /// Whether its calls may block on other services, and so belong on the I/O pool.
-    pub fn blocking(&self) -> bool {
-        self.imports.iter().any(|import| import.starts_with("tidemill:plugin/http"))
-    }
-
     /// Makes a plugin of a component that was looked at.
     pub fn new(
         engine: &Engine,

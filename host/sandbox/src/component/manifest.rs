@@ -13,14 +13,11 @@ use serde_json::Value;
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::BinaryReader;
 
-use super::inspect::Inspected;
+use super::inspect::{Inspected, SECTION};
 use crate::capability::context::Permissions;
 use tidemill_core::limits;
 use tidemill_core::policy::outbound::Grant;
 use tidemill_core::policy::route::Pattern;
-
-/// The name of the custom section.
-pub const SECTION: &str = "tidemill:manifest";
 
 const KEYS: [&str; 5] = ["name", "version", "sdk", "wit", "permissions"];
 const PERMISSION_KEYS: [&str; 6] = ["emit", "state", "timer", "http", "secrets", "wasi"];

@@ -6,4 +6,5 @@ pub mod compile_child;
 pub mod inspect;
 pub mod load;
 pub mod manifest;
+pub mod plugin;
 pub mod trust;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use minisign_verify::{PublicKey, Signature};
 use sha2::{Digest, Sha256};
 
-use crate::Error;
+use crate::error::Error;
 use tidemill_core::units::hex;
 
 /// A signature, and a key, have a few hundred bytes.

@@ -5,13 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::Plugin;
-use crate::capability::http::SentRequest;
 use crate::capability::ids::Ids;
+use crate::component::plugin::Plugin;
 use crate::worlds::handler::{Call, CallResult, Instance, NoInstance};
 use tidemill_core::limits::INSTANCE_IDLE_MAX;
 use tidemill_core::model::delivery::KeyState;
-use tidemill_core::model::outcome::{Crash, Outcome, Truncation};
+use tidemill_core::model::outcome::{Crash, Outcome};
 use tidemill_schema::event::Event;
 
 /// What the effects of one batch may take in the host's memory: no call is begun beyond it, so that a batch of greedy
@@ -47,43 +46,7 @@ pub struct GuestCall {
 
 /// What came of each call that was begun, in order; or why not even the first could be: the host had no instance to
 /// give, which says nothing about the events.
-pub(crate) type Answer = Result<Vec<Called>, String>;
-
-pub struct Called {
-    pub outcome: Outcome,
-    /// The version of the key's state that the outcome stands on, if it does.
-    pub state_version: Option<u64>,
-    pub took: Duration,
-    /// Truncations of the plugin's output.
-    pub(crate) truncated: Vec<Truncation>,
-    /// The requests that it made.
-    pub sent: Vec<SentRequest>,
-}
-
-impl Called {
-    /// The limits that it reached, as metrics call them.
-    pub fn limits(&self) -> impl Iterator<Item = &'static str> {
-        let crash = match &self.outcome {
-            Outcome::Crashed { crash, .. } if crash.is_limit() => Some(crash.as_str()),
-            _ => None,
-        };
-        crash.into_iter().chain(self.truncated.iter().map(|cut| cut.as_str()))
-    }
-
-    /// What the host has to keep of it until it is settled.
-    fn bytes(&self) -> usize {
-        match &self.outcome {
-            Outcome::Done(effects) => effects.bytes(),
-            _ => 0,
-        }
-    }
-
-    /// What counts as a crash of the guest, though the guest did not get as far.
-    pub fn crashed(reason: String) -> Self {
-        let outcome = Outcome::Crashed { crash: Crash::Trap, reason, log: Vec::new() };
-        Self { outcome, state_version: None, took: Duration::ZERO, truncated: Vec::new(), sent: Vec::new() }
-    }
-}
+pub(crate) type Answer = Result<Vec<CallResult>, String>;
 
 /// The warm instances of one thread: one for each version that serves a handler, the last used at the end, so that the
 /// next batch finds it warm.
@@ -134,15 +97,13 @@ pub fn run(warm: &mut WarmInstances, mut job: GuestBatch) -> Answer {
     Ok(called)
 }
 
-fn one_call(warm: &mut WarmInstances, job: &mut GuestBatch, index: usize) -> wasmtime::Result<Called> {
+fn one_call(warm: &mut WarmInstances, job: &mut GuestBatch, index: usize) -> wasmtime::Result<CallResult> {
     let begun = Instant::now();
     let mut instance = match take_instance(warm, job) {
         Ok(instance) => instance,
         Err(NoInstance::Host(error)) => return Err(error),
         Err(NoInstance::Guest(crash, reason)) => {
-            let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
-            let (cut, sent) = (Vec::new(), Vec::new());
-            return Ok(Called { outcome, state_version: None, took: begun.elapsed(), truncated: cut, sent });
+            return Ok(CallResult { took: begun.elapsed(), ..CallResult::crashed(crash, reason) });
         }
     };
     let GuestCall { event, attempt } = &job.calls[index];
@@ -158,32 +119,32 @@ fn one_call(warm: &mut WarmInstances, job: &mut GuestBatch, index: usize) -> was
         ids: job.ids,
         attempt: *attempt,
         values: values.clone(),
+        state_version: version,
         deadline: job.deadline,
     };
     // A panic in here is a fault of the host. It must not end the worker, and the event must not be retried for ever:
     // so it counts as a crash of this attempt.
     let ran = catch_unwind(AssertUnwindSafe(|| instance.call(&call)));
     drop(call);
-    let CallResult { outcome, state_touched, truncated: cut, sent } = ran.unwrap_or_else(|_| panicked());
-    if !matches!(outcome, Outcome::Crashed { .. }) && instance.calls() < job.instance_events_max && !instance.leaks() {
+    let panicked = |_| CallResult::crashed(Crash::Panic, "the host panicked while it ran the plugin".to_owned());
+    let mut result = ran.unwrap_or_else(panicked);
+    if !matches!(result.outcome, Outcome::Crashed { .. })
+        && instance.calls() < job.instance_events_max
+        && !instance.leaks()
+    {
         let kept = warm.of.entry(job.plugin.handler.clone()).or_default();
         kept.push(instance);
         kept.drain(..kept.len().saturating_sub(job.versions));
     }
     if has_state {
         let mut state = KeyState { version, values: Arc::unwrap_or_clone(values) };
-        if let Outcome::Done(effects) = &outcome {
-            state.apply(effects);
+        if let Outcome::Done(effects) = &result.outcome {
+            state.apply(effects.writes.clone());
         }
         job.states.insert(event.key().clone(), state);
     }
-    Ok(Called { outcome, state_version: state_touched.then_some(version), took: begun.elapsed(), truncated: cut, sent })
-}
-
-fn panicked() -> CallResult {
-    let reason = "the host panicked while it ran the plugin".to_owned();
-    let outcome = Outcome::Crashed { crash: Crash::Panic, reason, log: Vec::new() };
-    CallResult { outcome, state_touched: false, truncated: Vec::new(), sent: Vec::new() }
+    result.took = begun.elapsed();
+    Ok(result)
 }
 
 /// The warm instance of this very plugin version, or a fresh one. It is out of the map while it runs, so that a panic

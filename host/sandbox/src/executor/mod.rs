@@ -16,7 +16,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use batch::{Called, GuestBatch, GuestCall, WarmInstances};
+use crate::worlds::handler::CallResult;
+use batch::{GuestBatch, GuestCall, WarmInstances};
 use io_pool::IoPool;
 use slow_handlers::SlowHandlers;
 use tidemill_core::model::delivery::KeyState;
@@ -50,8 +51,8 @@ impl Executor {
         job: GuestBatch,
         warm: &mut WarmInstances,
         permits: &Arc<Semaphore>,
-    ) -> Option<Result<Vec<Option<Called>>, String>> {
-        let mut all: Vec<Option<Called>> = job.calls.iter().map(|_| None).collect();
+    ) -> Option<Result<Vec<Option<CallResult>>, String>> {
+        let mut all: Vec<Option<CallResult>> = job.calls.iter().map(|_| None).collect();
         if !job.plugin.blocking() {
             let handler = job.plugin.handler.clone();
             let _place = tasks::waits(self.slow.acquire(&handler)).await;

@@ -11,11 +11,13 @@ use wasmtime::{Store, Trap};
 use crate::abi::latest::HandlerPlugin;
 use crate::abi::latest::exports::tidemill::plugin::handler::{Event as GuestEvent, Failure};
 use crate::abi::latest::tidemill::plugin::types::RetryHint;
-use crate::capability::context::{Attempt, Context, Limits, REASON_BYTES_MAX, Violation, truncate};
-use crate::capability::http::SentRequest;
+use crate::capability::context::{Attempt, Context, REASON_BYTES_MAX, Violation, bytes_of, truncate};
+use crate::capability::http::outbound::SentRequest;
 use crate::capability::ids::Ids;
 use crate::capability::meter::Stop;
-use crate::{Engine, Plugin};
+use crate::component::plugin::Plugin;
+use crate::engine::Engine;
+use tidemill_config as config;
 use tidemill_core::model::outcome::{Crash, Outcome, Truncation};
 use tidemill_schema::event::Event;
 
@@ -40,18 +42,48 @@ pub struct Call<'a> {
     pub ids: Ids,
     /// 1 = the first try.
     pub attempt: u32,
+    /// The state of the event's key, and its version.
     pub values: Arc<BTreeMap<String, Bytes>>,
+    pub state_version: u64,
     pub deadline: Duration,
 }
 
+/// What came of one call.
 pub struct CallResult {
     pub outcome: Outcome,
-    /// The guest read or wrote its state, so that the outcome depends on it.
-    pub(crate) state_touched: bool,
+    /// The version of the key's state that the outcome depends on, if the guest read or wrote it.
+    pub state_version: Option<u64>,
+    /// With the time that it took to have an instance.
+    pub took: Duration,
     /// Truncations of the plugin's output.
     pub(crate) truncated: Vec<Truncation>,
     /// The requests that it made.
     pub sent: Vec<SentRequest>,
+}
+
+impl CallResult {
+    /// The limits that it reached, as metrics call them.
+    pub fn limits(&self) -> impl Iterator<Item = &'static str> {
+        let crash = match &self.outcome {
+            Outcome::Crashed { crash, .. } if crash.is_limit() => Some(crash.as_str()),
+            _ => None,
+        };
+        crash.into_iter().chain(self.truncated.iter().map(|cut| cut.as_str()))
+    }
+
+    /// What the host has to keep of it until it is settled.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.outcome {
+            Outcome::Done(effects) => effects.bytes(),
+            _ => 0,
+        }
+    }
+
+    /// What counts as a crash of the guest, though the guest did not get as far.
+    pub fn crashed(crash: Crash, reason: String) -> Self {
+        let outcome = Outcome::Crashed { crash, reason, log: Vec::new() };
+        Self { outcome, state_version: None, took: Duration::ZERO, truncated: Vec::new(), sent: Vec::new() }
+    }
 }
 
 /// Why there is no instance.
@@ -69,8 +101,8 @@ impl Instance {
         let limits = &plugin.terms.limits;
         let mut store = Store::new(plugin.pre.engine(), Context::new(plugin.terms.clone()));
         store.limiter(|context| &mut context.meter);
-        store.set_hostcall_fuel(limits.hostcall_bytes_max);
-        store.set_max_component_handles(limits.handles_max);
+        store.set_hostcall_fuel(bytes_of(limits.hostcall_bytes));
+        store.set_max_component_handles(limits.handles);
         // A start function may run here.
         store.set_epoch_deadline(Engine::ticks(START_MAX));
         let broke = |error: wasmtime::Error| match crash(&error, START_MAX, limits) {
@@ -139,15 +171,10 @@ impl Instance {
         let result = self.handler.tidemill_plugin_handler().call_handle(&mut self.store, event);
         self.store.data_mut().flush_stdio();
         let attempt = std::mem::take(&mut self.store.data_mut().attempt);
-        self.ran(result, attempt, call.deadline)
+        self.ran(result, attempt, call)
     }
 
-    fn ran(
-        &self,
-        result: wasmtime::Result<Result<(), Failure>>,
-        mut attempt: Attempt,
-        deadline: Duration,
-    ) -> CallResult {
+    fn ran(&self, result: wasmtime::Result<Result<(), Failure>>, mut attempt: Attempt, call: &Call<'_>) -> CallResult {
         if let Ok(Err(Failure::Retry(RetryHint { reason, .. }) | Failure::Reject(reason))) = &result
             && reason.len() > REASON_BYTES_MAX
         {
@@ -155,8 +182,9 @@ impl Instance {
         }
         let (truncated, sent) = (std::mem::take(&mut attempt.truncated), std::mem::take(&mut attempt.sent));
         CallResult {
-            state_touched: attempt.state_touched,
-            outcome: self.outcome(result, attempt, deadline),
+            state_version: attempt.state_touched.then_some(call.state_version),
+            outcome: self.outcome(result, attempt, call.deadline),
+            took: Duration::ZERO,
             truncated,
             sent,
         }
@@ -195,19 +223,19 @@ impl Instance {
 }
 
 /// Tells the ways apart in which a guest ends badly.
-fn crash(error: &wasmtime::Error, deadline: Duration, limits: &Limits) -> (Crash, String) {
+fn crash(error: &wasmtime::Error, deadline: Duration, limits: &config::Limits) -> (Crash, String) {
     if let Some(Stop { crash, reason }) = error.root_cause().downcast_ref::<Stop>() {
         return (*crash, reason.clone());
     }
     let cause = error.root_cause().to_string();
     // wasmtime has no type for these two.
     if cause.contains("fuel allocated for hostcalls") {
-        let max = limits.hostcall_bytes_max;
+        let max = bytes_of(limits.hostcall_bytes);
         let reason = format!("it handed the host more than {max} bytes in one call (limits.hostcall_bytes)");
         return (Crash::HostcallBytes, reason);
     }
     if cause.contains("store handle limit exceeded") {
-        let max = limits.handles_max;
+        let max = limits.handles;
         return (Crash::Handles, format!("it held more than {max} handles of resources (limits.handles)"));
     }
     match error.downcast_ref::<Trap>() {

@@ -13,8 +13,8 @@ use super::table::{Table, thousands};
 use super::{Globals, UsageError};
 use tidemill_config::{self as config, Grants};
 use tidemill_runtime::build;
-use tidemill_sandbox::capability::CAPABILITIES;
 use tidemill_sandbox::capability::context::Permissions;
+use tidemill_sandbox::capability::{self, CAPABILITIES};
 use tidemill_sandbox::component::compile::Compiler;
 use tidemill_sandbox::component::inspect::inspect;
 use tidemill_sandbox::component::load::{ComponentReader, InspectedComponent};
@@ -65,13 +65,14 @@ impl Row<'_> {
     fn rights(&self, looked: &InspectedComponent) -> Vec<Right> {
         let rows = CAPABILITIES.iter().filter(|row| !row.example.is_empty());
         let right = |row: &tidemill_sandbox::capability::Capability| {
-            let imported = looked.found.imports.iter().any(|import| import.split('@').next() == Some(row.interface));
+            let imports = looked.found.imports.iter().filter_map(|import| capability::of_import(import));
+            let imported = imports.map(|(imported, _)| imported.name).any(|name| name == row.name);
             let permissions = looked.manifest.permissions.as_ref();
             let asked = match permissions.filter(|permissions| permissions.has(row.name)) {
                 Some(permissions) => Some(words(permissions.list(row.name))),
                 None => (imported && permissions.is_none()).then(|| "any (no manifest says less)".to_owned()),
             };
-            let granted = (row.granted)(&self.terms).then(|| words(granted(&self.handler.grants, row.name)));
+            let granted = (row.granted)(&self.terms).then(|| words(granted(&self.handler.grants, row.name).as_deref()));
             Right { capability: row.name, asked, granted }
         };
         rows.map(right).filter(|right| right.asked.is_some() || right.granted.is_some()).collect()
@@ -117,9 +118,9 @@ impl Row<'_> {
 }
 
 /// The list of a grant, where it has one.
-fn granted<'a>(grants: &'a Grants, capability: &str) -> Option<&'a [String]> {
+fn granted(grants: &Grants, capability: &str) -> Option<Vec<String>> {
     match capability {
-        "emit" => grants.emit.as_deref(),
+        "emit" => grants.emit.as_ref().map(|list| list.iter().map(|pattern| pattern.text.clone()).collect()),
         _ => None,
     }
 }

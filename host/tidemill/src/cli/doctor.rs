@@ -164,7 +164,7 @@ fn strangers(subscription: &Subscription, status: &Result<SubscriptionStatus, Er
 /// In what live hosts differ from this configuration.
 fn unlike(subscription: &Subscription, config: &Config, wishes: &[Wish]) -> Vec<Finding> {
     let Some(handler) = config.handlers.get(&*subscription.handler) else { return Vec::new() };
-    let events = check::patterns(&config.events_of(&subscription.handler));
+    let events = config.events_of(&subscription.handler);
     let key = handler.grants.state.then(|| handler.key.clone());
     let ours = Wanted::new(&events, key, config.idempotency.window);
     let theirs: BTreeSet<_> = wishes

@@ -2,7 +2,7 @@
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::capability::secrets::Secrets;
+use crate::capability::secret::Secrets;
 
 /// The most headers of one request.
 const HEADERS_MAX: usize = 64;
@@ -77,7 +77,7 @@ fn filled(value: &str, secrets: &Secrets) -> Result<Option<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capability::secrets::{SecretSource, load};
+    use crate::capability::secret::{SecretSource, load};
 
     fn secrets() -> Secrets {
         let path = std::env::temp_dir().join(format!("tidemill-header-{}", uuid::Uuid::new_v4()));

@@ -9,89 +9,28 @@
 mod breakers;
 mod guard;
 mod headers;
+pub mod outbound;
 
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderValue, Method, Response, header};
-use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Error};
 use uuid::Uuid;
 
-use super::context::Context;
+use super::context::{Context, bytes_of};
 use crate::abi::latest::tidemill::plugin::http;
 use crate::abi::latest::tidemill::plugin::http::{HttpError, Request};
-use breakers::Breakers;
-use guard::{Forbidden, Guard};
+use guard::Forbidden;
+use outbound::{ANSWER_HEAD_BYTES_MAX, SentRequest};
 use tidemill_core::model::outcome::Crash;
-use tidemill_core::policy::address::Networks;
-use tidemill_core::policy::breaker::BreakerPolicy;
-use tidemill_core::policy::outbound::{Grant, METHODS, unknown_method};
+use tidemill_core::policy::outbound::{METHODS, unknown_method};
 use tidemill_core::policy::target::Target;
-
-/// The status line and the headers of an answer.
-const ANSWER_HEAD_BYTES_MAX: usize = 32 << 10;
-
-/// Connections that are kept open for the next request, of one handler.
-const IDLE_CONNECTIONS_MAX: usize = 16;
 
 /// The words of a refusal may hold parts of the plugin's own; they are truncated.
 const REASON_BYTES_MAX: usize = 512;
 
-/// What a handler may send, and its connections.
-pub struct Outbound {
-    grants: Vec<Grant>,
-    /// What the manifest requests; none = no list there, any.
-    asked: Option<Vec<Grant>>,
-    gates: Breakers,
-    agent: Agent,
-}
-
-/// What came of one request, for the metrics.
-#[derive(Debug, Clone, Copy)]
-pub struct SentRequest {
-    pub result: &'static str,
-    pub took: Duration,
-}
-
 /// What a request can come to, as the label `result` says it.
 pub const RESULTS: [&str; 9] = ["2xx", "3xx", "4xx", "5xx", "denied", "unreachable", "timed-out", "too-large", "busy"];
-
-impl Outbound {
-    /// Requests that one of the grants allows may go to public addresses, and to those networks.
-    pub fn new(handler: &str, grants: Vec<Grant>, networks: Networks, breaker: BreakerPolicy) -> Self {
-        let config = Agent::config_builder()
-            // The environment is the operator's, not the plugin's; and a proxy would resolve names by itself.
-            .proxy(None)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
-            .max_response_header_size(ANSWER_HEAD_BYTES_MAX)
-            .input_buffer_size(2 * ANSWER_HEAD_BYTES_MAX)
-            .output_buffer_size(ANSWER_HEAD_BYTES_MAX)
-            .max_idle_connections(IDLE_CONNECTIONS_MAX)
-            .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
-            .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), Guard::new(handler, networks));
-        Self { grants, asked: None, gates: Breakers::new(breaker), agent }
-    }
-
-    fn allows(&self, method: &str, target: &Target) -> bool {
-        let among = |grants: &[Grant]| grants.iter().any(|grant| grant.allows(method, target));
-        among(&self.grants) && self.asked.as_deref().is_none_or(among)
-    }
-
-    /// From now on it also refuses what is not requested.
-    pub fn narrow(&mut self, asked: Vec<Grant>) {
-        self.asked = Some(asked);
-    }
-}
-
-impl std::fmt::Debug for Outbound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbound").field("grants", &self.grants).field("gates", &self.gates).finish_non_exhaustive()
-    }
-}
 
 /// Why there is no answer.
 enum Failed {
@@ -122,7 +61,7 @@ impl http::Host for Context {
             Err(Failed::Busy(_)) => "busy",
         };
         // Beyond its limit a plugin may ask as often as it likes; the list is not to grow with that.
-        if self.attempt.requests <= self.terms.limits.http_requests_max {
+        if self.attempt.requests <= self.terms.limits.http_requests {
             self.attempt.sent.push(SentRequest { result, took: begun.elapsed() });
         }
         Ok(answer.map_err(|failed| match failed {
@@ -171,7 +110,7 @@ impl Context {
         *message.method_mut() = Method::from_bytes(method.as_bytes()).expect("one of METHODS");
         *message.uri_mut() = target.url().parse().map_err(|error| denied(format!("{target}: {error}")))?;
         *message.headers_mut() = headers;
-        let answer = run(&outbound.agent, message, timeout, self.terms.limits.http_response_bytes_max);
+        let answer = run(&outbound.agent, message, timeout, bytes_of(self.terms.limits.http_response_bytes));
         match &answer {
             Ok(response) => pass.went(response.status < 500),
             Err(Error::Other(_)) => drop(pass),
@@ -182,13 +121,13 @@ impl Context {
 
     fn room_for_request(&self, request: &Request) -> Result<(), Failed> {
         let limits = &self.terms.limits;
-        if self.attempt.requests > limits.http_requests_max {
-            let what = format!("an attempt may make {} requests (limits.http_requests)", limits.http_requests_max);
+        if self.attempt.requests > limits.http_requests {
+            let what = format!("an attempt may make {} requests (limits.http_requests)", limits.http_requests);
             return Err(Failed::Denied { limit: Some(Crash::HttpRequests), what });
         }
         let headers: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if request.url.len() + headers + request.body.len() > limits.http_request_bytes_max {
-            let max = limits.http_request_bytes_max;
+        if request.url.len() + headers + request.body.len() > bytes_of(limits.http_request_bytes) {
+            let max = bytes_of(limits.http_request_bytes);
             let what = format!("a request may have {max} bytes (limits.http_request_bytes)");
             return Err(Failed::Denied { limit: Some(Crash::HttpBytes), what });
         }
@@ -213,7 +152,7 @@ impl Context {
                 Failed::TimedOut(format!("{authority} did not answer within {timeout}"))
             }
             Error::BodyExceedsLimit(_) => {
-                let max = self.terms.limits.http_response_bytes_max;
+                let max = bytes_of(self.terms.limits.http_response_bytes);
                 Failed::TooLarge(format!("{authority} answers more than {max} bytes (limits.http_response_bytes)"))
             }
             Error::LargeResponseHeader(..) => {

@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::bindings::sync::io::streams;
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult};
 
 use crate::abi::latest::tidemill::plugin::logging::Level;
-use crate::capability::context::Context;
+use crate::capability::context::{Context, bytes_of};
 use crate::capability::meter::Stop;
 use tidemill_core::model::outcome::Crash;
 
@@ -208,7 +208,7 @@ impl Context {
 
     fn print(&mut self, stream: u32, bytes: &[u8]) {
         // One byte more than a line may have, so that the log sees that it has to truncate.
-        let max = self.terms.limits.log_bytes_max + 1;
+        let max = bytes_of(self.terms.limits.log_bytes) + 1;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.log_is_full() {
                 return;
