@@ -8,7 +8,7 @@ mod worker;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -23,6 +23,7 @@ use super::shutdown::Shutdown;
 use super::{canary, heartbeat};
 use taking::Taking;
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
+use tidemill_core::policy::backoff::Backoff;
 use tidemill_core::policy::breaker::Breaker;
 use tidemill_process::fault;
 use tidemill_storage::{Consume, Error, Group, Settlement, SettlementEntry, Start};
@@ -31,9 +32,8 @@ use tidemill_storage::{Consume, Error, Group, Settlement, SettlementEntry, Start
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 /// How often to look for deliveries of dead hosts.
 const RECOVER_EVERY: Duration = Duration::from_secs(2);
-/// Backoff after a backend error: doubled each time, up to the last.
-const TROUBLE_FIRST: Duration = Duration::from_millis(100);
-const TROUBLE_LAST: Duration = Duration::from_secs(5);
+/// After a backend error.
+const BACKEND_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), last: Duration::from_secs(5) };
 /// Another worker would hardly be awake by then: one that is done so soon may keep the fetch lock. The first call that
 /// takes longer holds up what comes after it; from then on, another worker fetches meanwhile.
 const QUICK: Duration = Duration::from_millis(2);
@@ -70,8 +70,8 @@ pub struct Consumer {
     busy: AtomicUsize,
     /// What the backend refused to settle. In flight as well, and with no worker.
     kept: Arc<Kept>,
-    /// How long to wait when a batch cannot be delivered; zero if the last one could.
-    trouble: Mutex<Duration>,
+    /// Batches in a row that could not be delivered.
+    failed_batches: AtomicU32,
     taking: Mutex<Taking>,
     /// [`heartbeat::gaps`] at the last check whether other hosts keep the state by other keys.
     gaps_seen: AtomicU64,
@@ -81,7 +81,8 @@ pub struct Consumer {
 
 struct FetchState {
     recover_at: Instant,
-    trouble: Duration,
+    /// Fetches in a row that failed.
+    failed: u32,
 }
 
 impl Consumer {
@@ -104,7 +105,7 @@ impl Consumer {
             paused: AtomicBool::new(false),
             lost_position: AtomicBool::new(false),
             agreed: Agreement::default(),
-            fetch_state: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            fetch_state: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), failed: 0 }),
             key_locks: KeyLocks::default(),
             quick: AtomicBool::new(false),
             lost: AtomicBool::new(false),
@@ -112,7 +113,7 @@ impl Consumer {
             requeued: Mutex::default(),
             busy: AtomicUsize::new(0),
             kept: Arc::default(),
-            trouble: Mutex::default(),
+            failed_batches: AtomicU32::new(0),
             taking: Mutex::default(),
             gaps_seen: AtomicU64::new(heartbeat::gaps()),
             suspects: Mutex::default(),
@@ -197,14 +198,14 @@ impl Consumer {
                 if !batch.is_empty() {
                     fault::point("fetched");
                 }
-                gate.trouble = TROUBLE_FIRST;
+                gate.failed = 0;
                 let mut held = lock(&self.in_flight);
                 held.extend(batch.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 Ok(batch)
             }
             Err(error) => {
-                let wait = gate.trouble;
-                gate.trouble = (wait * 2).min(TROUBLE_LAST);
+                gate.failed = gate.failed.saturating_add(1);
+                let wait = BACKEND_BACKOFF.wait(gate.failed);
                 // Recovery finds whatever the broken connection had delivered.
                 self.lost.store(true, Ordering::Relaxed);
                 observe::backend_trouble("fetching", &self.subscription, &error, wait);
@@ -311,7 +312,7 @@ impl Consumer {
         let mut result = Ok(());
         match delivered {
             Ok(()) => {
-                *lock(&self.trouble) = Duration::ZERO;
+                self.failed_batches.store(0, Ordering::Relaxed);
                 self.note(&report);
                 of_batch.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 // Before what is outdated is handled again.
@@ -322,8 +323,8 @@ impl Consumer {
                 lock(&self.requeued).extend(report.requeue);
             }
             Err(error) => {
-                let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
-                *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
+                let failed = self.failed_batches.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let wait = BACKEND_BACKOFF.wait(failed);
                 observe::backend_trouble("delivering", &self.subscription, &error, wait);
                 self.lost.store(true, Ordering::Relaxed);
                 result = Err(wait);

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tidemill_core::model::delivery::EntryId;
+use tidemill_core::policy::backoff::Backoff;
 
-/// After a batch of which nothing was wanted here: doubled each time, up to the last.
-const WAIT_FIRST: Duration = Duration::from_secs(2);
-const WAIT_LAST: Duration = Duration::from_secs(60);
+/// After a batch of which nothing was wanted here.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), last: Duration::from_secs(60) };
 
 #[derive(Debug, Default)]
 pub(super) struct Taking {
@@ -18,7 +18,8 @@ pub(super) struct Taking {
     taken: HashSet<EntryId>,
     /// How much was left for others when it was looked at last.
     there: u64,
-    wait: Duration,
+    /// Batches in a row of which nothing was wanted here.
+    in_vain: u32,
     from: Option<Instant>,
 }
 
@@ -37,7 +38,9 @@ impl Taking {
         let taken: HashSet<EntryId> = taken.collect();
         if !taken.is_empty() {
             let was_worth_it = !self.taken.is_empty();
-            self.wait = if was_worth_it { WAIT_FIRST } else { self.wait.max(WAIT_FIRST) };
+            if was_worth_it {
+                self.in_vain = 0;
+            }
             (self.taken, self.from) = (taken, None);
         }
     }
@@ -47,8 +50,8 @@ impl Taking {
         let before = self.taken.len();
         left.iter().for_each(|entry| _ = self.taken.remove(entry));
         if before > 0 && self.taken.is_empty() {
-            self.from = Some(now + self.wait);
-            self.wait = (self.wait * 2).min(WAIT_LAST);
+            self.in_vain = self.in_vain.saturating_add(1);
+            self.from = Some(now + BACKOFF.wait(self.in_vain));
         }
     }
 }
