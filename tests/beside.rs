@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill_config::Config;
 use tidemill_core::policy::canary::CanarySnapshot;
+use tidemill_runtime::history::How;
 use tidemill_runtime::host::Host;
 use tidemill_runtime::pipeline::Handler;
 use tidemill_runtime::shutdown::ShutdownTrigger;
@@ -72,7 +73,7 @@ pub async fn run(world: &World, edition: &str) -> Trial {
     let (host, candidates) = host(world, &[edition]);
     let handler = host.consumers[0].handler.clone();
     let began = Instant::now();
-    canary::publish(&handler, &candidates[0]);
+    canary::publish(&handler, &candidates[0], How::File);
     let before = handler.serving.load_full();
     let (trigger, shutdown) = ShutdownTrigger::new();
     let run = host.run(Arc::new(trigger), shutdown, true);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tidemill_runtime::canary::publish;
+use tidemill_runtime::history::How;
 use tidemill_tests::beside::{ask, host, run, world};
 use tidemill_tests::world::World;
 
@@ -126,7 +127,7 @@ async fn a_newer_version_takes_the_place_of_a_canary() {
     let handler = &host.consumers[0].handler;
     let stable = handler.serving.load().stable.clone();
     for edition in &editions {
-        publish(handler, edition);
+        publish(handler, edition, How::File);
         let serving = handler.serving.load();
         let canary = serving.canary.as_ref().unwrap();
         assert_eq!((&canary.plugin.digest, canary.share), (&edition.digest, 0.25));

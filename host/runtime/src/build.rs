@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::consumer::{Consumer, WORKERS_PER_SUBSCRIPTION};
 use super::exposed;
+use super::history::History;
 use super::host::Host;
 use super::janitor::StreamBounds;
 use super::observe;
@@ -263,7 +264,8 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         if wanted.grants.http.is_some() {
             observe::may_request(&name);
         }
-        let handler = Arc::new(handler(config, wanted, plugin));
+        let generations = before.map_or(0, |before| before.generations(&name));
+        let handler = Arc::new(handler(config, wanted, plugin, generations));
         handlers.push(handler.clone());
         let breaker = Arc::new(Mutex::new(Breaker::new(wanted.breaker.clone())));
         for stream in checked.streams.overlapping(&handler.events) {
@@ -287,13 +289,16 @@ fn assemble(config: &Config, checked: &Checked, plugins: Plugins, shared: Shared
         let (maxlen, retention, overflow) = (stream.maxlen, stream.retention, stream.overflow);
         StreamBounds { name: name.clone(), bounds: Bounds { maxlen, retention, overflow, groups: groups(name) } }
     });
-    let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers, before);
+    let reloader = Reloader::new(config.clone(), checked.clone(), plugins.loader, handlers);
     let start_wait = before.is_none().then_some(START_WAIT_MAX);
     let (targets, reloader) = (targets(config), Arc::new(reloader));
     Host { streams: streams.collect(), targets, context, consumers, reloader, start_wait }
 }
 
-fn handler(config: &Config, wanted: &config::HandlerConfig, plugin: Arc<Plugin>) -> Handler {
+/// `generations`: how many versions have served it before these settings.
+fn handler(config: &Config, wanted: &config::HandlerConfig, plugin: Arc<Plugin>, generations: u64) -> Handler {
+    let history = History::new(plugin.clone(), generations, config.plugins.generations);
+    observe::plugin_generation(&plugin.handler, history.numbers());
     Handler {
         name: plugin.handler.clone(),
         events: check::patterns(&config.events_of(&plugin.handler)),
@@ -304,6 +309,7 @@ fn handler(config: &Config, wanted: &config::HandlerConfig, plugin: Arc<Plugin>)
         instance_events_max: wanted.instance_events_max,
         io_calls: Arc::new(Semaphore::new(wanted.limits.io_calls)),
         serving: ArcSwap::from_pointee(ActiveVersions::only(plugin)),
+        history: Mutex::new(history),
     }
 }
 

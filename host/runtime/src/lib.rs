@@ -6,6 +6,7 @@ pub mod canary;
 pub mod consumer;
 mod exposed;
 pub mod heartbeat;
+pub mod history;
 pub mod host;
 mod janitor;
 pub mod observe;

@@ -13,13 +13,14 @@ mod key_locks;
 mod settle;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::history::History;
 use super::observe;
 use super::observe::Meters;
 pub use admission::Admissions;
@@ -68,6 +69,8 @@ pub struct Handler {
     pub name: Arc<str>,
     /// Taken once for each batch: a reload takes effect between two of them.
     pub serving: ArcSwap<ActiveVersions>,
+    /// The versions that have served. Held while `serving` is changed, which `canary` alone does.
+    pub(crate) history: Mutex<History>,
     pub events: Vec<Pattern>,
     pub key: Vec<String>,
     pub retry: RetryPolicy,
@@ -77,6 +80,13 @@ pub struct Handler {
     pub instance_events_max: u32,
     /// Calls of it that may be on the I/O pool at once.
     pub(crate) io_calls: Arc<Semaphore>,
+}
+
+impl Handler {
+    /// A lock whose holder panicked guards a plain list.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Context of one worker, on its own thread: what it needs to process batches, without waiting for other workers.

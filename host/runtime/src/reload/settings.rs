@@ -16,10 +16,10 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::history::RejectedVersion;
 use super::plugins::{ReloadError, Reloader};
 use super::watch;
 use super::watch::FileWatcher;
+use crate::history::RejectedVersion;
 use crate::host::Host;
 use crate::observe;
 use crate::patience::Patience;
