@@ -55,6 +55,7 @@ crate::on_both_backends! {
         ask(&world, 600, 600).await;
         let trial = run(&world, "emit").await;
         assert!(trial.promoted(), "{:?}", trial.facts);
+        assert_eq!(trial.how, "canary", "it is a generation as soon as it is promoted");
         assert_nothing_lost(&world, 600).await;
         let last = world.emitted().await.into_iter().rev().take(100);
         assert!(last.into_iter().all(|event| event["data"]["n"].as_u64().unwrap() % 2 == 1), "an old version went on");
