@@ -3,6 +3,7 @@
 
 pub(crate) mod resend;
 mod taking;
+pub(crate) mod tend;
 mod worker;
 
 use std::collections::HashSet;
@@ -14,13 +15,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::agreement;
 use super::agreement::Wanted;
-use super::host::lease;
+use super::canary;
+use super::gaps::gaps;
 use super::observe;
 use super::pipeline::{Agreement, BatchReport, Handler, HostContext, Kept, KeyLocks, Ticket, WorkerContext, deliver};
 use super::shutdown::Shutdown;
-use super::{canary, heartbeat};
 use taking::Taking;
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
 use tidemill_core::policy::backoff::Backoff;
@@ -73,7 +73,7 @@ pub struct Consumer {
     /// Batches in a row that could not be delivered.
     failed_batches: AtomicU32,
     taking: Mutex<Taking>,
-    /// [`heartbeat::gaps`] at the last check whether other hosts keep the state by other keys.
+    /// [`gaps`] at the last check whether other hosts keep the state by other keys.
     gaps_seen: AtomicU64,
     /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
     suspects: Mutex<Option<Instant>>,
@@ -115,7 +115,7 @@ impl Consumer {
             kept: Arc::default(),
             failed_batches: AtomicU32::new(0),
             taking: Mutex::default(),
-            gaps_seen: AtomicU64::new(heartbeat::gaps()),
+            gaps_seen: AtomicU64::new(gaps()),
             suspects: Mutex::default(),
         }
     }
@@ -165,7 +165,7 @@ impl Consumer {
 
     /// Others took this host for dead, and it has not checked since what they do.
     fn is_out_of_touch(&self) -> bool {
-        self.gaps_seen() != heartbeat::gaps()
+        self.gaps_seen() != gaps()
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -231,13 +231,13 @@ impl Consumer {
     ) -> Result<Vec<Delivery>, Error> {
         let consumer = &*self.context.consumer;
         if self.is_out_of_touch() {
-            agreement::ask(self).await?;
+            tend::ask(self).await?;
         }
         if self.lost.swap(false, Ordering::Relaxed) || Instant::now() >= gate.recover_at {
             gate.recover_at = Instant::now() + RECOVER_EVERY;
             let held = lock(&self.in_flight).clone();
             fault::point("recovering");
-            let found = backend.recover(&self.subscription, consumer, &held, lease(&self.handler), max).await?;
+            let found = backend.recover(&self.subscription, consumer, &held, self.handler.lease(), max).await?;
             if found.suspects > 0 {
                 self.expect_suspects();
             }
@@ -318,7 +318,7 @@ impl Consumer {
                 // Before what is outdated is handled again.
                 if report.outdated {
                     // What cannot be asked now is said, and asked again soon.
-                    let _ = agreement::ask(self).await;
+                    let _ = tend::ask(self).await;
                 }
                 lock(&self.requeued).extend(report.requeue);
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, oneshot};
 
-use super::{Consumer, FETCH_WAIT, FetchState, Shutdown, lease, lock};
+use super::{Consumer, FETCH_WAIT, FetchState, Shutdown, lock};
 use crate::observe;
 use crate::pipeline::WorkerContext;
 use tidemill_core::policy::breaker::Permit;
@@ -32,7 +32,7 @@ impl Consumer {
     pub async fn worker(self: Arc<Self>, number: usize, shutdown: Shutdown) {
         let (mut ended, is_ended) = oneshot::channel::<()>();
         let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.executor.stack_bytes());
-        let silent_max = STUCK_MAX + lease(&self.handler);
+        let silent_max = STUCK_MAX + self.handler.lease();
         let thread = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {

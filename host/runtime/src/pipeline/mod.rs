@@ -83,6 +83,12 @@ pub struct Handler {
 }
 
 impl Handler {
+    /// Deliveries whose consumer may still be at work on them are left alone for this long: the time of a batch, of the
+    /// call that is running when that is over, and of the settlement.
+    pub(crate) fn lease(&self) -> Duration {
+        self.deadline * 2 + Duration::from_secs(1)
+    }
+
     /// A lock whose holder panicked guards a plain list.
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)

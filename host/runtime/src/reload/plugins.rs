@@ -14,9 +14,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::watch::{self, Stamp};
-use crate::build::{Checked, Loader};
 use crate::canary;
 use crate::history::{How, RejectedVersion};
+use crate::loading::{Checked, Loader};
 use crate::observe;
 use crate::pipeline::Handler;
 use tidemill_config::Config;
