@@ -25,13 +25,13 @@ pub(super) struct Taking {
 
 impl Taking {
     /// Whether it is time to take some; it always is under another agreement, and where more lies there (`there`) than before.
-    pub(crate) fn may(&mut self, agreed: u64, there: u64, now: Instant) -> bool {
+    pub(crate) fn is_due(&mut self, agreed: u64, there: u64, now: Instant) -> bool {
         if self.agreed != agreed {
             *self = Self { agreed, ..Self::default() };
         }
-        let may = there > self.there || self.from.is_none_or(|from| now >= from);
+        let is_due = there > self.there || self.from.is_none_or(|from| now >= from);
         self.there = there;
-        may
+        is_due
     }
 
     pub(super) fn took(&mut self, taken: impl Iterator<Item = EntryId>) {
@@ -69,20 +69,20 @@ mod tests {
         for wait in [2, 4, 8, 16, 32, 60, 60] {
             take(&mut taking);
             taking.left(&ids[..2], now);
-            assert!(taking.may(7, 3, now), "one of them may be wanted here");
+            assert!(taking.is_due(7, 3, now), "one of them may be wanted here");
             taking.left(&ids[2..], now);
-            assert!(!taking.may(7, 3, now + secs(wait) - Duration::from_millis(1)), "{wait}");
-            assert!(taking.may(7, 3, now + secs(wait)), "{wait}");
+            assert!(!taking.is_due(7, 3, now + secs(wait) - Duration::from_millis(1)), "{wait}");
+            assert!(taking.is_due(7, 3, now + secs(wait)), "{wait}");
         }
         take(&mut taking);
         taking.left(&ids[1..], now);
         take(&mut taking);
         taking.left(&ids, now);
-        assert!(taking.may(7, 3, now + secs(2)), "one of the batch before was wanted here");
-        assert!(taking.may(7, 4, now) && !taking.may(7, 4, now), "one more was left");
-        assert!(taking.may(8, 3, now), "another host wants something else by now");
+        assert!(taking.is_due(7, 3, now + secs(2)), "one of the batch before was wanted here");
+        assert!(taking.is_due(7, 4, now) && !taking.is_due(7, 4, now), "one more was left");
+        assert!(taking.is_due(8, 3, now), "another host wants something else by now");
         take(&mut taking);
         taking.left(&ids, now);
-        assert!(!taking.may(8, 3, now + secs(1)) && taking.may(8, 3, now + secs(2)), "from the beginning");
+        assert!(!taking.is_due(8, 3, now + secs(1)) && taking.is_due(8, 3, now + secs(2)), "from the beginning");
     }
 }

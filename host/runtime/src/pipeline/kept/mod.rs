@@ -100,9 +100,9 @@ impl Kept {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing more is to be fetched before some of it is settled or given up.
-    pub(crate) fn is_full(&self) -> bool {
-        self.count() > 0 && self.shelf().is_over()
+    /// Whether more may be fetched; if not, some of it is to be settled or given up before.
+    pub(crate) fn has_room(&self) -> bool {
+        self.count() == 0 || !self.shelf().is_over()
     }
 
     /// The words in which the oldest was refused.
