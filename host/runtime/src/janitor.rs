@@ -28,7 +28,7 @@ const EXAMINE_FIRST: Duration = Duration::from_secs(60);
 const WATCHED: [&str; 6] = ["eviction", "file modes", "groups", "persistence", "stream ids", "streams"];
 
 /// A stream with its bounds.
-pub struct StreamBounds {
+pub(crate) struct StreamBounds {
     pub name: String,
     pub bounds: Bounds,
 }
