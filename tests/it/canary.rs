@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tidemill_runtime::canary::publish;
+use tidemill_runtime::history::How;
 use tidemill_testkit::beside::{ask, host, run, world};
 use tidemill_testkit::world::World;
 
@@ -54,6 +55,7 @@ crate::on_both_backends! {
         ask(&world, 600, 600).await;
         let trial = run(&world, "emit").await;
         assert!(trial.promoted(), "{:?}", trial.facts);
+        assert_eq!(trial.how, "canary", "it is a generation as soon as it is promoted");
         assert_nothing_lost(&world, 600).await;
         let last = world.emitted().await.into_iter().rev().take(100);
         assert!(last.into_iter().all(|event| event["data"]["n"].as_u64().unwrap() % 2 == 1), "an old version went on");
@@ -126,7 +128,7 @@ async fn a_newer_version_takes_the_place_of_a_canary() {
     let handler = &host.consumers[0].handler;
     let stable = handler.serving.load().stable.clone();
     for edition in &editions {
-        publish(handler, edition);
+        publish(handler, edition, How::File);
         let serving = handler.serving.load();
         let canary = serving.canary.as_ref().unwrap();
         assert_eq!((&canary.plugin.digest, canary.share), (&edition.digest, 0.25));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tidemill_core::model::delivery::{Delivery, Subscription};
-use tidemill_runtime::heartbeat::HEARTBEAT_TTL;
+use tidemill_runtime::gaps::HEARTBEAT_TTL;
 use tidemill_runtime::shutdown::ShutdownTrigger;
 use tidemill_storage::{Backend, Bounds, Error, NewEntry, Options, Overflow, Start, SubscriptionStatus};
 use tidemill_testkit::clock::Clock;

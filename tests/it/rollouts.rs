@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill_conformance::options;
 use tidemill_core::model::delivery::Subscription;
-use tidemill_runtime::heartbeat::HEARTBEAT_TTL;
+use tidemill_runtime::gaps::HEARTBEAT_TTL;
 use tidemill_storage::{Backend, NewEntry, SubscriptionStatus};
 use tidemill_testkit::ledger::host::Host;
 use tidemill_testkit::server::RedisServer;

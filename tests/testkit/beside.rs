@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidemill_config::Config;
 use tidemill_core::policy::canary::CanarySnapshot;
+use tidemill_runtime::history::How;
 use tidemill_runtime::host::Host;
 use tidemill_runtime::pipeline::Handler;
 use tidemill_runtime::shutdown::ShutdownTrigger;
@@ -27,6 +28,8 @@ pub struct Trial {
     pub before: Arc<ActiveVersions>,
     /// What is known of both versions from the canary's time.
     pub facts: CanarySnapshot,
+    /// How the version came to serve that serves at the end, as `GET /api/plugins` tells it.
+    pub how: String,
     /// When it was promoted or rolled back, since it began.
     pub ended: Option<Duration>,
 }
@@ -70,16 +73,17 @@ pub async fn ask_on(world: &World, count: usize, keys: usize, name: &str) {
 /// Publishes this edition, then runs the host until nothing waits any more.
 pub async fn run(world: &World, edition: &str) -> Trial {
     let (host, candidates) = host(world, &[edition]);
-    let handler = host.consumers[0].handler.clone();
+    let (handler, reloader) = (host.consumers[0].handler.clone(), host.reloader.clone());
     let began = Instant::now();
-    canary::publish(&handler, &candidates[0]);
+    canary::publish(&handler, &candidates[0], How::File);
     let before = handler.serving.load_full();
     let (trigger, shutdown) = ShutdownTrigger::new();
     let run = host.run(Arc::new(trigger), shutdown, true);
     let (ran, ended) = tokio::join!(tokio::time::timeout(TRIAL_MAX, run), ended(&handler, &before, began));
     ran.expect("the trial is stuck").expect("a run");
     let facts = before.canary.as_ref().map(|canary| canary.trial().facts(Instant::now())).unwrap_or_default();
-    Trial { after: handler.serving.load_full(), before, facts, ended }
+    let how = reloader.to_json()[0]["how"].as_str().expect("a version serves").to_owned();
+    Trial { after: handler.serving.load_full(), before, facts, how, ended }
 }
 
 /// A host of this world that is not yet running, and the plugins of these editions.

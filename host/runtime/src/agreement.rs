@@ -1,24 +1,14 @@
-//! Hosts declare what they want of a subscription, each in a wish stored with its group: so that none skips what
-//! another one waits for, and that two never keep one state under unlike keys. And they tend the group: they record its
-//! position, so that it can be recreated there, and report what other programs do to it.
+//! What hosts want of a subscription, each in a wish stored with its group: so that none skips what another one waits
+//! for, and that two never keep one state under unlike keys. `consumer::tend` declares and reads it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::consumer::Consumer;
-use super::heartbeat;
-use super::observe;
-use super::pipeline::{Agreed, Handler};
-use super::shutdown::{Shutdown, ShutdownTrigger};
+use super::pipeline::Handler;
 use tidemill_core::model::delivery::Subscription;
 use tidemill_core::policy::route::Pattern;
-use tidemill_process::tasks;
-use tidemill_storage::{Backend, Error, Tended, Wish};
-
-/// How often a host tends its subscriptions.
-const TEND_EVERY: Duration = Duration::from_secs(1);
+use tidemill_storage::{Backend, Error, Wish};
 
 /// What a host wants of a subscription, as it stands in the backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +35,7 @@ impl Wanted {
         Self { events, key, window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         // Plain data: nothing in it can fail to be written.
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -79,43 +69,18 @@ impl Wanted {
     }
 }
 
-/// Declares what this host wants, before it fetches anything. Refused where another live host keeps the state of a
-/// handler under other keys.
-pub async fn begin(consumers: &[Arc<Consumer>]) -> Result<(), Error> {
-    // Before this host is announced: one that is refused must not affect others.
-    for consumer in consumers {
-        let context = &consumer.context;
-        match look(&*context.backend, &consumer.subscription, &consumer.wanted(), &context.consumer).await {
-            Err(Error::GroupGone { .. }) => {}
-            looked => looked?,
-        }
-    }
-    for consumer in consumers {
-        let tended = match tend(consumer).await {
-            // Its position is lost: nothing is fetched from it.
-            Err(Error::GroupGone { .. }) => continue,
-            tended => tended?,
-        };
-        let ours = consumer.wanted();
-        refuse_other_keys(&consumer.subscription, &ours, &tended.wishes, &consumer.context.consumer)?;
-        // Neither dead hosts nor this host with its previous settings.
-        let alive: Vec<Wish> = tended.wishes.iter().filter(|wish| wish.alive).cloned().collect();
-        for theirs in others(&alive, &consumer.context.consumer) {
-            for (what, theirs, ours) in ours.differences(&theirs) {
-                observe::differs(&consumer.subscription, what, &theirs, &ours);
-            }
-        }
-        take(consumer, &tended);
-    }
-    Ok(())
-}
-
-/// The same for settings that are only looked at: `own` is the consumer that would go.
+/// Refused where another live host keeps the state of a handler under other keys. `own` is the consumer that asks, or that
+/// would go.
 pub async fn look(backend: &dyn Backend, subscription: &Subscription, ours: &Wanted, own: &str) -> Result<(), Error> {
     refuse_other_keys(subscription, ours, &backend.wishes(subscription).await?, own)
 }
 
-fn refuse_other_keys(subscription: &Subscription, ours: &Wanted, wishes: &[Wish], own: &str) -> Result<(), Error> {
+pub(crate) fn refuse_other_keys(
+    subscription: &Subscription,
+    ours: &Wanted,
+    wishes: &[Wish],
+    own: &str,
+) -> Result<(), Error> {
     let alive: Vec<Wish> = wishes.iter().filter(|wish| wish.alive).cloned().collect();
     for theirs in others(&alive, own) {
         if let Some((_, theirs, ours)) = ours.differences(&theirs).into_iter().find(|(what, ..)| *what == "key") {
@@ -130,29 +95,13 @@ fn refuse_other_keys(subscription: &Subscription, ours: &Wanted, wishes: &[Wish]
     Ok(())
 }
 
-fn others<'a>(wishes: &'a [Wish], own: &'a str) -> impl Iterator<Item = Wanted> + 'a {
+pub(crate) fn others<'a>(wishes: &'a [Wish], own: &'a str) -> impl Iterator<Item = Wanted> + 'a {
     wishes.iter().filter(move |wish| wish.consumer != own).filter_map(Wanted::read)
-}
-
-async fn tend(consumer: &Consumer) -> Result<Tended, Error> {
-    let context = &consumer.context;
-    context.backend.tend(&consumer.subscription, &context.consumer, &consumer.wanted().to_json()).await
-}
-
-/// Applies what hosts have agreed on, and reports what other programs did.
-fn take(consumer: &Consumer, tended: &Tended) {
-    let subscription = &consumer.subscription;
-    let (others, takes) = what_others_want(&consumer.wanted(), &tended.wishes, &consumer.context.consumer);
-    consumer.agreed.store(Arc::new(Agreed { number: tended.agreed, others, left: tended.left, takes }));
-    observe::strangers(subscription, tended.strayed, tended.repeated);
-    if let Some(from) = tended.set_back {
-        observe::set_back(subscription, from);
-    }
 }
 
 /// The patterns of hosts that want something else than this one, each once; and whether this one takes what was left:
 /// not if a live one wants all that this one wants, and more.
-fn what_others_want(ours: &Wanted, wishes: &[Wish], own: &str) -> (Vec<Vec<Pattern>>, bool) {
+pub(crate) fn what_others_want(ours: &Wanted, wishes: &[Wish], own: &str) -> (Vec<Vec<Pattern>>, bool) {
     let covers = |wide: &[Pattern], narrow: &[Pattern]| narrow.iter().all(|one| wide.iter().any(|any| any.covers(one)));
     let patterns = ours.patterns();
     let (mut events, mut found, mut takes) = (vec![ours.events.clone()], Vec::new(), true);
@@ -166,51 +115,6 @@ fn what_others_want(ours: &Wanted, wishes: &[Wish], own: &str) -> (Vec<Vec<Patte
         }
     }
     (found, takes)
-}
-
-/// Asks what hosts have agreed on. What cannot be asked now is asked again soon.
-pub async fn ask(consumer: &Consumer) -> Result<(), Error> {
-    let gaps = heartbeat::gaps();
-    match tend(consumer).await {
-        Ok(tended) => {
-            // Others took this host for dead meanwhile. One of them may keep the state by other keys now.
-            if consumer.gaps_seen() != gaps
-                && let Err(error) = refuse_other_keys(
-                    &consumer.subscription,
-                    &consumer.wanted(),
-                    &tended.wishes,
-                    &consumer.context.consumer,
-                )
-            {
-                tasks::end_host(&error.to_string());
-                return Err(error);
-            }
-            consumer.saw_gaps(gaps);
-            take(consumer, &tended);
-        }
-        Err(Error::GroupGone { .. }) => consumer.make_group_again().await,
-        Err(error) => {
-            observe::task_trouble("agreement", &error);
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-/// Tends all subscriptions until it is time to stop, as it is once the backend was replaced.
-pub async fn run(consumers: Vec<Arc<Consumer>>, trigger: Arc<ShutdownTrigger>, mut shutdown: Shutdown) {
-    while !shutdown.sleep(TEND_EVERY).await {
-        tasks::tick();
-        for consumer in &consumers {
-            // A backend that is slow with each of many is no reason to take this for stuck.
-            tasks::alive();
-            if let Err(error @ Error::Replaced(_)) = ask(consumer).await {
-                observe::replaced(&error);
-                trigger.trigger();
-                return;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

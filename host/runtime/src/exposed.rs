@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::Table;
 
-use super::build;
+use super::loading;
 use super::token::{Error, Token};
 use tidemill_config::check::ConfigFinding;
 use tidemill_config::{Config, SecretFrom};
@@ -39,8 +39,8 @@ pub(crate) fn findings(config: &Config) -> Vec<ConfigFinding> {
             }
         }
     }
-    if let Some(why) = cache::why_not(&build::cache(config)) {
-        let folder = build::cache(config);
+    if let Some(why) = cache::why_not(&loading::cache(config)) {
+        let folder = loading::cache(config);
         let what = format!("{} is not used, and plugins are compiled at each start: {why}", folder.display());
         found.push(warning("host.cache", what, "name an empty or a new folder of this user's"));
     }

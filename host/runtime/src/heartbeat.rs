@@ -2,13 +2,13 @@
 //! what `status` knows of breakers, rates and plugins; the backend only stores them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::consumer::Consumer;
+use super::gaps::{self, HEARTBEAT_TTL};
 use super::observe;
 use super::pipeline::HostContext;
 use tidemill_core::clock;
@@ -16,8 +16,6 @@ use tidemill_core::model::delivery::Subscription;
 use tidemill_process::tasks;
 use tidemill_storage::{Backend, Error};
 
-/// A consumer counts as dead when it has sent no heartbeat for this long.
-pub const HEARTBEAT_TTL: Duration = Duration::from_secs(5);
 /// A heartbeat may be late twice before other hosts consider this host dead.
 const HEARTBEAT_EVERY: Duration = tasks::LOOK_EVERY;
 /// Rates are taken over this many heartbeats: about 10 s.
@@ -96,26 +94,6 @@ pub fn trouble() -> Option<String> {
     unheard.as_ref().filter(|(since, _)| since.elapsed() >= HEARTBEAT_TTL).map(|(_, error)| error.clone())
 }
 
-/// How often so much time had passed between two heartbeats that others took this host for dead.
-static GAPS: AtomicU64 = AtomicU64::new(0);
-/// When the last heartbeat was sent that the backend has taken.
-static BEATEN: Mutex<Option<Instant>> = Mutex::new(None);
-
-/// See [`GAPS`]; one more while there is such a gap now.
-pub fn gaps() -> u64 {
-    let beaten = BEATEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_now = beaten.is_some_and(|at| at.elapsed() > HEARTBEAT_TTL);
-    GAPS.load(Ordering::Relaxed) + u64::from(is_now)
-}
-
-/// The backend has taken a heartbeat that was sent then.
-pub(crate) fn beaten(at: Instant) {
-    let before = BEATEN.lock().unwrap_or_else(PoisonError::into_inner).replace(at);
-    if before.is_some_and(|before| at.duration_since(before) > HEARTBEAT_TTL) {
-        GAPS.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 fn acknowledged() {
     if let Some((since, _)) = UNHEARD.lock().unwrap_or_else(PoisonError::into_inner).take() {
         observe::backend_is_back(since.elapsed());
@@ -158,7 +136,7 @@ impl Heartbeat {
             let at = Instant::now();
             match self.beat().await {
                 Ok(()) => {
-                    beaten(at);
+                    gaps::beaten(at);
                     acknowledged();
                 }
                 Err(error) => unheard(&error),

@@ -22,13 +22,14 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::consumer::{self, Consumer};
-use super::heartbeat::{self, HEARTBEAT_TTL, Heartbeat};
-use super::janitor::{self, StreamBounds};
+use super::gaps::{self, HEARTBEAT_TTL};
+use super::heartbeat::Heartbeat;
+use super::janitor::{self, Janitor};
 use super::patience::Patience;
-use super::pipeline::{Handler, HostContext};
+use super::pipeline::HostContext;
 use super::reload::plugins::Reloader;
 use super::shutdown::{Shutdown, ShutdownTrigger};
-use super::{agreement, observe, pause, scheduler, status};
+use super::{observe, pause, scheduler, status};
 use tidemill_core::model::delivery::Subscription;
 use tidemill_process::tasks;
 use tidemill_process::tasks::{STUCK_MAX, Task};
@@ -49,9 +50,7 @@ const LEAVE_EARLY_MAX: Duration = Duration::from_secs(5);
 pub struct Host {
     pub context: Arc<HostContext>,
     pub consumers: Vec<Arc<Consumer>>,
-    pub streams: Vec<StreamBounds>,
-    /// The streams that handlers may emit to.
-    pub targets: Vec<Arc<str>>,
+    pub(crate) janitor: Arc<Janitor>,
     pub reloader: Arc<Reloader>,
     /// How long its start waits for a backend that is away; none: as long as it takes, as a host does that runs.
     pub(crate) start_wait: Option<Duration>,
@@ -143,7 +142,7 @@ impl Host {
         if patience.out("heartbeat", || backend.heartbeat(consumer, HEARTBEAT_TTL, &note)).await?.is_none() {
             return Ok(None);
         }
-        heartbeat::beaten(at);
+        gaps::beaten(at);
         tasks::serve_in(beating, Task::Heartbeat, String::new(), None, move || heart.clone().run());
         let Some(key) = patience.out("key of ids", || backend.ids_key(rand::random())).await? else { return Ok(None) };
         self.context.ids.get_or_init(|| Ids::new(key));
@@ -151,7 +150,7 @@ impl Host {
             return Ok(None);
         }
         *has_wished = true;
-        if patience.out("agreement", || agreement::begin(&self.consumers)).await?.is_none() {
+        if patience.out("agreement", || consumer::tend::begin(&self.consumers)).await?.is_none() {
             return Ok(None);
         }
         let unreached = || status::unreached(&**backend, &self.reloader.config);
@@ -185,14 +184,14 @@ impl Host {
             let make = move || Box::pin(scheduler::run(consumer.clone(), shutdown.clone())) as Work;
             serve(Task::Scheduler, of, Box::new(make));
         }
-        let (host, when) = (self.clone(), shutdown.clone());
-        let make = move || Box::pin(janitor::run(host.clone(), when.clone())) as Work;
+        let (janitor, when) = (self.janitor.clone(), shutdown.clone());
+        let make = move || Box::pin(janitor::run(janitor.clone(), when.clone())) as Work;
         serve(Task::Janitor, String::new(), Box::new(make));
         let (host, when) = (self.clone(), shutdown.clone());
         let look = move || pause::run(host.context.backend.clone(), host.consumers.clone(), when.clone());
         serve(Task::Pause, String::new(), Box::new(move || Box::pin(look()) as Work));
         let (consumers, ends, when) = (self.consumers.clone(), trigger.clone(), shutdown.clone());
-        let make = move || Box::pin(agreement::run(consumers.clone(), ends.clone(), when.clone())) as Work;
+        let make = move || Box::pin(consumer::tend::run(consumers.clone(), ends.clone(), when.clone())) as Work;
         serve(Task::Agreement, String::new(), Box::new(make));
         if until_idle {
             let (host, trigger, shutdown) = (self.clone(), trigger.clone(), shutdown.clone());
@@ -282,10 +281,4 @@ impl Host {
             }
         }
     }
-}
-
-/// Deliveries whose consumer may still be at work on them are left alone for this long: the time of a batch, of the
-/// call that is running when that is over, and of the settlement.
-pub fn lease(handler: &Handler) -> Duration {
-    handler.deadline * 2 + Duration::from_secs(1)
 }

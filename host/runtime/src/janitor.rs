@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::host::Host;
 use super::observe;
 use super::shutdown::Shutdown;
 use tidemill_core::model::delivery::Subscription;
 use tidemill_process::fault;
 use tidemill_process::tasks;
-use tidemill_storage::{Bounds, Error, Level, SubscriptionStatus, Trimmed};
+use tidemill_storage::{Backend, Bounds, Error, Level, SubscriptionStatus, Trimmed};
 
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// The same warning about a stream comes at most this often.
@@ -29,27 +28,36 @@ const EXAMINE_FIRST: Duration = Duration::from_secs(60);
 const WATCHED: [&str; 6] = ["eviction", "file modes", "groups", "persistence", "stream ids", "streams"];
 
 /// A stream with its bounds.
-pub struct StreamBounds {
+pub(crate) struct StreamBounds {
     pub name: String,
     pub bounds: Bounds,
 }
 
-pub(crate) async fn run(host: Arc<Host>, mut shutdown: Shutdown) {
-    let mut warned: Vec<Option<Instant>> = vec![None; host.streams.len()];
+/// What the janitor looks after.
+pub(crate) struct Janitor {
+    pub backend: Arc<dyn Backend>,
+    pub subscriptions: Vec<Subscription>,
+    pub streams: Vec<StreamBounds>,
+    /// The streams that handlers may emit to.
+    pub targets: Vec<Arc<str>>,
+}
+
+pub(crate) async fn run(janitor: Arc<Janitor>, mut shutdown: Shutdown) {
+    let mut warned: Vec<Option<Instant>> = vec![None; janitor.streams.len()];
     let mut examine_at = Instant::now() + EXAMINE_FIRST;
     let (mut letters_at, mut evicted) = (Instant::now(), Evicted::new());
     loop {
         tasks::tick();
-        for (stream, warned) in host.streams.iter().zip(&mut warned) {
-            trim(&host, stream, warned).await;
+        for (stream, warned) in janitor.streams.iter().zip(&mut warned) {
+            trim(&*janitor.backend, stream, warned).await;
         }
         if Instant::now() >= letters_at {
             letters_at = Instant::now() + LETTERS_EVERY;
-            look_at_letters(&host, &mut evicted).await;
+            look_at_letters(&janitor, &mut evicted).await;
         }
         if Instant::now() >= examine_at {
             examine_at = Instant::now() + EXAMINE_EVERY;
-            diagnose(&host).await;
+            diagnose(&janitor).await;
         }
         tasks::idle();
         if shutdown.sleep(TRIM_EVERY).await {
@@ -61,11 +69,10 @@ pub(crate) async fn run(host: Arc<Host>, mut shutdown: Shutdown) {
 /// How many letters of each subscription had gone because of their bounds: of those that ran, and of the others.
 type Evicted = HashMap<Subscription, (u64, u64)>;
 
-async fn look_at_letters(host: &Host, evicted: &mut Evicted) {
-    for consumer in &host.consumers {
-        let subscription = &consumer.subscription;
+async fn look_at_letters(janitor: &Janitor, evicted: &mut Evicted) {
+    for subscription in &janitor.subscriptions {
         tasks::alive();
-        match host.context.backend.status(subscription).await {
+        match janitor.backend.status(subscription).await {
             Ok(status) => {
                 if let Some((ran, never_ran)) = newly_evicted(evicted, subscription, &status) {
                     observe::letters::evicted(subscription, ran, never_ran);
@@ -90,10 +97,10 @@ fn newly_evicted(
     (new != (0, 0)).then_some(new)
 }
 
-async fn trim(host: &Host, stream: &StreamBounds, warned: &mut Option<Instant>) {
+async fn trim(backend: &dyn Backend, stream: &StreamBounds, warned: &mut Option<Instant>) {
     tasks::alive();
     fault::point("trimming");
-    let trimmed = host.context.backend.trim(&stream.name, &stream.bounds).await;
+    let trimmed = backend.trim(&stream.name, &stream.bounds).await;
     fault::point("trimmed");
     match trimmed {
         Ok(trimmed) => {
@@ -126,10 +133,8 @@ fn short_retention(bounds: &Bounds, trimmed: &Trimmed) -> Option<(Duration, Dura
     (trimmed.length >= maxlen && effective < asked / 2).then_some((asked, effective))
 }
 
-async fn diagnose(host: &Host) {
-    let subscriptions: Vec<Subscription> =
-        host.consumers.iter().map(|consumer| consumer.subscription.clone()).collect();
-    match host.context.backend.diagnose(&subscriptions, &host.targets).await {
+async fn diagnose(janitor: &Janitor) {
+    match janitor.backend.diagnose(&janitor.subscriptions, &janitor.targets).await {
         Ok(findings) => {
             let watched = |check| WATCHED.contains(&check);
             let wrong = findings.iter().filter(|finding| finding.level > Level::Good && watched(finding.check));

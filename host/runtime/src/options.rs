@@ -1,7 +1,7 @@
 //! What the configuration says to the backend.
 
-use super::build::subscriptions;
 use super::consumer::WORKERS_PER_SUBSCRIPTION;
+use super::loading::subscriptions;
 use tidemill_config::Config;
 use tidemill_storage::{ENTRY_FACTS_BYTES, Options};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::build;
 use super::heartbeat::HostReport;
+use super::loading;
 use tidemill_config::Config;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::Subscription;
@@ -51,7 +51,7 @@ pub async fn unreached(
     config: &Config,
 ) -> Result<Vec<(Subscription, SubscriptionStatus)>, Error> {
     let read: Vec<Subscription> =
-        build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
+        loading::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let mut found = Vec::new();
     for handler in config.handlers.keys() {
         for stream in config.streams.keys() {

@@ -8,7 +8,7 @@ use super::source::{Source, files, none, read, sources};
 const USES: [(&str, &[&str]); 13] = [
     ("json", &[]),
     ("core", &[]),
-    ("process", &[]),
+    ("process", &["core"]),
     ("schema", &["core", "json"]),
     ("config", &["core", "schema", "storage"]),
     ("storage", &["core"]),

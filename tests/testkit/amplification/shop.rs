@@ -9,7 +9,7 @@ use redis::Connection;
 use tidemill_config::{Config, read};
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Body, EntryId, Subscription};
-use tidemill_runtime::build;
+use tidemill_runtime::loading;
 use tidemill_storage::{Backend, NewEntry, SubscriptionStatus, wire};
 use tokio::runtime::Runtime;
 
@@ -69,7 +69,7 @@ impl Shop {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let backend = runtime.block_on(tidemill::backends::open_backend(&config)).map_err(|error| error.to_string())?;
         // The groups first: the counters count from their start.
-        for (subscription, start) in build::subscriptions(&config) {
+        for (subscription, start) in loading::subscriptions(&config) {
             runtime.block_on(backend.ensure_group(&subscription, start)).map_err(|error| error.to_string())?;
         }
         let connect = |server: RedisServer| {
@@ -77,7 +77,7 @@ impl Shop {
             redis::RedisResult::Ok((server, client.get_connection()?))
         };
         let redis = server.map(connect).transpose().map_err(|error| error.to_string())?;
-        let subscriptions = build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+        let subscriptions = loading::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         let fetch_bytes_max = config.host.fetch_bytes_max.as_u64();
         Ok(Self { runtime, backend, subscriptions, fetch_bytes_max, redis, folder, url, text })
     }

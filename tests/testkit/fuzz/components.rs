@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemill_config::read;
-use tidemill_runtime::build;
+use tidemill_runtime::{build, loading};
 use tidemill_sandbox::capability::ids::Ids;
 use tidemill_sandbox::component::inspect::{SECTION, inspect};
 use tidemill_sandbox::component::manifest;
@@ -81,7 +81,7 @@ pub(super) fn component(folder: &Path) -> Target {
     // What is compiled here is of no use to anybody.
     config.host.cache = Some(folder.join("cache"));
     let checked = build::check(&config).expect("a good configuration");
-    let loader = build::Loader::new(&config).expect("an engine");
+    let loader = loading::Loader::new(&config).expect("an engine");
     let body = Bytes::from(crate::world::event(uuid::Uuid::nil(), serde_json::json!({ "do": "ok" })).to_string());
     let event = Arc::new(admitted(&checked.schemas, &body).expect("a good event"));
     let run = move |input: &[u8]| {

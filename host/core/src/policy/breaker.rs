@@ -38,7 +38,7 @@ impl Default for BreakerPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
     /// Fetch as much as there is room for.
-    Full,
+    Batch,
     /// Fetch one, alone.
     Probe,
     /// Fetch nothing for this long.
@@ -102,7 +102,7 @@ impl Breaker {
             }
             self.state = State::HalfOpen;
         }
-        if matches!(self.state, State::HalfOpen) { Permit::Probe } else { Permit::Full }
+        if matches!(self.state, State::HalfOpen) { Permit::Probe } else { Permit::Batch }
     }
 
     /// Records finished attempts. True if the breaker has opened or closed by it.
@@ -183,7 +183,7 @@ mod tests {
     fn a_few_failures_do_not_open_it() {
         let (mut breaker, now) = breaker();
         assert!(!breaker.record(now, tally(0, 19)));
-        assert_eq!(breaker.permit(now), Permit::Full);
+        assert_eq!(breaker.permit(now), Permit::Batch);
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         let later = later + Duration::from_secs(31);
         assert_eq!(breaker.permit(later), Permit::Probe);
         assert!(breaker.record(later, tally(1, 0)));
-        assert_eq!((breaker.permit(later), breaker.name()), (Permit::Full, "closed"));
+        assert_eq!((breaker.permit(later), breaker.name()), (Permit::Batch, "closed"));
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
         let later = later + Duration::from_secs(31);
         assert_eq!(breaker.permit(later), Permit::Probe);
         assert!(breaker.record(later, refused(0, 1)));
-        assert_eq!((breaker.permit(later), breaker.name()), (Permit::Full, "closed"));
+        assert_eq!((breaker.permit(later), breaker.name()), (Permit::Batch, "closed"));
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let (mut breaker, now) = breaker();
         assert!(breaker.record(now, Tally { good: 20, refused: 20, ..Tally::default() }));
         assert!(breaker.record(now, settled));
-        assert_eq!((breaker.permit(now), breaker.name()), (Permit::Full, "closed"));
+        assert_eq!((breaker.permit(now), breaker.name()), (Permit::Batch, "closed"));
         assert!(breaker.record(now, tally(0, 20)));
         assert!(!breaker.record(now, settled), "the plugin failed: that the backend works is no news");
         assert_eq!(breaker.name(), "open");

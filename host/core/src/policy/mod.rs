@@ -1,6 +1,7 @@
 //! The rules. Pure functions of facts: no async, no clock, no randomness; a test needs four values and no mocks.
 
 pub mod address;
+pub mod backoff;
 pub mod breaker;
 pub mod canary;
 pub mod disposition;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::fault;
+use tidemill_core::policy::backoff::Backoff;
 use watch::Watched;
 pub use watch::{
     LOOK_EVERY, alive, end_host, fatal, idle, is_beyond_help, is_fatal, look, panics, report_panics, start_begins,
@@ -37,8 +38,8 @@ pub enum End {
 /// So often one is started again within [`RESTARTS_WITHIN`]. Beyond that its state, or what it is given, is at fault.
 pub(crate) const RESTARTS_MAX: usize = 5;
 pub(crate) const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
-/// Before it is started again: doubled each time.
-const RESTART_FIRST: Duration = Duration::from_millis(100);
+/// Before it is started again.
+const RESTART: Backoff = Backoff { first: Duration::from_millis(100), last: RESTARTS_WITHIN };
 /// One that is at work must tick at least this often, besides what its own work may take.
 pub const STUCK_MAX: Duration = Duration::from_secs(120);
 
@@ -135,9 +136,9 @@ impl Restarts {
     /// How long to wait before it is started again; none: it was too often.
     fn next(&mut self, now: Instant) -> Option<Duration> {
         self.0.retain(|at| now.duration_since(*at) < RESTARTS_WITHIN);
-        let wait = RESTART_FIRST * 2u32.pow(u32::try_from(self.0.len()).unwrap_or(0).min(16));
         self.0.push(now);
-        (self.0.len() <= RESTARTS_MAX).then_some(wait)
+        let deaths = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        (self.0.len() <= RESTARTS_MAX).then(|| RESTART.wait(deaths))
     }
 }
 
@@ -333,9 +334,9 @@ mod tests {
     fn restarts_are_bounded_within_a_time() {
         let (mut restarts, begun) = (Restarts::default(), Instant::now());
         let waits: Vec<_> = (0..=RESTARTS_MAX).map(|_| restarts.next(begun)).collect();
-        assert_eq!((waits[0], waits[RESTARTS_MAX]), (Some(RESTART_FIRST), None));
+        assert_eq!((waits[0], waits[RESTARTS_MAX]), (Some(RESTART.first), None));
         assert!(waits[..RESTARTS_MAX].is_sorted() && waits[..RESTARTS_MAX].iter().all(Option::is_some));
-        assert_eq!(restarts.next(begun + RESTARTS_WITHIN), Some(RESTART_FIRST), "that was long ago");
+        assert_eq!(restarts.next(begun + RESTARTS_WITHIN), Some(RESTART.first), "that was long ago");
     }
 
     #[tokio::test]

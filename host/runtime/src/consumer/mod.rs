@@ -1,39 +1,39 @@
 //! A consumer: one handler on one stream. A few identical workers; each one loops: fetch a batch, process it. While one
 //! worker's batch is in the plugin or being settled, another one fetches.
 
+mod fetch;
 pub(crate) mod resend;
+mod suspects;
 mod taking;
+pub(crate) mod tend;
 mod worker;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::agreement;
 use super::agreement::Wanted;
-use super::host::lease;
+use super::canary;
+use super::gaps::gaps;
 use super::observe;
 use super::pipeline::{Agreement, BatchReport, Handler, HostContext, Kept, KeyLocks, Ticket, WorkerContext, deliver};
 use super::shutdown::Shutdown;
-use super::{canary, heartbeat};
+use fetch::FetchState;
 use taking::Taking;
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
+use tidemill_core::policy::backoff::Backoff;
 use tidemill_core::policy::breaker::Breaker;
-use tidemill_process::fault;
-use tidemill_storage::{Consume, Error, Group, Settlement, SettlementEntry, Start};
+use tidemill_storage::{Group, Settlement, SettlementEntry, Start};
 
 /// How long a fetch waits for something to come; stopping waits no longer either.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
-/// How often to look for deliveries of dead hosts.
-const RECOVER_EVERY: Duration = Duration::from_secs(2);
-/// Backoff after a backend error: doubled each time, up to the last.
-const TROUBLE_FIRST: Duration = Duration::from_millis(100);
-const TROUBLE_LAST: Duration = Duration::from_secs(5);
+/// After a backend error.
+const BACKEND_BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), last: Duration::from_secs(5) };
 /// Another worker would hardly be awake by then: one that is done so soon may keep the fetch lock. The first call that
 /// takes longer holds up what comes after it; from then on, another worker fetches meanwhile.
 const QUICK: Duration = Duration::from_millis(2);
@@ -62,7 +62,7 @@ pub struct Consumer {
     /// The last batch was delivered within [`QUICK`].
     quick: AtomicBool,
     /// A reply with deliveries may have been lost: recovery runs before the next fetch.
-    lost: AtomicBool,
+    recovers_first: AtomicBool,
     /// In-flight deliveries of this host: fetched and not settled.
     in_flight: Mutex<HashSet<(Queue, EntryId)>>,
     /// Of those, what no worker is working on: it goes into the next batches.
@@ -70,18 +70,13 @@ pub struct Consumer {
     busy: AtomicUsize,
     /// What the backend refused to settle. In flight as well, and with no worker.
     kept: Arc<Kept>,
-    /// How long to wait when a batch cannot be delivered; zero if the last one could.
-    trouble: Mutex<Duration>,
+    /// Batches in a row that could not be delivered.
+    failed_batches: AtomicU32,
     taking: Mutex<Taking>,
-    /// [`heartbeat::gaps`] at the last check whether other hosts keep the state by other keys.
+    /// [`gaps`] at the last check whether other hosts keep the state by other keys.
     gaps_seen: AtomicU64,
     /// From when on to run suspects; none if nothing lies in quarantine, as far as is known here.
     suspects: Mutex<Option<Instant>>,
-}
-
-struct FetchState {
-    recover_at: Instant,
-    trouble: Duration,
 }
 
 impl Consumer {
@@ -104,17 +99,17 @@ impl Consumer {
             paused: AtomicBool::new(false),
             lost_position: AtomicBool::new(false),
             agreed: Agreement::default(),
-            fetch_state: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), trouble: TROUBLE_FIRST }),
+            fetch_state: tokio::sync::Mutex::new(FetchState { recover_at: Instant::now(), failed: 0 }),
             key_locks: KeyLocks::default(),
             quick: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
+            recovers_first: AtomicBool::new(false),
             in_flight: Mutex::default(),
             requeued: Mutex::default(),
             busy: AtomicUsize::new(0),
             kept: Arc::default(),
-            trouble: Mutex::default(),
+            failed_batches: AtomicU32::new(0),
             taking: Mutex::default(),
-            gaps_seen: AtomicU64::new(heartbeat::gaps()),
+            gaps_seen: AtomicU64::new(gaps()),
             suspects: Mutex::default(),
         }
     }
@@ -162,128 +157,8 @@ impl Consumer {
         self.gaps_seen.store(gaps, Ordering::Relaxed);
     }
 
-    /// Others took this host for dead, and it has not checked since what they do.
-    fn is_out_of_touch(&self) -> bool {
-        self.gaps_seen() != heartbeat::gaps()
-    }
-
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
-    }
-
-    /// Some of them lie in quarantine. An earlier time that is known stays.
-    fn expect_suspects(&self) {
-        lock(&self.suspects).get_or_insert_with(Instant::now);
-    }
-
-    /// The next batch. If it fails: how long to wait.
-    async fn fetch(
-        &self,
-        backend: &dyn Consume,
-        gate: &mut FetchState,
-        max: usize,
-        shutdown: &Shutdown,
-    ) -> Result<Vec<Delivery>, Duration> {
-        if shutdown.is_set() || self.is_paused() {
-            return Ok(Vec::new());
-        }
-        match self.fetch_or_recover(backend, gate, max).await {
-            // It was on its way when this host was stopped, say. It stays pending, and recovery finds it.
-            Ok(batch) if !batch.is_empty() && self.is_out_of_touch() => {
-                self.lost.store(true, Ordering::Relaxed);
-                Ok(Vec::new())
-            }
-            Ok(batch) => {
-                if !batch.is_empty() {
-                    fault::point("fetched");
-                }
-                gate.trouble = TROUBLE_FIRST;
-                let mut held = lock(&self.in_flight);
-                held.extend(batch.iter().map(|delivery| (delivery.queue, delivery.entry)));
-                Ok(batch)
-            }
-            Err(error) => {
-                let wait = gate.trouble;
-                gate.trouble = (wait * 2).min(TROUBLE_LAST);
-                // Recovery finds whatever the broken connection had delivered.
-                self.lost.store(true, Ordering::Relaxed);
-                observe::backend_trouble("fetching", &self.subscription, &error, wait);
-                if matches!(error, Error::GroupGone { .. }) {
-                    self.make_group_again().await;
-                }
-                Err(wait)
-            }
-        }
-    }
-
-    fn take_requeued(&self, max: usize) -> Vec<Delivery> {
-        let mut requeued = lock(&self.requeued);
-        let count = requeued.len().min(max);
-        requeued.drain(..count).collect()
-    }
-
-    async fn fetch_or_recover(
-        &self,
-        backend: &dyn Consume,
-        gate: &mut FetchState,
-        max: usize,
-    ) -> Result<Vec<Delivery>, Error> {
-        let consumer = &*self.context.consumer;
-        if self.is_out_of_touch() {
-            agreement::ask(self).await?;
-        }
-        if self.lost.swap(false, Ordering::Relaxed) || Instant::now() >= gate.recover_at {
-            gate.recover_at = Instant::now() + RECOVER_EVERY;
-            let held = lock(&self.in_flight).clone();
-            fault::point("recovering");
-            let found = backend.recover(&self.subscription, consumer, &held, lease(&self.handler), max).await?;
-            if found.suspects > 0 {
-                self.expect_suspects();
-            }
-            if !found.quarantined.is_empty() {
-                observe::quarantined(&self.subscription, &found.quarantined);
-            }
-            if found.more {
-                // A large backlog of a dead host does not wait for the next interval.
-                gate.recover_at = Instant::now();
-            }
-            if !found.deliveries.is_empty() {
-                fault::point("recovered");
-                observe::recovered(&self.subscription, &found.deliveries);
-                return Ok(found.deliveries);
-            }
-            let taken = self.take_left(backend, gate, max).await?;
-            if !taken.is_empty() {
-                return Ok(taken);
-            }
-        }
-        let begun = Instant::now();
-        let fetched = backend.fetch(&self.subscription, consumer, max, FETCH_WAIT).await?;
-        if fetched.more {
-            self.lost.store(true, Ordering::Relaxed);
-        }
-        observe::fetched(&self.subscription, fetched.deliveries.len(), begun.elapsed());
-        Ok(fetched.deliveries)
-    }
-
-    /// Takes what was left for hosts that want it, if this is one of them.
-    async fn take_left(
-        &self,
-        backend: &dyn Consume,
-        gate: &mut FetchState,
-        max: usize,
-    ) -> Result<Vec<Delivery>, Error> {
-        let agreed = self.agreed.load();
-        if agreed.left == 0 || !agreed.takes || !lock(&self.taking).may(agreed.number, agreed.left, Instant::now()) {
-            return Ok(Vec::new());
-        }
-        let taken = backend.take_left(&self.subscription, &self.context.consumer, max).await?;
-        if taken.len() == max {
-            // There may be more.
-            gate.recover_at = Instant::now();
-        }
-        lock(&self.taking).took(taken.iter().map(|delivery| delivery.entry));
-        Ok(taken)
     }
 
     pub(crate) async fn make_group_again(&self) {
@@ -302,30 +177,30 @@ impl Consumer {
     /// If the batch could not be delivered: how long to wait before the next one.
     async fn run(&self, worker: &mut WorkerContext, batch: Vec<Delivery>, ticket: Ticket<'_>) -> Result<(), Duration> {
         let begun = Instant::now();
-        let mut of_batch = InFlight::new(self, &batch);
+        let mut running = InFlight::new(self, &batch);
         let mut report = BatchReport::default();
         let delivered = deliver(worker, batch, ticket, &mut report).await;
         self.quick.store(begun.elapsed() < QUICK, Ordering::Relaxed);
-        // What is no longer held and still pending is found again by `recover`.
-        of_batch.keep.extend(report.kept.iter().copied());
+        // What is no longer in flight here and still pending is found again by `recover`.
+        running.stays.extend(report.kept.iter().copied());
         let mut result = Ok(());
         match delivered {
             Ok(()) => {
-                *lock(&self.trouble) = Duration::ZERO;
+                self.failed_batches.store(0, Ordering::Relaxed);
                 self.note(&report);
-                of_batch.keep.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
+                running.stays.extend(report.requeue.iter().map(|delivery| (delivery.queue, delivery.entry)));
                 // Before what is outdated is handled again.
                 if report.outdated {
                     // What cannot be asked now is said, and asked again soon.
-                    let _ = agreement::ask(self).await;
+                    let _ = tend::ask(self).await;
                 }
                 lock(&self.requeued).extend(report.requeue);
             }
             Err(error) => {
-                let wait = (*lock(&self.trouble)).max(TROUBLE_FIRST);
-                *lock(&self.trouble) = (wait * 2).min(TROUBLE_LAST);
+                let failed = self.failed_batches.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let wait = BACKEND_BACKOFF.wait(failed);
                 observe::backend_trouble("delivering", &self.subscription, &error, wait);
-                self.lost.store(true, Ordering::Relaxed);
+                self.recovers_first.store(true, Ordering::Relaxed);
                 result = Err(wait);
             }
         }
@@ -352,30 +227,31 @@ impl Consumer {
     }
 }
 
-/// A batch that is being run. Whatever becomes of it: what is not kept is no longer held, so that it can be found again.
+/// A batch that is being run. Whatever becomes of it: what does not stay in flight is forgotten, so that it can be found again.
 struct InFlight<'a> {
     consumer: &'a Consumer,
     ids: Vec<(Queue, EntryId)>,
-    keep: HashSet<(Queue, EntryId)>,
+    /// What stays in flight though its batch is over.
+    stays: HashSet<(Queue, EntryId)>,
 }
 
 impl<'a> InFlight<'a> {
     fn new(consumer: &'a Consumer, batch: &[Delivery]) -> Self {
         consumer.busy.fetch_add(1, Ordering::Relaxed);
         let ids = batch.iter().map(|delivery| (delivery.queue, delivery.entry)).collect();
-        Self { consumer, ids, keep: HashSet::new() }
+        Self { consumer, ids, stays: HashSet::new() }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut held = lock(&self.consumer.in_flight);
-        for id in self.ids.iter().filter(|id| !self.keep.contains(*id)) {
-            held.remove(id);
+        let mut in_flight = lock(&self.consumer.in_flight);
+        for id in self.ids.iter().filter(|id| !self.stays.contains(*id)) {
+            in_flight.remove(id);
         }
-        drop(held);
+        drop(in_flight);
         if std::thread::panicking() {
-            self.consumer.lost.store(true, Ordering::Relaxed);
+            self.consumer.recovers_first.store(true, Ordering::Relaxed);
         }
         self.consumer.busy.fetch_sub(1, Ordering::Relaxed);
     }

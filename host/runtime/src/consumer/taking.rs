@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tidemill_core::model::delivery::EntryId;
+use tidemill_core::policy::backoff::Backoff;
 
-/// After a batch of which nothing was wanted here: doubled each time, up to the last.
-const WAIT_FIRST: Duration = Duration::from_secs(2);
-const WAIT_LAST: Duration = Duration::from_secs(60);
+/// After a batch of which nothing was wanted here.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(2), last: Duration::from_secs(60) };
 
 #[derive(Debug, Default)]
 pub(super) struct Taking {
@@ -18,26 +18,29 @@ pub(super) struct Taking {
     taken: HashSet<EntryId>,
     /// How much was left for others when it was looked at last.
     there: u64,
-    wait: Duration,
+    /// Batches in a row of which nothing was wanted here.
+    in_vain: u32,
     from: Option<Instant>,
 }
 
 impl Taking {
     /// Whether it is time to take some; it always is under another agreement, and where more lies there (`there`) than before.
-    pub(crate) fn may(&mut self, agreed: u64, there: u64, now: Instant) -> bool {
+    pub(crate) fn is_due(&mut self, agreed: u64, there: u64, now: Instant) -> bool {
         if self.agreed != agreed {
             *self = Self { agreed, ..Self::default() };
         }
-        let may = there > self.there || self.from.is_none_or(|from| now >= from);
+        let is_due = there > self.there || self.from.is_none_or(|from| now >= from);
         self.there = there;
-        may
+        is_due
     }
 
     pub(super) fn took(&mut self, taken: impl Iterator<Item = EntryId>) {
         let taken: HashSet<EntryId> = taken.collect();
         if !taken.is_empty() {
             let was_worth_it = !self.taken.is_empty();
-            self.wait = if was_worth_it { WAIT_FIRST } else { self.wait.max(WAIT_FIRST) };
+            if was_worth_it {
+                self.in_vain = 0;
+            }
             (self.taken, self.from) = (taken, None);
         }
     }
@@ -47,8 +50,8 @@ impl Taking {
         let before = self.taken.len();
         left.iter().for_each(|entry| _ = self.taken.remove(entry));
         if before > 0 && self.taken.is_empty() {
-            self.from = Some(now + self.wait);
-            self.wait = (self.wait * 2).min(WAIT_LAST);
+            self.in_vain = self.in_vain.saturating_add(1);
+            self.from = Some(now + BACKOFF.wait(self.in_vain));
         }
     }
 }
@@ -66,20 +69,20 @@ mod tests {
         for wait in [2, 4, 8, 16, 32, 60, 60] {
             take(&mut taking);
             taking.left(&ids[..2], now);
-            assert!(taking.may(7, 3, now), "one of them may be wanted here");
+            assert!(taking.is_due(7, 3, now), "one of them may be wanted here");
             taking.left(&ids[2..], now);
-            assert!(!taking.may(7, 3, now + secs(wait) - Duration::from_millis(1)), "{wait}");
-            assert!(taking.may(7, 3, now + secs(wait)), "{wait}");
+            assert!(!taking.is_due(7, 3, now + secs(wait) - Duration::from_millis(1)), "{wait}");
+            assert!(taking.is_due(7, 3, now + secs(wait)), "{wait}");
         }
         take(&mut taking);
         taking.left(&ids[1..], now);
         take(&mut taking);
         taking.left(&ids, now);
-        assert!(taking.may(7, 3, now + secs(2)), "one of the batch before was wanted here");
-        assert!(taking.may(7, 4, now) && !taking.may(7, 4, now), "one more was left");
-        assert!(taking.may(8, 3, now), "another host wants something else by now");
+        assert!(taking.is_due(7, 3, now + secs(2)), "one of the batch before was wanted here");
+        assert!(taking.is_due(7, 4, now) && !taking.is_due(7, 4, now), "one more was left");
+        assert!(taking.is_due(8, 3, now), "another host wants something else by now");
         take(&mut taking);
         taking.left(&ids, now);
-        assert!(!taking.may(8, 3, now + secs(1)) && taking.may(8, 3, now + secs(2)), "from the beginning");
+        assert!(!taking.is_due(8, 3, now + secs(1)) && taking.is_due(8, 3, now + secs(2)), "from the beginning");
     }
 }

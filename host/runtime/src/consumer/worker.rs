@@ -7,18 +7,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, oneshot};
 
-use super::{Consumer, FETCH_WAIT, FetchState, Shutdown, lease, lock};
+use super::fetch::FetchState;
+use super::{Consumer, FETCH_WAIT, Shutdown, lock};
 use crate::observe;
 use crate::pipeline::WorkerContext;
 use tidemill_core::policy::breaker::Permit;
 use tidemill_process::tasks;
 use tidemill_process::tasks::{STUCK_MAX, Task};
 use tidemill_sandbox::executor::batch::WarmInstances;
-
-/// Suspects that are run in a row, while all other workers of this host wait.
-const SUSPECTS_MAX: usize = 50;
-/// How long they are left alone after one could not be settled.
-const SUSPECTS_PAUSE: Duration = Duration::from_secs(10);
 
 /// A batch of so few is what an idle host has.
 const FEW: usize = 8;
@@ -32,7 +28,7 @@ impl Consumer {
     pub async fn worker(self: Arc<Self>, number: usize, shutdown: Shutdown) {
         let (mut ended, is_ended) = oneshot::channel::<()>();
         let (name, stack_bytes) = (format!("{}-{number}", self.handler.name), self.context.executor.stack_bytes());
-        let silent_max = STUCK_MAX + lease(&self.handler);
+        let silent_max = STUCK_MAX + self.handler.lease();
         let thread = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -65,46 +61,46 @@ impl Consumer {
             kept: self.kept.clone(),
             agreed: self.agreed.clone(),
         };
-        let mut kept = None;
+        let mut fetch_lock = None;
         while !shutdown.is_set() {
             tasks::tick();
             if self.is_paused() && lock(&self.requeued).is_empty() {
-                kept = None;
+                fetch_lock = None;
                 shutdown.sleep(FETCH_WAIT).await;
                 continue;
             }
-            if self.kept.is_full() {
+            if !self.kept.has_room() {
                 // No room for more that may be refused.
-                kept = None;
+                fetch_lock = None;
                 shutdown.sleep(FETCH_WAIT).await;
                 continue;
             }
             let permit = lock(&self.breaker).permit(Instant::now());
             let max = match permit {
-                Permit::Full => self.batch,
+                Permit::Batch => self.batch,
                 // A probe is one delivery, and one worker's business.
                 Permit::Probe if number == 0 => 1,
                 Permit::Probe => {
-                    kept = None;
+                    fetch_lock = None;
                     shutdown.sleep(FETCH_WAIT).await;
                     continue;
                 }
                 Permit::Wait(time) => {
-                    kept = None;
+                    fetch_lock = None;
                     shutdown.sleep(time.min(FETCH_WAIT)).await;
                     continue;
                 }
             };
-            match self.process_batch(&mut worker, kept, max, &shutdown).await {
-                Ok(gate) => kept = gate,
+            match self.process_batch(&mut worker, fetch_lock, max, &shutdown).await {
+                Ok(guard) => fetch_lock = guard,
                 Err(wait) => {
-                    kept = None;
+                    fetch_lock = None;
                     shutdown.sleep(wait).await;
                 }
             }
             worker.warm.sweep();
-            if permit == Permit::Full && self.suspects_are_due() && !shutdown.is_set() && !self.is_paused() {
-                kept = None;
+            if permit == Permit::Batch && self.suspects_are_due() && !shutdown.is_set() && !self.is_paused() {
+                fetch_lock = None;
                 self.run_suspects(&mut worker, &shutdown).await;
             }
         }
@@ -114,7 +110,7 @@ impl Consumer {
     async fn process_batch<'a>(
         &'a self,
         worker: &mut WorkerContext,
-        kept: Option<MutexGuard<'a, FetchState>>,
+        fetch_lock: Option<MutexGuard<'a, FetchState>>,
         max: usize,
         shutdown: &Shutdown,
     ) -> Result<Option<MutexGuard<'a, FetchState>>, Duration> {
@@ -124,63 +120,25 @@ impl Consumer {
             let _shared = tasks::waits(self.context.isolation_lock.read()).await;
             let ticket = tasks::waits(self.key_locks.ticket()).await;
             self.run(worker, requeued, ticket).await?;
-            return Ok(kept);
+            return Ok(fetch_lock);
         }
-        let mut gate = match kept {
-            Some(gate) => gate,
+        let mut fetch_lock = match fetch_lock {
+            Some(fetch_lock) => fetch_lock,
             None => match tokio::time::timeout(FETCH_WAIT, self.fetch_state.lock()).await {
-                Ok(gate) => gate,
+                Ok(fetch_lock) => fetch_lock,
                 Err(_) => return Ok(None),
             },
         };
         let _shared = tasks::waits(self.context.isolation_lock.read()).await;
-        let batch = self.fetch(&*worker.backend, &mut gate, max, shutdown).await?;
+        let batch = self.fetch(&*worker.backend, &mut fetch_lock, max, shutdown).await?;
         if batch.is_empty() {
             return Ok(None);
         }
         let ticket = tasks::waits(self.key_locks.ticket()).await;
         // A worker that has caught up and is quick fetches again: waking another one would take as long as the batch.
         let keeps = batch.len() <= FEW && self.quick.load(Ordering::Relaxed);
-        let kept = keeps.then_some(gate);
+        let fetch_lock = keeps.then_some(fetch_lock);
         self.run(worker, batch, ticket).await?;
-        Ok(kept)
-    }
-
-    fn suspects_are_due(&self) -> bool {
-        let due = lock(&self.suspects).filter(|due| *due <= Instant::now());
-        due.is_some()
-    }
-
-    /// Runs suspects one by one, with nothing else in flight: if this host dies of one, no other delivery is suspected.
-    async fn run_suspects(&self, worker: &mut WorkerContext, shutdown: &Shutdown) {
-        let _alone = tasks::waits(self.context.isolation_lock.write()).await;
-        for _ in 0..SUSPECTS_MAX {
-            if shutdown.is_set() {
-                return;
-            }
-            tasks::alive();
-            match worker.backend.take_suspect(&self.subscription, &self.context.consumer).await {
-                Ok(Some(mut suspect)) => {
-                    suspect.isolated = true;
-                    observe::running_alone(&self.subscription, &suspect);
-                    lock(&self.in_flight).insert((suspect.queue, suspect.entry));
-                    let ticket = self.key_locks.ticket().await;
-                    if self.run(worker, vec![suspect], ticket).await.is_err() {
-                        // It cannot be settled now. The other workers do not wait for it time and again.
-                        *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
-                        return;
-                    }
-                }
-                Ok(None) => {
-                    *lock(&self.suspects) = None;
-                    return;
-                }
-                Err(error) => {
-                    *lock(&self.suspects) = Some(Instant::now() + SUSPECTS_PAUSE);
-                    observe::backend_trouble("taking a suspect", &self.subscription, &error, SUSPECTS_PAUSE);
-                    return;
-                }
-            }
-        }
+        Ok(fetch_lock)
     }
 }

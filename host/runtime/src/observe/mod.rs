@@ -303,10 +303,11 @@ pub fn canary_served(handler: &str, good: u32, bad: u32) {
     process().canary_events.add(&[handler, "bad"], u64::from(bad));
 }
 
-pub(crate) fn canary_promoted(handler: &str, plugin: &str, facts: &canary::CanarySnapshot) {
+pub(crate) fn canary_promoted(handler: &str, plugin: &str, generation: u64, facts: &canary::CanarySnapshot) {
     canary_ended(handler, "promoted");
+    plugin_generation(handler, generation);
     let canary::CanarySnapshot { age, stable, canary } = facts;
-    tracing::info!(handler, plugin, ?age, %canary, %stable, "canary promoted: the new version serves everything");
+    tracing::info!(handler, plugin, generation, ?age, %canary, %stable, "canary promoted: the new version serves everything");
 }
 
 pub(crate) fn canary_rolled_back(

@@ -26,14 +26,14 @@ pub fn refused_kept(subscription: &Subscription, count: usize) {
 }
 
 /// What is kept for one cause was refused for the `times`th time. Said at the second, fourth, eighth.. of them.
-pub fn refused_again(subscription: &Subscription, kept: usize, reason: &str, times: u64) {
+pub fn refused_again(subscription: &Subscription, kept: usize, reason: &str, times: u32) {
     process().store_errors.add(&["settling"], 1);
     if times.is_power_of_two() {
         warn_of_refusal(subscription, kept, reason, times);
     }
 }
 
-fn warn_of_refusal(subscription: &Subscription, kept: usize, reason: &str, times: u64) {
+fn warn_of_refusal(subscription: &Subscription, kept: usize, reason: &str, times: u32) {
     tracing::warn!(
         %subscription, kept, times, reason,
         "refused: the backend does not settle what was decided; it is kept and sent again, and no plugin is called for it"

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Agreed, Handler, HostContext, Item, suspicion};
+use super::set_aside::suspicion;
+use super::{Agreed, Handler, HostContext, Item};
 use tidemill_core::model::delivery::{Body, Delivery, EntryId, Large, Queue, Subscription};
 use tidemill_core::model::outcome::NotRun;
 use tidemill_schema::admit::{admit_for_all, admit_timer};

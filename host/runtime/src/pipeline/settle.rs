@@ -11,6 +11,7 @@ use crate::observe;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::Delivery;
 use tidemill_core::model::outcome::{NotRun, Outcome, Verdict};
+use tidemill_core::policy::backoff::Backoff;
 use tidemill_core::policy::breaker::Tally;
 use tidemill_core::policy::disposition::{DecisionInput, decide};
 use tidemill_process::fault;
@@ -134,9 +135,8 @@ fn entry(
     SettlementEntry { delivery, dedup_key, state, disposition }
 }
 
-/// How long to wait before a settlement is sent again: doubled each time, up to the last.
-const RESEND_FIRST: Duration = Duration::from_millis(50);
-const RESEND_LAST: Duration = Duration::from_secs(5);
+/// Before a settlement is sent again that the backend has not answered.
+const RESEND: Backoff = Backoff { first: Duration::from_millis(50), last: Duration::from_secs(5) };
 /// How often a backend may say of a batch that it is full before its entries are sent each by itself.
 const FULL_MAX: u32 = 3;
 
@@ -169,20 +169,21 @@ async fn settle_entries(
 /// Sends a settlement under its one token until the backend has said what came of it: a reply may be lost, a settlement
 /// may not. A backend that is full for long, and has said so of several entries together, may have room for some of them.
 async fn send(backend: &dyn Consume, settlement: &Settlement) -> Result<Vec<Settled>, Error> {
-    let (mut wait, mut full) = (RESEND_FIRST, 0);
+    let (mut failed, mut full) = (0_u32, 0);
     loop {
         // A backend that is away for long is no reason to take this one for stuck.
         tasks::alive();
         fault::point("settling");
         match backend.settle(settlement).await {
             Err(error @ Error::Unavailable { .. }) => {
+                failed = failed.saturating_add(1);
+                let wait = RESEND.wait(failed);
                 observe::backend_trouble("settling", &settlement.subscription, &error, wait);
                 full += u32::from(error.is_full());
                 if full > FULL_MAX && settlement.entries.len() > 1 {
                     return Err(error);
                 }
                 tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RESEND_LAST);
             }
             answer => return answer,
         }

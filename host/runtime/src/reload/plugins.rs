@@ -8,22 +8,22 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::history::{History, How, RejectedVersion};
 use super::watch::{self, Stamp};
-use crate::build::{Checked, Loader};
 use crate::canary;
+use crate::history::{How, RejectedVersion};
+use crate::loading::{Checked, Loader};
 use crate::observe;
 use crate::pipeline::Handler;
 use tidemill_config::Config;
 use tidemill_core::clock;
 use tidemill_process::tasks;
 use tidemill_process::tasks::Task;
-use tidemill_sandbox::{self as sandbox, ActiveVersions, Plugin};
+use tidemill_sandbox as sandbox;
 
 /// Why something that was asked for was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +50,10 @@ pub struct Reloader {
     slots: Vec<Slot>,
 }
 
-/// A handler and the versions that it has had.
+/// A handler and the file of its plugin.
 struct Slot {
     handler: Arc<Handler>,
     file: PathBuf,
-    history: Mutex<History>,
     /// Held while a version is loaded and published: one at a time.
     reload_lock: tokio::sync::Mutex<Option<Stamp>>,
 }
@@ -68,30 +67,23 @@ pub struct Taken {
 }
 
 impl Reloader {
-    /// `before`: the reloader of the settings before these, whose numbers go on.
-    pub fn new(
-        config: Config,
-        checked: Checked,
-        loader: Loader,
-        handlers: Vec<Arc<Handler>>,
-        before: Option<&Self>,
-    ) -> Self {
+    pub fn new(config: Config, checked: Checked, loader: Loader, handlers: Vec<Arc<Handler>>) -> Self {
         let slots = handlers.into_iter().map(|handler| {
-            let numbers =
-                before.and_then(|before| before.slot(&handler.name).ok()).map_or(0, |slot| slot.history().numbers());
-            let history = History::new(handler.serving.load().stable.clone(), numbers, config.plugins.generations);
-            observe::plugin_generation(&handler.name, history.numbers());
             let file = config.path(&config.handlers[&*handler.name].plugin);
-            Slot { handler, file, history: Mutex::new(history), reload_lock: tokio::sync::Mutex::default() }
+            Slot { handler, file, reload_lock: tokio::sync::Mutex::default() }
         });
         Self { slots: slots.collect(), config, checked, loader }
+    }
+
+    /// How many versions have served this handler since this host began.
+    pub(crate) fn generations(&self, name: &str) -> u64 {
+        self.slot(name).map_or(0, |slot| slot.handler.history().numbers())
     }
 
     /// The plugin in the handler's file, now. What was refused or rolled back before is tried again.
     pub async fn reload(self: &Arc<Self>, name: &str) -> Result<Taken, ReloadError> {
         let slot = self.slot(name)?;
         let _guard = slot.reload_lock.lock().await;
-        slot.catch_up();
         Ok(self.take(slot, How::Request).await?)
     }
 
@@ -99,19 +91,8 @@ impl Reloader {
     pub async fn rollback(&self, name: &str) -> Result<Taken, ReloadError> {
         let slot = self.slot(name)?;
         let _guard = slot.reload_lock.lock().await;
-        slot.catch_up();
-        let serving = slot.handler.serving.load_full();
-        let before = match &serving.canary {
-            // What is taken back is the version that is being tried.
-            Some(canary) => {
-                observe::canary_replaced(name, &canary.plugin.digest);
-                Some(serving.stable.clone())
-            }
-            None => slot.history().step_back(),
-        };
-        let plugin = before.ok_or_else(|| ReloadError::NothingBefore(name.to_owned()))?;
-        slot.handler.serving.store(Arc::new(ActiveVersions::only(plugin.clone())));
-        let generation = slot.history().push(plugin.clone(), How::Rollback);
+        let rolled_back = canary::roll_back(&slot.handler);
+        let (plugin, generation) = rolled_back.ok_or_else(|| ReloadError::NothingBefore(name.to_owned()))?;
         observe::reloaded(name, &plugin.digest, generation, "rolled-back", std::time::Duration::ZERO);
         Ok(Taken { generation, digest: plugin.digest.clone(), changed: true })
     }
@@ -120,7 +101,6 @@ impl Reloader {
     pub async fn look(self: &Arc<Self>) {
         for slot in &self.slots {
             let mut seen = slot.reload_lock.lock().await;
-            slot.catch_up();
             let stamp = Stamp::of(&slot.file);
             // A file that is away for a moment is being replaced; one that stays away changes nothing.
             if stamp.is_none() || (stamp == *seen && stamp.as_ref().is_some_and(Stamp::is_settled)) {
@@ -129,7 +109,7 @@ impl Reloader {
             *seen = stamp;
             let file = slot.file.clone();
             let digest = tasks::blocking(Task::Digest, move || watch::digest_of(&file)).await.ok().flatten();
-            if digest.is_none() || digest == slot.history().considered {
+            if digest.is_none() || digest == slot.handler.history().considered {
                 continue;
             }
             // The reason is logged, counted and kept where a person looks.
@@ -150,21 +130,21 @@ impl Reloader {
             loaded.unwrap_or_else(|error| (None, Err(sandbox::Error::Engine(format!("loading it: {error}")))));
         match loaded {
             Ok(plugin) => {
-                slot.history().considered = Some(plugin.digest.to_string());
-                slot.history().refused = None;
+                slot.handler.history().considered = Some(plugin.digest.to_string());
+                slot.handler.history().refused = None;
                 let now = slot.handler.serving.load_full();
                 if now.versions().any(|version| version.digest == plugin.digest) {
-                    let generation = slot.history().now().map_or(0, |now| now.number);
+                    let generation = slot.handler.history().now().map_or(0, |now| now.number);
                     observe::reload_unneeded(&name, &plugin.digest);
                     return Ok(Taken { generation, digest: plugin.digest.clone(), changed: false });
                 }
-                let generation = slot.publish(plugin.clone(), how);
+                let generation = canary::publish(&slot.handler, &plugin, how);
                 observe::reloaded(&name, &plugin.digest, generation, "loaded", begun.elapsed());
                 Ok(Taken { generation, digest: plugin.digest.clone(), changed: true })
             }
             Err(error) => {
                 observe::reload_refused(&name, &error.to_string());
-                let mut history = slot.history();
+                let mut history = slot.handler.history();
                 history.considered = digest.clone().or(history.considered.take());
                 history.refused = Some(RejectedVersion { at_ms: clock::now_ms(), digest, reason: error.to_string() });
                 Err(error)
@@ -174,7 +154,8 @@ impl Reloader {
 
     /// Handlers that serve another version than the one in their files: it is still being tried, or it was given up.
     pub(crate) fn behind_their_files(&self) -> impl Iterator<Item = &str> {
-        let behind = |slot: &&Slot| slot.handler.serving.load().canary.is_some() || slot.history().gave_up_the_file();
+        let behind =
+            |slot: &&Slot| slot.handler.serving.load().canary.is_some() || slot.handler.history().gave_up_the_file();
         self.slots.iter().filter(behind).map(|slot| &*slot.handler.name)
     }
 
@@ -185,7 +166,7 @@ impl Reloader {
 
     pub fn to_json(&self) -> Value {
         let plugins = self.slots.iter().map(|slot| {
-            let mut value = slot.history().to_json();
+            let mut value = slot.handler.history().to_json();
             value["handler"] = (&*slot.handler.name).into();
             value["file"] = slot.file.display().to_string().into();
             let serving = slot.handler.serving.load();
@@ -202,29 +183,5 @@ impl Reloader {
     fn slot(&self, name: &str) -> Result<&Slot, ReloadError> {
         let slot = self.slots.iter().find(|slot| &*slot.handler.name == name);
         slot.ok_or_else(|| ReloadError::NoHandler(name.to_owned()))
-    }
-}
-
-impl Slot {
-    /// From now on this version serves every batch that begins; where a canary is configured, some keys of each.
-    fn publish(&self, plugin: Arc<Plugin>, how: How) -> u64 {
-        canary::publish(&self.handler, &plugin);
-        let mut history = self.history();
-        if self.handler.canary.is_some() { history.numbers() } else { history.push(plugin, how) }
-    }
-
-    /// A canary that was promoted has become a generation. The caller holds the slot's `reload_lock`.
-    fn catch_up(&self) {
-        let stable = self.handler.serving.load().stable.clone();
-        let mut history = self.history();
-        if history.now().is_none_or(|now| now.plugin.digest != stable.digest) {
-            let generation = history.push(stable, How::Canary);
-            observe::plugin_generation(&self.handler.name, generation);
-        }
-    }
-
-    /// A lock whose holder panicked guards a plain list.
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,16 +16,16 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::history::RejectedVersion;
 use super::plugins::{ReloadError, Reloader};
 use super::watch;
 use super::watch::FileWatcher;
+use crate::history::RejectedVersion;
 use crate::host::Host;
 use crate::observe;
 use crate::patience::Patience;
 use crate::pipeline::HostContext;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
-use crate::{agreement, build};
+use crate::{agreement, build, loading};
 use tidemill_config::Config;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::Subscription;
@@ -66,7 +66,7 @@ impl Settings {
     fn of(host: &Host, number: u64) -> Arc<Self> {
         observe::settings_generation(number);
         let subscriptions =
-            build::subscriptions(&host.reloader.config).into_iter().map(|(subscription, _)| subscription).collect();
+            loading::subscriptions(&host.reloader.config).into_iter().map(|(subscription, _)| subscription).collect();
         let (reloader, context) = (host.reloader.clone(), host.context.clone());
         Arc::new(Self { number, since_ms: clock::now_ms(), reloader, subscriptions, context })
     }

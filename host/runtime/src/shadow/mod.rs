@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::build::Checked;
+use super::loading::Checked;
 use compare::{Difference, differ, shown};
 use tidemill_config::Config;
 use tidemill_core::clock;

@@ -12,7 +12,7 @@ use super::out::outln;
 use super::table::{Table, thousands};
 use super::{Globals, UsageError};
 use tidemill_config::{self as config, Grants};
-use tidemill_runtime::build;
+use tidemill_runtime::loading;
 use tidemill_sandbox::capability::context::Permissions;
 use tidemill_sandbox::capability::{self, CAPABILITIES};
 use tidemill_sandbox::component::compile::Compiler;
@@ -27,10 +27,10 @@ use tidemill_sandbox::{Engine, Error};
 pub(crate) fn ls(globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("error");
     let (config, checked) = globals.load_checked()?;
-    let intake = build::intake(&config).map_err(|error| UsageError(error.to_string()))?;
+    let intake = loading::intake(&config).map_err(|error| UsageError(error.to_string()))?;
     let mut refused = false;
     for (name, handler) in &config.handlers {
-        let terms = build::terms(&config, name, handler, &checked).map_err(|error| UsageError(error.to_string()))?;
+        let terms = loading::terms(&config, name, handler, &checked).map_err(|error| UsageError(error.to_string()))?;
         let row = Row { name, handler, terms };
         let looked = intake.inspect(&config.path(&handler.plugin), handler.digest.as_deref(), name);
         let refusal = match &looked {

@@ -15,7 +15,7 @@ use tidemill_core::model::delivery::Subscription;
 use tidemill_runtime::agreement::Wanted;
 use tidemill_runtime::status;
 use tidemill_runtime::status::told;
-use tidemill_runtime::{build, heartbeat};
+use tidemill_runtime::{build, heartbeat, loading};
 use tidemill_storage::{Backend, Error, Finding, Level, Pause, SubscriptionStatus, Wish, finding};
 
 #[derive(clap::Args)]
@@ -62,9 +62,9 @@ fn configured(config: &Config) -> Vec<Finding> {
 
 async fn examined(args: &Args, config: &Config) -> Result<Vec<Finding>, Error> {
     let subscriptions: Vec<Subscription> =
-        build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
+        loading::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let mut found = match crate::backends::open_backend_to_read(config).await {
-        Ok(backend) => match backend.diagnose(&subscriptions, &build::targets(config)).await {
+        Ok(backend) => match backend.diagnose(&subscriptions, &loading::targets(config)).await {
             Ok(mut found) => {
                 found.extend(kept(&*backend, &subscriptions).await);
                 found.extend(groups(&*backend, config, &subscriptions).await);

@@ -35,11 +35,11 @@ use tidemill_config::check::describe;
 use tidemill_config::read::read;
 use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_process::tasks;
-use tidemill_runtime::build;
 use tidemill_runtime::observe::log_text;
 use tidemill_runtime::observe::log_writer;
 use tidemill_runtime::observe::log_writer::LogLine;
 use tidemill_runtime::reload::settings;
+use tidemill_runtime::{build, loading};
 
 /// Validates and routes stream events to sandboxed WebAssembly handlers, and settles what they do exactly once.
 #[derive(Parser)]
@@ -185,14 +185,14 @@ impl Globals {
     }
 
     /// The configuration, checked.
-    fn load_checked(&self) -> anyhow::Result<(Config, build::Checked)> {
+    fn load_checked(&self) -> anyhow::Result<(Config, loading::Checked)> {
         let config = self.load()?;
         let checked = build::check(&config).map_err(|error| self.refused(error))?;
         Ok((config, checked))
     }
 
     /// Says what is odd about the configuration; for the commands that are about it, not for each one.
-    fn warn(&self, checked: &build::Checked) {
+    fn warn(&self, checked: &loading::Checked) {
         let text = std::fs::read_to_string(&self.config).unwrap_or_default();
         for warning in &checked.warnings {
             out::notes(&describe(warning, &self.config, &text));

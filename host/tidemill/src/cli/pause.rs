@@ -10,7 +10,7 @@ use super::out;
 use super::out::outln;
 use super::{Globals, UsageError};
 use tidemill_core::model::delivery::Subscription;
-use tidemill_runtime::build;
+use tidemill_runtime::loading;
 use tidemill_storage::{Group, Operator, Position, Start};
 
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ fn set(
 ) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
-    let all = build::subscriptions(&config);
+    let all = loading::subscriptions(&config);
     let is_wanted = |subscription: &Subscription| stream.is_none_or(|stream| *subscription.stream == *stream);
     let wanted: Vec<&(Subscription, Start)> = all
         .iter()

@@ -10,9 +10,9 @@ use super::out;
 use super::out::outln;
 use super::{Globals, UsageError};
 use tidemill_core::model::delivery::Subscription;
-use tidemill_runtime::build;
-use tidemill_runtime::build::Loader;
+use tidemill_runtime::loading::Loader;
 use tidemill_runtime::shadow::{Error, Shadow, ShadowReport};
+use tidemill_runtime::{build, loading};
 use tidemill_sandbox::engine;
 use tidemill_sandbox::executor::io_pool::IoPool;
 
@@ -38,7 +38,7 @@ pub(super) fn shadow(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode>
     globals.log("warn");
     let (mut config, checked) = globals.load_checked()?;
     let all: Vec<Subscription> =
-        build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+        loading::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
     let of_handler = all.iter().filter(|subscription| *subscription.handler == *args.handler);
     let is_wanted =
         |subscription: &&Subscription| args.stream.as_ref().is_none_or(|stream| *stream == *subscription.stream);

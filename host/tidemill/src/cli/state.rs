@@ -8,7 +8,7 @@ use super::out;
 use super::out::outln;
 use super::{Globals, UsageError};
 use tidemill_core::model::delivery::{KeyState, Subscription};
-use tidemill_runtime::build;
+use tidemill_runtime::loading;
 
 /// Keys read in one step.
 const PAGE: usize = 500;
@@ -25,7 +25,7 @@ pub(super) struct Args {
 pub(super) fn state(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     globals.log("warn");
     let config = globals.load()?;
-    let subscriptions: Vec<Subscription> = build::subscriptions(&config)
+    let subscriptions: Vec<Subscription> = loading::subscriptions(&config)
         .into_iter()
         .map(|(subscription, _)| subscription)
         .filter(|subscription| *subscription.handler == *args.handler)

@@ -8,9 +8,9 @@ use super::out;
 use super::out::outln;
 use super::table::{Table, thousands};
 use tidemill_core::model::delivery::Subscription;
-use tidemill_runtime::build;
 use tidemill_runtime::heartbeat;
 use tidemill_runtime::heartbeat::HostReport;
+use tidemill_runtime::loading;
 use tidemill_runtime::status::{HandlerSummary, StatusRows, add_versions, collect, to_json, told, total};
 
 pub(super) fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -19,7 +19,7 @@ pub(super) fn status(globals: &Globals) -> anyhow::Result<ExitCode> {
     let (status, backend, rows, hosts) = super::block_on(async {
         let backend = crate::backends::open_backend_to_read(&config).await?;
         let subscriptions: Vec<Subscription> =
-            build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+            loading::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         let hosts = heartbeat::hosts(&*backend, &subscriptions).await?;
         let (about, rows) = (backend.describe().await?, collect(&*backend, &subscriptions).await?);
         let mut status = to_json(&about, &rows, &hosts);

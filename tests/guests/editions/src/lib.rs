@@ -1,5 +1,5 @@
 //! One handler in several versions. It is built once; a test makes another version of it by writing another name over the
-//! `same` in the component's bytes (`tidemill_tests::edition`).
+//! `same` in the component's bytes (`tidemill_testkit::edition`).
 //!
 //! | edition | for an event with `n` |
 //! |---|---|

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::Item;
 pub(crate) use refused::{RefusedSettlement, chain_key};
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue};
+use tidemill_core::policy::backoff::Backoff;
 
 /// Deliveries that one subscription keeps because their settlement was refused, or the one before it of their key. Beyond it
 /// the oldest is given up: a dead letter.
@@ -27,9 +28,8 @@ pub(crate) const REFUSED_KEPT_MAX: usize = 1000;
 pub(crate) const REFUSED_KEPT_BYTES_MAX: usize = 16 << 20;
 /// For how long one is kept before it is given up.
 pub(crate) const REFUSED_KEPT_AGE_MAX: Duration = Duration::from_secs(3600);
-/// Waits before a line is tried again: doubled each time, up to the last.
-const WAIT_FIRST: Duration = Duration::from_secs(1);
-const WAIT_LAST: Duration = Duration::from_secs(30);
+/// Before a line is tried again.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), last: Duration::from_secs(30) };
 
 /// A refused settlement that is to be sent now, and what is to be given back with it.
 pub struct Due {
@@ -54,10 +54,9 @@ struct Line {
     number: u64,
     cause: Cause,
     queue: VecDeque<RefusedSettlement>,
-    wait: Duration,
     due: Instant,
     /// How often its head was refused.
-    times: u64,
+    times: u32,
     /// Its head could not even be given up: it waits, also when there is no room.
     stuck: bool,
 }
@@ -101,9 +100,9 @@ impl Kept {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing more is to be fetched before some of it is settled or given up.
-    pub(crate) fn is_full(&self) -> bool {
-        self.count() > 0 && self.shelf().is_over()
+    /// Whether more may be fetched; if not, some of it is to be settled or given up before.
+    pub(crate) fn has_room(&self) -> bool {
+        self.count() == 0 || !self.shelf().is_over()
     }
 
     /// The words in which the oldest was refused.
@@ -193,7 +192,7 @@ impl Kept {
         shelf.forget(due.key.as_ref(), due.bytes);
         let line = shelf.line(due.line);
         // What stopped it is gone, perhaps: the others follow.
-        (line.wait, line.due, line.times, line.stuck) = (WAIT_FIRST, Instant::now(), 0, false);
+        (line.due, line.times, line.stuck) = (Instant::now(), 0, false);
         if let Some(key) = due.key {
             if breaks {
                 for refused in extract_chain(&mut line.queue, &key) {
@@ -215,7 +214,7 @@ impl Kept {
     }
 
     /// It was refused again. Answers how often that was.
-    pub fn refused(&self, refused: RefusedSettlement, due: Due, reason: &str) -> u64 {
+    pub fn refused(&self, refused: RefusedSettlement, due: Due, reason: &str) -> u32 {
         let mut shelf = self.shelf();
         let same = due.give_up || *due.reason == *reason;
         let (mut chain, mut number) = (vec![refused], due.line);
@@ -234,10 +233,8 @@ impl Kept {
         for refused in chain.into_iter().rev() {
             line.queue.push_front(refused);
         }
-        line.times += 1;
-        line.stuck = due.give_up;
-        let wait = line.wait;
-        (line.due, line.wait) = (Instant::now() + wait, (wait * 2).min(WAIT_LAST));
+        line.times = line.times.saturating_add(1);
+        (line.due, line.stuck) = (Instant::now() + BACKOFF.wait(line.times), due.give_up);
         let times = line.times;
         shelf.drop_empty_lines();
         times
@@ -248,8 +245,9 @@ impl Kept {
         let mut shelf = self.shelf();
         let line = shelf.line(due.line);
         line.queue.push_front(refused);
-        (line.due, line.stuck) = (Instant::now() + line.wait, true);
-        line.wait
+        let wait = BACKOFF.wait(line.times.saturating_add(1));
+        (line.due, line.stuck) = (Instant::now() + wait, true);
+        wait
     }
 
     /// When something is to be tried again.
@@ -281,8 +279,8 @@ impl Shelf {
             return line.number;
         }
         self.numbers += 1;
-        let (number, queue, due) = (self.numbers, VecDeque::new(), Instant::now() + WAIT_FIRST);
-        self.lines.push(Line { number, cause, queue, wait: WAIT_FIRST * 2, due, times: 1, stuck: false });
+        let (number, queue, due) = (self.numbers, VecDeque::new(), Instant::now() + BACKOFF.wait(1));
+        self.lines.push(Line { number, cause, queue, due, times: 1, stuck: false });
         number
     }
 

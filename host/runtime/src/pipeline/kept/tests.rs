@@ -97,18 +97,18 @@ fn what_is_behind_a_broken_chain_goes_on() {
 fn beyond_the_bound_the_oldest_is_given_up_and_what_cannot_be_is_tried_later() {
     let kept = Kept::default();
     for n in 0..=REFUSED_KEPT_MAX as u64 {
-        assert!(!kept.is_full(), "there is room for {n} and one more");
+        assert!(kept.has_room(), "there is room for {n} and one more");
         kept.keep(refused(n, "a", ""), "no");
     }
-    assert!(kept.is_full());
+    assert!(!kept.has_room());
     let (oldest, due) = kept.take(Instant::now()).expect("one too many");
     assert_eq!((number(&oldest), due.give_up), (0, true));
     kept.refused(oldest, due, "not even that");
-    assert!(kept.take(Instant::now()).is_none() && kept.is_full());
+    assert!(kept.take(Instant::now()).is_none() && !kept.has_room());
     let (oldest, due) = take(&kept);
     assert_eq!((number(&oldest), due.give_up), (0, true));
     kept.settled(due, true);
-    assert!(!kept.is_full());
+    assert!(kept.has_room());
 }
 
 /// Bodies, effects, and the records of attempts: those of the past and the one that was to be written.
@@ -160,13 +160,13 @@ fn what_is_kept_is_bounded_in_bytes_whatever_they_are() {
     for (at, form) in forms.iter().enumerate() {
         let kept = Kept::default();
         (0..4).for_each(|_| _ = kept.keep(form(PART), "no"));
-        assert!(!kept.is_full(), "form {at}: all that there is room for");
+        assert!(kept.has_room(), "form {at}: all that there is room for");
         kept.keep(form(1), "no");
-        assert!(kept.is_full(), "form {at}");
+        assert!(!kept.has_room(), "form {at}");
         let (_, due) = kept.take(Instant::now()).expect("one too many");
         assert!(due.give_up);
         kept.settled(due, false);
-        assert!(!kept.is_full(), "form {at}: it counts no more");
+        assert!(kept.has_room(), "form {at}: it counts no more");
     }
 }
 

@@ -48,7 +48,7 @@ impl Breakers {
         let fresh = || HostBreaker { breaker: Breaker::new(self.policy.clone()), probing: false };
         let gate = hosts.entry(host.to_owned()).or_insert_with(fresh);
         let probe = match gate.breaker.permit(Instant::now()) {
-            Permit::Full => false,
+            Permit::Batch => false,
             Permit::Probe if !gate.probing => true,
             Permit::Probe | Permit::Wait(_) => return None,
         };

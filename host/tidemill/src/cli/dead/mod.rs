@@ -14,7 +14,7 @@ pub(super) use select::unknown_handler;
 use select::{Filter, Selection};
 use tidemill_config::Config;
 use tidemill_core::model::delivery::Subscription;
-use tidemill_runtime::build;
+use tidemill_runtime::{build, loading};
 use tidemill_storage::{Backend, Operator};
 
 #[derive(clap::Subcommand)]
@@ -85,7 +85,7 @@ pub(super) fn dead(command: Command, globals: &Globals) -> anyhow::Result<ExitCo
 
 async fn run(command: Command, config: &Config, backend: &dyn Backend, globals: &Globals) -> anyhow::Result<ExitCode> {
     let subscriptions: Vec<Subscription> =
-        build::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
+        loading::subscriptions(config).into_iter().map(|(subscription, _)| subscription).collect();
     let as_json = globals.json;
     match command {
         Command::Ls { filter, flat, limit } => {

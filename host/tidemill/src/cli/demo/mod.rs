@@ -24,12 +24,12 @@ use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_core::model::delivery::Subscription;
 use tidemill_process::tasks;
 use tidemill_process::tasks::Task;
-use tidemill_runtime::build;
 use tidemill_runtime::observe::Meters;
 use tidemill_runtime::pipeline::HostContext;
 use tidemill_runtime::publisher::PUBLISH_BATCH;
 use tidemill_runtime::shutdown::ShutdownTrigger;
 use tidemill_runtime::status::{collect, to_json, total};
+use tidemill_runtime::{build, loading};
 use tidemill_storage::{Backend, NewEntry};
 
 /// Where the demo keeps its events unless told otherwise. It is recreated each time.
@@ -71,12 +71,12 @@ pub(super) fn demo(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let run = super::block_on(async {
         let backend = crate::backends::open_backend(&config).await?;
         let subscriptions: Vec<Subscription> =
-            build::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
+            loading::subscriptions(&config).into_iter().map(|(subscription, _)| subscription).collect();
         refuse_used(&*backend, &config).await?;
         let host = build::host(&config, &checked, plugins, backend.clone())?;
         let context = host.context.clone();
         // The groups first: the counters count from their start.
-        for (subscription, start) in build::subscriptions(&config) {
+        for (subscription, start) in loading::subscriptions(&config) {
             backend.ensure_group(&subscription, start).await?;
         }
         let (trigger, shutdown) = ShutdownTrigger::new();

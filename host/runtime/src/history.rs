@@ -10,7 +10,7 @@ use tidemill_sandbox::Plugin;
 
 /// How a version came to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
+pub enum How {
     /// With the host, or with its settings.
     Start,
     /// Its file changed.
@@ -24,7 +24,7 @@ pub(crate) enum How {
 }
 
 impl How {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::File => "file",
@@ -65,14 +65,14 @@ pub(crate) struct History {
 impl History {
     /// `numbers`: how many generations there were before these settings. `keep`: how many are kept, the one that serves
     /// among them.
-    pub(super) fn new(plugin: Arc<Plugin>, numbers: u64, keep: usize) -> Self {
+    pub(crate) fn new(plugin: Arc<Plugin>, numbers: u64, keep: usize) -> Self {
         let considered = Some(plugin.digest.to_string());
         let mut history = Self { kept: VecDeque::new(), keep: keep.max(1), numbers, considered, refused: None };
         history.push(plugin, How::Start);
         history
     }
 
-    pub(super) fn push(&mut self, plugin: Arc<Plugin>, how: How) -> u64 {
+    pub(crate) fn push(&mut self, plugin: Arc<Plugin>, how: How) -> u64 {
         self.numbers += 1;
         self.kept.push_back(Generation { number: self.numbers, plugin, since_ms: clock::now_ms(), how });
         while self.kept.len() > self.keep {
@@ -92,11 +92,11 @@ impl History {
     }
 
     /// The generation that serves.
-    pub(super) fn now(&self) -> Option<&Generation> {
+    pub(crate) fn now(&self) -> Option<&Generation> {
         self.kept.back()
     }
 
-    pub(super) fn numbers(&self) -> u64 {
+    pub(crate) fn numbers(&self) -> u64 {
         self.numbers
     }
 
@@ -108,7 +108,7 @@ impl History {
         self.now().is_some_and(|now| considered.is_some_and(|digest| digest != &*now.plugin.digest))
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let generation = |one: &Generation| {
             json!({
                 "generation": one.number, "digest": &*one.plugin.digest, "since": clock::rfc3339(one.since_ms),
