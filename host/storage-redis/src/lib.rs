@@ -25,6 +25,8 @@ mod doctor_versions;
 mod error;
 mod fetch;
 mod groups;
+#[cfg(test)]
+mod in_cluster;
 mod inspect;
 mod keys;
 mod link;
@@ -52,7 +54,7 @@ use uuid::Uuid;
 
 use link::Link;
 use replies::ReplyBounds;
-use script::Script;
+use script::Call;
 use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
@@ -109,22 +111,16 @@ impl Redis {
     }
 
     /// Runs a call of a script, and makes the script known to the server first if it is not.
-    async fn run_script(&self, script: &Script, call: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
-        self.run_script_on(&self.link, script, call, subject).await
+    async fn run_script(&self, call: &Call, subject: &(dyn Display + Sync)) -> Result<Value> {
+        self.run_script_on(&self.link, call, subject).await
     }
 
-    async fn run_script_on(
-        &self,
-        link: &Link,
-        script: &Script,
-        call: &Cmd,
-        subject: &(dyn Display + Sync),
-    ) -> Result<Value> {
-        let mut answer = link.send(call).await;
+    async fn run_script_on(&self, link: &Link, call: &Call, subject: &(dyn Display + Sync)) -> Result<Value> {
+        let mut answer = link.send(&call.cmd).await;
         if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            answer = link.send(&script.load()).await;
+            answer = link.send(&call.script.load()).await;
             if answer.is_ok() {
-                answer = link.send(call).await;
+                answer = link.send(&call.cmd).await;
             }
         }
         answer.map_err(|error| error::meaning(&self.at, subject, &error))
