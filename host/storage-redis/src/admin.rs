@@ -5,7 +5,7 @@ use redis::{Pipeline, Value};
 
 use super::keys::Keys;
 use super::record::{WrittenId, for_each_pair, parse};
-use super::script::{Arguments, Call, DropArgs, PauseArgs, ReplayArgs};
+use super::script::{Arguments, DropArgs, PauseArgs, ReplayArgs, ScriptCall};
 use super::value::Fields;
 use super::{Redis, value};
 use tidemill_core::model::delivery::{EntryId, Subscription};
@@ -66,7 +66,7 @@ impl Redis {
 
     /// Runs the call with the first of these ids as its last arguments, and takes off those that are done; answers how
     /// many letters there were.
-    async fn act_on(&self, mut call: Call, subscription: &Subscription, ids: &mut &[EntryId]) -> Result<usize> {
+    async fn act_on(&self, mut call: ScriptCall, subscription: &Subscription, ids: &mut &[EntryId]) -> Result<usize> {
         let all = *ids;
         let some = &all[..all.len().min(CALL_MAX)];
         some.iter().for_each(|id| _ = call.cmd.arg(WrittenId(*id)));
@@ -134,7 +134,7 @@ impl Redis {
     }
 }
 
-fn replay(subscription: &Subscription, act: &Operator, verb: &str, body: &[u8]) -> Call {
+fn replay(subscription: &Subscription, act: &Operator, verb: &str, body: &[u8]) -> ScriptCall {
     let keys = Keys::of(subscription);
     let arguments = ReplayArgs {
         dead: keys.dead(),

@@ -54,7 +54,7 @@ use uuid::Uuid;
 
 use link::Link;
 use replies::ReplyBounds;
-use script::Call;
+use script::ScriptCall;
 use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
@@ -111,11 +111,11 @@ impl Redis {
     }
 
     /// Runs a call of a script, and makes the script known to the server first if it is not.
-    async fn run_script(&self, call: &Call, subject: &(dyn Display + Sync)) -> Result<Value> {
+    async fn run_script(&self, call: &ScriptCall, subject: &(dyn Display + Sync)) -> Result<Value> {
         self.run_script_on(&self.link, call, subject).await
     }
 
-    async fn run_script_on(&self, link: &Link, call: &Call, subject: &(dyn Display + Sync)) -> Result<Value> {
+    async fn run_script_on(&self, link: &Link, call: &ScriptCall, subject: &(dyn Display + Sync)) -> Result<Value> {
         let mut answer = link.send(&call.cmd).await;
         if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
             answer = link.send(&call.script.load()).await;

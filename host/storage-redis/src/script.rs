@@ -23,7 +23,7 @@ pub(super) struct Script {
 }
 
 /// A call that is ready to be sent; more arguments may be added.
-pub(super) struct Call {
+pub(super) struct ScriptCall {
     pub script: &'static Script,
     pub cmd: Cmd,
 }
@@ -37,17 +37,23 @@ pub(super) trait Arguments: Sized {
     fn keys(&self) -> Vec<&[u8]>;
     fn add_to(&self, cmd: &mut Cmd);
 
-    fn call(&self) -> Call {
+    fn call(&self) -> ScriptCall {
         self.call_with::<&str>(&[], 8, 256)
     }
 
     /// With keys behind those that have names, and room for that many more arguments and bytes.
-    fn call_with<K: AsRef<[u8]>>(&self, more_keys: &[K], args: usize, bytes: usize) -> Call {
+    fn call_with<K: AsRef<[u8]>>(&self, more_keys: &[K], args: usize, bytes: usize) -> ScriptCall {
         self.call_as(Self::script(), more_keys, args, bytes)
     }
 
     /// The same, of the script with other flags.
-    fn call_as<K: AsRef<[u8]>>(&self, script: &'static Script, more_keys: &[K], args: usize, bytes: usize) -> Call {
+    fn call_as<K: AsRef<[u8]>>(
+        &self,
+        script: &'static Script,
+        more_keys: &[K],
+        args: usize,
+        bytes: usize,
+    ) -> ScriptCall {
         let mut keys = self.keys();
         keys.extend(more_keys.iter().map(AsRef::as_ref));
         let key_bytes: usize = keys.iter().map(|key| key.len()).sum();
@@ -57,7 +63,7 @@ pub(super) trait Arguments: Sized {
             cmd.arg(key);
         }
         self.add_to(&mut cmd);
-        Call { script, cmd }
+        ScriptCall { script, cmd }
     }
 }
 

@@ -8,7 +8,7 @@ use redis::Cmd;
 use super::keys::Keys;
 use super::record;
 use super::record::{WrittenBounds, WrittenId};
-use super::script::{Arguments, Call, SETTLE_WHEN_FULL, Script, SettleArgs};
+use super::script::{Arguments, SETTLE_WHEN_FULL, Script, ScriptCall, SettleArgs};
 use super::{Redis, inbox_window_ms, millis, value};
 use tidemill_core::model::delivery::{Disposition, Effects, EntryId, Queue};
 use tidemill_storage::{Error, Options, Result, Settled, Settlement, SettlementEntry, VERSIONS_MAX};
@@ -34,7 +34,7 @@ impl Redis {
     }
 }
 
-fn encode(settlement: &Settlement, options: &Options) -> Result<Call> {
+fn encode(settlement: &Settlement, options: &Options) -> Result<ScriptCall> {
     let (subscription, entries) = (&settlement.subscription, &settlement.entries);
     let keys = Keys::of(subscription);
     let names = Names::of(entries, &keys, settlement)?;
