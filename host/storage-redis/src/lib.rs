@@ -12,6 +12,7 @@
 //! | `witness` | what this host observed of time, however the server's clock is set |
 //! | `groups`, `promote`, `inspect`, `admin` | the ports `Membership`, `Admin` and `Diagnose` |
 //! | `doctor`, `doctor_versions`, `doctor_acl`, `doctor_streams` | the checks of `doctor` |
+//! | `in_cluster` | a test: every script on a server in cluster mode |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
 //! A task that does one thing after the other reads and settles over the same one ([`Consume::for_one_task`]).
