@@ -47,19 +47,23 @@ for i = 1, #all, 2 do
     if leave == 'e' and tonumber(till) < now then ended[text] = math.max(ended[text] or 0, till - ended_ttl_ms) end
     if all[i] == consumer and wish == '' then wish = text end
 end
-local replaced = {}
+-- The wish that replaced a host stays until it is known whether that host has a heartbeat.
+local replaced, in_doubt, over = {}, {}, {}
 for i = 1, #all, 2 do
-    local till, _, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
+    local till, leave, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
     -- A dead host with the wish of a host that has deregistered since was replaced by it: its last update came before
     -- that.
     local expired = not till or tonumber(till) < now
     local is_replaced = not expired and ended[text] and till - ttl_ms <= ended[text]
     if all[i] ~= consumer and (expired or (is_replaced and silent[all[i]])) then
-        redis.call('HDEL', wishes, all[i])
+        over[#over + 1] = {all[i], leave == 'e' and text}
     elseif all[i] ~= consumer then
-        if is_replaced then replaced[#replaced + 1] = all[i] end
+        if is_replaced then replaced[#replaced + 1], in_doubt[text] = all[i], true end
         later[#later + 1], later[#later + 2] = all[i], text
     end
+end
+for _, row in ipairs(over) do
+    if not in_doubt[row[2]] then redis.call('HDEL', wishes, row[1]) end
 end
 if wish ~= '' then
     redis.call('HSET', wishes, consumer, whole(now + ttl_ms) .. ' ' .. wish)
