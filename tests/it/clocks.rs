@@ -155,7 +155,7 @@ async fn what_a_dead_host_held_is_found_when_the_server_s_clock_is_put_back() {
     pair.one.recover(&pair.subscription, "one", &none, SOON, 10).await.expect("recover");
     assert!((1..=3000).contains(&pair.server.ask::<i64>(&["PTTL", "{s}:tm:reclaimer:h"])));
     pair.clock.behind(HOURS);
-    assert!(pair.server.ask::<i64>(&["PTTL", "tm:host:one"]) > 3_600_000, "its heartbeat would last for hours");
+    assert!(pair.server.ask::<i64>(&["PTTL", "{tm}:host:one"]) > 3_600_000, "its heartbeat would last for hours");
     let give_up = Instant::now() + 2 * SOON;
     while pair.recovered(Duration::from_secs(1)).await == 0 {
         assert!(Instant::now() < give_up, "what the dead host held is in nobody's hands");
@@ -171,7 +171,7 @@ async fn nobody_is_taken_for_dead_when_the_server_s_clock_is_put_forward() {
     let lease = Duration::from_secs(1);
     assert_eq!(pair.recovered(lease).await, 0);
     pair.clock.ahead(HOURS);
-    assert_eq!(pair.server.ask::<i64>(&["EXISTS", "tm:host:one"]), 0, "its heartbeat has run out");
+    assert_eq!(pair.server.ask::<i64>(&["EXISTS", "{tm}:host:one"]), 0, "its heartbeat has run out");
     assert_eq!(pair.recovered(lease).await, 0, "it had no time to say that it lives");
     let since = Instant::now();
     while since.elapsed() < HEARTBEAT_TTL + Duration::from_secs(2) {

@@ -158,7 +158,7 @@ async fn a_target_of_the_wrong_type_delays_only_what_emitted_to_it() {
 async fn a_target_that_may_not_be_written_delays_only_what_emitted_to_it() {
     let server = RedisServer::start(&VOLATILE);
     let mut scene = Scene::new(&server.url()).await;
-    let rights = ["~asked-*", "~{asked-*", "~tm:*", "&*", "+@all"];
+    let rights = ["~asked-*", "~{asked-*", "~{tm}:*", "&*", "+@all"];
     let url = server.user("worker", &rights);
     let mut world = scene.world.by(&url).await;
     // Looking is done by another user, who may.

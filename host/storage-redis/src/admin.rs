@@ -1,11 +1,12 @@
 //! Admin operations on a subscription: dead letters replayed, dropped, edited; pausing; and the audit records of them.
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, Value};
 
 use super::keys::Keys;
-use super::record::{WriteId, for_each_pair, parse};
-use super::script::{DROP, PAUSE, REPLAY, Script};
+use super::record::{WrittenId, for_each_pair, parse};
+use super::script::{Arguments, DropArgs, PauseArgs, ReplayArgs, ScriptCall};
+use super::value::Fields;
 use super::{Redis, value};
 use tidemill_core::model::delivery::{EntryId, Subscription};
 use tidemill_storage::{AUDIT_IDS_MAX, AUDIT_MAX, AuditRecord, Operator, Pause, Result};
@@ -23,9 +24,8 @@ impl Redis {
     ) -> Result<usize> {
         let (mut replayed, mut rest) = (0, ids);
         while !rest.is_empty() {
-            let mut call = begin(&REPLAY, &replay_keys(subscription), act);
-            call.arg("replay").arg("");
-            replayed += self.act_on(&REPLAY, call, subscription, &mut rest).await?;
+            let call = replay(subscription, act, "replay", &[]);
+            replayed += self.act_on(call, subscription, &mut rest).await?;
         }
         Ok(replayed)
     }
@@ -39,8 +39,16 @@ impl Redis {
         let keys = Keys::of(subscription);
         let (mut dropped, mut rest) = (0, ids);
         while !rest.is_empty() {
-            let call = begin(&DROP, &[keys.dead(), keys.stats(), keys.audit()], act);
-            dropped += self.act_on(&DROP, call, subscription, &mut rest).await?;
+            let arguments = DropArgs {
+                dead: keys.dead(),
+                stats: keys.stats(),
+                audit_log: keys.audit(),
+                operator: &act.name,
+                reason: &act.reason,
+                records_max: AUDIT_MAX,
+                ids_max: AUDIT_IDS_MAX,
+            };
+            dropped += self.act_on(arguments.call(), subscription, &mut rest).await?;
         }
         Ok(dropped)
     }
@@ -52,27 +60,20 @@ impl Redis {
         body: Bytes,
         act: &Operator,
     ) -> Result<bool> {
-        let mut call = begin(&REPLAY, &replay_keys(subscription), act);
-        call.arg("edit").arg(&body[..]);
-        Ok(self.act_on(&REPLAY, call, subscription, &mut &[id][..]).await? == 1)
+        let call = replay(subscription, act, "edit", &body);
+        Ok(self.act_on(call, subscription, &mut &[id][..]).await? == 1)
     }
 
     /// Runs the call with the first of these ids as its last arguments, and takes off those that are done; answers how
     /// many letters there were.
-    async fn act_on(
-        &self,
-        script: &Script,
-        mut call: Cmd,
-        subscription: &Subscription,
-        ids: &mut &[EntryId],
-    ) -> Result<usize> {
+    async fn act_on(&self, mut call: ScriptCall, subscription: &Subscription, ids: &mut &[EntryId]) -> Result<usize> {
         let all = *ids;
         let some = &all[..all.len().min(CALL_MAX)];
-        some.iter().for_each(|id| call.write_id(*id));
-        let [count, done] = value::tuple(self.run_script(script, &call, subscription).await?)?;
-        let number = |value| value::count(value).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-        *ids = &all[number(&done)?.clamp(1, some.len())..];
-        number(&count)
+        some.iter().for_each(|id| _ = call.cmd.arg(WrittenId(*id)));
+        let mut answer = Fields::of(self.run_script(&call, subscription).await?)?;
+        let mut number = |name| answer.count(name).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        *ids = &all[number("done")?.clamp(1, some.len())..];
+        number("found")
     }
 
     pub(super) async fn pause_or_resume(
@@ -82,9 +83,18 @@ impl Redis {
         act: &Operator,
     ) -> Result<()> {
         let keys = Keys::of(subscription);
-        let mut call = begin(&PAUSE, &[keys.stream(), keys.stats(), keys.audit()], act);
-        call.arg(&*subscription.handler).arg(if paused { "pause" } else { "resume" });
-        self.run_script(&PAUSE, &call, subscription).await?;
+        let arguments = PauseArgs {
+            stream: keys.stream(),
+            stats: keys.stats(),
+            audit_log: keys.audit(),
+            operator: &act.name,
+            reason: &act.reason,
+            records_max: AUDIT_MAX,
+            ids_max: AUDIT_IDS_MAX,
+            group: &subscription.handler,
+            verb: if paused { "pause" } else { "resume" },
+        };
+        self.run_script(&arguments.call(), subscription).await?;
         Ok(())
     }
 
@@ -124,16 +134,21 @@ impl Redis {
     }
 }
 
-fn replay_keys(subscription: &Subscription) -> [String; 4] {
+fn replay(subscription: &Subscription, act: &Operator, verb: &str, body: &[u8]) -> ScriptCall {
     let keys = Keys::of(subscription);
-    [keys.dead(), keys.redelivery(), keys.audit(), keys.stats()]
-}
-
-/// A call whose first arguments name the operator.
-pub(super) fn begin(script: &Script, keys: &[String], act: &Operator) -> Cmd {
-    let mut call = script.call(keys);
-    call.arg(&act.name).arg(&act.reason).arg(AUDIT_MAX).arg(AUDIT_IDS_MAX);
-    call
+    let arguments = ReplayArgs {
+        dead: keys.dead(),
+        redelivery: keys.redelivery(),
+        audit_log: keys.audit(),
+        stats: keys.stats(),
+        operator: &act.name,
+        reason: &act.reason,
+        records_max: AUDIT_MAX,
+        ids_max: AUDIT_IDS_MAX,
+        verb,
+        body,
+    };
+    arguments.call()
 }
 
 /// What is missing or cannot be read was written by another program; the rest is still worth showing.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::doctor::of_error;
 use super::keys;
 use super::keys::Keys;
-use super::script::DOCTOR_ACL;
+use super::script::{Arguments, DoctorAclArgs};
 use super::{Redis, value};
 use tidemill_core::model::dead_letter::{AttemptRecord, Reason, ReasonClass};
 use tidemill_core::model::delivery::{Delivery, Disposition, Effects, Emitted, Subscription, Timer};
@@ -74,8 +74,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("promote", "HDEL @bodies x"),
     ("promote", "XADD @redelivery * x x"),
     ("takeover", "XCLAIM @stream % doctor 0 0-1"),
-    ("takeover", "HGET @tries x"),
-    ("takeover", "HSET @tries x 1"),
+    ("takeover", "HGET @crashes x"),
+    ("takeover", "HSET @crashes x 1"),
     ("takeover", "SET @reclaimer x PX 1"),
     ("takeover", "GET @reclaimer"),
     ("takeover", "PTTL @heartbeat"),
@@ -83,7 +83,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("takeover", "PTTL @reclaimer"),
     ("takeover", "PEXPIRE @reclaimer 1"),
     ("settle", "XCLAIM @stream % doctor 0 0-1"),
-    ("settle", "HDEL @tries x"),
+    ("settle", "HDEL @crashes x"),
     ("reap_consumers", "XINFO CONSUMERS @stream %"),
     ("reap_consumers", "XGROUP DELCONSUMER @stream % doctor"),
     ("replay", "XDEL @dead 0-1"),
@@ -127,12 +127,12 @@ impl Redis {
     /// The rows of [`COMMANDS`] that this user may not run on the keys of a subscription; and whether the server knows
     /// the command.
     async fn denied(&self, subscription: &Subscription) -> Result<Vec<(&'static (&'static str, &'static str), bool)>> {
-        let mut call = DOCTOR_ACL.call::<&str>(&[]);
+        let mut call = DoctorAclArgs {}.call();
         for (_, command) in COMMANDS {
-            call.arg(spelled(command, subscription).join("\u{1f}"));
+            call.cmd.arg(spelled(command, subscription).join("\u{1f}"));
         }
         let mut denied = Vec::new();
-        for number in value::array(self.run_script(&DOCTOR_ACL, &call, subscription).await?)? {
+        for number in value::array(self.run_script(&call, subscription).await?)? {
             let at = usize::try_from(value::count(&number)?).unwrap_or_default();
             let row = at.checked_sub(1).and_then(|at| COMMANDS.get(at % COMMANDS.len()));
             denied.extend(row.map(|row| (row, at <= COMMANDS.len())));
@@ -217,12 +217,11 @@ impl Redis {
         self.witness.forget(scratch);
         let mut cmd = redis::cmd("UNLINK");
         for key in
-            [keys.stream(), keys.redelivery(), keys.due(), keys.due_bodies(), keys.dead(), keys.tries(), keys.stats()]
+            [keys.stream(), keys.redelivery(), keys.due(), keys.due_bodies(), keys.dead(), keys.crashes(), keys.stats()]
         {
             cmd.arg(key);
         }
-        cmd.arg(keys::heartbeat(&consumer))
-            .arg(keys.state_index())
+        cmd.arg(keys.state_index())
             .arg(keys.reclaimer())
             .arg(keys.audit())
             .arg(keys.timers())
@@ -240,6 +239,8 @@ impl Redis {
             }
         }
         self.run(&cmd, scratch).await?;
+        // In another slot.
+        self.run(redis::cmd("UNLINK").arg(keys::heartbeat(&consumer)), scratch).await?;
         Ok(())
     }
 
@@ -298,12 +299,12 @@ fn refusal(subscription: &Subscription, (job, command): &(&str, &str), known: bo
                  server: a power cut in the middle of a script may then leave it torn"
             ),
             "ask who runs the server whether its append-only file is refused when its end is torn (aof-load-truncated \
-             no); where you run it yourself: ACL SETUSER +bgrewriteaof ~tm:*",
+             no); where you run it yourself: ACL SETUSER +bgrewriteaof ~{tm}:*",
         );
     }
     let hint = if known {
         "ACL SETUSER: +@stream +@hash +@sortedset +@string +@scripting +@keyspace +bgrewriteaof, and the keys of the \
-         streams: ~NAME ~{NAME}:tm:* ~tm:*"
+         streams: ~NAME ~{NAME}:tm:* ~{tm}:*"
     } else {
         "ask who runs the server: without this command hosts cannot work on it"
     };
@@ -321,7 +322,7 @@ fn spelled(command: &str, subscription: &Subscription) -> Vec<String> {
         "@bodies" => keys.due_bodies(),
         "@dead" => keys.dead(),
         "@unrun" => keys.unrun(),
-        "@tries" => keys.tries(),
+        "@crashes" => keys.crashes(),
         "@stats" => keys.stats(),
         "@index" => keys.state_index(),
         "@state" => keys.state_prefix() + "key",

@@ -8,7 +8,8 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 
 use super::keys::{HEARTBEAT_PREFIX, Keys};
-use super::script::{DOCTOR_ACL, DOCTOR_STREAMS};
+use super::script::{Arguments, DoctorAclArgs, DoctorStreamsArgs};
+use super::value::Fields;
 use super::{Redis, value};
 use tidemill_core::model::delivery::{EntryId, Subscription};
 use tidemill_storage::finding;
@@ -17,6 +18,8 @@ use tidemill_storage::{Finding, Result, SubscriptionStatus};
 
 /// Consumers of one group that are inspected: the others are counted only.
 const CONSUMERS_MAX: usize = 10_000;
+/// Heartbeats asked for at a time.
+const HEARTBEATS_AT_ONCE: usize = 1000;
 /// How far a stream's ids may be ahead of the clock. A clock that was set back a little is no alarm.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 
@@ -58,9 +61,7 @@ impl Redis {
             if targets.iter().any(|target| **target == *name) {
                 found.extend(self.may_emit_to(name).await);
             }
-            let mut call = DOCTOR_STREAMS.call(&[name.to_owned()]);
-            call.arg(HEARTBEAT_PREFIX).arg(CONSUMERS_MAX);
-            let stream = read(name, value::array(self.run_script(&DOCTOR_STREAMS, &call, &name).await?)?)?;
+            let stream = self.inspect(name).await?;
             if subscriptions.is_empty() {
                 found.push(stream.as_target());
                 continue;
@@ -73,6 +74,49 @@ impl Redis {
             }
         }
         Ok(found)
+    }
+
+    async fn inspect(&self, name: &str) -> Result<Stream> {
+        let call = DoctorStreamsArgs { stream: name.to_owned(), consumers_max: CONSUMERS_MAX }.call();
+        let mut answer = Fields::of(self.run_script(&call, &name).await?)?;
+        let mut groups = BTreeMap::new();
+        for row in answer.list("groups")? {
+            let mut row = Fields::of(row)?;
+            let group = String::from_utf8_lossy(&value::bytes(row.take("name")?)?).into_owned();
+            let (idle, holding) = (self.silent(row.list("idle")?).await?, self.silent(row.list("holding")?).await?);
+            let facts = Group {
+                delivered: row.id("delivered")?,
+                pending: row.count("pending")?,
+                first_pending: row.id_if_any("first_pending")?,
+                held_for: Duration::from_millis(row.count("held_ms")?),
+                consumers: row.count("consumers")?,
+                silent: idle + holding,
+                silent_holding: holding,
+            };
+            groups.insert(group, facts);
+        }
+        Ok(Stream {
+            name: name.to_owned(),
+            kind: answer.text("type")?,
+            length: answer.count("length")?,
+            last: answer.id("last")?,
+            first: answer.id_if_any("first")?,
+            now_ms: answer.count("now_ms")?,
+            groups,
+        })
+    }
+
+    /// How many of these consumers have no heartbeat.
+    async fn silent(&self, consumers: Vec<Value>) -> Result<u64> {
+        let mut silent = 0;
+        for some in consumers.chunks(HEARTBEATS_AT_ONCE) {
+            let mut ask = redis::cmd("EXISTS");
+            for consumer in some {
+                ask.arg([HEARTBEAT_PREFIX.as_bytes(), &value::bytes(consumer.clone())?].concat());
+            }
+            silent += some.len() as u64 - value::count(&self.run(&ask, &"heartbeats").await?)?;
+        }
+        Ok(silent)
     }
 
     /// The counters as far as they are about dead letters: reading all of them may take long.
@@ -95,9 +139,9 @@ impl Redis {
 
     /// A settlement with emits is refused if one of them is.
     async fn may_emit_to(&self, stream: &str) -> Option<Finding> {
-        let mut call = DOCTOR_ACL.call::<&str>(&[]);
-        call.arg(["XADD", stream, "*", "event", "x"].join("\u{1f}"));
-        let denied = self.run_script(&DOCTOR_ACL, &call, &stream).await.and_then(value::array);
+        let mut call = DoctorAclArgs {}.call();
+        call.cmd.arg(["XADD", stream, "*", "event", "x"].join("\u{1f}"));
+        let denied = self.run_script(&call, &stream).await.and_then(value::array);
         match denied {
             Ok(denied) if denied.is_empty() => None,
             Ok(_) => Some(bad(
@@ -212,36 +256,6 @@ impl Stream {
         );
         let text = format!("{text}, and keeps the last {} of the stream ({} pending)", short(age), facts.pending);
         warning("groups", text, hint)
-    }
-}
-
-fn read(name: &str, answer: Vec<Value>) -> Result<Stream> {
-    let mut answer = answer.into_iter();
-    let mut next = || answer.next().unwrap_or(Value::Nil);
-    let (kind, length, last) = (value::text(next())?, value::count(&next())?, value::entry_id(&next())?);
-    let (first, now_ms) = (id_if_any(&next())?, value::count(&next())?);
-    let mut groups = BTreeMap::new();
-    for row in answer {
-        let [group, delivered, pending, first_pending, held_ms, consumers, silent, silent_holding] = value::tuple(row)?;
-        let group = String::from_utf8_lossy(&value::bytes(group)?).into_owned();
-        let facts = Group {
-            delivered: value::entry_id(&delivered)?,
-            pending: value::count(&pending)?,
-            first_pending: id_if_any(&first_pending)?,
-            held_for: Duration::from_millis(value::count(&held_ms)?),
-            consumers: value::count(&consumers)?,
-            silent: value::count(&silent)?,
-            silent_holding: value::count(&silent_holding)?,
-        };
-        groups.insert(group, facts);
-    }
-    Ok(Stream { name: name.to_owned(), kind, length, last, first, now_ms, groups })
-}
-
-fn id_if_any(value: &Value) -> Result<Option<EntryId>> {
-    match value {
-        Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
-        id => value::entry_id(id).map(Some),
     }
 }
 

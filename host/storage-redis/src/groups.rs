@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
-use super::admin::begin;
 use super::keys;
 use super::keys::Keys;
-use super::record::WriteBounds;
+use super::record::WrittenBounds;
 use super::recover::{PAGE, QUEUES, key_of};
-use super::script::{DEREGISTER, ENSURE, HEARTBEAT, RELEASE, TEND, TRIM};
+use super::script::{Arguments, DeregisterArgs, EnsureArgs, HeartbeatArgs, ReleaseArgs, TendArgs, TrimArgs};
+use super::value::Fields;
 use super::{Redis, error, millis, value};
 use tidemill_core::clock;
 use tidemill_core::model::delivery::Subscription;
 use tidemill_storage::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
 use tidemill_storage::{
-    Bounds, Error, Group, HEARTBEAT_MAX, HostInfo, Operator, Overflow, Position, Result, Start, Tended, Trimmed, Wish,
+    AUDIT_IDS_MAX, AUDIT_MAX, Bounds, Error, Group, HEARTBEAT_MAX, HostInfo, Operator, Overflow, Position, Result,
+    Start, Tended, Trimmed, Wish,
 };
 
 /// A position is noted again after so long, by the first host to tend.
@@ -38,33 +39,38 @@ impl Redis {
     ) -> Result<Group> {
         let keys = Keys::of(subscription);
         let (place, act) = place.map_or((None, None), |(place, act)| (Some(place), Some(act)));
-        let mut call = begin(
-            &ENSURE,
-            &[
-                keys.stream(),
-                keys.redelivery(),
-                keys.due(),
-                keys.dead(),
-                keys.stats(),
-                keys.timers(),
-                keys.position(),
-                keys.seen(),
-                keys.audit(),
-            ],
-            act.unwrap_or(&Operator::default()),
-        );
-        call.arg(&*subscription.handler).arg(match start {
-            Start::Beginning => "0",
-            Start::New => "$",
-        });
-        call.arg(self.inbox_window_ms()).arg(self.handed_out().get(subscription).map_or("", String::as_str));
-        call.arg(match place {
+        let no_operator = Operator::default();
+        let act = act.unwrap_or(&no_operator);
+        let place = match place {
             None => String::new(),
             Some(Position::Beginning) => "0".to_owned(),
             Some(Position::Now) => "$".to_owned(),
             Some(Position::After(id)) => id.to_string(),
-        });
-        Ok(match value::count(&self.run_script(&ENSURE, &call, subscription).await?)? {
+        };
+        let arguments = EnsureArgs {
+            stream: keys.stream(),
+            redelivery: keys.redelivery(),
+            due: keys.due(),
+            dead: keys.dead(),
+            stats: keys.stats(),
+            timers: keys.timers(),
+            position: keys.position(),
+            inbox: keys.seen(),
+            audit_log: keys.audit(),
+            operator: &act.name,
+            reason: &act.reason,
+            records_max: AUDIT_MAX,
+            ids_max: AUDIT_IDS_MAX,
+            group: &subscription.handler,
+            start: match start {
+                Start::Beginning => "0",
+                Start::New => "$",
+            },
+            window_ms: self.inbox_window_ms(),
+            remembered: &self.handed_out().get(subscription).cloned().unwrap_or_default(),
+            place: &place,
+        };
+        Ok(match value::count(&self.run_script(&arguments.call(), subscription).await?)? {
             0 => Group::There,
             1 => Group::New,
             2 => Group::Restored,
@@ -80,28 +86,59 @@ impl Redis {
         wish: &str,
         every: Duration,
     ) -> Result<Tended> {
+        let (mut tended, replaced) = self.tend_once(subscription, consumer, wish, every, &[]).await?;
+        let silent = tended.wishes.iter().filter(|wish| !wish.alive && replaced.contains(&wish.consumer));
+        let silent: Vec<&str> = silent.map(|wish| &*wish.consumer).collect();
+        if !silent.is_empty() {
+            // Seldom: their wishes are removed.
+            let (again, _) = self.tend_once(subscription, consumer, wish, every, &silent).await?;
+            (tended.agreed, tended.wishes) = (again.agreed, again.wishes);
+        }
+        Ok(tended)
+    }
+
+    /// The script cannot see heartbeats, which are in another slot: beside what it has done it answers which hosts have
+    /// been replaced if they have none. `silent` are those of them that have none.
+    async fn tend_once(
+        &self,
+        subscription: &Subscription,
+        consumer: &str,
+        wish: &str,
+        every: Duration,
+        silent: &[&str],
+    ) -> Result<(Tended, Vec<String>)> {
         let keys = Keys::of(subscription);
-        let mut call = TEND.call(&[
-            keys.stream(),
-            keys.redelivery(),
-            keys.due(),
-            keys.dead(),
-            keys.stats(),
-            keys.timers(),
-            keys.position(),
-            keys.wishes(),
-        ]);
-        call.arg(&*subscription.handler).arg(consumer).arg(wish).arg(millis(WISH_TTL)).arg(POSITION_PENDING_MAX);
-        call.arg(millis(every)).arg(keys::HEARTBEAT_PREFIX).arg(millis(WISH_LEAVE_TTL));
-        let mut answer = value::array(self.run_script(&TEND, &call, subscription).await?)?.into_iter();
-        let mut next = || answer.next().unwrap_or(Value::Nil);
-        let (agreed, left) = (value::count(&next())?, value::count(&next())?);
-        let (strayed, repeated) = (value::count(&next())?, value::count(&next())?);
-        let set_back = value::text(next())?.parse().ok();
-        let last = value::text(next())?;
-        self.handed_out().insert(subscription.clone(), last);
-        let wishes = self.with_life(answer.collect(), subscription).await?;
-        Ok(Tended { agreed, wishes, left, strayed, repeated, set_back })
+        let arguments = TendArgs {
+            stream: keys.stream(),
+            redelivery: keys.redelivery(),
+            due: keys.due(),
+            dead: keys.dead(),
+            stats: keys.stats(),
+            timers: keys.timers(),
+            position: keys.position(),
+            wishes: keys.wishes(),
+            group: &subscription.handler,
+            consumer,
+            wish,
+            ttl_ms: millis(WISH_TTL),
+            pending_max: POSITION_PENDING_MAX,
+            every_ms: millis(every),
+            ended_ttl_ms: millis(WISH_LEAVE_TTL),
+        };
+        let mut call = arguments.call();
+        call.cmd.arg(silent);
+        let mut answer = Fields::of(self.run_script(&call, subscription).await?)?;
+        self.handed_out().insert(subscription.clone(), answer.text("last")?);
+        let tended = Tended {
+            agreed: answer.count("agreed")?,
+            wishes: self.with_life(answer.list("wishes")?, subscription).await?,
+            left: answer.count("left")?,
+            strayed: answer.count("strayed")?,
+            repeated: answer.count("repeated")?,
+            set_back: answer.id_if_any("set_back")?,
+        };
+        let replaced = answer.list("replaced")?.into_iter().map(value::text).collect::<Result<_>>()?;
+        Ok((tended, replaced))
     }
 
     /// The hosts' wishes for a subscription as they are stored: expired ones stay until the next `tend`.
@@ -139,9 +176,14 @@ impl Redis {
     }
 
     pub(super) async fn say_alive(&self, consumer: &str, ttl: Duration, note: &str) -> Result<()> {
-        let mut call = HEARTBEAT.call(&[keys::heartbeat(consumer), keys::HOSTS.to_owned()]);
-        call.arg(consumer).arg(millis(ttl.min(HEARTBEAT_MAX)).max(1)).arg(note);
-        self.run_script_on(&self.pulse, &HEARTBEAT, &call, &consumer).await?;
+        let arguments = HeartbeatArgs {
+            heartbeat: keys::heartbeat(consumer),
+            hosts: keys::HOSTS.to_owned(),
+            consumer,
+            ttl_ms: millis(ttl.min(HEARTBEAT_MAX)).max(1),
+            report: note,
+        };
+        self.run_script_on(&self.pulse, &arguments.call(), &consumer).await?;
         Ok(())
     }
 
@@ -170,7 +212,7 @@ impl Redis {
         both.cmd("SET").arg(keys::IDS_KEY).arg(&fresh).arg("NX");
         both.cmd("GET").arg(keys::IDS_KEY);
         let [_, key] = value::tuple(Value::Array(self.run_all(&both, &keys::IDS_KEY).await?))?;
-        value::bytes(key)?.try_into().map_err(|_| error::odd_answer("a secret of 32 bytes in tm:ids-key"))
+        value::bytes(key)?.try_into().map_err(|_| error::odd_answer("a secret of 32 bytes in {tm}:ids-key"))
     }
 
     /// The heartbeat ends last: until all is released, no host may count a crash of this one.
@@ -195,9 +237,16 @@ impl Redis {
         let (keys, mut released) = (Keys::of(subscription), 0);
         for queue in QUEUES {
             loop {
-                let mut call = RELEASE.call(&[key_of(&keys, queue), keys.dead(), keys.stats()]);
-                call.arg(&*subscription.handler).arg(consumer).arg(PAGE).write_bounds(&self.options);
-                let some = value::count(&self.run_script(&RELEASE, &call, subscription).await?)?;
+                let arguments = ReleaseArgs {
+                    queue: key_of(&keys, queue),
+                    dead: keys.dead(),
+                    stats: keys.stats(),
+                    group: &subscription.handler,
+                    consumer,
+                    max: PAGE,
+                    letter_bounds: WrittenBounds::of(&self.options),
+                };
+                let some = value::count(&self.run_script(&arguments.call(), subscription).await?)?;
                 released += some;
                 if some < PAGE as u64 {
                     break;
@@ -209,28 +258,39 @@ impl Redis {
             Ok(_) | Err(Error::GroupGone { .. }) => {}
             Err(error) => return Err(error),
         }
-        let mut call = DEREGISTER.call(&[keys.stream(), keys.redelivery(), keys.wishes()]);
-        call.arg(&*subscription.handler).arg(consumer).arg(millis(WISH_LEAVE_TTL));
-        self.run_script(&DEREGISTER, &call, subscription).await?;
+        let arguments = DeregisterArgs {
+            stream: keys.stream(),
+            redelivery: keys.redelivery(),
+            wishes: keys.wishes(),
+            group: &subscription.handler,
+            consumer,
+            wish_ttl_ms: millis(WISH_LEAVE_TTL),
+        };
+        self.run_script(&arguments.call(), subscription).await?;
         Ok(released)
     }
 
     pub(super) async fn trim_stream(&self, stream: &str, bounds: &Bounds) -> Result<Trimmed> {
-        let mut call = TRIM.call(&[stream.to_owned()]);
-        call.arg(bounds.maxlen.map(|max| max.to_string()).unwrap_or_default());
-        call.arg(bounds.retention.map(|age| millis(age).to_string()).unwrap_or_default());
-        call.arg(u8::from(bounds.overflow == Overflow::Drop)).arg(keys::stats_prefix(stream)).arg(clock::now_ms());
-        bounds.groups.iter().for_each(|group| _ = call.arg(&**group));
+        let arguments = TrimArgs {
+            stream: stream.to_owned(),
+            length_max: &bounds.maxlen.map(|max| max.to_string()).unwrap_or_default(),
+            age_max_ms: &bounds.retention.map(|age| millis(age).to_string()).unwrap_or_default(),
+            drop: u8::from(bounds.overflow == Overflow::Drop),
+            stats_prefix: &keys::stats_prefix(stream),
+            caller_ms: clock::now_ms(),
+        };
+        let mut call = arguments.call();
+        bounds.groups.iter().for_each(|group| _ = call.cmd.arg(&**group));
         let mut trimmed = Trimmed::default();
         for _ in 0..TRIM_CALLS_MAX {
-            let [removed, lost, length, age, held] = value::tuple(self.run_script(&TRIM, &call, &stream).await?)?;
-            let removed = value::count(&removed)?;
+            let mut answer = Fields::of(self.run_script(&call, &stream).await?)?;
+            let removed = answer.count("removed")?;
             trimmed = Trimmed {
                 removed: trimmed.removed + removed,
-                lost: trimmed.lost + value::count(&lost)?,
-                length: value::count(&length)?,
-                oldest_age: u64::try_from(value::number(&age)?).ok().map(Duration::from_millis),
-                held: value::count(&held)?,
+                lost: trimmed.lost + answer.count("lost")?,
+                length: answer.count("length")?,
+                oldest_age: answer.time_if_any("oldest_ms")?,
+                held: answer.count("held")?,
             };
             if removed < TRIM_MORE {
                 break;

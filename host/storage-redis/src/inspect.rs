@@ -9,10 +9,10 @@ use redis::{Cmd, Pipeline, Value};
 use super::keys::Keys;
 use super::publish::key_state;
 use super::record;
-use super::record::WriteId;
-use super::script::{COUNT, STATUS};
-use super::value::RawEntry;
-use super::{Redis, error, millis, value};
+use super::record::WrittenId;
+use super::script::{Arguments, CountArgs, StatusArgs};
+use super::value::{Fields, RawEntry};
+use super::{Redis, millis, value};
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{EntryId, KeyState, Subscription};
 use tidemill_storage::{IDLE_TIMER_HORIZON, Result, SubscriptionStatus, VersionCount};
@@ -26,52 +26,57 @@ const COUNT_MAX: u64 = 100_000;
 impl Redis {
     pub(super) async fn read_counters(&self, subscription: &Subscription) -> Result<SubscriptionStatus> {
         let keys = Keys::of(subscription);
-        let mut call =
-            STATUS.call(&[keys.stream(), keys.redelivery(), keys.due(), keys.dead(), keys.stats(), keys.timers()]);
-        call.arg(&*subscription.handler).arg(millis(IDLE_TIMER_HORIZON));
-        let answer = value::array(self.run_script(&STATUS, &call, subscription).await?)?;
-        if answer.len() < 29 {
-            return Err(error::odd_answer("the counters of a subscription"));
-        }
-        let count = |at: usize| if answer[at] == Value::Nil { Ok(0) } else { value::count(&answer[at]) };
-        let lag = match &answer[2] {
-            Value::Nil => self.count_after(subscription, value::entry_id(&answer[3])?).await?,
-            lag => value::count(lag)?,
+        let arguments = StatusArgs {
+            stream: keys.stream(),
+            redelivery: keys.redelivery(),
+            due: keys.due(),
+            dead: keys.dead(),
+            stats: keys.stats(),
+            timers: keys.timers(),
+            group: &subscription.handler,
+            far_ms: millis(IDLE_TIMER_HORIZON),
         };
+        let mut answer = Fields::of(self.run_script(&arguments.call(), subscription).await?)?;
+        let lag = match answer.take("lag")? {
+            Value::Nil => self.count_after(subscription, answer.id("last_delivered")?).await?,
+            lag => value::count(&lag)?,
+        };
+        let now_ms = answer.count("now_ms")?;
+        let redelivery_pending = answer.count("redelivery_pending")?;
         let mut status = SubscriptionStatus {
             published: 0,
-            timers: count(20)?,
-            committed: count(9)?,
-            skipped: count(10)?,
-            duplicates: count(11)?,
-            retried: count(12)?,
-            dead: count(8)?,
-            dead_unrun: count(22)?,
-            dead_bytes: count(23)?,
-            dropped: count(13)?,
-            evicted_ran: count(24)?,
-            evicted_unrun: count(25)?,
-            strayed: count(26)?,
-            repeated: count(27)?,
+            timers: answer.count("timers")?,
+            committed: answer.count("committed")?,
+            skipped: answer.count("skipped")?,
+            duplicates: answer.count("duplicates")?,
+            retried: answer.count("retried")?,
+            dead: answer.count("dead")?,
+            dead_unrun: answer.count("dead_unrun")?,
+            dead_bytes: answer.count("dead_bytes")?,
+            dropped: answer.count("dropped")?,
+            evicted_ran: answer.count("evicted_ran")?,
+            evicted_unrun: answer.count("evicted_unrun")?,
+            strayed: answer.count("strayed")?,
+            repeated: answer.count("repeated")?,
             lag,
-            pending: count(4)? + count(5)?,
-            due: count(7)?,
-            far: count(21)?,
-            redelivery: count(6)?.saturating_sub(count(5)?),
-            quarantined: count(15)?,
-            left: count(28)?,
-            consumers: count(16)?,
-            oldest_pending_age: oldest_age(count(14)?, answer[17..19].iter().filter(|id| **id != Value::Nil))?,
-            oldest_age: oldest_age(count(14)?, &answer[29..])?,
-            torn: count(19)?,
+            pending: answer.count("pending")? + redelivery_pending,
+            due: answer.count("due")?,
+            far: answer.count("far")?,
+            redelivery: answer.count("redelivery_length")?.saturating_sub(redelivery_pending),
+            quarantined: answer.count("quarantined")?,
+            left: answer.count("left")?,
+            consumers: answer.count("consumers")?,
+            oldest_pending_age: oldest_age(now_ms, &answer.list("oldest_pending")?)?,
+            oldest_age: oldest_age(now_ms, &answer.list("oldest")?)?,
+            torn: answer.count("torn")?,
         };
-        status.published = match &answer[1] {
+        status.published = match answer.take("base")? {
             // The counters of a group that another program created begin with what it holds.
             Value::Nil => {
                 let gone = status.committed + status.skipped + status.dead + status.dropped + status.strayed;
                 (gone + status.waiting()).saturating_sub(status.timers + status.repeated)
             }
-            base => (value::number(&answer[0])? - value::number(base)?).max(0).unsigned_abs(),
+            base => (value::number(&answer.take("added")?)? - value::number(&base)?).max(0).unsigned_abs(),
         };
         Ok(status)
     }
@@ -80,16 +85,15 @@ impl Redis {
     async fn count_after(&self, subscription: &Subscription, mut after: EntryId) -> Result<u64> {
         let mut counted = 0;
         while counted < COUNT_MAX {
-            let mut call = COUNT.call(&[subscription.stream.to_string()]);
-            call.write_id(after);
-            call.arg(COUNT_PAGE);
-            let [count, last] = value::tuple(self.run_script(&COUNT, &call, subscription).await?)?;
-            let count = value::count(&count)?;
+            let stream = subscription.stream.to_string();
+            let call = CountArgs { stream, after: WrittenId(after), page: COUNT_PAGE }.call();
+            let mut answer = Fields::of(self.run_script(&call, subscription).await?)?;
+            let count = answer.count("count")?;
             counted += count;
             if count < COUNT_PAGE {
                 break;
             }
-            after = value::entry_id(&last)?;
+            after = answer.id("last")?;
         }
         Ok(counted)
     }

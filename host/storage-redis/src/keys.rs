@@ -2,6 +2,8 @@
 //!
 //! An input stream keeps the name that its user gave it, say `orders`. Whatever belongs to it is named
 //! `{orders}:tm:<what>[:<handler>[:...]]`: the braces put all of it in the stream's own cluster slot.
+//! What belongs to hosts is named `{tm}:<what>` and is in one slot of its own: no script touches both
+//! (docs/decisions/0035).
 //!
 //! | key | type | what |
 //! |---|---|---|
@@ -16,15 +18,15 @@
 //! | `{s}:tm:wishes:H` | hash | each host's wish for the subscription, and until when it counts (see `tend.lua`) |
 //! | `{s}:tm:state:H:<key>` | hash | state of one event key: `v` is its version, `=<name>` a value |
 //! | `{s}:tm:keys:H` | sorted set | the keys that have state, in the order of their names |
-//! | `{s}:tm:tries:H` | hash | deliveries in flight when a host crashed -> how often |
+//! | `{s}:tm:crashes:H` | hash | deliveries in flight when a host crashed -> how often |
 //! | `{s}:tm:stats:H` | hash | counters; `by:<digest>` and `at:<digest>` per plugin version; `paused` while paused |
 //! | `{s}:tm:audit:H` | stream | what operators did to the subscription, the newest records |
 //! | `{s}:tm:reclaimer:H` | string | the elected reclaimer of dead hosts' deliveries |
 //! | `{s}:tm:receipt:<token>` | string | the answer to a settlement, for two minutes |
-//! | `tm:host:<consumer>` | string | the heartbeat of a host: its report |
-//! | `tm:hosts` | sorted set | live hosts, by the time at which their heartbeats expire |
-//! | `tm:ids-key` | string | the secret by which emitted events get their ids |
-//! | `tm:rewritten` | string | the server's `run_id` for which its append-only file was rewritten (see `aof_guard`) |
+//! | `{tm}:host:<consumer>` | string | the heartbeat of a host: its report |
+//! | `{tm}:hosts` | sorted set | live hosts, by the time at which their heartbeats expire |
+//! | `{tm}:ids-key` | string | the secret by which emitted events get their ids |
+//! | `{tm}:rewritten` | string | the server's `run_id` for which its append-only file was rewritten (see `aof_guard`) |
 
 use std::borrow::Cow;
 
@@ -73,8 +75,8 @@ impl Keys {
     pub(crate) fn seen(&self) -> String {
         self.name("seen")
     }
-    pub(crate) fn tries(&self) -> String {
-        self.name("tries")
+    pub(crate) fn crashes(&self) -> String {
+        self.name("crashes")
     }
     pub(crate) fn reclaimer(&self) -> String {
         self.name("reclaimer")
@@ -112,9 +114,9 @@ pub(super) fn published_ids(stream: &str) -> String {
     prefix(stream) + "ids"
 }
 
-pub(super) const IDS_KEY: &str = "tm:ids-key";
+pub(super) const IDS_KEY: &str = "{tm}:ids-key";
 
-pub(super) const REWRITTEN: &str = "tm:rewritten";
+pub(super) const REWRITTEN: &str = "{tm}:rewritten";
 
 /// The counters of every subscription of a stream: this and the handler's name, escaped. Only `trim.lua` puts it
 /// together.
@@ -122,23 +124,28 @@ pub(super) fn stats_prefix(stream: &str) -> String {
     prefix(stream) + "stats:"
 }
 
-/// Scripts that look at many consumers put their names behind it.
-pub(super) const HEARTBEAT_PREFIX: &str = "tm:host:";
+/// What the names of heartbeats begin with; the consumer's follows.
+pub(super) const HEARTBEAT_PREFIX: &str = "{tm}:host:";
 
 pub(super) fn heartbeat(consumer: &str) -> String {
     format!("{HEARTBEAT_PREFIX}{consumer}")
 }
 
-pub(super) const HOSTS: &str = "tm:hosts";
+pub(super) const HOSTS: &str = "{tm}:hosts";
 
 /// Whether this names a redelivery queue, on which only Tidemill writes.
 pub(super) fn is_again(key: &[u8]) -> bool {
-    const REDELIVERY: &[u8] = b"}:tm:redelivery:";
-    key.starts_with(b"{") && key.windows(REDELIVERY.len()).any(|part| part == REDELIVERY)
+    let has = |mark: &[u8]| key.windows(mark.len()).any(|part| part == mark);
+    key.starts_with(b"{") && (has(b"}:tm:redelivery:") || has(b"}:tm%:redelivery:"))
 }
 
+/// A name without braces stands in them as it is: only then is the slot that of the stream. One with braces cannot (the
+/// configuration refuses it), and `tm%` keeps what it is escaped to apart from a stream that has that name.
 fn prefix(stream: &str) -> String {
-    format!("{{{}}}:tm:", escape(stream, &['{', '}']))
+    if stream.contains(['{', '}']) {
+        return format!("{{{}}}:tm%:", escape(stream, &['{', '}']));
+    }
+    format!("{{{stream}}}:tm:")
 }
 
 /// Two different names must never make the same key, however odd they are: what separates the parts is escaped in them.
@@ -193,5 +200,7 @@ mod tests {
         assert_ne!(keys("s", "a:b").dead(), keys("s", "a%3ab").dead());
         assert_ne!(keys("s", "a").due_bodies(), keys("s", "a:body").due());
         assert_ne!(keys("a}:tm:state:H:x", "h").dead(), keys("a", "H").state_prefix() + "x}:tm:dead:h");
+        assert_ne!(keys("a}", "h").dead(), keys("a%7d", "h").dead());
+        assert!(is_again(keys("a%", "h").redelivery().as_bytes()) && is_again(keys("a}", "h").redelivery().as_bytes()));
     }
 }

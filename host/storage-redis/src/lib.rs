@@ -12,6 +12,7 @@
 //! | `witness` | what this host observed of time, however the server's clock is set |
 //! | `groups`, `promote`, `inspect`, `admin` | the ports `Membership`, `Admin` and `Diagnose` |
 //! | `doctor`, `doctor_versions`, `doctor_acl`, `doctor_streams` | the checks of `doctor` |
+//! | `in_cluster` | a test: every script on a server in cluster mode |
 //!
 //! Commands share one connection. Each reader has one of its own, because a read that waits holds up what is behind it.
 //! A task that does one thing after the other reads and settles over the same one ([`Consume::for_one_task`]).
@@ -25,6 +26,8 @@ mod doctor_versions;
 mod error;
 mod fetch;
 mod groups;
+#[cfg(test)]
+mod in_cluster;
 mod inspect;
 mod keys;
 mod link;
@@ -52,7 +55,7 @@ use uuid::Uuid;
 
 use link::Link;
 use replies::ReplyBounds;
-use script::Script;
+use script::ScriptCall;
 use tidemill_core::model::backend_url::BackendUrl;
 use tidemill_core::model::dead_letter::DeadLetter;
 use tidemill_core::model::delivery::{Delivery, EntryId, KeyState, Queue, Subscription};
@@ -109,22 +112,16 @@ impl Redis {
     }
 
     /// Runs a call of a script, and makes the script known to the server first if it is not.
-    async fn run_script(&self, script: &Script, call: &Cmd, subject: &(dyn Display + Sync)) -> Result<Value> {
-        self.run_script_on(&self.link, script, call, subject).await
+    async fn run_script(&self, call: &ScriptCall, subject: &(dyn Display + Sync)) -> Result<Value> {
+        self.run_script_on(&self.link, call, subject).await
     }
 
-    async fn run_script_on(
-        &self,
-        link: &Link,
-        script: &Script,
-        call: &Cmd,
-        subject: &(dyn Display + Sync),
-    ) -> Result<Value> {
-        let mut answer = link.send(call).await;
+    async fn run_script_on(&self, link: &Link, call: &ScriptCall, subject: &(dyn Display + Sync)) -> Result<Value> {
+        let mut answer = link.send(&call.cmd).await;
         if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            answer = link.send(&script.load()).await;
+            answer = link.send(&call.script.load()).await;
             if answer.is_ok() {
-                answer = link.send(call).await;
+                answer = link.send(&call.cmd).await;
             }
         }
         answer.map_err(|error| error::meaning(&self.at, subject, &error))

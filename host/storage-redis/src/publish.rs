@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::error::odd_answer;
 use super::keys;
 use super::keys::Keys;
-use super::script::{LOOK_UP, PUBLISH};
+use super::script::{Arguments, LookUpArgs, PublishArgs};
 use super::{Redis, value};
 use tidemill_core::model::delivery::{KeyState, Subscription};
 use tidemill_core::model::entry::PayloadHash;
@@ -21,22 +21,25 @@ const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl Redis {
     pub(super) async fn publish_all(&self, stream: &str, entries: &[NewEntry]) -> Result<Vec<Published>> {
-        let keys = [stream.to_owned(), keys::published_ids(stream)];
         let mut published = Vec::with_capacity(entries.len());
         let mut rest = entries;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(call_len(rest));
             let bytes = now.iter().map(|entry| entry.body.len() + 64).sum();
-            let mut call = PUBLISH.call_with_room(&keys, 1 + 3 * now.len(), bytes);
-            call.arg(self.inbox_window_ms());
+            let arguments = PublishArgs {
+                stream: stream.to_owned(),
+                inbox: keys::published_ids(stream),
+                window_ms: self.inbox_window_ms(),
+            };
+            let mut call = arguments.call_with::<&str>(&[], 3 * now.len(), bytes);
             for entry in now {
-                call.arg(&entry.body[..]);
+                call.cmd.arg(&entry.body[..]);
                 match &entry.dedup_key {
-                    Some((id, hash)) => call.arg(id.as_bytes().as_slice()).arg(hash.as_slice()),
-                    None => call.arg("").arg(""),
+                    Some((id, hash)) => call.cmd.arg(id.as_bytes().as_slice()).arg(hash.as_slice()),
+                    None => call.cmd.arg("").arg(""),
                 };
             }
-            for answer in value::array(self.run_script(&PUBLISH, &call, &stream).await?)? {
+            for answer in value::array(self.run_script(&call, &stream).await?)? {
                 published.push(to_published(&answer)?);
             }
             rest = later;
@@ -52,14 +55,14 @@ impl Redis {
     ) -> Result<LookUp> {
         let names = Keys::of(subscription);
         let prefix = names.state_prefix();
-        let mut keys = vec![names.seen()];
-        keys.extend(state_keys.iter().map(|key| format!("{prefix}{key}")));
-        let mut call = LOOK_UP.call_with_room(&keys, 2 + ids.len(), 32 + 16 * ids.len());
-        call.arg(self.inbox_window_ms()).arg(LOOK_UP_BYTES_MAX);
+        let states: Vec<String> = state_keys.iter().map(|key| format!("{prefix}{key}")).collect();
+        let arguments =
+            LookUpArgs { inbox: names.seen(), window_ms: self.inbox_window_ms(), bytes_max: LOOK_UP_BYTES_MAX };
+        let mut call = arguments.call_with(&states, ids.len(), 32 + 16 * ids.len());
         for id in ids {
-            call.arg(id.as_bytes().as_slice());
+            call.cmd.arg(id.as_bytes().as_slice());
         }
-        let [seen, states] = value::tuple(self.run_script(&LOOK_UP, &call, subscription).await?)?;
+        let [seen, states] = value::tuple(self.run_script(&call, subscription).await?)?;
         let seen = value::array(seen)?.into_iter().map(payload_hash).collect::<Result<_>>()?;
         let states = value::array(states)?.into_iter().map(key_state).collect::<Result<_>>()?;
         Ok(LookUp { seen, states })

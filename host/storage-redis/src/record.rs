@@ -7,7 +7,7 @@
 //! one, `fields`, as netstrings (`4:name,5:value,`), so that they cannot meet ours and no script has to unpack them.
 
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisWrite, ToRedisArgs, Value};
 
 use super::{replies, value};
 use tidemill_core::model::dead_letter::{AttemptRecord, DeadLetter, Reason, ReasonClass};
@@ -25,7 +25,7 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
         Body::Fields(fields) => cmd.arg("fields").arg(pack(fields)),
         Body::Large(large) => cmd.arg("large").arg(wire::write_large(large)),
     };
-    cmd.arg("origin").write_id(delivery.origin);
+    cmd.arg("origin").arg(WrittenId(delivery.origin));
     cmd.arg("attempts").arg(delivery.attempts + u32::from(record.is_some()));
     cmd.arg("crashes").arg(delivery.crashes);
     cmd.arg("history").arg(wire::write_history(delivery.history.iter().chain(record)));
@@ -36,34 +36,35 @@ pub(super) fn write(cmd: &mut Cmd, delivery: &Delivery, record: Option<&AttemptR
 
 /// Adds the fields of the delivery that a timer will be.
 pub(super) fn write_timer(cmd: &mut Cmd, origin: EntryId, timer: &Timer) {
-    cmd.arg("timer").arg(&timer.body[..]).arg("origin").write_id(origin);
+    cmd.arg("timer").arg(&timer.body[..]).arg("origin").arg(WrittenId(origin));
     cmd.arg("attempts").arg(0).arg("crashes").arg(0).arg("history").arg("[]").arg("replayed").arg("");
 }
 
 /// How many dead letters there may be, and their bytes: in one argument, which only the scripts that add one take
 /// apart.
-pub(super) trait WriteBounds {
-    fn write_bounds(&mut self, options: &Options) -> &mut Self;
+pub(super) struct WrittenBounds {
+    letters: u64,
+    bytes: u64,
 }
 
-impl WriteBounds for Cmd {
-    fn write_bounds(&mut self, options: &Options) -> &mut Self {
-        redis::RedisWrite::write_arg_fmt(
-            self,
-            format_args!("{} {}", options.dead_letters_max, options.dead_letters_bytes_max),
-        );
-        self
+impl WrittenBounds {
+    pub(crate) fn of(options: &Options) -> Self {
+        Self { letters: options.dead_letters_max, bytes: options.dead_letters_bytes_max }
+    }
+}
+
+impl ToRedisArgs for WrittenBounds {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.write_arg_fmt(format_args!("{} {}", self.letters, self.bytes));
     }
 }
 
 /// Ids go into commands by the hundred: without a string for each.
-pub(super) trait WriteId {
-    fn write_id(&mut self, id: EntryId);
-}
+pub(super) struct WrittenId(pub EntryId);
 
-impl WriteId for Cmd {
-    fn write_id(&mut self, id: EntryId) {
-        redis::RedisWrite::write_arg_fmt(self, id);
+impl ToRedisArgs for WrittenId {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.write_arg_fmt(self.0);
     }
 }
 

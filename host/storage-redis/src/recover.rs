@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::keys::Keys;
 use super::record;
-use super::record::WriteId;
+use super::record::WrittenId;
 use super::takeover::Claimed;
 use super::{Redis, replies, value};
 use tidemill_core::model::delivery::{Body, Delivery, EntryId, Queue, Subscription};
@@ -94,7 +94,7 @@ impl Redis {
             }
             let mut cmd = redis::cmd("XREADGROUP");
             cmd.arg("GROUP").arg(&*subscription.handler).arg(consumer).arg("COUNT").arg(wanted.len().min(count));
-            cmd.arg("STREAMS").arg(key_of(keys, queue)).write_id(before(first));
+            cmd.arg("STREAMS").arg(key_of(keys, queue)).arg(WrittenId(before(first)));
             let entries = match self.run(&cmd, subscription).await.and_then(value::read_entries) {
                 Ok(entries) => entries,
                 // What has come is not read a second time for what has not: that may be too large for the time there
@@ -130,7 +130,7 @@ impl Redis {
             return Ok(());
         }
         let mut cmd = redis::cmd("HMGET");
-        cmd.arg(keys.tries());
+        cmd.arg(keys.crashes());
         for delivery in deliveries.iter() {
             cmd.arg(format!("{}{}", name_of(delivery.queue), delivery.entry));
         }

@@ -7,8 +7,8 @@ use redis::Cmd;
 
 use super::keys::Keys;
 use super::record;
-use super::record::{WriteBounds, WriteId};
-use super::script::{SETTLE, SETTLE_WHEN_FULL, Script};
+use super::record::{WrittenBounds, WrittenId};
+use super::script::{Arguments, SETTLE_WHEN_FULL, Script, ScriptCall, SettleArgs};
 use super::{Redis, inbox_window_ms, millis, value};
 use tidemill_core::model::delivery::{Disposition, Effects, EntryId, Queue};
 use tidemill_storage::{Error, Options, Result, Settled, Settlement, SettlementEntry, VERSIONS_MAX};
@@ -16,30 +16,7 @@ use tidemill_storage::{Error, Options, Result, Settled, Settlement, SettlementEn
 impl Redis {
     /// What is sent to settle a batch. Needs no server, so that it can be measured by itself.
     pub fn encode(settlement: &Settlement, options: &Options) -> Result<Cmd> {
-        let entries = &settlement.entries;
-        let keys = Keys::of(&settlement.subscription);
-        let names = Names::of(entries, &keys, settlement)?;
-        let (args, bytes) = room(entries);
-        let mut call = script(entries).call_with_room(&names.keys, args, bytes);
-        call.arg(&*settlement.subscription.handler).arg(&*settlement.consumer);
-        call.arg(inbox_window_ms(options)).write_bounds(options).arg(names.state_prefix.len());
-        call.arg(entries.iter().map(plan_letter).collect::<String>());
-        for queue in [Queue::Stream, Queue::Redelivery] {
-            write_queue(&mut call, entries, queue);
-        }
-        let dedup_keys = dedup_keys(entries);
-        call.arg(dedup_keys.as_flattened()).arg(numbers(entries, &names));
-        call.arg(u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)));
-        call.arg(options.timers_max);
-        call.arg(&*settlement.plugin).arg(VERSIONS_MAX);
-        match is_plain(entries, &dedup_keys) {
-            true => call.arg(1),
-            false => call.arg(agreed(entries)),
-        };
-        for (number, entry) in entries.iter().enumerate() {
-            write_extras(&mut call, entry, number, settlement);
-        }
-        Ok(call)
+        encode(settlement, options).map(|call| call.cmd)
     }
 
     pub(super) async fn settle_batch(&self, settlement: &Settlement) -> Result<Vec<Settled>> {
@@ -47,8 +24,8 @@ impl Redis {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        let call = Self::encode(settlement, &self.options)?;
-        let answer = self.run_script(script(entries), &call, &settlement.subscription).await?;
+        let call = encode(settlement, &self.options)?;
+        let answer = self.run_script(&call, &settlement.subscription).await?;
         let letters = value::bytes(answer)?;
         if letters.len() != entries.len() {
             return Err(super::error::odd_answer("one letter for each entry"));
@@ -57,8 +34,54 @@ impl Redis {
     }
 }
 
+fn encode(settlement: &Settlement, options: &Options) -> Result<ScriptCall> {
+    let (subscription, entries) = (&settlement.subscription, &settlement.entries);
+    let keys = Keys::of(subscription);
+    let names = Names::of(entries, &keys, settlement)?;
+    let dedup_keys = dedup_keys(entries);
+    let (from_stream, from_redelivery) = (Ids::of(entries, Queue::Stream), Ids::of(entries, Queue::Redelivery));
+    let arguments = SettleArgs {
+        stream: keys.stream(),
+        redelivery: keys.redelivery(),
+        due: keys.due(),
+        due_bodies: keys.due_bodies(),
+        dead: keys.dead(),
+        crashes: keys.crashes(),
+        stats: keys.stats(),
+        inbox: keys.seen(),
+        state_index: keys.state_index(),
+        receipt: keys.receipt(settlement.token),
+        timers: keys.timers(),
+        group: &subscription.handler,
+        consumer: &settlement.consumer,
+        window_ms: inbox_window_ms(options),
+        letter_bounds: WrittenBounds::of(options),
+        state_prefix_len: names.state_prefix.len(),
+        ops: entries.iter().map(op).collect(),
+        stream_ids: from_stream.text,
+        stream_low: from_stream.low,
+        stream_high: from_stream.high,
+        redelivery_ids: from_redelivery.text,
+        redelivery_low: from_redelivery.low,
+        redelivery_high: from_redelivery.high,
+        dedup_keys: dedup_keys.as_flattened(),
+        shapes: shapes(entries, &names),
+        crashed: u8::from(entries.iter().any(|entry| entry.delivery.crashes > 0)),
+        timers_max: options.timers_max,
+        plugin: &settlement.plugin,
+        versions_max: VERSIONS_MAX,
+        plain: if is_plain(entries, &dedup_keys) { "1".to_owned() } else { agreed(entries) },
+    };
+    let (args, bytes) = room(entries);
+    let mut call = arguments.call_as(script(entries), &names.keys, args, bytes);
+    for (number, entry) in entries.iter().enumerate() {
+        write_extras(&mut call.cmd, entry, number, settlement);
+    }
+    Ok(call)
+}
+
 fn script(entries: &[SettlementEntry]) -> &'static Script {
-    if entries.iter().all(takes_no_room) { &SETTLE_WHEN_FULL } else { &SETTLE }
+    if entries.iter().all(takes_no_room) { &SETTLE_WHEN_FULL } else { SettleArgs::script() }
 }
 
 /// A dead letter does take some, but there is a bound on how many are kept. A retry or an effect may take any amount.
@@ -73,14 +96,14 @@ fn takes_no_room(entry: &SettlementEntry) -> bool {
     }
 }
 
-fn plan_letter(entry: &SettlementEntry) -> char {
+fn op(entry: &SettlementEntry) -> char {
     match entry.delivery.queue {
-        Queue::Stream => kind_letter(entry),
-        Queue::Redelivery => kind_letter(entry).to_ascii_uppercase(),
+        Queue::Stream => op_letter(entry),
+        Queue::Redelivery => op_letter(entry).to_ascii_uppercase(),
     }
 }
 
-fn kind_letter(entry: &SettlementEntry) -> char {
+fn op_letter(entry: &SettlementEntry) -> char {
     match &entry.disposition {
         Disposition::Commit(Effects { emits, timers, .. })
             if entry.dedup_key.is_some() && entry.state.is_none() && emits.is_empty() && timers.is_empty() =>
@@ -125,17 +148,24 @@ fn ids(entries: &[SettlementEntry], queue: Queue) -> impl Iterator<Item = EntryI
 }
 
 /// The ids of a queue, and between which of them all lie.
-fn write_queue(call: &mut Cmd, entries: &[SettlementEntry], queue: Queue) {
-    let zero = EntryId(0, 0);
-    let mut text = String::new();
-    for (number, id) in ids(entries, queue).enumerate() {
-        let space = if number == 0 { "" } else { " " };
-        // Writing to a string never fails.
-        let _ = write!(text, "{space}{id}");
+struct Ids {
+    text: String,
+    low: WrittenId,
+    high: WrittenId,
+}
+
+impl Ids {
+    fn of(entries: &[SettlementEntry], queue: Queue) -> Self {
+        let zero = EntryId(0, 0);
+        let mut text = String::new();
+        for (number, id) in ids(entries, queue).enumerate() {
+            let space = if number == 0 { "" } else { " " };
+            // Writing to a string never fails.
+            let _ = write!(text, "{space}{id}");
+        }
+        let low = WrittenId(ids(entries, queue).min().unwrap_or(zero));
+        Self { text, low, high: WrittenId(ids(entries, queue).max().unwrap_or(zero)) }
     }
-    call.arg(text);
-    call.write_id(ids(entries, queue).min().unwrap_or(zero));
-    call.write_id(ids(entries, queue).max().unwrap_or(zero));
 }
 
 /// The deduplication keys of all commits: the id of the event and the hash of its bytes.
@@ -154,7 +184,7 @@ fn dedup_keys(entries: &[SettlementEntry]) -> Vec<[u8; 32]> {
 /// event.
 fn is_plain(entries: &[SettlementEntry], dedup_keys: &[[u8; 32]]) -> bool {
     let mut ids = HashSet::with_capacity(dedup_keys.len());
-    entries.iter().all(|entry| entry.delivery.queue == Queue::Stream && kind_letter(entry) == 'c')
+    entries.iter().all(|entry| entry.delivery.queue == Queue::Stream && op_letter(entry) == 'c')
         && dedup_keys.iter().all(|dedup_key| ids.insert(&dedup_key[..16]))
 }
 
@@ -171,7 +201,7 @@ fn agreed(entries: &[SettlementEntry]) -> String {
 fn write_extras(call: &mut Cmd, entry: &SettlementEntry, number: usize, settlement: &Settlement) {
     let delivery = &entry.delivery;
     match &entry.disposition {
-        Disposition::Commit(effects) if kind_letter(entry) == 'e' => {
+        Disposition::Commit(effects) if op_letter(entry) == 'e' => {
             write_effects(call, entry, effects);
             for (index, timer) in effects.timers.iter().enumerate() {
                 // Padded, so that those of one millisecond keep their order: the names decide then.
@@ -215,10 +245,10 @@ fn write_effects(call: &mut Cmd, entry: &SettlementEntry, effects: &Effects) {
     }
 }
 
-/// The numbers of all entries of the kind `e`, packed as `settle.lua` unpacks them.
-fn numbers(entries: &[SettlementEntry], names: &Names) -> Vec<u8> {
+/// The shapes of all entries of the op `e`, packed as `outcomes.lua` unpacks them.
+fn shapes(entries: &[SettlementEntry], names: &Names) -> Vec<u8> {
     let mut packed = Vec::new();
-    for entry in entries.iter().filter(|entry| kind_letter(entry) == 'e') {
+    for entry in entries.iter().filter(|entry| op_letter(entry) == 'e') {
         let Disposition::Commit(effects) = &entry.disposition else { continue };
         let key = entry.state.as_ref().map_or(0, |(key, _)| number_of(&names.states, key));
         let deleted = effects.writes.values().filter(|value| value.is_none()).count();
@@ -235,7 +265,7 @@ fn numbers(entries: &[SettlementEntry], names: &Names) -> Vec<u8> {
     packed
 }
 
-/// All keys of a settlement, and by which numbers (from 1, as Lua counts) its entries call them.
+/// The keys of a settlement that its entries add, and by which numbers (from 1, as Lua counts) they call them.
 struct Names<'a> {
     keys: Vec<String>,
     state_prefix: String,
@@ -246,20 +276,7 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn of(entries: &'a [SettlementEntry], keys: &Keys, settlement: &Settlement) -> Result<Self> {
         let state_prefix = keys.state_prefix();
-        let (mut states, mut streams) = (HashMap::new(), HashMap::new());
-        let mut keys = vec![
-            keys.stream(),
-            keys.redelivery(),
-            keys.due(),
-            keys.due_bodies(),
-            keys.dead(),
-            keys.tries(),
-            keys.stats(),
-            keys.seen(),
-            keys.state_index(),
-            keys.receipt(settlement.token),
-            keys.timers(),
-        ];
+        let (mut keys, mut states, mut streams) = (Vec::new(), HashMap::new(), HashMap::new());
         for entry in entries {
             let Disposition::Commit(effects) = &entry.disposition else { continue };
             match &entry.state {
@@ -283,7 +300,7 @@ impl<'a> Names<'a> {
 fn number<'a>(keys: &mut Vec<String>, known: &mut HashMap<&'a str, usize>, name: &'a str, key: impl Fn() -> String) {
     known.entry(name).or_insert_with(|| {
         keys.push(key());
-        keys.len()
+        SettleArgs::KEYS.len() + keys.len()
     });
 }
 
@@ -294,7 +311,7 @@ fn number_of(numbers: &HashMap<&str, usize>, name: &str) -> usize {
 
 /// How many arguments and bytes a settlement takes, near enough to allocate once.
 fn room(entries: &[SettlementEntry]) -> (usize, usize) {
-    let (mut args, mut bytes) = (20, 256 + 64 * entries.len());
+    let (mut args, mut bytes) = (0, 256 + 64 * entries.len());
     for entry in entries {
         match &entry.disposition {
             Disposition::Commit(effects) => {

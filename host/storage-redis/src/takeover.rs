@@ -8,9 +8,10 @@ use redis::{Pipeline, Value};
 
 use super::keys;
 use super::keys::Keys;
-use super::record::WriteBounds;
+use super::record::WrittenBounds;
 use super::recover::{Found, PAGE, QUEUES, key_of, name_of, to_u32};
-use super::script::{REAP_CONSUMERS, RECLAIMER, SILENT, TAKEOVER};
+use super::script::{Arguments, IdleConsumersArgs, ReapConsumersArgs, ReclaimerArgs, SilentArgs, TakeoverArgs};
+use super::value::Fields;
 use super::witness::KnownPosition;
 use super::{Redis, millis, value};
 use tidemill_core::clock;
@@ -124,27 +125,64 @@ impl Redis {
     /// Removes dead consumers that have nothing, before the others are listed: a list of all might be long.
     /// Queues with something pending are left to `claim`, which knows when the last of it is gone.
     async fn reap_consumers(&self, subscription: &Subscription, keys: &Keys, lease: Duration) -> Result<()> {
-        let mut call = REAP_CONSUMERS.call(&[keys.stream(), keys.redelivery()]);
-        call.arg(&*subscription.handler).arg(millis(lease)).arg(BURIALS_MAX).arg(keys::HEARTBEAT_PREFIX);
-        call.arg(millis(HEARTBEAT_MAX));
+        let list = IdleConsumersArgs {
+            stream: keys.stream(),
+            redelivery: keys.redelivery(),
+            group: &subscription.handler,
+            lease_ms: millis(lease),
+            max: BURIALS_MAX,
+        };
+        let list = list.call();
         for _ in 0..BURIAL_CALLS_MAX {
-            if value::count(&self.run_script(&REAP_CONSUMERS, &call, subscription).await?)? < BURIALS_MAX {
+            let idle = value::array(self.run_script(&list, subscription).await?)?;
+            let idle = idle.into_iter().map(value::bytes).collect::<Result<Vec<_>>>()?;
+            let all = idle.len() as u64;
+            let silent = self.without_heartbeat(subscription, idle, |name| name).await?;
+            if silent.is_empty() {
+                break;
+            }
+            let arguments = ReapConsumersArgs {
+                stream: keys.stream(),
+                redelivery: keys.redelivery(),
+                group: &subscription.handler,
+            };
+            let mut reap = arguments.call();
+            reap.cmd.arg(&silent);
+            self.run_script(&reap, subscription).await?;
+            if all < BURIALS_MAX {
                 break;
             }
         }
         Ok(())
     }
 
+    /// Those of some consumers that have no heartbeat. In one call, because they may be many.
+    async fn without_heartbeat<T>(
+        &self,
+        subscription: &Subscription,
+        consumers: Vec<T>,
+        name: impl Fn(&T) -> &Vec<u8>,
+    ) -> Result<Vec<T>> {
+        if consumers.is_empty() {
+            return Ok(consumers);
+        }
+        let heartbeat = |consumer: &T| [keys::HEARTBEAT_PREFIX.as_bytes(), name(consumer)].concat();
+        let heartbeats: Vec<Vec<u8>> = consumers.iter().map(heartbeat).collect();
+        let call = SilentArgs { longest_ms: millis(HEARTBEAT_MAX) }.call_with(&heartbeats, 0, 0);
+        let silent = value::array(self.run_script(&call, subscription).await?)?;
+        let consumers = consumers.into_iter().zip(silent);
+        Ok(consumers.filter(|(_, silent)| *silent == Value::Int(1)).map(|(consumer, _)| consumer).collect())
+    }
+
     /// Whether this consumer is the elected reclaimer. There is one at a time: with many hosts, searching would cost
     /// more than what is found. Two at once do no harm, the scripts ensure that. There is none while heartbeats cannot
     /// be trusted.
     async fn is_reclaimer(&self, subscription: &Subscription, keys: &Keys, consumer: &str) -> Result<bool> {
-        let mut call = RECLAIMER.call(&[keys.reclaimer()]);
-        call.arg(consumer).arg(millis(RECLAIMER_LEASE));
+        let arguments = ReclaimerArgs { reclaimer: keys.reclaimer(), consumer, ttl_ms: millis(RECLAIMER_LEASE) };
         let at = clock::since_boot();
-        let [is_it, now] = value::tuple(self.run_script(&RECLAIMER, &call, subscription).await?)?;
-        let believed = self.witness.look(subscription, KnownPosition { ms: value::count(&now)?, at });
-        Ok(value::count(&is_it)? == 1 && believed)
+        let mut answer = Fields::of(self.run_script(&arguments.call(), subscription).await?)?;
+        let believed = self.witness.look(subscription, KnownPosition { ms: answer.count("now_ms")?, at });
+        Ok(answer.count("elected")? == 1 && believed)
     }
 
     /// Takes one delivery out of quarantine.
@@ -190,13 +228,27 @@ impl Redis {
         count: usize,
         found: &mut Found,
     ) -> Result<Vec<EntryId>> {
-        let mut call = TAKEOVER.call(&[key_of(keys, queue), keys.tries(), keys.dead(), keys.stats()]);
-        call.arg(&*subscription.handler).arg(consumer).arg(from.consumer).arg(millis(from.lease)).arg(count);
-        call.arg(name_of(queue)).write_bounds(&self.options).arg(from.note.letter()).arg(millis(CRASH_WINDOW));
-        call.arg(CRASHES_MAX).arg(CRASHED_WEIGHT);
-        let [ids, crashes, alone, quarantined] = value::tuple(self.run_script(&TAKEOVER, &call, subscription).await?)?;
+        let arguments = TakeoverArgs {
+            queue: key_of(keys, queue),
+            crashes: keys.crashes(),
+            dead: keys.dead(),
+            stats: keys.stats(),
+            group: &subscription.handler,
+            consumer,
+            holder: from.consumer,
+            lease_ms: millis(from.lease),
+            max: count,
+            queue_name: name_of(queue),
+            letter_bounds: WrittenBounds::of(&self.options),
+            note: from.note.letter(),
+            crash_window_ms: millis(CRASH_WINDOW),
+            crashes_max: CRASHES_MAX,
+            crashed_weight: CRASHED_WEIGHT,
+        };
+        let mut answer = Fields::of(self.run_script(&arguments.call(), subscription).await?)?;
         let mut accounts = HashMap::new();
-        for ((id, crashes), alone) in value::array(ids)?.iter().zip(value::array(crashes)?).zip(value::array(alone)?) {
+        let ids = answer.list("ids")?;
+        for ((id, crashes), alone) in ids.iter().zip(answer.list("crashes")?).zip(answer.list("alone")?) {
             accounts.insert(value::entry_id(id)?, (to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
         }
         let begun = found.deliveries.len();
@@ -206,7 +258,7 @@ impl Redis {
             delivery.crashes = delivery.crashes.saturating_add(crashes);
             delivery.died_alone = alone;
         }
-        value::array(quarantined)?.iter().map(value::entry_id).collect()
+        answer.list("quarantined")?.iter().map(value::entry_id).collect()
     }
 
     /// The consumers of the group that have no heartbeat.
@@ -231,17 +283,9 @@ impl Redis {
                 other.pending[queue as usize].1 = pending;
             }
         }
-        if others.is_empty() {
-            return Ok(Vec::new());
-        }
-        let others: Vec<DeadConsumer> = others.into_values().collect();
-        let beat = |other: &DeadConsumer| [keys::HEARTBEAT_PREFIX.as_bytes(), &other.name].concat();
-        let beats: Vec<Vec<u8>> = others.iter().map(beat).collect();
-        let mut call = SILENT.call(&beats);
-        call.arg(millis(HEARTBEAT_MAX));
-        let silent = value::array(self.run_script(&SILENT, &call, subscription).await?)?;
-        let others = others.into_iter().zip(silent);
-        let mut dead: Vec<_> = others.filter(|(_, silent)| *silent == Value::Int(1)).map(|(dead, _)| dead).collect();
+        let mut dead = self
+            .without_heartbeat(subscription, others.into_values().collect(), |other: &DeadConsumer| &other.name)
+            .await?;
         let names: Vec<&[u8]> = dead.iter().map(|dead| &*dead.name).collect();
         let times = self.witness.silent(subscription, &names, clock::since_boot());
         dead.iter_mut().zip(times).for_each(|(dead, time)| dead.silent = time);

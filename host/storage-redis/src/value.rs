@@ -1,5 +1,7 @@
 //! Taking answers of Redis apart by hand: what is large is moved, never copied.
 
+use std::time::Duration;
+
 use redis::Value;
 
 use super::error::odd_answer;
@@ -20,6 +22,61 @@ pub(super) fn array(value: Value) -> Result<Vec<Value>> {
 /// A list of exactly `N`.
 pub(super) fn tuple<const N: usize>(value: Value) -> Result<[Value; N]> {
     array(value)?.try_into().map_err(|_| odd_answer("a list of another length"))
+}
+
+/// An answer of names and values in turn.
+pub(super) struct Fields(Vec<(Vec<u8>, Value)>);
+
+impl Fields {
+    pub(crate) fn of(value: Value) -> Result<Self> {
+        let mut items = array(value)?.into_iter();
+        let mut fields = Vec::with_capacity(items.len() / 2);
+        while let (Some(name), Some(value)) = (items.next(), items.next()) {
+            fields.push((bytes(name)?, value));
+        }
+        Ok(Self(fields))
+    }
+
+    /// Takes the value out: what is large is moved.
+    pub(crate) fn take(&mut self, name: &str) -> Result<Value> {
+        let found = self.0.iter_mut().find(|(known, _)| known == name.as_bytes());
+        let (_, value) = found.ok_or_else(|| odd_answer(&format!("`{name}`")))?;
+        Ok(std::mem::replace(value, Value::Nil))
+    }
+
+    /// A count, or an error that names it. Zero if it is nil: a counter that nothing has raised yet.
+    pub(crate) fn count(&mut self, name: &str) -> Result<u64> {
+        match self.take(name)? {
+            Value::Nil => Ok(0),
+            value => count(&value).map_err(|_| odd_answer(&format!("a number as `{name}`"))),
+        }
+    }
+
+    /// Milliseconds, below zero if there is no such time.
+    pub(crate) fn time_if_any(&mut self, name: &str) -> Result<Option<Duration>> {
+        let ms = number(&self.take(name)?).map_err(|_| odd_answer(&format!("a number as `{name}`")))?;
+        Ok(u64::try_from(ms).ok().map(Duration::from_millis))
+    }
+
+    pub(crate) fn text(&mut self, name: &str) -> Result<String> {
+        text(self.take(name)?).map_err(|_| odd_answer(&format!("text as `{name}`")))
+    }
+
+    pub(crate) fn list(&mut self, name: &str) -> Result<Vec<Value>> {
+        array(self.take(name)?).map_err(|_| odd_answer(&format!("a list as `{name}`")))
+    }
+
+    pub(crate) fn id(&mut self, name: &str) -> Result<EntryId> {
+        entry_id(&self.take(name)?).map_err(|_| odd_answer(&format!("an entry id as `{name}`")))
+    }
+
+    /// An id that is an empty text if there is none.
+    pub(crate) fn id_if_any(&mut self, name: &str) -> Result<Option<EntryId>> {
+        match self.take(name)? {
+            Value::BulkString(bytes) if bytes.is_empty() => Ok(None),
+            id => entry_id(&id).map(Some).map_err(|_| odd_answer(&format!("an entry id as `{name}`"))),
+        }
+    }
 }
 
 pub(super) fn bytes(value: Value) -> Result<Vec<u8>> {
@@ -84,4 +141,21 @@ pub(super) fn read_streams(value: Value) -> Result<Vec<(Vec<u8>, Vec<RawEntry>)>
 
 fn ascii(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_missing_is_named() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let answer = vec![text("lag"), Value::Int(3), text("base"), Value::Nil, text("due"), text("x")];
+        let mut fields = Fields::of(Value::Array(answer)).expect("names and values");
+        assert_eq!((fields.count("lag").ok(), fields.count("base").ok()), (Some(3), Some(0)));
+        for (name, said) in [("dead", "`dead` was to come"), ("due", "a number as `due` was to come")] {
+            let error = fields.count(name).expect_err(name).to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }

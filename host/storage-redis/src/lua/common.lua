@@ -1,4 +1,4 @@
--- Shared helpers, inserted after the first line of each script.
+-- Shared helpers, which stand before each script.
 
 -- Lua's stack holds some 8000 values: longer argument lists go in pieces (of even length, for pairs).
 local PIECE = 1000
@@ -95,15 +95,15 @@ end
 -- Placeholder consumers: entries pending under them are in flight on no host. No host can have such a name.
 local RELEASED, QUARANTINE, ELSEWHERE = '(released)', '(quarantine)', '(elsewhere)'
 
--- What `tries` holds of a delivery: how many hosts crashed while processing it, when the last one did (ms), and `a`
+-- What `crashes` holds of a delivery: how many hosts crashed while processing it, when the last one did (ms), and `a`
 -- while it is run alone.
-local function read_tries(text)
-    local crashes, at, alone = string.match(text or '', '^(%d+):?(%d*):?(a?)$')
-    return tonumber(crashes) or 0, tonumber(at) or 0, alone == 'a'
+local function read_crashes(text)
+    local times, at, alone = string.match(text or '', '^(%d+):?(%d*):?(a?)$')
+    return tonumber(times) or 0, tonumber(at) or 0, alone == 'a'
 end
 
-local function write_tries(crashes, at, alone)
-    return whole(crashes) .. ':' .. whole(at) .. (alone and ':a' or '')
+local function write_crashes(times, at, alone)
+    return whole(times) .. ':' .. whole(at) .. (alone and ':a' or '')
 end
 
 -- Moves a pending entry to a placeholder consumer. XCLAIM drops an entry that was deleted: then the result is false,
@@ -208,17 +208,10 @@ local function may_audit(key)
     may('XADD', key, 'MAXLEN', '=', '1', '*', 'verb', '')
 end
 
--- Writes an audit record: `act` has the operator, the reason, and how many records are kept and ids named in one.
-local function audit(key, verb, ids, act)
-    local named_ids = table.concat(ids, ' ', 1, math.min(#ids, act.ids_max))
-    redis.call('XADD', key, 'MAXLEN', '=', act.records_max, '*',
-        'verb', verb, 'count', whole(#ids), 'ids', named_ids, 'who', act.who, 'note', act.note)
-end
-
--- The first four arguments of every script that writes an audit record.
-local function act_of(arguments)
-    return {
-        who = arguments[1], note = arguments[2], records_max = tonumber(arguments[3]), ids_max = tonumber(arguments[4]),
-    }
+-- Writes an audit record, of which only the newest `records_max` are kept; it names the first `ids_max` of the ids.
+local function audit(key, verb, ids, operator, reason, records_max, ids_max)
+    local named_ids = table.concat(ids, ' ', 1, math.min(#ids, tonumber(ids_max)))
+    redis.call('XADD', key, 'MAXLEN', '=', records_max, '*',
+        'verb', verb, 'count', whole(#ids), 'ids', named_ids, 'who', operator, 'note', reason)
 end
 

@@ -1,9 +1,9 @@
 #!lua flags=no-writes
 -- Counts one page of the entries after an id. Redis has no command for that, and the entries need not travel.
 --
--- KEYS     1 stream
--- ARGV     1 id  2 entries a page
--- returns  how many, and the id of the last (nil: none)
+-- KEYS     stream
+-- ARGV     after (an id)  page (entries)
+-- returns  count  last (id of the last one; nil: none)
 
-local page = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
-return {#page, #page > 0 and page[#page][1]}
+local rows = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', page)
+return {'count', #rows, 'last', #rows > 0 and rows[#rows][1]}

@@ -1,18 +1,17 @@
 #!lua flags=allow-oom
 -- Removes dead letters for good, and counts them as dropped.
 --
--- KEYS     1 dead  2 stats  3 audit
--- ARGV     1 operator  2 reason  3 audit records at most  4 ids in one of them at most  5.. ids of dead letters
--- returns  how many there were, and how many of the ids are done: the others have no room in this call
+-- KEYS     dead  stats  audit_log
+-- ARGV     operator  reason  records_max (in the audit log)  ids_max (in one record)  more: ids of dead letters
+-- returns  found (how many there were)  done (how many of the ids: the others have no room in this call)
 
-local dead, stats, records = KEYS[1], KEYS[2], KEYS[3]
 local letters = letters_of(dead, stats)
-may_audit(records)
+may_audit(audit_log)
 
 local DROP_BYTES_MAX = 16777216
 
 local found, known, bytes, done = {}, {}, 0, 0
-for i = 5, #ARGV do
+for i = MORE_ARGS, #ARGV do
     local id = ARGV[i]
     local letter = not known[id] and redis.call('XRANGE', dead, id, id)[1]
     if letter then
@@ -26,8 +25,8 @@ for i = 5, #ARGV do
 end
 if #found > 0 then
     redis.call('HINCRBY', stats, 'dropped', #found)
-    audit(records, 'drop', found, act_of(ARGV))
+    audit(audit_log, 'drop', found, operator, reason, records_max, ids_max)
     call_with(found, 1, #found, 'XDEL', dead)
     letters.close()
 end
-return {#found, done}
+return {'found', #found, 'done', done}

@@ -3,17 +3,14 @@
 -- position that tend.lua noted; if that is not known well enough, it is not created, and an operator has to choose a
 -- position.
 --
--- KEYS     1 stream  2 redelivery  3 due  4 dead  5 stats  6 timers  7 position  8 base of the inbox  9 audit
--- ARGV     1 operator  2 reason  3 audit records at most  4 ids in one of them at most  5 group
---          6 where a new one begins: 0 (with what is there), $ (with what comes)  7 inbox window in ms
---          8 the last id handed out that the caller remembers ('': none)
---          9 where a lost one is to begin, as the operator chose: 0, $, an id ('': where it was)
+-- KEYS     stream  redelivery  due  dead  stats  timers  position  inbox (base of its buckets)  audit_log
+-- ARGV     operator  reason  records_max (in the audit log)  ids_max (in one record)  group
+--          start (where a new one begins: 0, with what is there; $, with what comes)  window_ms (of the inbox)
+--          remembered (the last id handed out that the caller remembers; '': none)
+--          place (where a lost one is to begin, as the operator chose: 0, $, an id; '': where it was)
 -- returns  0 it exists, 1 it is new, 2 it resumes where it was, or where the operator chose, 3 it is lost
 
-local stream, redelivery, due, dead, stats, position = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
-local group, start, window, remembered, place = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9]
-
-local counted = redis.call('XLEN', redelivery) + redis.call('ZCARD', due) + redis.call('XLEN', dead) + redis.call('ZCARD', KEYS[6])
+local counted = redis.call('XLEN', redelivery) + redis.call('ZCARD', due) + redis.call('XLEN', dead) + redis.call('ZCARD', timers)
 local totals = redis.call('HMGET', stats, 'committed', 'skipped', 'dropped', 'timers')
 for i = 1, 3 do counted = counted + (tonumber(totals[i] or '0') or 0) end
 -- Timers were never on the stream.
@@ -22,7 +19,7 @@ local note = named(redis.call('HGETALL', position))
 may('HSET', stats, 'base', '0')
 may('HSET', position, 'lost', '0')
 may('HDEL', position, 'lost')
-if place ~= '' then may_audit(KEYS[9]) end
+if place ~= '' then may_audit(audit_log) end
 
 local info = group_info(stream, group)
 if place ~= '' and info then return 0 end
@@ -65,7 +62,7 @@ local function is_exact()
 end
 local function is_remembered()
     local since = note.cut == '1' and string.match(note.delivered, '^%d+') or note.at
-    return clock() - since < window and redis.call('EXISTS', KEYS[8]) == 1
+    return clock() - since < tonumber(window_ms) and redis.call('EXISTS', inbox) == 1
 end
 
 local at, kind, read = start, 1, nil
@@ -109,5 +106,5 @@ if kind == 2 and place == '' then
 else
     redis.call('HDEL', position, 'last', 'delivered', 'pending', 'at')
 end
-if place ~= '' then audit(KEYS[9], 'resume', {}, act_of(ARGV)) end
+if place ~= '' then audit(audit_log, 'resume', {}, operator, reason, records_max, ids_max) end
 return kind

@@ -1,5 +1,5 @@
 -- The accounts of a subscription's dead letters: bytes, which never ran, and which to evict when there are too many.
--- Scripts that add or remove letters have this behind common.lua.
+-- Stands before the scripts that add or remove letters.
 --
 -- A letter never ran if its class says so and no attempt is on its record. Untrusted input can cause any number of
 -- those, so they have half of each bound at most, and are evicted before all others. Among equals the oldest goes
@@ -12,16 +12,9 @@
 -- another program has written or removed some: they are learned on the way, a part with each step that adds letters.
 -- Until then they count as letters that ran.
 
--- `bounds`: letters and their bytes at most, `100000 268435456`. Only a script that adds letters needs them. Raises an
--- error if something could fail later: to be called before anything is written.
-local function letters_of(dead, stats, bounds)
-    local NEVER_RAN = {undecodable = true, invalid = true, unknown = true, conflict = true}
-    local COUNTED = {event = true, timer = true, fields = true, large = true, text = true, history = true}
-    -- What one step learns, and evicts beyond as much as it has added (a bound that was lowered): letters, bytes.
-    local STEP_MAX, STEP_BYTES_MAX, LEARN_PAGE = 1000, 16777216, 10
-    local unrun = dead .. ':unrun'
-
-    local length = redis.call('XLEN', dead)
+-- The accounts: `known` letters, their `bytes`, and the `unrun_bytes` of those that never ran, up to the id `upto`.
+-- Raises an error if something could fail later.
+local function accounts_of(dead, unrun, stats)
     redis.call('XLEN', unrun)
     may('XADD', dead, '*', 'class', '')
     may('XDEL', dead, '0-1')
@@ -32,6 +25,8 @@ local function letters_of(dead, stats, bounds)
     may('UNLINK', unrun)
     may('HSET', stats, 'letters', '0')
     may('HINCRBY', stats, 'dropped', '1')
+    local NEVER_RAN = {undecodable = true, invalid = true, unknown = true, conflict = true}
+    local COUNTED = {event = true, timer = true, fields = true, large = true, text = true, history = true}
     local names = {'letters', 'letters_bytes', 'unrun_bytes', 'dropped', 'evicted_ran', 'evicted_unrun'}
     local said = redis.call('HMGET', stats, unpack(names))
     for i = 1, #names do
@@ -39,19 +34,21 @@ local function letters_of(dead, stats, bounds)
             error({err = 'ERR ' .. stats .. ': its field ' .. names[i] .. ' is no number'})
         end
     end
-    local known, bytes, unrun_bytes = tonumber(said[1] or 0), tonumber(said[2] or 0), tonumber(said[3] or 0)
-    local upto = redis.call('HGET', stats, 'letters_upto') or '0-0'
-    if not string.match(upto, '^%d+%-%d+$') then
+    local accounts = {
+        dead = dead, unrun = unrun, upto = redis.call('HGET', stats, 'letters_upto') or '0-0',
+        known = tonumber(said[1] or 0), bytes = tonumber(said[2] or 0), unrun_bytes = tonumber(said[3] or 0),
+    }
+    if not string.match(accounts.upto, '^%d+%-%d+$') then
         error({err = 'ERR ' .. stats .. ': its field letters_upto is no id'})
     end
 
-    local function forget()
+    function accounts.forget()
         redis.call('UNLINK', unrun)
-        known, bytes, unrun_bytes, upto = 0, 0, 0, '0-0'
+        accounts.known, accounts.bytes, accounts.unrun_bytes, accounts.upto = 0, 0, 0, '0-0'
     end
 
     -- Body, reason and history. Names and numbers are the same few bytes in each.
-    local function measure(fields)
+    function accounts.measure(fields)
         local size, ran = 0, true
         for i = 1, #fields, 2 do
             local name, value = fields[i], fields[i + 1]
@@ -66,25 +63,103 @@ local function letters_of(dead, stats, bounds)
         return size, ran
     end
 
-    local function enter(id, fields)
-        local size, ran = measure(fields)
-        known, bytes, upto = known + 1, bytes + size, id
+    function accounts.enter(id, fields)
+        local size, ran = accounts.measure(fields)
+        accounts.known, accounts.bytes, accounts.upto = accounts.known + 1, accounts.bytes + size, id
         -- Fails if another program recreated the stream and the clock was set back: then it counts as one that ran.
         if not ran and not redis.pcall('XADD', unrun, id, 'bytes', whole(size)).err then
-            unrun_bytes = unrun_bytes + size
+            accounts.unrun_bytes = accounts.unrun_bytes + size
         end
         return size
     end
 
+    return accounts
+end
+
+-- What one step learns, and evicts beyond as much as it has added (a bound that was lowered): letters, bytes.
+local STEP_MAX, STEP_BYTES_MAX = 1000, 16777216
+
+-- Enters letters that the accounts do not know.
+local function learn(accounts)
+    local LEARN_PAGE = 10
+    local count, size, anew = 0, 0, false
+    while count < STEP_MAX and size < STEP_BYTES_MAX do
+        local rows = redis.call('XRANGE', accounts.dead, '(' .. accounts.upto, '+', 'COUNT', LEARN_PAGE)
+        if #rows == 0 then
+            if anew or accounts.known == redis.call('XLEN', accounts.dead) then return end
+            -- None is left, and the number is wrong: another program has removed letters that were known.
+            accounts.forget()
+            anew = true
+        end
+        for i = 1, #rows do size = size + accounts.enter(rows[i][1], rows[i][2]) end
+        count = count + #rows
+    end
+end
+
+-- Removes the oldest letters beyond the bounds. Returns how many of those that ran, and of those that never did.
+local function evict(accounts, bounds, added, added_bytes)
+    local max, bytes_max = string.match(bounds, '^(%d+) (%d+)$')
+    max, bytes_max = tonumber(max), tonumber(bytes_max)
+    local dead, unrun = accounts.dead, accounts.unrun
+    local total, unrun_total = redis.call('XLEN', dead), redis.call('XLEN', unrun)
+    local letters_left, bytes_left = STEP_MAX + added, STEP_BYTES_MAX + added_bytes
+    local function has_room() return letters_left > 0 and bytes_left > 0 end
+    local function is_over() return total > max or accounts.bytes > bytes_max end
+    local function is_over_half()
+        return unrun_total > math.floor(max / 2) or accounts.unrun_bytes > math.floor(bytes_max / 2)
+    end
+    local function go(size)
+        total, accounts.bytes = total - 1, accounts.bytes - size
+        letters_left, bytes_left = letters_left - 1, bytes_left - size
+    end
+
+    local gone_unrun = 0
+    while unrun_total > 0 and (is_over() or is_over_half()) and has_room() do
+        local ids = {}
+        for _, row in ipairs(redis.call('XRANGE', unrun, '-', '+', 'COUNT', 100)) do
+            if not has_room() or not (is_over() or is_over_half()) then break end
+            local size = tonumber(row[2][2]) or 0
+            go(size)
+            accounts.known, accounts.unrun_bytes = accounts.known - 1, accounts.unrun_bytes - size
+            unrun_total = unrun_total - 1
+            ids[#ids + 1] = row[1]
+        end
+        redis.call('XDEL', unrun, unpack(ids))
+        local gone = redis.call('XDEL', dead, unpack(ids))
+        -- Another program had removed the others before.
+        gone_unrun, total = gone_unrun + gone, total + #ids - gone
+    end
+
+    local ids, after = {}, '-'
+    while is_over() and has_room() do
+        local row = redis.call('XRANGE', dead, after, '+', 'COUNT', 1)[1]
+        if not row then break end
+        ids[#ids + 1], after = row[1], '(' .. row[1]
+        -- The oldest are those that are known.
+        go(accounts.known > 0 and accounts.measure(row[2]) or 0)
+        accounts.known = math.max(0, accounts.known - 1)
+    end
+    call_with(ids, 1, #ids, 'XDEL', dead)
+    return #ids, gone_unrun
+end
+
+-- `bounds`: letters and their bytes at most, `100000 268435456`. Only a script that adds letters needs them. To be
+-- called before anything is written: what could fail later raises an error here.
+local function letters_of(dead, stats, bounds)
+    local unrun = dead .. ':unrun'
+    local length = redis.call('XLEN', dead)
+    local accounts = accounts_of(dead, unrun, stats)
     local letters = {}
-    local all_known, added, added_bytes, removed = known == length, 0, 0, 0
-    if all_known and length > 0 then all_known = #redis.call('XRANGE', dead, '(' .. upto, '+', 'COUNT', 1) == 0 end
+    local all_known, added, added_bytes, removed = accounts.known == length, 0, 0, 0
+    if all_known and length > 0 then
+        all_known = #redis.call('XRANGE', dead, '(' .. accounts.upto, '+', 'COUNT', 1) == 0
+    end
 
     function letters.add(fields)
         local id = redis.call('XADD', dead, '*', unpack(fields))
-        if length == 0 and added == 0 then forget() end
+        if length == 0 and added == 0 then accounts.forget() end
         added = added + 1
-        if all_known then added_bytes = added_bytes + enter(id, fields) end
+        if all_known then added_bytes = added_bytes + accounts.enter(id, fields) end
     end
 
     -- An entry was deleted from its stream while it was pending. Its bytes are gone, but that it was there must not be
@@ -99,86 +174,30 @@ local function letters_of(dead, stats, bounds)
     function letters.remove(id, fields)
         removed = removed + 1
         if all_known then
-            local size, ran = measure(fields)
-            known, bytes = known - 1, bytes - size
-            if not ran and redis.call('XDEL', unrun, id) == 1 then unrun_bytes = unrun_bytes - size end
-        elseif known > 0 then
+            local size, ran = accounts.measure(fields)
+            accounts.known, accounts.bytes = accounts.known - 1, accounts.bytes - size
+            if not ran and redis.call('XDEL', unrun, id) == 1 then
+                accounts.unrun_bytes = accounts.unrun_bytes - size
+            end
+        elseif accounts.known > 0 then
             -- Whether it is one of those that are known is not worth finding out: they are learned again.
-            forget()
+            accounts.forget()
         end
-    end
-
-    local function learn()
-        local count, size, anew = 0, 0, false
-        while count < STEP_MAX and size < STEP_BYTES_MAX do
-            local rows = redis.call('XRANGE', dead, '(' .. upto, '+', 'COUNT', LEARN_PAGE)
-            if #rows == 0 then
-                if anew or known == redis.call('XLEN', dead) then return end
-                -- None is left, and the number is wrong: another program has removed letters that were known.
-                forget()
-                anew = true
-            end
-            for i = 1, #rows do size = size + enter(rows[i][1], rows[i][2]) end
-            count = count + #rows
-        end
-    end
-
-    local function evict()
-        local max, bytes_max = string.match(bounds, '^(%d+) (%d+)$')
-        max, bytes_max = tonumber(max), tonumber(bytes_max)
-        local total, unrun_total = redis.call('XLEN', dead), redis.call('XLEN', unrun)
-        local letters_left, bytes_left = STEP_MAX + added, STEP_BYTES_MAX + added_bytes
-        local function is_over() return total > max or bytes > bytes_max end
-        local function is_over_half()
-            return unrun_total > math.floor(max / 2) or unrun_bytes > math.floor(bytes_max / 2)
-        end
-        local function go(size)
-            total, bytes = total - 1, bytes - size
-            letters_left, bytes_left = letters_left - 1, bytes_left - size
-        end
-
-        local gone_unrun = 0
-        while unrun_total > 0 and (is_over() or is_over_half()) and letters_left > 0 and bytes_left > 0 do
-            local ids = {}
-            for _, row in ipairs(redis.call('XRANGE', unrun, '-', '+', 'COUNT', 100)) do
-                if letters_left <= 0 or bytes_left <= 0 or not (is_over() or is_over_half()) then break end
-                local size = tonumber(row[2][2]) or 0
-                go(size)
-                known, unrun_total, unrun_bytes = known - 1, unrun_total - 1, unrun_bytes - size
-                ids[#ids + 1] = row[1]
-            end
-            redis.call('XDEL', unrun, unpack(ids))
-            local gone = redis.call('XDEL', dead, unpack(ids))
-            -- Another program had removed the others before.
-            gone_unrun, total = gone_unrun + gone, total + #ids - gone
-        end
-
-        local ids, after = {}, '-'
-        while is_over() and letters_left > 0 and bytes_left > 0 do
-            local row = redis.call('XRANGE', dead, after, '+', 'COUNT', 1)[1]
-            if not row then break end
-            ids[#ids + 1], after = row[1], '(' .. row[1]
-            -- The oldest are those that are known.
-            go(known > 0 and measure(row[2]) or 0)
-            known = math.max(0, known - 1)
-        end
-        call_with(ids, 1, #ids, 'XDEL', dead)
-        return #ids, gone_unrun
     end
 
     -- Applies the bounds to what was added, and stores the accounts.
     function letters.close()
         if added + removed == 0 then return end
         if added > 0 then
-            if not all_known then learn() end
-            local ran, never_ran = evict()
+            if not all_known then learn(accounts) end
+            local ran, never_ran = evict(accounts, bounds, added, added_bytes)
             if ran + never_ran > 0 then redis.call('HINCRBY', stats, 'dropped', ran + never_ran) end
             if ran > 0 then redis.call('HINCRBY', stats, 'evicted_ran', ran) end
             if never_ran > 0 then redis.call('HINCRBY', stats, 'evicted_unrun', never_ran) end
         end
-        if redis.call('XLEN', dead) == 0 then forget() end
-        redis.call('HSET', stats, 'letters', whole(known), 'letters_bytes', whole(math.max(0, bytes)),
-            'unrun_bytes', whole(math.max(0, unrun_bytes)), 'letters_upto', upto)
+        if redis.call('XLEN', dead) == 0 then accounts.forget() end
+        redis.call('HSET', stats, 'letters', whole(accounts.known), 'letters_bytes', whole(math.max(0, accounts.bytes)),
+            'unrun_bytes', whole(math.max(0, accounts.unrun_bytes)), 'letters_upto', accounts.upto)
     end
 
     return letters

@@ -5,21 +5,23 @@
 -- Due is what is due by the steady clock (common.lua). Steps of the server's clock are detected here: the caller passes
 -- the last time it was given, and how much time has passed since by its own monotonic clock.
 --
--- KEYS     1 redelivery  2 due  3 bodies of what is due  4 timers  5 stats
--- ARGV     1 how many at most  2 the last time the caller was given ('' = it is new)  3 ms that have passed since
--- returns  1 how many were moved  2 in how many ms the next one is due (-1: none waits)  3 the time
+-- KEYS     redelivery  due  due_bodies  timers  stats
+-- ARGV     max (how many)  told_ms (the last time the caller was given; '': it is new)  passed_ms (since then)
+-- returns  moved (how many)  next_in_ms (when the next one is due; -1: none waits)  now_ms (the time)
 
 local PROMOTE_BYTES_MAX = 16777216
 
-local redelivery, bodies, stats, max = KEYS[1], KEYS[3], KEYS[5], tonumber(ARGV[1])
+local max = tonumber(max)
 local moved, bytes, next_in = 0, 0, -1
 
 local now = clock()
 local time, off, latest, before = steady(stats, now)
-if redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[4]) == 0 then return {0, -1, whole(time)} end
+if redis.call('ZCARD', due) + redis.call('ZCARD', timers) == 0 then
+    return {'moved', 0, 'next_in_ms', -1, 'now_ms', whole(time)}
+end
 
-local told = tonumber(ARGV[2])
-local wanted = told and math.max(told + ARGV[3], latest)
+local told = tonumber(told_ms)
+local wanted = told and math.max(told + passed_ms, latest)
 if wanted and math.abs(time - wanted) > STEP_MS then time, off = wanted, now - wanted end
 -- Once a second is enough: no more is lost by a step back that no host observes.
 if time - latest >= 1000 or off ~= before then
@@ -43,10 +45,10 @@ local function move(waiting)
     redis.call('XLEN', redelivery)
     may('XADD', redelivery, '*', 'event', '')
     may('ZREM', waiting, '')
-    may('HDEL', bodies, '')
+    may('HDEL', due_bodies, '')
     local records, count = {}, 0
     for i = 1, #names do
-        local body = redis.call('HGET', bodies, names[i])
+        local body = redis.call('HGET', due_bodies, names[i])
         bytes = bytes + (body and #body or 0)
         if bytes > PROMOTE_BYTES_MAX and moved + count > 0 then break end
         local record = record_of(body or '')
@@ -55,14 +57,14 @@ local function move(waiting)
     end
     for i = 1, #records do redis.call('XADD', redelivery, '*', unpack(records[i])) end
     call_with(names, 1, count, 'ZREM', waiting)
-    call_with(names, 1, count, 'HDEL', bodies)
+    call_with(names, 1, count, 'HDEL', due_bodies)
     moved = moved + count
 end
 
-for _, waiting in ipairs({KEYS[2], KEYS[4]}) do
+for _, waiting in ipairs({due, timers}) do
     move(waiting)
     local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
     local left = first[2] and math.max(0, first[2] - time)
     if left and (next_in < 0 or left < next_in) then next_in = left end
 end
-return {moved, next_in, whole(time)}
+return {'moved', moved, 'next_in_ms', next_in, 'now_ms', whole(time)}

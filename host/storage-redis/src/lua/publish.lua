@@ -1,25 +1,25 @@
 #!lua
 -- Appends events to a stream, in order, except those with an id that this stream has seen within the window.
 --
--- KEYS     1 stream  2 base of the stream's inbox
--- ARGV     1 inbox window in ms  2.. for each event: its bytes, its id and payload hash (empty: no deduplication key)
+-- KEYS     stream  inbox (base of the stream's)
+-- ARGV     window_ms (of the inbox)
+--          more: for each event its bytes, its id and payload hash (empty: no deduplication key)
 -- returns  for each event its entry id, or U (duplicate) or X (conflict)
 
-local stream, base, window = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local now = clock()
 
 may('XADD', stream, '*', 'event', '')
 local ids = {}
-for i = 3, #ARGV, 3 do
+for i = MORE_ARGS + 1, #ARGV, 3 do
     if ARGV[i] ~= '' then ids[#ids + 1] = ARGV[i] end
 end
-local hashes, box = recall(base, window, now, ids)
+local hashes, box = recall(inbox, tonumber(window_ms), now, ids)
 if #ids > 0 then may_remember(box) end
 local seen = {}
 for i, hash in pairs(hashes) do seen[ids[i]] = hash end
 
 local answer, dedup_keys = {}, {}
-for i = 2, #ARGV, 3 do
+for i = MORE_ARGS, #ARGV, 3 do
     local id, hash = ARGV[i + 1], ARGV[i + 2]
     local before = id ~= '' and seen[id]
     if before then

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- Takes or renews the lease of the elected reclaimer. Also when memory is full: what is reclaimed then may be acked.
 --
--- KEYS     1 lease
--- ARGV     1 consumer  2 ttl in ms
--- returns  1 if the consumer has it, 0 if another one has; the server's time in ms
+-- KEYS     reclaimer (the lease)
+-- ARGV     consumer  ttl_ms
+-- returns  elected (1 if the consumer has it, 0 if another one has)  now_ms (the server's time)
 
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
-    cut_lease(KEYS[1], tonumber(ARGV[2]), ARGV[2])
-    return {0, whole(clock())}
+local holder = redis.call('GET', reclaimer)
+if holder and holder ~= consumer then
+    cut_lease(reclaimer, tonumber(ttl_ms), ttl_ms)
+    return {'elected', 0, 'now_ms', whole(clock())}
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {1, whole(clock())}
+redis.call('SET', reclaimer, consumer, 'PX', ttl_ms)
+return {'elected', 1, 'now_ms', whole(clock())}

@@ -2,17 +2,15 @@
 -- Puts dead letters back on the redelivery queue, each linked to the letter that it was, with attempts and crashes
 -- reset to 0. A new body replaces the old one.
 --
--- KEYS     1 dead  2 redelivery  3 audit  4 stats
--- ARGV     1 operator  2 reason  3 audit records at most  4 ids in one of them at most  5 replay, edit
---          6 the new body (of edit)  7.. ids of dead letters
--- returns  how many there were, and how many of the ids are done: the others have no room in this call
+-- KEYS     dead  redelivery  audit_log  stats
+-- ARGV     operator  reason  records_max (in the audit log)  ids_max (in one record)  verb (replay, edit)
+--          body (the new one, of edit)  more: ids of dead letters
+-- returns  found (how many there were)  done (how many of the ids: the others have no room in this call)
 
-local dead, redelivery, records = KEYS[1], KEYS[2], KEYS[3]
-local act, verb, body = act_of(ARGV), ARGV[5], ARGV[6]
-local letters = letters_of(dead, KEYS[4])
+local letters = letters_of(dead, stats)
 redis.call('XLEN', redelivery)
 may('XADD', redelivery, '*', 'event', '')
-may_audit(records)
+may_audit(audit_log)
 
 -- Fields that are not copied from the letter.
 local LEFT_OUT = {class = true, text = true, attempts = true, crashes = true, replayed = true}
@@ -39,7 +37,7 @@ end
 local REPLAY_BYTES_MAX = 16777216
 
 local replayed, bytes, done = {}, 0, 0
-for i = 7, #ARGV do
+for i = MORE_ARGS, #ARGV do
     local found = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
     if found then
         redis.call('XADD', redelivery, '*', unpack(record_of(ARGV[i], found[2])))
@@ -53,6 +51,6 @@ for i = 7, #ARGV do
 end
 if #replayed > 0 then
     letters.close()
-    audit(records, verb, replayed, act)
+    audit(audit_log, verb, replayed, operator, reason, records_max, ids_max)
 end
-return {#replayed, done}
+return {'found', #replayed, 'done', done}

@@ -1,22 +1,18 @@
 #!lua flags=no-writes
 -- Reads the counters of a subscription, all at one moment.
 --
--- KEYS     1 stream  2 redelivery  3 due  4 dead  5 stats  6 timers
--- ARGV     1 group  2 in how many ms a timer is far away
--- returns  1 entries ever added to the stream  2 base of the counters (nil: none)  3 lag (nil: has to be counted)
---          4 last id delivered  5 pending on the stream  6 and on redelivery  7 entries on redelivery  8 due  9 dead
---          10 committed  11 skipped  12 duplicates  13 retried  14 dropped (nil: none yet)
---          15 now in ms  16 in quarantine  17 consumers  18 oldest id pending on the stream, 19 on redelivery (or nil)
---          20 torn settlements  21 timers set (nil: none yet)  22 timers far away  23 dead letters that never ran
---          24 bytes of dead letters  25 evicted of those that ran  26 of those that never ran (nil: none yet)
---          27 entries that strayed  28 deliveries repeated (nil: none yet)  29 left for others
---          30.. ids of the oldest entries that wait
+-- KEYS     stream  redelivery  due  dead  stats  timers
+-- ARGV     group  far_ms (in how many a timer is far away)
+-- returns  by name (nil: none yet): added (entries ever, to the stream)  base (of the counters)
+--          lag (nil: has to be counted)  last_delivered (id)  pending  redelivery_pending  redelivery_length  due  dead
+--          committed  skipped  duplicates  retried  dropped  now_ms  quarantined  left (for others)  consumers
+--          torn (settlements)  timers (set)  far (timers)  dead_unrun (those that never ran)  dead_bytes
+--          evicted_ran  evicted_unrun  strayed (entries)  repeated (deliveries)
+--          oldest_pending (ids: one of each queue that has any)  oldest (ids of the oldest entries that wait)
 
 -- Up to here they are counted by their names, each once; beyond, those of the queue that has more of them.
 local CONSUMERS_MAX = 1000
 
-local stream, redelivery, due, dead, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local group = ARGV[1]
 local oldest, pending, info, first_new, oldest_pending = {}, {}, {}, {}, {}
 local quarantined, left, names = 0, 0, {}
 
@@ -25,8 +21,10 @@ for i, key in ipairs({stream, redelivery}) do
     if not info[i] then error({err = 'NOGROUP no group ' .. group .. ' on ' .. key}) end
     local summary = redis.call('XPENDING', key, group)
     pending[i] = summary[1]
-    oldest_pending[i] = summary[1] > 0 and summary[2]
-    if oldest_pending[i] then oldest[#oldest + 1] = oldest_pending[i] end
+    if summary[1] > 0 then
+        oldest_pending[#oldest_pending + 1] = summary[2]
+        oldest[#oldest + 1] = summary[2]
+    end
     -- No list at all where nothing is pending.
     for _, holder in ipairs(summary[4] or {}) do
         if holder[1] == QUARANTINE then quarantined = quarantined + tonumber(holder[2]) end
@@ -43,8 +41,8 @@ end
 local added = added_to(stream, info[1])
 local redelivery_length, dead_length = redis.call('XLEN', redelivery), redis.call('XLEN', dead)
 local now = clock()
-local due_length = redis.call('ZCARD', due) + redis.call('ZCARD', KEYS[6])
-local far = redis.call('ZCOUNT', KEYS[6], '(' .. whole(steady(stats, now) + ARGV[2]), '+inf')
+local due_length = redis.call('ZCARD', due) + redis.call('ZCARD', timers)
+local far = redis.call('ZCOUNT', timers, '(' .. whole(steady(stats, now) + far_ms), '+inf')
 names[QUARANTINE], names[RELEASED], names[ELSEWHERE] = nil, nil, nil
 local consumers = 0
 for _ in pairs(names) do consumers = consumers + 1 end
@@ -72,11 +70,12 @@ elseif lag and base then
     lag = math.max(1, rest())
 end
 
-local answer = {
-    added, totals[1], lag, info[1]['last-delivered-id'], pending[1], pending[2], redelivery_length, due_length, dead_length,
-    totals[2], totals[3], totals[4], totals[5], totals[6], now, quarantined, consumers, oldest_pending[1],
-    oldest_pending[2], totals[7], totals[8], far, redis.call('XLEN', dead .. ':unrun'), totals[9], totals[10], totals[11],
-    totals[12], totals[13], left,
+return {
+    'added', added, 'base', totals[1], 'lag', lag, 'last_delivered', info[1]['last-delivered-id'], 'pending', pending[1],
+    'redelivery_pending', pending[2], 'redelivery_length', redelivery_length, 'due', due_length, 'dead', dead_length,
+    'committed', totals[2], 'skipped', totals[3], 'duplicates', totals[4], 'retried', totals[5], 'dropped', totals[6],
+    'now_ms', whole(now), 'quarantined', quarantined, 'left', left, 'consumers', consumers, 'torn', totals[7],
+    'timers', totals[8], 'far', far, 'dead_unrun', redis.call('XLEN', dead .. ':unrun'), 'dead_bytes', totals[9],
+    'evicted_ran', totals[10], 'evicted_unrun', totals[11], 'strayed', totals[12], 'repeated', totals[13],
+    'oldest_pending', oldest_pending, 'oldest', oldest,
 }
-for i = 1, #oldest do answer[29 + i] = oldest[i] end
-return answer

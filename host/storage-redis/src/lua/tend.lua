@@ -2,20 +2,23 @@
 -- Maintains a subscription: records a host's wish, notes the position of its group, so that ensure.lua can recreate it
 -- there, and counts what other programs have done.
 --
--- KEYS     1 stream  2 redelivery  3 due  4 dead  5 stats  6 timers  7 position  8 wishes
--- ARGV     1 group  2 consumer  3 its wish ('': the same as before)  4 for how long that counts in ms, unless renewed
---          5 pending ids that are noted at most  6 in how many ms a position is noted again
---          7 what the names of heartbeats begin with  8 for how long the wish of a deregistered host counts in ms
--- returns  1 the number of what is agreed on  2 entries left for others  3 strayed, and 4 repeated, counted now
---          5 the id from which the group was moved back ('': it was not)  6 the last id delivered
---          7.. consumer and wish, of each host
+-- KEYS     stream  redelivery  due  dead  stats  timers  position  wishes
+-- ARGV     group  consumer  wish ('': the same as before)  ttl_ms (for how long that counts, unless renewed)
+--          pending_max (ids that are noted)  every_ms (in how many a position is noted again)
+--          ended_ttl_ms (for how long the wish of a deregistered host counts)
+--          more: hosts in `replaced` of the last answer that have no heartbeat
+-- returns  agreed (the number of what is agreed on)  left (entries, for others)  strayed  repeated (counted now)
+--          set_back (the id from which the group was moved back; '': it was not)  last (id delivered)
+--          replaced (hosts that another one has replaced, if they have no heartbeat; that is in another slot)
+--          wishes (consumer and wish, of each host)
 --
 -- `position` has: last (id delivered), delivered (the same; or, if `cut`, the last of the ids in `pending`), pending
 -- (ids), added (entries ever, to the stream), read (by the group, as far as Redis knows), sum (of the settlements), at
 -- (when), lost (since when the position to resume at is unknown).
 
-local stream, redelivery, stats, position, wishes = KEYS[1], KEYS[2], KEYS[5], KEYS[7], KEYS[8]
-local group, me, wish, ttl, pending_max, every = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local pending_max, every = tonumber(pending_max), tonumber(every_ms)
+local silent = {}
+for i = MORE_ARGS, #ARGV do silent[ARGV[i]] = true end
 
 local info = group_info(stream, group)
 if not info then error({err = 'NOGROUP no group ' .. group .. ' on ' .. stream}) end
@@ -41,24 +44,30 @@ local earlier, later, ended = {}, {}, {}
 for i = 1, #all, 2 do
     local till, leave, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
     earlier[#earlier + 1], earlier[#earlier + 2] = all[i], text or ''
-    if leave == 'e' and tonumber(till) < now then ended[text] = math.max(ended[text] or 0, till - ARGV[8]) end
-    if all[i] == me and wish == '' then wish = text end
+    if leave == 'e' and tonumber(till) < now then ended[text] = math.max(ended[text] or 0, till - ended_ttl_ms) end
+    if all[i] == consumer and wish == '' then wish = text end
 end
+-- The wish that replaced a host stays until it is known whether that host has a heartbeat.
+local replaced, in_doubt, over = {}, {}, {}
 for i = 1, #all, 2 do
-    local till, _, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
+    local till, leave, text = string.match(all[i + 1], '^(%d+)(e?) (.*)$')
     -- A dead host with the wish of a host that has deregistered since was replaced by it: its last update came before
     -- that.
-    local over = not till or tonumber(till) < now
-        or (ended[text] and till - ttl <= ended[text] and redis.call('EXISTS', ARGV[7] .. all[i]) == 0)
-    if all[i] ~= me and over then
-        redis.call('HDEL', wishes, all[i])
-    elseif all[i] ~= me then
+    local expired = not till or tonumber(till) < now
+    local is_replaced = not expired and ended[text] and till - ttl_ms <= ended[text]
+    if all[i] ~= consumer and (expired or (is_replaced and silent[all[i]])) then
+        over[#over + 1] = {all[i], leave == 'e' and text}
+    elseif all[i] ~= consumer then
+        if is_replaced then replaced[#replaced + 1], in_doubt[text] = all[i], true end
         later[#later + 1], later[#later + 2] = all[i], text
     end
 end
+for _, row in ipairs(over) do
+    if not in_doubt[row[2]] then redis.call('HDEL', wishes, row[1]) end
+end
 if wish ~= '' then
-    redis.call('HSET', wishes, me, whole(now + ttl) .. ' ' .. wish)
-    later[#later + 1], later[#later + 2] = me, wish
+    redis.call('HSET', wishes, consumer, whole(now + ttl_ms) .. ' ' .. wish)
+    later[#later + 1], later[#later + 2] = consumer, wish
 end
 local agreed = redis.call('HGET', stats, 'agreed') or '0'
 if distinct(earlier) ~= distinct(later) then agreed = whole(redis.call('HINCRBY', stats, 'agreed', 1)) end
@@ -85,14 +94,14 @@ local function look()
     for i = 1, #rows do ids[i] = rows[i][1] end
     redis.call('HSET', position, 'last', last, 'delivered', delivered, 'pending', table.concat(ids, ' '), 'cut', cut,
         'added', whole(added), 'read', cut == '0' and info['entries-read'] or '',
-        'sum', sum_of(stats, KEYS[4]), 'at', whole(now))
+        'sum', sum_of(stats, dead), 'at', whole(now))
     if note.lost then redis.call('HDEL', position, 'lost') end
 
     local totals = redis.call('HMGET', stats, 'base', 'committed', 'skipped', 'dropped', 'timers', 'strayed', 'repeated')
     local function total(i) return tonumber(totals[i] or '0') or 0 end
     if totals[1] and #redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1) == 0 then
-        local gone = total(2) + total(3) + total(4) + total(6) + redis.call('XLEN', KEYS[4])
-        local waits = info.pending + redis.call('XLEN', redelivery) + redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[6])
+        local gone = total(2) + total(3) + total(4) + total(6) + redis.call('XLEN', dead)
+        local waits = info.pending + redis.call('XLEN', redelivery) + redis.call('ZCARD', due) + redis.call('ZCARD', timers)
         local off = added - total(1) + total(5) + total(7) - gone - waits
         if off ~= 0 then
             -- Another program may have set how far the group is (ENTRIESREAD): that is verified first.
@@ -105,8 +114,11 @@ local function look()
 end
 
 local age = now - (tonumber(note.at or '') or -math.huge)
-local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and note.sum == sum_of(stats, KEYS[4])
+local is_quiet = note.last == last and info.pending == 0 and note.pending == '' and note.sum == sum_of(stats, dead)
 local is_young = age >= 0 and age < (is_quiet and 10 * every or every)
 if not is_young or set_back ~= '' or note.lost then look() end
 
-return {agreed, left, strayed, repeated, set_back, last, unpack(later)}
+return {
+    'agreed', agreed, 'left', left, 'strayed', strayed, 'repeated', repeated, 'set_back', set_back, 'last', last,
+    'replaced', replaced, 'wishes', later,
+}

@@ -7,14 +7,15 @@
 -- Whole nodes (100 entries, or 4 kB) go at almost no cost, and `~` takes only those. What is then left to be removed
 -- lies within one node, so the exact trim after it is cheap too.
 --
--- KEYS     1 stream
--- ARGV     1 entries at most ('' = any number)  2 age in ms at most ('' = any age)  3 1: drop what is not finished
---          4 what the names of the groups' counters begin with  5 the caller's own time in ms  6.. groups that have to
---          exist: else nothing is removed, for one that is lost needs what it has not finished
--- returns  1 how many were removed; there may be more to remove if it is many  2 how many of them a group had not
---          finished  3 length  4 age of the oldest in ms (-1: none)  5 how many stay over the bounds for some group
+-- KEYS     stream
+-- ARGV     length_max (entries; '': any number)  age_max_ms ('': any age)  drop (1: what is not finished, too)
+--          stats_prefix (what the names of the groups' counters begin with)  caller_ms (the caller's own time)
+--          more: groups that have to exist: else nothing is removed, for one that is lost needs what it has not
+--          finished
+-- returns  removed (how many; there may be more to remove if it is many)  lost (how many of them a group had not
+--          finished)  length  oldest_ms (age of the oldest; -1: none)  held (how many stay over the bounds for a group)
 
-local stream, length_max, age_max, drop, counters = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4]
+local length_max, age_max, drop = tonumber(length_max), tonumber(age_max_ms), drop == '1'
 -- A call is not to hold up the server for long.
 local ENTRIES_MAX, NODE_MAX, PENDING_MAX = 100000, 1000, 10000
 local LAST = '18446744073709551615-18446744073709551615'
@@ -33,11 +34,14 @@ end
 
 local now = clock()
 -- Two clocks have to agree before what is not finished is removed for its age: one of them may have been set wrongly.
-if drop and math.abs(now - ARGV[5]) > STEP_MS then age_max = nil end
+if drop and math.abs(now - caller_ms) > STEP_MS then age_max = nil end
 
-if redis.call('EXISTS', stream) == 0 then return {0, 0, 0, -1, 0} end
-for i = 6, #ARGV do
-    if not group_info(stream, ARGV[i]) then return {0, 0, redis.call('XLEN', stream), -1, 0} end
+local function answer(removed, lost, length, oldest_ms, held)
+    return {'removed', removed, 'lost', lost, 'length', length, 'oldest_ms', oldest_ms, 'held', held}
+end
+if redis.call('EXISTS', stream) == 0 then return answer(0, 0, 0, -1, 0) end
+for i = MORE_ARGS, #ARGV do
+    if not group_info(stream, ARGV[i]) then return answer(0, 0, redis.call('XLEN', stream), -1, 0) end
 end
 
 -- What each group needs: `unread`, the first id that it has not been given, and all that is pending before it. A group
@@ -53,8 +57,8 @@ for _, list in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
         if before(first, needs) then needs = first end
     end
     if before(needs, needed) then needed = needs end
-    if drop and redis.call('HEXISTS', counters .. name, 'base') == 1 then
-        group.counters = counters .. name
+    if drop and redis.call('HEXISTS', stats_prefix .. name, 'base') == 1 then
+        group.counters = stats_prefix .. name
         may('HINCRBY', group.counters, 'dropped', '1')
         if not tonumber(redis.call('HGET', group.counters, 'dropped') or '0') then
             error({err = 'ERR ' .. group.counters .. ': its field dropped is no number'})
@@ -114,7 +118,7 @@ if drop and removed > 0 and groups[1] then
 end
 
 local length = redis.call('XLEN', stream)
-if not first then return {removed, lost, length, -1, 0} end
+if not first then return answer(removed, lost, length, -1, 0) end
 
 -- What stays over the bounds because a group needs it. How many are too old is judged by the times of the first and
 -- the last entry, as if they had come evenly: counting would mean to read them all.
@@ -127,4 +131,4 @@ if not drop and not before(first, needed) then
         held = math.max(held, 1, math.floor(length * share))
     end
 end
-return {removed, lost, length, math.max(0, now - first_ms), held}
+return answer(removed, lost, length, math.max(0, now - first_ms), held)
