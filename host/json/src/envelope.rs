@@ -6,7 +6,8 @@ use std::fmt;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::number::{AsRead, AsWritten, Keep, may_be_long};
+use crate::keep::{AsRead, AsWritten, Keep};
+use crate::number::may_be_long;
 use crate::read::{self, Anything, Text};
 use crate::tree::{Json, Member, Members};
 

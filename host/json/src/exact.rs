@@ -1,7 +1,6 @@
 //! The keywords that compare numbers, exact for every number. The schema library compares floats where a number has no
 //! place in 64 bits: right for nearly all events, and quick. A check that comes to another number is done again with these.
 
-use std::cell::Cell;
 use std::cmp::Ordering;
 
 use jsonschema::json::Json as Representation;
@@ -10,28 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::bounds;
 use crate::node::Tree;
-use crate::number::{DIVISOR_DIGITS_MAX, Decimal, decimal};
+use crate::number::{DIVISOR_DIGITS_MAX, Decimal};
 use crate::tree::{Json, SHOWN_BYTES};
-
-thread_local! {
-    /// Whether a check has looked at a number that the library cannot compare.
-    static LOOKED_AT_LONG: Cell<bool> = const { Cell::new(false) };
-}
-
-/// In a check: a number is looked at that is not what floats can say.
-#[cold]
-pub(crate) fn looked_at_long() {
-    LOOKED_AT_LONG.set(true);
-}
-
-/// Whether that has happened since this was last asked.
-pub(crate) fn take_looked_at_long() -> bool {
-    let looked = LOOKED_AT_LONG.get();
-    if looked {
-        LOOKED_AT_LONG.set(false);
-    }
-    looked
-}
 
 /// Beside keywords whose numbers a value of serde_json cannot hold: their texts, by keyword.
 const WRITTEN: &str = "tidemill:written";
@@ -152,7 +131,7 @@ impl Exact {
         let written = parent.get(WRITTEN).and_then(|texts| texts.get(keyword)).and_then(Value::as_str);
         let text = written.map_or_else(|| value.to_string(), str::to_owned);
         let json = Json::read_as_written(&text).map_or(Json::Null, Json::into_static);
-        let number = || decimal(&json);
+        let number = || json.decimal();
         // Every error holds it.
         let cut = &text[..text.floor_char_boundary(SHOWN_BYTES)];
         let shown = if cut.len() < text.len() { format!("{cut}...") } else { cut.to_owned() };
@@ -200,8 +179,8 @@ impl Exact {
                 bounds::step();
                 json.same(value)
             }),
-            Rule::MultipleOf(divisor) => decimal(json).is_none_or(|number| number.is_multiple_of(divisor)),
-            Rule::Bound(at, allowed) => decimal(json).is_none_or(|number| allowed.contains(&number.cmp(at))),
+            Rule::MultipleOf(divisor) => json.decimal().is_none_or(|number| number.is_multiple_of(divisor)),
+            Rule::Bound(at, allowed) => json.decimal().is_none_or(|number| allowed.contains(&number.cmp(at))),
             Rule::Nothing => true,
         }
     }

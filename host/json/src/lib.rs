@@ -8,6 +8,7 @@ pub mod bounds;
 mod draft;
 pub mod envelope;
 mod exact;
+mod keep;
 mod node;
 pub mod number;
 mod read;

@@ -2,6 +2,7 @@
 //! (`jsonschema::json`, version 0.61). Every look at it is a step of the check.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::RandomState;
 
@@ -9,9 +10,29 @@ use jsonschema::JsonType;
 use jsonschema::json::{Array, JsonNumber, Node, NodeIdentity, Object, cmp};
 use serde_json::{Number, Value};
 
+use crate::bounds;
 use crate::number::{Decimal, nearest};
 use crate::tree::{Json, Member, Members};
-use crate::{bounds, exact};
+
+thread_local! {
+    /// Whether a check has looked at a number that the library cannot compare.
+    static LOOKED_AT_LONG: Cell<bool> = const { Cell::new(false) };
+}
+
+/// In a check: a number is looked at that is not what floats can say.
+#[cold]
+fn looked_at_long() {
+    LOOKED_AT_LONG.set(true);
+}
+
+/// Whether that has happened since this was last asked.
+pub(crate) fn take_looked_at_long() -> bool {
+    let looked = LOOKED_AT_LONG.get();
+    if looked {
+        LOOKED_AT_LONG.set(false);
+    }
+    looked
+}
 
 #[derive(Debug)]
 pub(crate) struct Tree;
@@ -61,7 +82,7 @@ impl<'a> Node<'a, Tree> for &'a Json<'a> {
         match self {
             Json::Number(number) => Some(Written::Read(number)),
             Json::Long(text) => {
-                exact::looked_at_long();
+                looked_at_long();
                 bounds::steps(text.len());
                 Some(Written::Long(text))
             }

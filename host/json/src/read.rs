@@ -6,14 +6,30 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use crate::number::{AsRead, AsWritten, Keep};
+use crate::keep::{AsRead, AsWritten, Keep};
+use crate::number::may_be_long;
 use crate::tree::{Json, Member, Members};
 
 /// Room for the members of an object, made with the second of them: most have no more.
 const MEMBERS: usize = 8;
 
+impl<'a> Json<'a> {
+    /// Reads exactly one value. Serde's own limit of 128 levels stops what is too deep.
+    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        match may_be_long(text) {
+            true => Self::read_as_written(text),
+            false => read_short(text),
+        }
+    }
+
+    /// The same, however few digits a number has: none is taken for what it is not, such as 1e-400 for 0.
+    pub fn read_as_written(text: &'a str) -> Result<Self, serde_json::Error> {
+        read(text, &mut AsWritten::new(text))
+    }
+}
+
 /// Exactly one value.
-pub(crate) fn read<'a>(text: &'a str, numbers: &mut impl Keep<'a>) -> Result<Json<'a>, serde_json::Error> {
+fn read<'a>(text: &'a str, numbers: &mut impl Keep<'a>) -> Result<Json<'a>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let json = Anything(numbers).deserialize(&mut reader)?;
     reader.end()?;

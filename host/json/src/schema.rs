@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::bounds::{self, Beyond};
 use crate::draft::draft_of;
 use crate::exact;
-use crate::node::Tree;
+use crate::node::{self, Tree};
 use crate::tree::{Json, SHOWN_BYTES};
 
 /// What one regular expression of a schema may take, in bytes.
@@ -71,7 +71,7 @@ impl Schema {
         let patterns = self.patterns;
         let is_valid = |validator: &Validator<Tree>| bounds::within(event_bytes, patterns, || validator.is_valid(json));
         let (mut validator, mut valid) = (&self.quick, is_valid(&self.quick));
-        if exact::take_looked_at_long() {
+        if node::take_looked_at_long() {
             validator = self.deciding();
             valid = is_valid(validator);
         }

@@ -7,8 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use serde_json::{Number, Value};
 
 use crate::bounds;
-use crate::number::{AsWritten, decimal, may_be_long, nearest};
-use crate::read::{read, read_short};
+use crate::number::{Decimal, nearest};
 
 /// Objects with more members than this are kept sorted by name and searched by halves: no event can make looking slow.
 const SCANNED_MAX: usize = 16;
@@ -89,17 +88,16 @@ impl<'a> Members<'a> {
 }
 
 impl<'a> Json<'a> {
-    /// Reads exactly one value. Serde's own limit of 128 levels stops what is too deep.
-    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
-        match may_be_long(text) {
-            true => Self::read_as_written(text),
-            false => read_short(text),
+    /// The exact value of a number; none of anything else.
+    pub fn decimal(&self) -> Option<Decimal> {
+        match self {
+            Self::Number(number) => Some(Decimal::of(number)),
+            Self::Long(text) => {
+                bounds::steps(text.len());
+                Some(Decimal::parse(text))
+            }
+            _ => None,
         }
-    }
-
-    /// The same, however few digits a number has: none is taken for what it is not, such as 1e-400 for 0.
-    pub fn read_as_written(text: &'a str) -> Result<Self, serde_json::Error> {
-        read(text, &mut AsWritten::new(text))
     }
 
     pub fn as_str(&self) -> Option<&str> {
@@ -135,7 +133,7 @@ impl<'a> Json<'a> {
     pub fn same(&self, other: &Json<'_>) -> bool {
         match (self, other) {
             (Self::Number(a), Json::Number(b)) if a.is_f64() == b.is_f64() => a == b,
-            (Self::Number(_) | Self::Long(_), Json::Number(_) | Json::Long(_)) => decimal(self) == decimal(other),
+            (Self::Number(_) | Self::Long(_), Json::Number(_) | Json::Long(_)) => self.decimal() == other.decimal(),
             (Self::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
             (Self::Object(a), Json::Object(b)) => {
                 a.len() == b.len() && a.iter().all(|m| b.get(&m.name).is_some_and(|value| m.value.same(value)))

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tidemill_json::number::decimal;
 use tidemill_json::{Envelope, Json};
 use uuid::Uuid;
 
@@ -150,9 +149,9 @@ fn number_key(bytes: &Bytes, pointer: &str, value: &Json<'_>) -> Option<String> 
         Json::Number(number) if number.as_f64().is_some_and(|float| float.abs() < f64::MIN_POSITIVE) => {
             let text = std::str::from_utf8(bytes).ok()?;
             let tree = Envelope::read_as_written(text).and_then(Envelope::into_tree).ok()?;
-            tree.pointer(pointer).and_then(decimal).map(|number| number.canonical())
+            tree.pointer(pointer).and_then(|value| value.decimal()).map(|number| number.canonical())
         }
-        _ => decimal(value).map(|number| number.canonical()),
+        _ => value.decimal().map(|number| number.canonical()),
     }
 }
 

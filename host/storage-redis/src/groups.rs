@@ -7,8 +7,8 @@ use redis::{Pipeline, Value};
 
 use super::keys;
 use super::keys::Keys;
+use super::reclaimed::{PAGE, QUEUES, key_of};
 use super::record::WrittenBounds;
-use super::recover::{PAGE, QUEUES, key_of};
 use super::script::{Arguments, DeregisterArgs, EnsureArgs, HeartbeatArgs, ReleaseArgs, TendArgs, TrimArgs};
 use super::value::Fields;
 use super::{Redis, error, millis, value};

@@ -33,6 +33,7 @@ mod keys;
 mod link;
 mod promote;
 mod publish;
+mod reclaimed;
 mod record;
 mod recover;
 mod replies;

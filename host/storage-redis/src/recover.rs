@@ -6,19 +6,15 @@ use std::time::Duration;
 use redis::Value;
 
 use super::keys::Keys;
+use super::reclaimed::{Claimed, Found, PAGE, QUEUES, key_of, name_of};
 use super::record;
 use super::record::WrittenId;
-use super::takeover::Claimed;
 use super::{Redis, replies, value};
 use tidemill_core::model::delivery::{Body, Delivery, EntryId, Queue, Subscription};
 use tidemill_storage::{Recovered, Result};
 
-/// Pending ids asked for at a time, entries read again at a time at most, and entries claimed in one script.
-pub(super) const PAGE: usize = 500;
 /// Entries read again at first; each time twice as many.
 const COUNT_FIRST: usize = 8;
-
-pub(super) const QUEUES: [Queue; 2] = [Queue::Stream, Queue::Redelivery];
 
 impl Redis {
     pub(super) async fn recover_some(
@@ -147,57 +143,6 @@ impl Redis {
     }
 }
 
-/// What is recovered, within bounds.
-pub(super) struct Found {
-    pub deliveries: Vec<Delivery>,
-    /// There is more, for which there is no room.
-    pub more: bool,
-    max: usize,
-    bytes_left: usize,
-}
-
-impl Found {
-    pub(crate) fn new(max: usize, bytes: usize) -> Self {
-        Self { deliveries: Vec::new(), more: false, max, bytes_left: bytes }
-    }
-
-    /// What there is no room for is not returned: it is pending, and found again.
-    pub(crate) fn add(&mut self, delivery: Delivery) {
-        let bytes = delivery.bytes();
-        if bytes > self.bytes_left && !self.deliveries.is_empty() {
-            self.more = true;
-            self.bytes_left = 0;
-            return;
-        }
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
-        self.deliveries.push(delivery);
-    }
-
-    /// How many more there is room for.
-    pub(crate) fn room(&self) -> usize {
-        if self.bytes_left == 0 { 0 } else { self.max - self.deliveries.len() }
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.room() == 0
-    }
-}
-
-pub(super) fn key_of(keys: &Keys, queue: Queue) -> String {
-    match queue {
-        Queue::Stream => keys.stream(),
-        Queue::Redelivery => keys.redelivery(),
-    }
-}
-
-/// How scripts call a queue.
-pub(super) fn name_of(queue: Queue) -> &'static str {
-    match queue {
-        Queue::Stream => "i",
-        Queue::Redelivery => "a",
-    }
-}
-
 fn before(id: EntryId) -> EntryId {
     match id {
         EntryId(ms, 0) => EntryId(ms.saturating_sub(1), u64::MAX),
@@ -210,8 +155,4 @@ fn after(id: EntryId) -> EntryId {
         EntryId(ms, u64::MAX) => EntryId(ms.saturating_add(1), 0),
         EntryId(ms, seq) => EntryId(ms, seq + 1),
     }
-}
-
-pub(super) fn to_u32(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }

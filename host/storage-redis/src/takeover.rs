@@ -8,8 +8,8 @@ use redis::{Pipeline, Value};
 
 use super::keys;
 use super::keys::Keys;
+use super::reclaimed::{Claimed, Found, PAGE, QUEUES, key_of, name_of};
 use super::record::WrittenBounds;
-use super::recover::{Found, PAGE, QUEUES, key_of, name_of, to_u32};
 use super::script::{Arguments, IdleConsumersArgs, ReapConsumersArgs, ReclaimerArgs, SilentArgs, TakeoverArgs};
 use super::value::Fields;
 use super::witness::KnownPosition;
@@ -62,15 +62,6 @@ impl Note {
             Self::Suspect => "s",
         }
     }
-}
-
-/// The suspects found.
-#[derive(Debug, Default)]
-pub(super) struct Claimed {
-    /// How many lie in quarantine.
-    pub(crate) suspects: u64,
-    /// Those that have just been put there.
-    pub quarantined: Vec<(Queue, EntryId)>,
 }
 
 impl Redis {
@@ -249,7 +240,7 @@ impl Redis {
         let mut accounts = HashMap::new();
         let ids = answer.list("ids")?;
         for ((id, crashes), alone) in ids.iter().zip(answer.list("crashes")?).zip(answer.list("alone")?) {
-            accounts.insert(value::entry_id(id)?, (to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
+            accounts.insert(value::entry_id(id)?, (value::to_u32(value::count(&crashes)?), value::count(&alone)? == 1));
         }
         let begun = found.deliveries.len();
         self.read_again(subscription, keys, queue, consumer, accounts.keys().copied().collect(), found).await?;

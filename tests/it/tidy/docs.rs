@@ -8,7 +8,7 @@ const COMMANDS: &str = "host/tidemill/src/cli/mod.rs";
 const DISPOSITION: &str = "host/core/src/policy/disposition.rs";
 const METRICS: &str = "host/runtime/src/observe/metrics.rs";
 const OUTCOME: &str = "host/core/src/model/outcome.rs";
-const TASKS: &str = "host/process/src/tasks/mod.rs";
+const TASKS: &str = "host/process/src/tasks/table.rs";
 const REASONS: &str = "host/core/src/model/dead_letter.rs";
 
 #[test]

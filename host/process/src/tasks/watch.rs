@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Task;
+use super::table::{End, Task};
 use crate::fault;
 
 /// How often [`look`] is to be called. Hosts that share a process (in tests) do not look more often for that.
@@ -69,7 +69,7 @@ impl Watched {
             looks: AtomicU32::new(0),
         });
         // A task that does one thing and ends is not watched.
-        if task.end() != super::End::Told {
+        if task.end() != End::Told {
             let mut running = lock(&RUNNING);
             running.retain(|known| known.strong_count() > 0);
             running.push(Arc::downgrade(&watched));

@@ -3,23 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{BACKEND_BACKOFF, Consumer, FETCH_WAIT, Shutdown, lock, tend};
+use super::{BACKEND_BACKOFF, Consumer, FETCH_WAIT, FetchState, lock, tend};
 use crate::gaps::gaps;
 use crate::observe;
+use crate::shutdown::Shutdown;
 use tidemill_core::model::delivery::Delivery;
 use tidemill_process::fault;
 use tidemill_storage::{Consume, Error};
 
 /// How often to look for deliveries of dead hosts.
 const RECOVER_EVERY: Duration = Duration::from_secs(2);
-/// What the worker that holds the fetch lock goes by.
-pub(super) struct FetchState {
-    /// When to look next for deliveries of dead hosts.
-    pub(super) recover_at: Instant,
-    /// Fetches in a row that failed.
-    pub(super) failed: u32,
-}
-
 impl Consumer {
     /// Others took this host for dead, and it has not checked since what they do.
     fn is_out_of_touch(&self) -> bool {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Consumer, Shutdown, lock};
+use super::{Consumer, lock};
 use crate::observe;
 use crate::pipeline::{Due, RefusedSettlement, redecide};
+use crate::shutdown::Shutdown;
 use tidemill_core::model::delivery::Delivery;
 use tidemill_core::policy::breaker::Tally;
 use tidemill_core::policy::disposition::given_up;

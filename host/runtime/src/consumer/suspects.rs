@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Consumer, Shutdown, lock};
+use super::{Consumer, lock};
 use crate::observe;
 use crate::pipeline::WorkerContext;
+use crate::shutdown::Shutdown;
 use tidemill_process::tasks;
 
 /// Suspects that are run in a row, while all other workers of this host wait.

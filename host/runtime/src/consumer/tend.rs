@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Consumer, Shutdown};
+use super::Consumer;
 use crate::agreement::{look, others, refuse_other_keys, what_others_want};
 use crate::gaps::gaps;
 use crate::observe;
 use crate::pipeline::Agreed;
-use crate::shutdown::ShutdownTrigger;
+use crate::shutdown::{Shutdown, ShutdownTrigger};
 use tidemill_process::tasks;
 use tidemill_storage::{Error, Tended, Wish};
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, oneshot};
 
-use super::fetch::FetchState;
-use super::{Consumer, FETCH_WAIT, Shutdown, lock};
+use super::{Consumer, FETCH_WAIT, FetchState, lock};
 use crate::observe;
 use crate::pipeline::WorkerContext;
+use crate::shutdown::Shutdown;
 use tidemill_core::policy::breaker::Permit;
 use tidemill_process::tasks;
 use tidemill_process::tasks::{STUCK_MAX, Task};

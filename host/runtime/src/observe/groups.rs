@@ -1,6 +1,6 @@
 //! Facts about groups: lost, recreated, moved by other programs; and about hosts with unlike settings.
 
-use super::process;
+use super::metrics::process;
 use tidemill_core::model::delivery::{EntryId, Subscription};
 use tidemill_storage::{Error, Group, IDLE_TIMER_HORIZON, SubscriptionStatus};
 

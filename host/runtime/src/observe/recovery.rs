@@ -1,6 +1,6 @@
 //! Facts about reclaimed deliveries, and about suspects.
 
-use super::process;
+use super::metrics::process;
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue, Subscription};
 
 /// Went into quarantine before any host read them.

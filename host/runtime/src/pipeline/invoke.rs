@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Item, WorkerContext};
+use super::context::WorkerContext;
+use super::item::Item;
 use crate::observe;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::KeyState;

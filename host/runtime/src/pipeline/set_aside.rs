@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Item;
+use super::item::Item;
 use tidemill_core::model::delivery::{Delivery, KeyState};
 use tidemill_core::model::outcome::{NotRun, Outcome};
 use tidemill_storage::CRASHES_MAX;

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::context::{BatchReport, Handler, WorkerContext};
+use super::item::Item;
 use super::kept::{RefusedSettlement, chain_key};
-use super::{BatchReport, Handler, Item, WorkerContext};
 use crate::observe;
 use tidemill_core::clock;
 use tidemill_core::model::delivery::Delivery;

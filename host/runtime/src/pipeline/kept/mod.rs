@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Item;
+use super::item::Item;
 pub(crate) use refused::{RefusedSettlement, chain_key};
 use tidemill_core::model::delivery::{Delivery, EntryId, Queue};
 use tidemill_core::policy::backoff::Backoff;
