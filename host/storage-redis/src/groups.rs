@@ -92,7 +92,13 @@ impl Redis {
         if !silent.is_empty() {
             // Seldom: their wishes are removed.
             let (again, _) = self.tend_once(subscription, consumer, wish, every, &silent).await?;
-            (tended.agreed, tended.wishes) = (again.agreed, again.wishes);
+            // Both may have looked at what other programs did; the second one sees the wishes as they are now.
+            tended = Tended {
+                strayed: tended.strayed + again.strayed,
+                repeated: tended.repeated + again.repeated,
+                set_back: tended.set_back.or(again.set_back),
+                ..again
+            };
         }
         Ok(tended)
     }

@@ -48,10 +48,9 @@ impl Node {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let program = std::env::var("TIDEMILL_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        // Its second port, for other nodes, is by default too high a number for this one.
-        let bus = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        // Both held at once, so that they differ. The second one is for other nodes, and by default too high a number.
+        let held = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let [port, bus] = held.map(|free| free.local_addr().expect("its address").port());
         let child = Command::new(program)
             .args(["--port", &port.to_string(), "--cluster-port", &bus.to_string(), "--cluster-enabled", "yes"])
             .args(["--save", "", "--appendonly", "no"])

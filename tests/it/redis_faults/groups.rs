@@ -325,3 +325,26 @@ async fn the_wish_of_who_died_after_its_twin_had_left_still_counts() {
     there.sort();
     assert_eq!(there, ["died after", "somebody"]);
 }
+
+/// As long as a host has a heartbeat, nobody has replaced it, whenever its wish was renewed last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wish_of_who_seems_replaced_counts_while_it_has_a_heartbeat() {
+    let server = RedisServer::start(&VOLATILE);
+    let world = World::with(&server.url(), QUICK, "").await;
+    world.backend.ensure_group(&world.subscription, Start::Beginning).await.unwrap();
+    let wishes = format!("{{{}}}:tm:wishes:mischief", world.asked);
+    let (left, ttl) = (tidemill_core::clock::now_ms() - 60_000, 600_000);
+    server.ask::<Value>(&["HSET", &wishes, "left", &format!("{}e {{}}", left + 10_000)]);
+    server.ask::<Value>(&["HSET", &wishes, "late", &format!("{} {{}}", left - 1_000 + ttl)]);
+    let heartbeat = "{tm}:host:late";
+    server.ask::<Value>(&["SET", heartbeat, "{}"]);
+    let there = async || {
+        tend(&world).await;
+        let mut there: Vec<String> = server.ask(&["HKEYS", &wishes]);
+        there.sort();
+        there
+    };
+    assert_eq!(there().await, ["late", "left", "somebody"], "both, for whoever looks next needs both to tell");
+    server.ask::<Value>(&["DEL", heartbeat]);
+    assert_eq!(there().await, ["somebody"]);
+}

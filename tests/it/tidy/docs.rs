@@ -53,6 +53,27 @@ fn faults_name_tests_that_exist() {
     none("the table of faults names tests that exist", &findings);
 }
 
+/// Where the page of limits names a constant and a file, the constant is in it.
+#[test]
+fn bounds_lie_where_the_page_says() {
+    let page = "docs/guides/limits.md";
+    let (mut findings, mut found) = (Vec::new(), 0);
+    for (at, line) in read(page).lines().enumerate().filter(|(_, line)| line.starts_with("| ")) {
+        let quoted: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        let Some(text) = quoted.iter().find(|part| part.starts_with("host/")).map(|path| read(path)) else { continue };
+        let is_constant =
+            |part: &&&str| part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        for name in quoted.iter().filter(is_constant) {
+            found += 1;
+            if !text.contains(&format!("const {name}:")) {
+                findings.push(format!("{page}:{}: `{name}` is not in the file that is named", at + 1));
+            }
+        }
+    }
+    assert!(found > 30, "the rows are there: {found}");
+    none("a constant on the page of limits lies in the file beside it", &findings);
+}
+
 /// A newcomer plans an hour by these numbers.
 #[test]
 fn the_reading_path_says_how_long_it_is() {
