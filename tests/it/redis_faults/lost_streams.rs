@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use tidemill_storage::{Group, NewEntry, Start};
 use tidemill_testkit::server::RedisServer;
+use tidemill_testkit::world::World;
 
 use super::rig::{Process, Rig};
 
@@ -57,4 +59,25 @@ async fn a_stream_that_is_flushed_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_stream_that_is_renamed_under_load() {
     lost_by(|rig| vec!["RENAME".to_owned(), rig.world.asked.clone(), format!("{}-old", rig.world.asked)]).await;
+}
+
+/// The position was noted when nothing had been handed out yet, and what is recreated begins behind it: what this host
+/// remembers tells that it is another stream.
+#[tokio::test]
+async fn a_stream_that_is_lost_before_its_position_is_noted_again() {
+    let server = RedisServer::start(&["--save", "", "--appendonly", "no"]);
+    let world = World::with(&server.url(), "", "").await;
+    let (backend, subscription) = (&world.backend, &world.subscription);
+    let put = async || {
+        let entries = [(); 3].map(|()| NewEntry { body: "{}".into(), dedup_key: None });
+        backend.publish(&world.asked, &entries).await.unwrap();
+    };
+    backend.ensure_group(subscription, Start::Beginning).await.unwrap();
+    backend.tend(subscription, "me", "{}").await.unwrap();
+    put().await;
+    assert_eq!(backend.fetch(subscription, "me", 10, Duration::ZERO).await.unwrap().deliveries.len(), 3);
+    server.ask::<redis::Value>(&["DEL", &world.asked]);
+    put().await;
+    assert_eq!(backend.ensure_group(subscription, Start::Beginning).await.unwrap(), Group::New);
+    assert_eq!(backend.status(subscription).await.unwrap().repeated, 0);
 }

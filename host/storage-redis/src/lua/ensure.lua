@@ -46,7 +46,9 @@ if info then
 end
 
 -- The group is missing. Did it ever exist?
-local known = note.last or (remembered ~= '' and remembered) or nil
+-- The note may be older than what has been handed out since: the later one tells whether this is still that stream.
+local known = note.last
+if remembered ~= '' and (not known or before(known, remembered)) then known = remembered end
 local worked = known or base or counted > 0
 
 -- The stream is the one of the note: not recreated under its name, nor restored from an older copy.
