@@ -107,6 +107,10 @@ impl Redis {
             reader.count = Some((count.min(max) / 2).max(1));
         }
         let fetched = deliveries(raw.map_err(|failure| failure.meaning(&self.at, subscription))?)?;
+        let of_stream = fetched.deliveries.iter().filter(|delivery| delivery.queue == Queue::Stream);
+        if let Some(last) = of_stream.map(|delivery| delivery.entry).max() {
+            self.note_handed_out(subscription, last);
+        }
         reader.count = Some(match fetched.more {
             true => (count.min(max) / 2).max(1),
             false if fetched.deliveries.is_empty() => count,

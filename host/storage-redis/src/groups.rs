@@ -13,7 +13,7 @@ use super::script::{Arguments, DeregisterArgs, EnsureArgs, HeartbeatArgs, Releas
 use super::value::Fields;
 use super::{Redis, error, millis, value};
 use tidemill_core::clock;
-use tidemill_core::model::delivery::Subscription;
+use tidemill_core::model::delivery::{EntryId, Subscription};
 use tidemill_storage::group::{POSITION_PENDING_MAX, WISH_LEAVE_TTL, WISH_TTL};
 use tidemill_storage::{
     AUDIT_IDS_MAX, AUDIT_MAX, Bounds, Error, Group, HEARTBEAT_MAX, HostInfo, Operator, Overflow, Position, Result,
@@ -67,7 +67,7 @@ impl Redis {
                 Start::New => "$",
             },
             window_ms: self.inbox_window_ms(),
-            remembered: &self.handed_out().get(subscription).cloned().unwrap_or_default(),
+            remembered: &self.handed_out().get(subscription).map(EntryId::to_string).unwrap_or_default(),
             place: &place,
         };
         Ok(match value::count(&self.run_script(&arguments.call(), subscription).await?)? {
@@ -134,7 +134,7 @@ impl Redis {
         let mut call = arguments.call();
         call.cmd.arg(silent);
         let mut answer = Fields::of(self.run_script(&call, subscription).await?)?;
-        self.handed_out().insert(subscription.clone(), answer.text("last")?);
+        self.note_handed_out(subscription, answer.id("last")?);
         let tended = Tended {
             agreed: answer.count("agreed")?,
             wishes: self.with_life(answer.list("wishes")?, subscription).await?,
@@ -176,7 +176,15 @@ impl Redis {
         Ok(wishes)
     }
 
-    fn handed_out(&self) -> std::sync::MutexGuard<'_, HashMap<Subscription, String>> {
+    pub(super) fn note_handed_out(&self, subscription: &Subscription, last: EntryId) {
+        let mut handed_out = self.handed_out();
+        match handed_out.get_mut(subscription) {
+            Some(noted) => *noted = last,
+            None => _ = handed_out.insert(subscription.clone(), last),
+        }
+    }
+
+    fn handed_out(&self) -> std::sync::MutexGuard<'_, HashMap<Subscription, EntryId>> {
         // Whole at any time, also after a panic.
         self.handed_out.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -79,9 +79,9 @@ pub struct Redis {
     pulse: Link,
     readers: fetch::Readers,
     witness: Arc<Witness>,
-    /// How far the groups had been read at the last `tend`: this distinguishes a group that was lost with all that was
-    /// noted of it from one that never was.
-    handed_out: Mutex<HashMap<Subscription, String>>,
+    /// How far the groups have been read, by the last `tend` or the last fetch since: this tells a group that was lost
+    /// with all that was noted of it from one that never was, and a stream that was made anew from the one of the note.
+    handed_out: Mutex<HashMap<Subscription, EntryId>>,
 }
 
 impl Redis {

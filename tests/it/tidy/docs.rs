@@ -60,13 +60,19 @@ fn bounds_lie_where_the_page_says() {
     let (mut findings, mut found) = (Vec::new(), 0);
     for (at, line) in read(page).lines().enumerate().filter(|(_, line)| line.starts_with("| ")) {
         let quoted: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
-        let Some(text) = quoted.iter().find(|part| part.starts_with("host/")).map(|path| read(path)) else { continue };
-        let is_constant =
-            |part: &&&str| part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-        for name in quoted.iter().filter(is_constant) {
-            found += 1;
-            if !text.contains(&format!("const {name}:")) {
-                findings.push(format!("{page}:{}: `{name}` is not in the file that is named", at + 1));
+        let is_constant = |part: &str| part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        let mut names = Vec::new();
+        for part in quoted {
+            if is_constant(part) {
+                names.push(part);
+            } else if part.starts_with("host/") {
+                let text = read(part);
+                for name in names.drain(..) {
+                    found += 1;
+                    if !text.contains(&format!("const {name}:")) && !(part.ends_with(".lua") && text.contains(name)) {
+                        findings.push(format!("{page}:{}: `{name}` is not in {part}", at + 1));
+                    }
+                }
             }
         }
     }
