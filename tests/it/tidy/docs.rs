@@ -69,7 +69,9 @@ fn bounds_lie_where_the_page_says() {
                 let text = read(part);
                 for name in names.drain(..) {
                     found += 1;
-                    if !text.contains(&format!("const {name}:")) && !(part.ends_with(".lua") && text.contains(name)) {
+                    // Lua declares several at once.
+                    let wanted = if part.ends_with(".lua") { name.to_owned() } else { format!("const {name}:") };
+                    if !text.contains(&wanted) {
                         findings.push(format!("{page}:{}: `{name}` is not in {part}", at + 1));
                     }
                 }
