@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill_config::read;
 use tidemill_runtime::{build, loading};
-use tidemill_sandbox::capability::ids::Ids;
 use tidemill_sandbox::component::inspect::{SECTION, inspect};
 use tidemill_sandbox::component::manifest;
-use tidemill_sandbox::worlds::handler::{Call, Instance};
+use tidemill_sandbox::worlds::handler::Instance;
 use wasm_encoder::{ComponentSection, CustomSection};
 
 use super::Target;
+use super::effects::handle;
 use super::targets::admitted;
 
 const COMPONENT_WORDS: &[&str] = &[
@@ -90,20 +90,8 @@ pub(super) fn component(folder: &Path) -> Target {
             Ok(plugin) => plugin,
             Err(error) => return error.to_string(),
         };
-        let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
-        let (values, deadline) = (Arc::default(), Duration::from_millis(50));
-        let call = Call {
-            event: &event,
-            stream: &stream,
-            now: &now,
-            ids: Ids::default(),
-            attempt: 1,
-            values,
-            state_version: 0,
-            deadline,
-        };
         match Instance::new(&plugin) {
-            Ok(mut live) => format!("{:?}", live.call(&call).outcome),
+            Ok(mut live) => format!("{:?}", handle(&mut live, &event, Duration::from_millis(50))),
             Err(error) => format!("{error:?}"),
         }
     };

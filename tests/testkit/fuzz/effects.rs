@@ -96,20 +96,7 @@ impl Puppet {
 
     pub fn run(&mut self, event: &Arc<Event>) -> Outcome {
         let mut live = self.live.take().unwrap_or_else(|| Instance::new(&self.plugin).expect("an instance"));
-        let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
-        let (values, deadline) = (Arc::default(), Duration::from_secs(1));
-        let outcome = live
-            .call(&Call {
-                event,
-                stream: &stream,
-                now: &now,
-                ids: Ids::default(),
-                attempt: 1,
-                values,
-                state_version: 0,
-                deadline,
-            })
-            .outcome;
+        let outcome = handle(&mut live, event, Duration::from_secs(1));
         if !matches!(outcome, Outcome::Crashed { .. }) && live.calls() < self.instance_events_max {
             self.live = Some(live);
         }
@@ -224,4 +211,12 @@ fn check(registry: &Registry, subscription: &Event, effects: &Effects) {
         effects.writes.iter().all(|(name, value)| value.is_none() || (1..=256).contains(&name.len())),
         "a name's length"
     );
+}
+
+/// Calls the plugin with an event: its first attempt, on a stream of no other.
+pub(super) fn handle(live: &mut Instance, event: &Arc<Event>, deadline: Duration) -> Outcome {
+    let (stream, now) = ("asked-fuzz".into(), "2026-01-31T12:00:00.000Z".into());
+    let (ids, values) = (Ids::default(), Arc::default());
+    let call = Call { event, stream: &stream, now: &now, ids, attempt: 1, values, state_version: 0, deadline };
+    live.call(&call).outcome
 }
